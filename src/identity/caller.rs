@@ -1,0 +1,68 @@
+//! Who a request is made for: what a verified token says, always with its issuer.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::{ActorKind, Delegate, Name};
+use crate::clock::Timestamp;
+
+/// The claims of one verified token in one vocabulary, whatever its issuer calls them.
+///
+/// A subject, client, scope, group or role means nothing without [`Caller::issuer`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Caller {
+    /// The `[issuer.NAME]` whose key signed the token.
+    pub issuer: Name,
+    /// `sub`. Present in nearly every token; an issuer's `requires` makes it mandatory.
+    pub subject: Option<Arc<str>>,
+    /// The OAuth client the token was issued to.
+    pub client: Option<Arc<str>>,
+    pub scopes: Vec<Arc<str>>,
+    pub groups: Vec<Arc<str>>,
+    /// The token's own roles claim; not the configured `[role]`s.
+    pub roles: Vec<Arc<str>>,
+    /// Who is acting now: with `act`, the outermost actor.
+    pub actor: ActorKind,
+    /// The kind that the issuer's entries other than `agent` give to the token itself: with an
+    /// agent, whom it acts for.
+    pub on_behalf_of: ActorKind,
+    /// The `act` chain, outermost (the one acting now) first; only that one is ever judged.
+    pub chain: Vec<Delegate>,
+    /// `exp` without leeway.
+    pub expires: Timestamp,
+    /// `auth_time` (OpenID Connect Core §2): when the person last logged in.
+    pub authenticated_at: Option<Timestamp>,
+    /// `acr` (OpenID Connect Core §2): how.
+    pub acr: Option<Arc<str>>,
+    /// `cnf` (RFC 7800): the key that the token is bound to.
+    pub confirmation: Option<Confirmation>,
+    /// `jti`, for revocation.
+    pub token_id: Option<Arc<str>>,
+    /// All claims, as issued.
+    pub claims: Map<String, Value>,
+    /// SHA-256 of the whole token: a name for this caller in caches, never in records.
+    pub token_hash: [u8; 32],
+}
+
+/// The key that a token's holder must prove to have.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Confirmation {
+    /// `x5t#S256` (RFC 8705 §3.1): SHA-256 of a client certificate.
+    Certificate([u8; 32]),
+    /// `jkt` (RFC 9449 §6.1): the thumbprint of a DPoP key.
+    Key(Arc<str>),
+    /// A confirmation method that this proxy cannot check, hence never proven.
+    Unsupported,
+}
+
+impl Caller {
+    /// `subject@issuer`, as records and stories name a caller.
+    pub fn display_name(&self) -> String {
+        match (&self.subject, &self.client) {
+            (Some(subject), _) => format!("{subject}@{}", self.issuer),
+            (None, Some(client)) => format!("client {client}@{}", self.issuer),
+            (None, None) => format!("a caller of {}", self.issuer),
+        }
+    }
+}

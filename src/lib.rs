@@ -1,0 +1,26 @@
+//! Countersign: an identity-aware reverse proxy. Every request needs two signatures, the *service*
+//! that carries it (mTLS) and the *caller* behind it (a token); one policy decides on both at once,
+//! and one audit line says why.
+//!
+//! The path of a request, each step with the module that owns it:
+//!
+//! ```text
+//! accept → TLS handshake → Peer         tls        once per connection
+//!   normalise → Action                  proxy      one normal form, judged and forwarded
+//!   → credential → Caller               token      absent ≠ failed
+//!   → decide(peer, caller, action)      policy     → Permit | Denial
+//!   → forward(Permit)                   upstream   stream both ways; identity headers stripped, then set
+//!   → one audit record, always          audit      takes the same Decision that was acted upon
+//! ```
+//!
+//! Invariants, each held by a type or by a test:
+//! - Only `policy::decide` makes a [`policy::Permit`], and nothing is forwarded without one.
+//! - In the whole tree there is one token verifier, one policy evaluator, one path normaliser.
+//! - A module imports only from lower ranks or its own folder (`tests/suite/tidy.rs`), in this order:
+#![forbid(unsafe_code)]
+
+// rank 0: words and time
+pub mod clock;
+pub mod identity;
+// rank 1: the decision
+pub mod policy;

@@ -1,0 +1,127 @@
+//! What is asked, in normal form, and the circumstances of asking.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use http::{HeaderMap, Method};
+
+use super::NormalPath;
+use crate::identity::Hop;
+
+/// What is asked: the values that are judged are the very values that are forwarded.
+#[derive(Clone, Copy, Debug)]
+pub struct Action<'a> {
+    /// For a WebSocket handshake over HTTP/2 (extended CONNECT) already `GET`.
+    pub method: &'a Method,
+    pub host: &'a Host,
+    pub path: &'a NormalPath,
+    /// For the choice of a route and the gRPC content type; no rule reads any other header.
+    pub headers: &'a HeaderMap,
+}
+
+/// How the request reached us. Addresses are never an identity; IPv4-mapped ones are IPv4 here.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances<'a> {
+    pub hop: &'a Hop,
+    /// The other end of the connection, after the PROXY protocol.
+    pub peer_ip: Option<IpAddr>,
+    /// The client as trusted hops tell it; the same as `peer_ip` where there is none.
+    pub client_ip: Option<IpAddr>,
+}
+
+/// A host in normal form: lower-case, without port and last dot. IPv6 literals keep their brackets.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Host(Arc<str>);
+
+/// Why an authority is no [`Host`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    #[error("the host is empty")]
+    Empty,
+    #[error("the host has a character that no host name has")]
+    Character,
+    #[error("the port is not a number from 1 to 65535")]
+    Port,
+    #[error("the host has more than 253 bytes")]
+    TooLong,
+}
+
+impl Host {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Host {
+    type Err = HostError;
+
+    /// Reads `host[:port]` as it stands in a `Host` header or an authority (RFC 9110 §7.2), without
+    /// userinfo.
+    fn from_str(authority: &str) -> Result<Host, HostError> {
+        let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((inside, after)) => {
+                inside.parse::<std::net::Ipv6Addr>().map_err(|_| HostError::Character)?;
+                let port = match after {
+                    "" => None,
+                    _ => Some(after.strip_prefix(':').ok_or(HostError::Character)?),
+                };
+                (&authority[..inside.len() + 2], port)
+            }
+            None => match authority.split_once(':') {
+                Some((host, port)) => (host, Some(port)),
+                None => (authority, None),
+            },
+        };
+        if let Some(port) = port {
+            let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+            if !digits || !matches!(port.parse::<u16>(), Ok(1..)) {
+                return Err(HostError::Port);
+            }
+        }
+        let host = host.strip_suffix('.').unwrap_or(host);
+        if host.is_empty() {
+            return Err(HostError::Empty);
+        }
+        if host.len() > 253 {
+            return Err(HostError::TooLong);
+        }
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+        if !host.starts_with('[') && (!host.bytes().all(plain) || host.split('.').any(str::is_empty)) {
+            return Err(HostError::Character);
+        }
+        Ok(Host(host.to_ascii_lowercase().into()))
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_read_into_one_form() {
+        for (text, host) in [
+            ("Orders.Shop.example", "orders.shop.example"),
+            ("orders.shop.example:8443", "orders.shop.example"),
+            ("orders.shop.example.", "orders.shop.example"),
+            ("orders.shop.example.:443", "orders.shop.example"),
+            ("[::1]:443", "[::1]"),
+            ("127.0.0.1", "127.0.0.1"),
+        ] {
+            assert_eq!(text.parse::<Host>().unwrap().as_str(), host);
+        }
+        for bad in [
+            "", ".", ":80", "a:0", "a:70000", "a:+80", "a:", "a@b", "a,b", "a/b", "a b", "a..b", "[::1",
+            "[x]", "[::1]x", "é",
+        ] {
+            assert!(bad.parse::<Host>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! The one decision. Synchronous, without I/O: all that is read comes in as values, the present
+//! moment included; TLS, tokens, hyper, caches and clocks are unknown here.
+//!
+//! A [`Policy`] is compiled once a reload. A request is judged in two steps: a [`Standing`] (which
+//! rules' identity conditions hold for this peer and caller; cacheable) and [`decide`], which joins
+//! it with the action and its circumstances. Nothing but `decision.rs` can make a [`Permit`].
+
+pub mod action;
+pub mod compiled;
+pub mod condition;
+pub mod decision;
+pub mod lint;
+pub mod near_miss;
+pub mod path;
+pub mod pattern;
+pub mod role;
+pub mod route;
+pub mod rule;
+pub mod standing;
+
+pub use action::{Action, Circumstances, Host};
+pub use compiled::{Policy, PolicyHash, PolicyParts};
+pub use condition::Condition;
+pub use decision::{Cause, Challenge, Decision, Denial, Evidence, Permit, Verdict};
+pub use path::{NormalPath, PathError};
+pub use standing::Standing;
+
+/// Positions in the tables of one [`Policy`]; without meaning in any other.
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u32);
+
+        impl $name {
+            pub fn index(self) -> usize {
+                self.0 as usize
+            }
+        }
+    )+};
+}
+
+ids! {
+    /// A `[service.NAME]`.
+    ServiceId,
+    /// A `[role.NAME]`.
+    RoleId,
+    /// An `[issuer.NAME]`.
+    IssuerId,
+    /// A `[route.NAME]`.
+    RouteId,
+    /// An `[upstream.NAME]`.
+    UpstreamId,
+    /// An `[[allow]]`, `[[deny]]` or `[[require]]`.
+    RuleId,
+}

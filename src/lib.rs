@@ -22,5 +22,8 @@
 // rank 0: words and time
 pub mod clock;
 pub mod identity;
+pub mod metrics;
 // rank 1: the decision
 pub mod policy;
+// rank 4: the record, and the cache of standings
+pub mod audit;

@@ -1,0 +1,2 @@
+//! One record per request.
+pub mod reason;

@@ -21,15 +21,34 @@ use crate::clock::Timestamp;
 
 /// A closed list of label values.
 pub trait Label: Copy + 'static {
-    /// The label's name.
-    const NAME: &'static str;
+    /// How many values there are.
+    const COUNT: usize;
+
     /// All values, each at its [`Label::position`].
-    const ALL: &'static [Self];
+    fn all() -> Vec<Self>;
 
-    fn value(self) -> &'static str;
+    /// Names and values of the labels.
+    fn labels(self) -> Vec<(&'static str, &'static str)>;
 
-    /// Where this value stands in [`Label::ALL`].
+    /// Where this value stands in [`Label::all`].
     fn position(self) -> usize;
+}
+
+/// Every pair of two closed lists.
+impl<A: Label, B: Label> Label for (A, B) {
+    const COUNT: usize = A::COUNT * B::COUNT;
+
+    fn all() -> Vec<(A, B)> {
+        A::all().into_iter().flat_map(|a| B::all().into_iter().map(move |b| (a, b))).collect()
+    }
+
+    fn labels(self) -> Vec<(&'static str, &'static str)> {
+        [self.0.labels(), self.1.labels()].concat()
+    }
+
+    fn position(self) -> usize {
+        self.0.position() * B::COUNT + self.1.position()
+    }
 }
 
 /// One counter for each value of a closed label.
@@ -158,9 +177,8 @@ impl Metrics {
 
     /// Registers one counter for each value of a closed label; `_total` is added to the name.
     pub fn counter_by<L: Label>(&self, name: &str, help: &str) -> CounterBy<L> {
-        let family = Family::<[(&'static str, &'static str); 1], Counter>::default();
-        let counters =
-            L::ALL.iter().map(|label| family.get_or_create_owned(&[(L::NAME, label.value())])).collect();
+        let family = Family::<Vec<(&'static str, &'static str)>, Counter>::default();
+        let counters = L::all().iter().map(|label| family.get_or_create_owned(&label.labels())).collect();
         self.registry.lock().unwrap_or_else(PoisonError::into_inner).register(name, help, family);
         CounterBy { counters, label: PhantomData }
     }
@@ -269,19 +287,29 @@ mod tests {
     }
 
     impl Label for Colour {
-        const NAME: &'static str = "colour";
-        const ALL: &'static [Colour] = &[Colour::Red, Colour::Blue];
+        const COUNT: usize = 2;
 
-        fn value(self) -> &'static str {
-            match self {
-                Colour::Red => "red",
-                Colour::Blue => "blue",
-            }
+        fn all() -> Vec<Colour> {
+            vec![Colour::Red, Colour::Blue]
+        }
+
+        fn labels(self) -> Vec<(&'static str, &'static str)> {
+            vec![("colour", if matches!(self, Colour::Red) { "red" } else { "blue" })]
         }
 
         fn position(self) -> usize {
             self as usize
         }
+    }
+
+    #[test]
+    fn pairs_stand_where_they_say() {
+        let pairs = <(Colour, Colour)>::all();
+        assert_eq!(pairs.len(), <(Colour, Colour)>::COUNT);
+        for (position, pair) in pairs.iter().enumerate() {
+            assert_eq!(pair.position(), position);
+        }
+        assert_eq!(pairs[1].labels(), [("colour", "red"), ("colour", "blue")]);
     }
 
     #[test]

@@ -171,22 +171,6 @@ reasons! {
         "nothing";
 }
 
-impl Reason {
-    /// Whether a request can end for this reason after the policy permitted it.
-    pub fn leaves_the_permit(self) -> bool {
-        matches!(
-            self,
-            Reason::UpstreamUnavailable
-                | Reason::UpstreamTimeout
-                | Reason::UpstreamIdentityMismatch
-                | Reason::ClientGone
-                | Reason::Allowed
-                | Reason::Unenforced
-                | Reason::Preflight
-        )
-    }
-}
-
 impl From<Cause> for Reason {
     fn from(cause: Cause) -> Reason {
         match cause {
@@ -209,11 +193,14 @@ impl From<Cause> for Reason {
 }
 
 impl Label for Reason {
-    const NAME: &'static str = "reason";
-    const ALL: &'static [Reason] = Reason::ALL;
+    const COUNT: usize = Reason::ALL.len();
 
-    fn value(self) -> &'static str {
-        self.as_str()
+    fn all() -> Vec<Reason> {
+        Reason::ALL.to_vec()
+    }
+
+    fn labels(self) -> Vec<(&'static str, &'static str)> {
+        vec![("reason", self.as_str())]
     }
 
     fn position(self) -> usize {

@@ -27,3 +27,5 @@ pub mod metrics;
 pub mod policy;
 // rank 4: the record, and the cache of standings
 pub mod audit;
+// rank 7: what operators ask
+pub mod admin;

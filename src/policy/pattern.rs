@@ -1,7 +1,16 @@
 //! Patterns: paths, hosts, methods, and globs over clients and claims.
+//!
+//! There is no expression language here on purpose: whether two patterns overlap, or one lies within
+//! the other, can be answered exactly, and the checks of a policy rest on that.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
 
 use http::Method;
-use std::sync::Arc;
+
+use super::Host;
 
 /// A pattern over whole, non-empty segments of a [`super::NormalPath`]: a literal, `{name}`, `*`,
 /// and `**` only last, for zero or more. Without `**` it is exact. Written decoded.
@@ -25,9 +34,9 @@ pub(super) enum Segment {
 /// An exact host, or `*.` and the rest, where `*` is one label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostPattern {
-    Exact(super::Host),
+    Exact(Host),
     /// What follows the first label, without its dot.
-    Wildcard(super::Host),
+    Wildcard(Host),
 }
 
 /// An exact text, or a start that ends in one trailing `*`.
@@ -40,3 +49,449 @@ pub enum Glob {
 /// Methods a rule names. `GET` includes `HEAD`; `CONNECT` and `TRACE` cannot be in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MethodSet(pub(super) Vec<Method>);
+
+/// Why a text is no pattern. Each says what to write instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    #[error("a path starts with `/`")]
+    NotAbsolute,
+    #[error("a path has no empty segments")]
+    EmptySegment,
+    #[error("`.` and `..` are never part of a path")]
+    DotSegment,
+    #[error("`**` stands only as the last segment")]
+    RestNotLast,
+    #[error("`*` stands for one whole segment; a part of a segment cannot be matched")]
+    PartialWildcard,
+    #[error("a named segment is `{{name}}`, the whole segment, of letters, digits, `_` and `-`")]
+    SegmentName,
+    #[error("a segment's name is given twice")]
+    SegmentNameTwice,
+    #[error("paths are written decoded: write the character in place of its `%` escape")]
+    Encoded,
+    #[error("the query is never matched: leave out `?` and what follows")]
+    Query,
+    #[error("a path has no `\\` and no control characters")]
+    Character,
+    #[error("a host has no port in a pattern, and no characters that no host name has")]
+    Host,
+    #[error("in a host, `*.` stands once and first, for one label; leave `host` out for any")]
+    HostWildcard,
+    #[error("an empty text matches nothing")]
+    Empty,
+    #[error("`*` stands only once and last")]
+    GlobWildcard,
+    #[error("`CONNECT` and `TRACE` are never forwarded, so no rule can name them")]
+    MethodNeverServed,
+    #[error("methods are case-sensitive: write it in upper case")]
+    MethodCase,
+    #[error("a method is a word such as `GET`")]
+    Method,
+}
+
+impl PathPattern {
+    /// Whether the segments, decoded once, are all and in order what the pattern says.
+    pub fn matches(&self, path: &[Cow<'_, str>]) -> bool {
+        let length_fits =
+            if self.rest { path.len() >= self.segments.len() } else { path.len() == self.segments.len() };
+        length_fits
+            && self.segments.iter().zip(path).all(|(wanted, segment)| match wanted {
+                Segment::Literal(literal) => **literal == **segment,
+                Segment::Named(_) | Segment::Any => true,
+            })
+    }
+
+    /// Where the segment `{name}` stands, from 0.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.segments.iter().position(|segment| matches!(segment, Segment::Named(n) if **n == *name))
+    }
+
+    /// Whether any path matches both.
+    pub fn overlaps(&self, other: &PathPattern) -> bool {
+        let (long, short) =
+            if self.segments.len() >= other.segments.len() { (self, other) } else { (other, self) };
+        (long.segments.len() == short.segments.len() || short.rest)
+            && long.segments.iter().zip(&short.segments).all(|pair| match pair {
+                (Segment::Literal(a), Segment::Literal(b)) => a == b,
+                _ => true,
+            })
+    }
+
+    /// Whether every path that matches this matches `other`.
+    pub fn is_within(&self, other: &PathPattern) -> bool {
+        let length_fits = if self.segments.len() == other.segments.len() {
+            other.rest || !self.rest
+        } else {
+            self.segments.len() > other.segments.len() && other.rest
+        };
+        length_fits
+            && self.segments.iter().zip(&other.segments).all(|pair| match pair {
+                (Segment::Literal(a), Segment::Literal(b)) => a == b,
+                (_, Segment::Literal(_)) => false,
+                _ => true,
+            })
+    }
+
+    /// How many segments, from the first, are literal.
+    pub fn literal_start(&self) -> usize {
+        self.segments.iter().take_while(|segment| matches!(segment, Segment::Literal(_))).count()
+    }
+}
+
+impl FromStr for PathPattern {
+    type Err = PatternError;
+
+    fn from_str(text: &str) -> Result<PathPattern, PatternError> {
+        let path = text.strip_prefix('/').ok_or(PatternError::NotAbsolute)?;
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let mut segments = Vec::new();
+        if text == "/" {
+            return Ok(PathPattern { segments, rest: false });
+        }
+        let mut rest = false;
+        for segment in path.split('/') {
+            if rest {
+                return Err(PatternError::RestNotLast);
+            }
+            if segment == "**" {
+                rest = true;
+                continue;
+            }
+            let segment = parse_segment(segment)?;
+            if matches!(segment, Segment::Named(_)) && segments.contains(&segment) {
+                return Err(PatternError::SegmentNameTwice);
+            }
+            segments.push(segment);
+        }
+        Ok(PathPattern { segments, rest })
+    }
+}
+
+fn parse_segment(segment: &str) -> Result<Segment, PatternError> {
+    if let Some(name) = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+        let fits = !name.is_empty() && name.bytes().all(plain);
+        return if fits { Ok(Segment::Named(name.into())) } else { Err(PatternError::SegmentName) };
+    }
+    match segment {
+        "" => Err(PatternError::EmptySegment),
+        "." | ".." => Err(PatternError::DotSegment),
+        "*" => Ok(Segment::Any),
+        _ if segment.contains('*') => Err(PatternError::PartialWildcard),
+        _ if segment.contains(['{', '}']) => Err(PatternError::SegmentName),
+        _ if segment.contains('?') => Err(PatternError::Query),
+        _ if segment.contains(|c: char| c == '\\' || c.is_ascii_control()) => Err(PatternError::Character),
+        _ if has_escape(segment) => Err(PatternError::Encoded),
+        _ => Ok(Segment::Literal(segment.into())),
+    }
+}
+
+fn has_escape(text: &str) -> bool {
+    text.as_bytes()
+        .windows(3)
+        .any(|three| matches!(three, [b'%', a, b] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit()))
+}
+
+impl fmt::Display for PathPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.segments.is_empty() && !self.rest {
+            return f.write_str("/");
+        }
+        for segment in &self.segments {
+            match segment {
+                Segment::Literal(literal) => write!(f, "/{literal}")?,
+                Segment::Named(name) => write!(f, "/{{{name}}}")?,
+                Segment::Any => f.write_str("/*")?,
+            }
+        }
+        if self.rest { f.write_str("/**") } else { Ok(()) }
+    }
+}
+
+impl HostPattern {
+    pub fn matches(&self, host: &Host) -> bool {
+        match self {
+            HostPattern::Exact(exact) => exact == host,
+            HostPattern::Wildcard(parent) => parent_of(host) == Some(parent.as_str()),
+        }
+    }
+
+    /// Whether any host matches both.
+    pub fn overlaps(&self, other: &HostPattern) -> bool {
+        self.is_within(other) || other.is_within(self)
+    }
+
+    /// Whether every host that matches this matches `other`.
+    pub fn is_within(&self, other: &HostPattern) -> bool {
+        match self {
+            HostPattern::Exact(host) => other.matches(host),
+            HostPattern::Wildcard(_) => self == other,
+        }
+    }
+}
+
+/// What follows the first label.
+pub(super) fn parent_of(host: &Host) -> Option<&str> {
+    host.as_str().split_once('.').map(|(_, parent)| parent)
+}
+
+impl FromStr for HostPattern {
+    type Err = PatternError;
+
+    fn from_str(text: &str) -> Result<HostPattern, PatternError> {
+        let (host, wildcard) = match text.strip_prefix("*.") {
+            Some(parent) => (parent, true),
+            None => (text, false),
+        };
+        if host.contains('*') {
+            return Err(PatternError::HostWildcard);
+        }
+        if host.contains(':') && !(host.starts_with('[') && host.ends_with(']') && !wildcard) {
+            return Err(PatternError::Host);
+        }
+        let host: Host = host.parse().map_err(|_| PatternError::Host)?;
+        Ok(if wildcard { HostPattern::Wildcard(host) } else { HostPattern::Exact(host) })
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HostPattern::Exact(host) => host.fmt(f),
+            HostPattern::Wildcard(parent) => write!(f, "*.{parent}"),
+        }
+    }
+}
+
+impl Glob {
+    pub fn matches(&self, text: &str) -> bool {
+        match self {
+            Glob::Exact(exact) => **exact == *text,
+            Glob::Prefix(start) => text.starts_with(&**start),
+        }
+    }
+
+    /// Whether every text that matches this matches `other`.
+    pub fn is_within(&self, other: &Glob) -> bool {
+        match (self, other) {
+            (Glob::Prefix(_), Glob::Exact(_)) => false,
+            (Glob::Exact(text) | Glob::Prefix(text), _) => other.matches(text),
+        }
+    }
+}
+
+impl FromStr for Glob {
+    type Err = PatternError;
+
+    fn from_str(text: &str) -> Result<Glob, PatternError> {
+        let (start, glob) = match text.strip_suffix('*') {
+            Some(start) => (start, true),
+            None => (text, false),
+        };
+        if text.is_empty() {
+            Err(PatternError::Empty)
+        } else if start.contains('*') {
+            Err(PatternError::GlobWildcard)
+        } else {
+            Ok(if glob { Glob::Prefix(start.into()) } else { Glob::Exact(start.into()) })
+        }
+    }
+}
+
+impl fmt::Display for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Glob::Exact(exact) => f.write_str(exact),
+            Glob::Prefix(start) => write!(f, "{start}*"),
+        }
+    }
+}
+
+impl MethodSet {
+    /// From the methods as they are written in a rule.
+    pub fn new<'a>(methods: impl IntoIterator<Item = &'a str>) -> Result<MethodSet, PatternError> {
+        methods.into_iter().map(read_method).collect::<Result<_, _>>().map(MethodSet)
+    }
+
+    pub fn contains(&self, method: &Method) -> bool {
+        self.0.contains(method) || (*method == Method::HEAD && self.0.contains(&Method::GET))
+    }
+
+    /// Whether every method of this is one of `other`.
+    pub fn is_within(&self, other: &MethodSet) -> bool {
+        self.0.iter().all(|method| other.contains(method))
+    }
+
+    /// Whether any method is in both.
+    pub fn overlaps(&self, other: &MethodSet) -> bool {
+        self.0.iter().any(|method| other.contains(method)) || other.0.iter().any(|m| self.contains(m))
+    }
+}
+
+fn read_method(text: &str) -> Result<Method, PatternError> {
+    let method = Method::from_bytes(text.as_bytes()).map_err(|_| PatternError::Method)?;
+    let upper = text.to_ascii_uppercase();
+    if never_served(&method) || upper == "CONNECT" || upper == "TRACE" {
+        return Err(PatternError::MethodNeverServed);
+    }
+    const STANDARD: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    if text != upper && STANDARD.contains(&&*upper) {
+        return Err(PatternError::MethodCase);
+    }
+    Ok(method)
+}
+
+/// `CONNECT` and `TRACE` match no rule at all.
+pub(super) fn never_served(method: &Method) -> bool {
+    *method == Method::CONNECT || *method == Method::TRACE
+}
+
+impl fmt::Display for MethodSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, method) in self.0.iter().enumerate() {
+            write!(f, "{}{method}", if at == 0 { "" } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::policy::NormalPath;
+
+    fn pattern(text: &str) -> PathPattern {
+        text.parse().unwrap()
+    }
+
+    fn matches(text: &str, path: &str) -> bool {
+        let path = NormalPath::parse(path).unwrap();
+        pattern(text).matches(&path.segments().collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_path_pattern_speaks_of_whole_segments() {
+        let cases = [
+            ("/", "/", true),
+            ("/", "/a", false),
+            ("/**", "/", true),
+            ("/**", "/a/b", true),
+            ("/admin/**", "/admin", true),
+            ("/admin/**", "/admin/", true),
+            ("/admin/**", "/admin/x/y", true),
+            ("/admin/**", "/administrator", false),
+            ("/admin/**", "/Admin", false),
+            ("/admin", "/admin/", true),
+            ("/admin/", "/admin", true),
+            ("/admin", "/admin/x", false),
+            ("/a/*", "/a", false),
+            ("/a/*", "/a/", false),
+            ("/a/*", "/a/b", true),
+            ("/a/*", "/a/b/c", false),
+            ("/a/{x}/c", "/a/b/c", true),
+            ("/a/*/**", "/a", false),
+            ("/auth0|x", "/auth0%7Cx", true),
+            ("/auth0|x", "/auth0%257Cx", false),
+            ("/café", "/caf%C3%A9", true),
+            ("/100%", "/100%25", true),
+        ];
+        let mut seen = 0;
+        for (text, path, expected) in cases {
+            assert_eq!(matches(text, path), expected, "{text} {path}");
+            seen += 1;
+        }
+        assert_eq!(seen, 22);
+    }
+
+    #[test]
+    fn what_is_no_pattern_says_why() {
+        use PatternError::*;
+        for (text, why) in [
+            ("", NotAbsolute),
+            ("a", NotAbsolute),
+            ("//", EmptySegment),
+            ("/a//b", EmptySegment),
+            ("/a/../b", DotSegment),
+            ("/**/a", RestNotLast),
+            ("/a*", PartialWildcard),
+            ("/a/***", PartialWildcard),
+            ("/{}", SegmentName),
+            ("/{a b}", SegmentName),
+            ("/x{a}", SegmentName),
+            ("/{a}/{a}", SegmentNameTwice),
+            ("/a%7Cb", Encoded),
+            ("/a?b=c", Query),
+            ("/a\\b", Character),
+        ] {
+            assert_eq!(text.parse::<PathPattern>(), Err(why), "{text}");
+        }
+        for text in ["/", "/**", "/a/{b}/*/**", "/a/b"] {
+            assert_eq!(pattern(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn hosts_globs_and_methods() {
+        let host = |text: &str| text.parse::<Host>().unwrap();
+        let wild: HostPattern = "*.Example.com".parse().unwrap();
+        assert!(wild.matches(&host("a.example.com")));
+        assert!(!wild.matches(&host("a.b.example.com")) && !wild.matches(&host("example.com")));
+        for (text, why) in [
+            ("*", PatternError::HostWildcard),
+            ("a.*.com", PatternError::HostWildcard),
+            ("a:80", PatternError::Host),
+            ("a/b", PatternError::Host),
+        ] {
+            assert_eq!(text.parse::<HostPattern>(), Err(why), "{text}");
+        }
+        let glob: Glob = "assistant-*".parse().unwrap();
+        assert!(glob.matches("assistant-1") && !glob.matches("my-assistant-1"));
+        assert_eq!("a*b".parse::<Glob>(), Err(PatternError::GlobWildcard));
+        assert_eq!("".parse::<Glob>(), Err(PatternError::Empty));
+        let get = MethodSet::new(["GET"]).unwrap();
+        assert!(get.contains(&Method::GET) && get.contains(&Method::HEAD));
+        assert!(!MethodSet::new(["HEAD"]).unwrap().contains(&Method::GET));
+        assert!(!get.contains(&Method::from_bytes(b"get").unwrap()));
+        for (text, why) in [
+            ("CONNECT", PatternError::MethodNeverServed),
+            ("trace", PatternError::MethodNeverServed),
+            ("get", PatternError::MethodCase),
+            ("G T", PatternError::Method),
+            ("", PatternError::Method),
+        ] {
+            assert_eq!(MethodSet::new([text]), Err(why), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn overlap_and_within_agree_with_matching(
+            a in "(/(a|b|\\*)){0,3}(/\\*\\*)?",
+            b in "(/(a|b|\\*)){0,3}(/\\*\\*)?",
+        ) {
+            let (a, b) = (pattern(&format!("/{}", a.trim_start_matches('/'))),
+                          pattern(&format!("/{}", b.trim_start_matches('/'))));
+            // every path of up to five segments over an alphabet that has a letter neither names
+            let mut paths: Vec<Vec<Cow<'static, str>>> = vec![Vec::new()];
+            let mut from = 0;
+            for _ in 0..5 {
+                let to = paths.len();
+                for at in from..to {
+                    for letter in ["a", "b", "c"] {
+                        let mut longer = paths[at].clone();
+                        longer.push(letter.into());
+                        paths.push(longer);
+                    }
+                }
+                from = to;
+            }
+            let both = paths.iter().any(|path| a.matches(path) && b.matches(path));
+            prop_assert_eq!(a.overlaps(&b), both);
+            prop_assert_eq!(b.overlaps(&a), both);
+            let within = paths.iter().all(|path| !a.matches(path) || b.matches(path));
+            prop_assert_eq!(a.is_within(&b), within);
+        }
+    }
+}

@@ -27,6 +27,8 @@ pub mod metrics;
 pub mod policy;
 // rank 2: bytes ↔ verified peer
 pub mod tls;
+// rank 3: a credential becomes a caller; where requests may go
+pub mod upstream;
 // rank 4: the record, and the cache of standings
 pub mod audit;
 // rank 7: composition, and what operators ask

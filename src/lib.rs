@@ -27,5 +27,8 @@ pub mod metrics;
 pub mod policy;
 // rank 4: the record, and the cache of standings
 pub mod audit;
+pub mod decisions;
 // rank 7: what operators ask
 pub mod admin;
+// rank 8: commands
+pub mod cli;

@@ -31,6 +31,7 @@ pub mod tls;
 pub mod upstream;
 // rank 4: the record, and the cache of standings
 pub mod audit;
+pub mod decisions;
 // rank 7: composition, and what operators ask
 pub mod admin;
 // rank 8: one file a command

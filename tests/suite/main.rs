@@ -1,1 +1,3 @@
-//! The integration tests, one binary.
+//! The integration tests, one binary: `tidy` holds the house rules, `world` is the one fixture.
+
+mod tidy;

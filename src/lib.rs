@@ -24,3 +24,7 @@ pub mod clock;
 pub mod identity;
 // rank 1: the decision
 pub mod policy;
+// rank 2: bytes ↔ verified peer
+pub mod tls;
+// rank 8: one file a command
+pub mod cli;

@@ -1,0 +1,167 @@
+//! Our end of a TLS connection to an upstream or an issuer.
+//!
+//! The server is always verified: by DNS name under public or given CAs, or by SPIFFE ID under its
+//! trust domain's CAs. Sessions are not resumed, so each connection verifies anew.
+
+use std::io;
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::sign::SingleCertAndKey;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
+};
+
+use super::peer::PeerError;
+use super::trust::{Role, Trust};
+use super::{Alpn, ClockTime, OwnCertificate, PemError, PemSource, provider, timestamp};
+use crate::clock::Clock;
+use crate::identity::{PeerName, SpiffePattern};
+
+/// Whom we expect at the other end.
+#[derive(Clone, Debug)]
+pub enum ExpectedServer {
+    /// Whoever a CA of the operating system's store vouches for under the DNS name dialled.
+    PublicCa,
+    /// Whoever one of these CAs, and no other, vouches for under the DNS name dialled.
+    Ca(PemSource),
+    /// A workload: an X.509-SVID that one of the patterns matches. The name dialled proves nothing.
+    Workload { trust: Arc<Trust>, spiffe_ids: Vec<SpiffePattern> },
+}
+
+/// Why no connection can be configured.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientTlsError {
+    #[error(transparent)]
+    Pem(#[from] PemError),
+    #[error("{0} holds a certificate that cannot be used as a CA")]
+    Ca(PemSource),
+    #[error("the operating system has no CA certificates; give a `ca` file")]
+    NoSystemCa,
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// Why a server is not the workload we expect.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WrongServer {
+    #[error("the server is not verified: {0}")]
+    Peer(#[from] PeerError),
+    #[error("the server is `{0}`, which is not expected there")]
+    Unexpected(PeerName),
+}
+
+/// Configures connections to one server. `own` is presented where the server asks for a certificate;
+/// give it only to servers that are meant to see it.
+pub fn client_config(
+    server: &ExpectedServer,
+    own: Option<&OwnCertificate>,
+    alpn: &[Alpn],
+    clock: &Clock,
+) -> Result<Arc<ClientConfig>, ClientTlsError> {
+    let builder = ClientConfig::builder_with_details(provider(), Arc::new(ClockTime(clock.clone())))
+        .with_safe_default_protocol_versions()?;
+    let builder = match server {
+        ExpectedServer::PublicCa => builder.with_root_certificates(system_roots()?),
+        ExpectedServer::Ca(source) => builder.with_root_certificates(roots(source)?),
+        ExpectedServer::Workload { trust, spiffe_ids } => {
+            // Not a loosening: rustls has no verifier that knows SPIFFE IDs.
+            let verifier = WorkloadVerifier { trust: Arc::clone(trust), spiffe_ids: spiffe_ids.clone() };
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+        }
+    };
+    let mut config = match own {
+        Some(own) => {
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&own.key))))
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = alpn.iter().map(|it| it.as_bytes().to_vec()).collect();
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+/// Of a failed dial: what was wrong with the server's identity, if that was it.
+pub fn identity_mismatch(error: &io::Error) -> Option<String> {
+    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(ours))) => {
+            Some(ours.to_string())
+        }
+        rustls::Error::InvalidCertificate(error) => Some(error.to_string()),
+        rustls::Error::NoCertificatesPresented => Some(PeerError::Missing.to_string()),
+        _ => None,
+    }
+}
+
+fn system_roots() -> Result<RootCertStore, ClientTlsError> {
+    let mut roots = RootCertStore::empty();
+    // The store of an operating system has oddities that are not ours to judge.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() { Err(ClientTlsError::NoSystemCa) } else { Ok(roots) }
+}
+
+fn roots(source: &PemSource) -> Result<RootCertStore, ClientTlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in source.certificates()? {
+        roots.add(certificate).map_err(|_| ClientTlsError::Ca(source.clone()))?;
+    }
+    Ok(roots)
+}
+
+#[derive(Debug)]
+struct WorkloadVerifier {
+    trust: Arc<Trust>,
+    spiffe_ids: Vec<SpiffePattern>,
+}
+
+impl WorkloadVerifier {
+    fn judge(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), WrongServer> {
+        let peer = self.trust.verify(chain, Role::Server, timestamp(now))?;
+        match &peer.name {
+            PeerName::Spiffe(id) if self.spiffe_ids.iter().any(|it| it.matches(id)) => Ok(()),
+            PeerName::Spiffe(_) | PeerName::Dns { .. } => Err(WrongServer::Unexpected(peer.name)),
+        }
+    }
+}
+
+impl ServerCertVerifier for WorkloadVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let chain: Vec<_> = std::iter::once(end_entity).chain(intermediates).cloned().collect();
+        match self.judge(&chain, now) {
+            Ok(()) => Ok(ServerCertVerified::assertion()),
+            Err(wrong) => Err(CertificateError::Other(OtherError(Arc::new(wrong))).into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, self.trust.algorithms())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, self.trust.algorithms())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.trust.algorithms().supported_schemes()
+    }
+}

@@ -1,0 +1,84 @@
+//! Our own certificate and key: what we present to clients and to upstreams.
+
+use std::sync::Arc;
+
+use rustls::sign::CertifiedKey;
+
+use super::peer::{Leaf, LeafName, validity};
+use super::{PemError, PemSource, provider};
+use crate::clock::Timestamp;
+use crate::identity::SpiffeId;
+
+/// Where our certificate chain (leaf first) and its private key stand.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CertificateSettings {
+    pub certificate: PemSource,
+    pub private_key: PemSource,
+}
+
+/// A certificate chain with the key that fits it.
+#[derive(Clone, Debug)]
+pub struct OwnCertificate {
+    pub(super) key: Arc<CertifiedKey>,
+    /// Whom it names, where it is an X.509-SVID.
+    pub spiffe_id: Option<SpiffeId>,
+    /// The earliest not-after in the file.
+    pub not_after: Timestamp,
+}
+
+/// Why our own certificate cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnCertificateError {
+    #[error(transparent)]
+    Pem(#[from] PemError),
+    #[error("{0} holds a certificate that does not parse")]
+    Certificate(PemSource),
+    #[error("{0} holds a private key of a kind that is not supported: {1}")]
+    Key(PemSource, String),
+    #[error(
+        "the private key in {private_key} does not fit the first certificate in {certificate}; the leaf certificate comes first"
+    )]
+    Mismatch { certificate: PemSource, private_key: PemSource },
+    #[error("the certificate in {0} expired at {1}")]
+    Expired(PemSource, Timestamp),
+    #[error("the certificate in {0} is not valid before {1}")]
+    NotYetValid(PemSource, Timestamp),
+}
+
+impl OwnCertificate {
+    pub fn load(
+        settings: &CertificateSettings,
+        now: Timestamp,
+    ) -> Result<OwnCertificate, OwnCertificateError> {
+        let chain = settings.certificate.certificates()?;
+        let key = settings.private_key.private_key()?;
+        let mut not_after = Timestamp::MAX;
+        for certificate in &chain {
+            let Some(validity) = validity(certificate) else {
+                return Err(OwnCertificateError::Certificate(settings.certificate.clone()));
+            };
+            if now < validity.not_before {
+                let source = settings.certificate.clone();
+                return Err(OwnCertificateError::NotYetValid(source, validity.not_before));
+            }
+            not_after = not_after.min(validity.not_after);
+        }
+        if not_after <= now {
+            return Err(OwnCertificateError::Expired(settings.certificate.clone(), not_after));
+        }
+        let spiffe_id = match chain.first().map(|leaf| Leaf::read(leaf)) {
+            Some(Ok(Leaf { name: LeafName::Spiffe(id), .. })) => Some(id),
+            _ => None,
+        };
+        let signing = provider()
+            .key_provider
+            .load_private_key(key)
+            .map_err(|error| OwnCertificateError::Key(settings.private_key.clone(), error.to_string()))?;
+        let key = CertifiedKey::new(chain, signing);
+        key.keys_match().map_err(|_| OwnCertificateError::Mismatch {
+            certificate: settings.certificate.clone(),
+            private_key: settings.private_key.clone(),
+        })?;
+        Ok(OwnCertificate { key: Arc::new(key), spiffe_id, not_after })
+    }
+}

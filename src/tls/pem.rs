@@ -1,0 +1,167 @@
+//! PEM from where the configuration says it is: a file, or a variable of the environment.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use rustls::pki_types::pem::{PemObject, SectionKind};
+use rustls::pki_types::{
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer,
+    PrivateSec1KeyDer,
+};
+use zeroize::Zeroizing;
+
+/// Where PEM text stands.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PemSource {
+    File(PathBuf),
+    /// The name of an environment variable that holds the PEM text itself.
+    Env(String),
+}
+
+/// Why a [`PemSource`] gives nothing usable.
+#[derive(Debug, thiserror::Error)]
+pub enum PemError {
+    #[error("{0} does not exist")]
+    Missing(PemSource),
+    #[error("{0} cannot be read: {1}")]
+    Unreadable(PemSource, io::Error),
+    #[error("{0} is larger than {BYTES_MAX} bytes")]
+    TooLarge(PemSource),
+    #[error("{0} is empty")]
+    Empty(PemSource),
+    #[error("{0} is not PEM; it should hold `-----BEGIN {1}-----`")]
+    Garbage(PemSource, &'static str),
+    #[error("{0} holds PEM, but no `-----BEGIN {1}-----`")]
+    WrongKind(PemSource, &'static str),
+    #[error("{0} holds {1} private keys; it should hold one")]
+    SeveralKeys(PemSource, usize),
+    #[error("{0} holds an encrypted private key; decrypt it first")]
+    EncryptedKey(PemSource),
+}
+
+/// Far above any bundle or key; revocation lists of large CAs have a few MiB.
+const BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+const CERTIFICATE: &str = "CERTIFICATE";
+const CRL: &str = "X509 CRL";
+const PRIVATE_KEY: &str = "PRIVATE KEY";
+
+impl PemSource {
+    /// The file to watch for changes.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            PemSource::File(path) => Some(path),
+            PemSource::Env(_) => None,
+        }
+    }
+
+    /// All certificates in it, in order; never none.
+    pub(super) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, PemError> {
+        self.sections(CERTIFICATE, |kind, der| match kind {
+            SectionKind::Certificate => Some(CertificateDer::from(der)),
+            _ => None,
+        })
+    }
+
+    /// All revocation lists in it; never none.
+    pub(super) fn crls(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, PemError> {
+        self.sections(CRL, |kind, der| match kind {
+            SectionKind::Crl => Some(CertificateRevocationListDer::from(der)),
+            _ => None,
+        })
+    }
+
+    /// The one private key in it, as PKCS#8, PKCS#1 or SEC1. Warns of a file that anyone may read.
+    pub(super) fn private_key(&self) -> Result<PrivateKeyDer<'static>, PemError> {
+        let mut keys = self.sections(PRIVATE_KEY, |kind, der| match kind {
+            SectionKind::PrivateKey => Some(PrivatePkcs8KeyDer::from(der).into()),
+            SectionKind::RsaPrivateKey => Some(PrivatePkcs1KeyDer::from(der).into()),
+            SectionKind::EcPrivateKey => Some(PrivateSec1KeyDer::from(der).into()),
+            _ => None,
+        })?;
+        self.warn_of_open_mode();
+        match (keys.pop(), keys.len()) {
+            (Some(key), 0) => Ok(key),
+            (_, others) => Err(PemError::SeveralKeys(self.clone(), others + 1)),
+        }
+    }
+
+    fn sections<T>(
+        &self,
+        label: &'static str,
+        pick: impl Fn(SectionKind, Vec<u8>) -> Option<T>,
+    ) -> Result<Vec<T>, PemError> {
+        let text = self.read()?;
+        if text.iter().all(u8::is_ascii_whitespace) {
+            return Err(PemError::Empty(self.clone()));
+        }
+        let mut found = Vec::new();
+        for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(&text) {
+            let (kind, der) = section.map_err(|_| PemError::Garbage(self.clone(), label))?;
+            found.extend(pick(kind, der));
+        }
+        if !found.is_empty() {
+            Ok(found)
+        } else if label == PRIVATE_KEY && holds(&text, "ENCRYPTED") {
+            Err(PemError::EncryptedKey(self.clone()))
+        } else if holds(&text, "-----BEGIN ") {
+            Err(PemError::WrongKind(self.clone(), label))
+        } else {
+            Err(PemError::Garbage(self.clone(), label))
+        }
+    }
+
+    fn read(&self) -> Result<Zeroizing<Vec<u8>>, PemError> {
+        let mut text = Zeroizing::new(Vec::new());
+        match self {
+            PemSource::Env(name) => match std::env::var(name) {
+                Ok(value) => text.extend_from_slice(Zeroizing::new(value).as_bytes()),
+                Err(_) => return Err(PemError::Missing(self.clone())),
+            },
+            PemSource::File(path) => {
+                let read = File::open(path).and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut text));
+                match read {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        return Err(PemError::Missing(self.clone()));
+                    }
+                    Err(error) => return Err(PemError::Unreadable(self.clone(), error)),
+                }
+            }
+        }
+        if text.len() as u64 > BYTES_MAX {
+            return Err(PemError::TooLarge(self.clone()));
+        }
+        Ok(text)
+    }
+
+    #[cfg(unix)]
+    fn warn_of_open_mode(&self) {
+        use std::os::unix::fs::PermissionsExt;
+
+        const OTHERS_READ: u32 = 0o004;
+        let mode = self.path().and_then(|path| path.metadata().ok()).map(|it| it.permissions());
+        if mode.is_some_and(|it| it.mode() & OTHERS_READ != 0) {
+            tracing::warn!("{self} holds a private key and can be read by every user; `chmod o= ` it");
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn warn_of_open_mode(&self) {}
+}
+
+fn holds(text: &[u8], wanted: &str) -> bool {
+    text.windows(wanted.len()).any(|window| window == wanted.as_bytes())
+}
+
+/// As messages name it.
+impl fmt::Display for PemSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PemSource::File(path) => write!(f, "file `{}`", path.display()),
+            PemSource::Env(name) => write!(f, "environment variable `{name}`"),
+        }
+    }
+}

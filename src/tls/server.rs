@@ -1,0 +1,317 @@
+//! Our end of a client's TLS connection: from an accepted socket to a verified peer.
+//!
+//! Invariants:
+//! - A [`ListenerTls`] has ticket keys of its own and no session store, so that no session crosses
+//!   from one configuration into another; each reload makes a new one.
+//! - rustls does not ask the client verifier on a resumed session. So after *every* handshake the
+//!   peer is asserted here, and the chain of a resumed session is verified whole, again, as of now.
+//! - No early data (RFC 8446 §8), no key log.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::server::{Acceptor, NoServerSessionStorage, ProducesTickets, ServerConfig};
+use rustls::sign::SingleCertAndKey;
+use rustls::{CipherSuite, ConfigBuilder, DistinguishedName, HandshakeKind, ProtocolVersion, WantsVerifier};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_rustls::StartHandshake;
+use tokio_rustls::server::TlsStream;
+
+use super::peer::{Distrust, PeerError, Unverified};
+use super::trust::{Role, Trust};
+use super::verifier::{Seen, Witness};
+use super::{Alpn, ClockTime, OwnCertificate, provider};
+use crate::clock::Clock;
+use crate::identity::{Peer, Signature};
+
+/// The TLS configuration of one listener, for one generation of its certificates and CAs.
+pub struct ListenerTls {
+    builder: ConfigBuilder<ServerConfig, WantsVerifier>,
+    certificate: Arc<SingleCertAndKey>,
+    tickets: Arc<dyn ProducesTickets>,
+    clients: ClientCertificates,
+    subjects: Arc<[DistinguishedName]>,
+    clock: Clock,
+}
+
+/// `client_certificate` of a listener. A certificate that is presented and bad is refused always.
+#[derive(Clone, Debug)]
+pub enum ClientCertificates {
+    Required(Arc<Trust>),
+    Optional(Arc<Trust>),
+    /// `none`: clients are not asked.
+    Off,
+}
+
+/// A finished handshake.
+#[derive(Debug)]
+pub struct Accepted<IO> {
+    pub stream: TlsStream<IO>,
+    pub peer: Signature<Peer>,
+    pub server_name: SentServerName,
+    pub alpn: Alpn,
+    pub version: Option<ProtocolVersion>,
+    pub cipher_suite: Option<CipherSuite>,
+    pub resumed: bool,
+}
+
+/// The server name that the client asked for by SNI, if it did (RFC 6066 §3); lower-case, without a
+/// last dot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentServerName(Option<Arc<str>>);
+
+/// Why a connection came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeFailure {
+    /// A load balancer's probe, most likely: counted, not recorded.
+    #[error("closed before any byte was sent")]
+    Probe,
+    #[error("no handshake within {} ms", .0.as_millis())]
+    TimedOut(Duration),
+    #[error("{error}")]
+    Peer { error: PeerError, claimed: Option<Unverified> },
+    #[error("the client sent plain HTTP to a TLS port")]
+    PlainHttp,
+    /// No shared cipher suite, not TLS at all, an alert from the client, …
+    #[error("TLS: {0}")]
+    Tls(rustls::Error),
+    #[error("the connection broke during the handshake: {0}")]
+    Io(io::Error),
+}
+
+/// A refused connection is read on for so long and so far, since closing a socket with unread bytes
+/// resets it, and a reset may overtake the alert.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 64 * 1024;
+
+const READ_BYTES: usize = 4096;
+
+impl ListenerTls {
+    pub fn new(
+        certificate: &OwnCertificate,
+        clients: ClientCertificates,
+        clock: Clock,
+    ) -> Result<ListenerTls, rustls::Error> {
+        let subjects = match &clients {
+            ClientCertificates::Required(trust) | ClientCertificates::Optional(trust) => trust.subjects(),
+            ClientCertificates::Off => Vec::new(),
+        };
+        let time = Arc::new(ClockTime(clock.clone()));
+        Ok(ListenerTls {
+            builder: ServerConfig::builder_with_details(provider(), time)
+                .with_safe_default_protocol_versions()?,
+            certificate: Arc::new(SingleCertAndKey::from(Arc::clone(&certificate.key))),
+            tickets: Ticketer::new()?,
+            clients,
+            subjects: subjects.into(),
+            clock,
+        })
+    }
+
+    /// Does the handshake, within `limit`.
+    pub async fn accept<IO>(&self, io: IO, limit: Duration) -> Result<Accepted<IO>, HandshakeFailure>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        match tokio::time::timeout(limit, self.handshake(io)).await {
+            Ok(Ok(accepted)) => Ok(accepted),
+            Ok(Err((failure, io))) => {
+                _ = tokio::time::timeout(LINGER, linger(io)).await;
+                Err(failure)
+            }
+            Err(_) => Err(HandshakeFailure::TimedOut(limit)),
+        }
+    }
+
+    async fn handshake<IO>(&self, mut io: IO) -> Result<Accepted<IO>, (HandshakeFailure, IO)>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let hello = match read_hello(&mut io).await {
+            Ok(hello) => hello,
+            Err(failure) => return Err((failure, io)),
+        };
+        let witness = self.witness();
+        let config = self.config(witness.clone());
+        let start = StartHandshake::from_parts(hello, io);
+        let stream = match start.into_stream(config).into_fallible().await {
+            Ok(stream) => stream,
+            Err((error, io)) => return Err((failure(error, witness.as_deref()), io)),
+        };
+        match self.peer(&stream, witness.as_deref()) {
+            Ok(peer) => Ok(accepted(stream, peer)),
+            Err(failure) => {
+                let (io, mut connection) = stream.into_inner();
+                connection.send_close_notify();
+                let mut closing = Vec::new();
+                let mut io = io;
+                if connection.write_tls(&mut closing).is_ok() {
+                    _ = io.write_all(&closing).await;
+                }
+                Err((failure, io))
+            }
+        }
+    }
+
+    fn witness(&self) -> Option<Arc<Witness>> {
+        let (trust, mandatory) = match &self.clients {
+            ClientCertificates::Required(trust) => (trust, true),
+            ClientCertificates::Optional(trust) => (trust, false),
+            ClientCertificates::Off => return None,
+        };
+        Some(Arc::new(Witness {
+            trust: Arc::clone(trust),
+            subjects: Arc::clone(&self.subjects),
+            mandatory,
+            seen: OnceLock::new(),
+        }))
+    }
+
+    /// One connection's configuration; all that lasts longer is shared.
+    fn config(&self, witness: Option<Arc<Witness>>) -> Arc<ServerConfig> {
+        let builder = self.builder.clone();
+        let builder = match witness {
+            Some(witness) => builder.with_client_cert_verifier(witness),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(self.certificate.clone());
+        config.alpn_protocols = [Alpn::Http2, Alpn::Http1].map(|it| it.as_bytes().to_vec()).into();
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ticketer = Arc::clone(&self.tickets);
+        Arc::new(config)
+    }
+
+    /// Who is there, asserted after every handshake, whichever way it went.
+    fn peer<IO>(
+        &self,
+        stream: &TlsStream<IO>,
+        witness: Option<&Witness>,
+    ) -> Result<Signature<Peer>, HandshakeFailure> {
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        match (&self.clients, witness.and_then(|it| it.seen.get())) {
+            (ClientCertificates::Off, _) => Ok(Signature::Absent),
+            (_, Some(Seen { outcome: Ok(peer), .. })) if !chain.is_empty() => {
+                Ok(Signature::Verified(Arc::clone(peer)))
+            }
+            (_, Some(Seen { outcome: Err(error), claimed })) => {
+                Err(refused(error.clone(), Some(claimed.clone())))
+            }
+            (ClientCertificates::Required(_), _) if chain.is_empty() => {
+                Err(refused(PeerError::Missing, None))
+            }
+            (ClientCertificates::Optional(_), _) if chain.is_empty() => Ok(Signature::Absent),
+            // Resumed: the session remembers a chain, and this is now.
+            (ClientCertificates::Required(trust) | ClientCertificates::Optional(trust), _) => {
+                match trust.verify(chain, Role::Client, self.clock.now()) {
+                    Ok(peer) => Ok(Signature::Verified(Arc::new(peer))),
+                    Err(error) => {
+                        let claimed = chain.first().map(|leaf| Unverified::read(leaf));
+                        Err(refused(error, claimed))
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn refused(error: PeerError, claimed: Option<Unverified>) -> HandshakeFailure {
+    HandshakeFailure::Peer { error, claimed }
+}
+
+/// Reads a whole ClientHello, in however many pieces it comes, and answers what is none with an
+/// alert.
+async fn read_hello<IO>(io: &mut IO) -> Result<rustls::server::Accepted, HandshakeFailure>
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut acceptor = Acceptor::default();
+    let mut buffer = [0; READ_BYTES];
+    let mut first = None;
+    loop {
+        let read = io.read(&mut buffer).await.map_err(HandshakeFailure::Io)?;
+        if read == 0 {
+            return Err(match first {
+                None => HandshakeFailure::Probe,
+                Some(_) => HandshakeFailure::Io(io::ErrorKind::UnexpectedEof.into()),
+            });
+        }
+        let first = *first.get_or_insert(buffer[0]);
+        let mut unread = &buffer[..read];
+        while !unread.is_empty() {
+            acceptor.read_tls(&mut unread).map_err(HandshakeFailure::Io)?;
+        }
+        match acceptor.accept() {
+            Ok(Some(hello)) => return Ok(hello),
+            Ok(None) => {}
+            Err((error, mut alert)) => {
+                let mut bytes = Vec::new();
+                if alert.write_all(&mut bytes).is_ok() {
+                    _ = io.write_all(&bytes).await;
+                }
+                // A TLS record starts with 22; a request line with a letter.
+                let plain = first.is_ascii_uppercase();
+                return Err(if plain { HandshakeFailure::PlainHttp } else { HandshakeFailure::Tls(error) });
+            }
+        }
+    }
+}
+
+async fn linger<IO>(mut io: IO)
+where
+    IO: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut buffer = [0; READ_BYTES];
+    let mut left = LINGER_BYTES_MAX;
+    if io.shutdown().await.is_err() {
+        return;
+    }
+    while let Ok(read @ 1..) = io.read(&mut buffer).await {
+        left = left.saturating_sub(read);
+        if left == 0 {
+            return;
+        }
+    }
+}
+
+fn failure(error: io::Error, witness: Option<&Witness>) -> HandshakeFailure {
+    let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+        return HandshakeFailure::Io(error);
+    };
+    match (tls, witness.and_then(|it| it.seen.get())) {
+        (_, Some(Seen { outcome: Err(error), claimed })) => refused(error.clone(), Some(claimed.clone())),
+        (rustls::Error::NoCertificatesPresented, _) => refused(PeerError::Missing, None),
+        (rustls::Error::InvalidCertificate(_), Some(Seen { outcome: Ok(_), claimed })) => {
+            refused(PeerError::Untrusted(Distrust::HandshakeSignature), Some(claimed.clone()))
+        }
+        _ => HandshakeFailure::Tls(tls.clone()),
+    }
+}
+
+fn accepted<IO>(stream: TlsStream<IO>, peer: Signature<Peer>) -> Accepted<IO> {
+    let connection = stream.get_ref().1;
+    let server_name = SentServerName::new(connection.server_name());
+    let alpn = Alpn::from_agreed(connection.alpn_protocol());
+    let version = connection.protocol_version();
+    let cipher_suite = connection.negotiated_cipher_suite().map(|suite| suite.suite());
+    let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
+    Accepted { peer, server_name, alpn, version, cipher_suite, resumed, stream }
+}
+
+impl SentServerName {
+    fn new(sent: Option<&str>) -> SentServerName {
+        SentServerName(sent.map(|name| name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase().into()))
+    }
+
+    pub fn as_str(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+
+    /// Whether a request for `host` (lower-case, without port and last dot) may come over this
+    /// connection; if not, it is misdirected (RFC 9110 §15.5.20). Who sent no name disagrees with
+    /// none: such a client, like one that dials an address, has the listener's own certificate.
+    pub fn agrees_with(&self, host: &str) -> bool {
+        self.0.as_deref().is_none_or(|sent| sent == host)
+    }
+}

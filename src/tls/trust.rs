@@ -1,0 +1,347 @@
+//! Which CAs vouch for which workloads.
+//!
+//! A certificate is asked first which trust domain it claims, and then judged by the CAs of that
+//! domain alone. A CA key stands in one trust domain only. With a revocation list configured, each
+//! CA of a chain but the root needs one that is valid now; silence refuses (X.509-SVID §5,
+//! RFC 5280 §6.3).
+//!
+//! webpki builds and verifies the paths. It is called directly rather than through rustls's verifier
+//! because that one does not say which path it found, and a peer lives no longer than the shortest
+//! certificate *of its path*: a client may send others along, which prove and harm nothing.
+
+use std::collections::HashMap;
+
+use rustls::DistinguishedName;
+use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::pki_types::{CertificateDer, TrustAnchor};
+use webpki::{
+    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
+    RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy, VerifiedPath,
+};
+
+use super::peer::{
+    Distrust, Leaf, LeafName, MalformedCertificate, OutOfDate, PeerError, Revocation, Validity,
+    certificate_hash, is_ca, validity,
+};
+use super::{PemError, PemSource, provider, timestamp, unix_time};
+use crate::clock::Timestamp;
+use crate::identity::{Hop, Peer, PeerName, TrustDomain};
+
+/// A `[trust_domain."NAME"]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustDomainSettings {
+    pub name: TrustDomain,
+    /// One or more CA certificates.
+    pub ca: PemSource,
+    /// Revocation lists of its CAs. `None`: revocation is not checked.
+    pub crl: Option<PemSource>,
+    /// A certificate without any URI SAN is named by its DNS SANs. Set where a service of this
+    /// trust domain has a `dns_name`.
+    pub allow_dns_names: bool,
+}
+
+/// All trust domains of one configuration.
+#[derive(Debug)]
+pub struct Trust {
+    domains: Vec<Domain>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+#[derive(Debug)]
+struct Domain {
+    name: TrustDomain,
+    anchors: Vec<TrustAnchor<'static>>,
+    /// In the order of `anchors`.
+    anchors_not_after: Vec<Timestamp>,
+    /// Empty if and only if none are configured.
+    crls: Vec<CertRevocationList<'static>>,
+    allow_dns_names: bool,
+}
+
+/// Why the configured CAs cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    #[error(transparent)]
+    Pem(#[from] PemError),
+    #[error("{0} holds a certificate that does not parse")]
+    Certificate(PemSource),
+    #[error("{0} holds a certificate that is not a CA's")]
+    NotACa(PemSource),
+    #[error("{0} holds a revocation list that does not parse or is of a kind that is not supported")]
+    Crl(PemSource),
+    #[error("one CA key stands in trust domain `{0}` and in `{1}`; a CA speaks for one trust domain only")]
+    SharedCa(TrustDomain, TrustDomain),
+    #[error("trust domain `{0}` is configured twice")]
+    Twice(TrustDomain),
+    #[error("client certificates are asked for, but no trust domain is configured")]
+    NoTrustDomain,
+}
+
+/// At which end of the TLS connection the peer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    Client,
+    Server,
+}
+
+impl Trust {
+    pub fn load(settings: &[TrustDomainSettings]) -> Result<Trust, TrustError> {
+        let mut domains: Vec<Domain> = Vec::with_capacity(settings.len());
+        let mut owners: HashMap<Vec<u8>, TrustDomain> = HashMap::new();
+        for domain in settings {
+            if domains.iter().any(|other| other.name == domain.name) {
+                return Err(TrustError::Twice(domain.name.clone()));
+            }
+            let domain = Domain::load(domain)?;
+            for anchor in &domain.anchors {
+                let key = anchor.subject_public_key_info.to_vec();
+                match owners.insert(key, domain.name.clone()) {
+                    Some(other) if other != domain.name => {
+                        return Err(TrustError::SharedCa(other, domain.name));
+                    }
+                    _ => {}
+                }
+            }
+            domains.push(domain);
+        }
+        if domains.is_empty() {
+            return Err(TrustError::NoTrustDomain);
+        }
+        Ok(Trust { domains, algorithms: provider().signature_verification_algorithms })
+    }
+
+    pub(super) fn algorithms(&self) -> &WebPkiSupportedAlgorithms {
+        &self.algorithms
+    }
+
+    /// The CAs' subjects, from which a client may choose among its certificates.
+    pub(super) fn subjects(&self) -> Vec<DistinguishedName> {
+        let anchors = self.domains.iter().flat_map(|domain| &domain.anchors);
+        anchors.map(|anchor| DistinguishedName::in_sequence(&anchor.subject)).collect()
+    }
+
+    /// Judges a chain (leaf first) as a whole: form, issuer, time, trust domain, revocation; the
+    /// first of these that fails, in this order, is the error.
+    pub(super) fn verify(
+        &self,
+        chain: &[CertificateDer<'_>],
+        role: Role,
+        now: Timestamp,
+    ) -> Result<Peer, PeerError> {
+        let (end_entity, intermediates) = chain.split_first().ok_or(PeerError::Missing)?;
+        let leaf = Leaf::read(end_entity)?;
+        let (own, others) = self.split_by_claim(&leaf.name)?;
+        let question = Question {
+            end_entity,
+            intermediates,
+            validity: leaf.validity,
+            role,
+            now,
+            algorithms: &self.algorithms,
+        };
+        for domain in own {
+            match domain.judge(&question) {
+                Ok(not_after) => {
+                    let certificate = certificate_hash(end_entity);
+                    let name = peer_name(leaf.name, &domain.name);
+                    return Ok(Peer { name, certificate, not_after, hop: Hop::Direct });
+                }
+                Err(PeerError::Untrusted(Distrust::UnknownIssuer)) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Err(question.who_vouches(&leaf.name, &others))
+    }
+
+    /// The domains that may vouch for a name, and the rest.
+    fn split_by_claim(&self, name: &LeafName) -> Result<(Vec<&Domain>, Vec<&Domain>), MalformedCertificate> {
+        let (own, others): (Vec<_>, Vec<_>) = self.domains.iter().partition(|domain| match name {
+            LeafName::Spiffe(id) => domain.name == *id.trust_domain(),
+            LeafName::Dns(_) => domain.allow_dns_names,
+        });
+        match name {
+            LeafName::Dns(_) if own.is_empty() => Err(MalformedCertificate::NoSpiffeId),
+            _ => Ok((own, others)),
+        }
+    }
+}
+
+fn peer_name(name: LeafName, vouching: &TrustDomain) -> PeerName {
+    match name {
+        LeafName::Spiffe(id) => PeerName::Spiffe(id),
+        LeafName::Dns(names) => PeerName::Dns { names, trust_domain: vouching.clone() },
+    }
+}
+
+/// One chain, put to one trust domain after another.
+struct Question<'a> {
+    end_entity: &'a CertificateDer<'a>,
+    intermediates: &'a [CertificateDer<'a>],
+    /// Of the end entity.
+    validity: Validity,
+    role: Role,
+    now: Timestamp,
+    algorithms: &'a WebPkiSupportedAlgorithms,
+}
+
+impl Question<'_> {
+    /// No CA of the claimed trust domain vouches for the chain: does one of another?
+    fn who_vouches(&self, name: &LeafName, others: &[&Domain]) -> PeerError {
+        for domain in others {
+            match (domain.judge(self), name) {
+                (Err(PeerError::Untrusted(Distrust::UnknownIssuer)), _) => {}
+                (Ok(_) | Err(PeerError::Revoked(_)), LeafName::Spiffe(id)) => {
+                    let claimed = id.trust_domain().clone();
+                    return PeerError::WrongTrustDomain { claimed, vouching: domain.name.clone() };
+                }
+                // A CA whose trust domain knows no DNS names vouches for one.
+                (Ok(_), LeafName::Dns(_)) => return MalformedCertificate::NoSpiffeId.into(),
+                (Err(error), _) => return error,
+            }
+        }
+        PeerError::Untrusted(Distrust::UnknownIssuer)
+    }
+}
+
+impl Domain {
+    fn load(settings: &TrustDomainSettings) -> Result<Domain, TrustError> {
+        let mut anchors = Vec::new();
+        let mut anchors_not_after = Vec::new();
+        for certificate in settings.ca.certificates()? {
+            let not_after = match (webpki::anchor_from_trusted_cert(&certificate), validity(&certificate)) {
+                (Ok(anchor), Some(validity)) => {
+                    anchors.push(anchor.to_owned());
+                    validity.not_after
+                }
+                _ => return Err(TrustError::Certificate(settings.ca.clone())),
+            };
+            if !is_ca(&certificate) {
+                return Err(TrustError::NotACa(settings.ca.clone()));
+            }
+            anchors_not_after.push(not_after);
+        }
+        let mut crls = Vec::new();
+        if let Some(source) = &settings.crl {
+            for crl in source.crls()? {
+                let crl =
+                    OwnedCertRevocationList::from_der(&crl).map_err(|_| TrustError::Crl(source.clone()))?;
+                crls.push(crl.into());
+            }
+        }
+        Ok(Domain {
+            name: settings.name.clone(),
+            anchors,
+            anchors_not_after,
+            crls,
+            allow_dns_names: settings.allow_dns_names,
+        })
+    }
+
+    /// The earliest not-after of the path that verifies.
+    fn judge(&self, question: &Question<'_>) -> Result<Timestamp, PeerError> {
+        let error = match self.find_path(question, question.now, &self.crls) {
+            Ok(not_after) if question.now < not_after => return Ok(not_after),
+            Ok(not_after) => return Err(PeerError::Expired(OutOfDate::Expired(not_after))),
+            Err(error) => error,
+        };
+        // webpki looks at the time first. To call a stranger's certificate merely out of date would
+        // hide what is wrong with it, so who issued it is asked at a moment when it was valid.
+        if matches!(error, PeerError::Expired(_)) {
+            let Validity { not_before, not_after } = question.validity;
+            let valid_then = question.now.max(not_before).min(not_after);
+            if let Err(untrusted @ PeerError::Untrusted(_)) = self.find_path(question, valid_then, &[]) {
+                return Err(untrusted);
+            }
+        }
+        Err(error)
+    }
+
+    fn find_path(
+        &self,
+        question: &Question<'_>,
+        at: Timestamp,
+        crls: &[CertRevocationList<'static>],
+    ) -> Result<Timestamp, PeerError> {
+        let end_entity =
+            EndEntityCert::try_from(question.end_entity).map_err(|_| MalformedCertificate::Encoding)?;
+        let usage = match question.role {
+            Role::Client => KeyUsage::client_auth(),
+            Role::Server => KeyUsage::server_auth(),
+        };
+        let crls: Vec<&CertRevocationList<'_>> = crls.iter().collect();
+        // `new` fails on an empty list alone: nothing is configured, nothing is checked.
+        let revocation = RevocationOptionsBuilder::new(&crls).ok().map(|options| {
+            options
+                .with_depth(RevocationCheckDepth::Chain)
+                .with_status_policy(UnknownStatusPolicy::Deny)
+                .with_expiration_policy(ExpirationPolicy::Enforce)
+                .build()
+        });
+        let path = end_entity
+            .verify_for_usage(
+                question.algorithms.all,
+                &self.anchors,
+                question.intermediates,
+                unix_time(at),
+                usage,
+                revocation,
+                None,
+            )
+            .map_err(refusal)?;
+        Ok(self.earliest_not_after(&path, question.validity))
+    }
+
+    fn earliest_not_after(&self, path: &VerifiedPath<'_>, leaf: Validity) -> Timestamp {
+        let end_of = |der: &CertificateDer<'_>| validity(der).map_or(Timestamp::MIN, |it| it.not_after);
+        let intermediates = path.intermediate_certificates().map(|it| end_of(&it.der())).min();
+        // A renewed CA keeps name and key; the one that lasts longest counts.
+        let anchor = self
+            .anchors
+            .iter()
+            .zip(&self.anchors_not_after)
+            .filter(|(anchor, _)| *anchor == path.anchor())
+            .map(|(_, not_after)| *not_after)
+            .max();
+        leaf.not_after.min(intermediates.unwrap_or(Timestamp::MAX)).min(anchor.unwrap_or(Timestamp::MIN))
+    }
+}
+
+/// What webpki found, in the words of the closed list of reasons.
+fn refusal(error: webpki::Error) -> PeerError {
+    use webpki::Error::*;
+    match error {
+        BadDer
+        | BadDerTime
+        | TrailingData(_)
+        | ExtensionValueInvalid
+        | MalformedExtensions
+        | InvalidSerialNumber
+        | UnsupportedCertVersion
+        | InvalidCertValidity => MalformedCertificate::Encoding.into(),
+        CaUsedAsEndEntity => MalformedCertificate::Ca.into(),
+        RequiredEkuNotFoundContext(_) | EmptyEkuExtension => MalformedCertificate::ExtendedKeyUsage.into(),
+        CertExpired { not_after, .. } => PeerError::Expired(OutOfDate::Expired(timestamp(not_after))),
+        CertNotValidYet { not_before, .. } => {
+            PeerError::Expired(OutOfDate::NotYetValid(timestamp(not_before)))
+        }
+        CertRevoked => PeerError::Revoked(Revocation::Revoked),
+        CrlExpired { next_update, .. } => PeerError::Revoked(Revocation::ListExpired(timestamp(next_update))),
+        UnknownRevocationStatus | IssuerNotCrlSigner | InvalidCrlSignatureForPublicKey => {
+            PeerError::Revoked(Revocation::NoList)
+        }
+        // A CA of the same name with another key is another CA.
+        UnknownIssuer | InvalidSignatureForPublicKey => PeerError::Untrusted(Distrust::UnknownIssuer),
+        NameConstraintViolation | MalformedNameConstraint | InvalidNetworkMaskConstraint => {
+            PeerError::Untrusted(Distrust::NameConstraints)
+        }
+        PathLenConstraintViolated => PeerError::Untrusted(Distrust::PathLength),
+        UnsupportedSignatureAlgorithmContext(_)
+        | UnsupportedSignatureAlgorithmForPublicKeyContext(_)
+        | SignatureAlgorithmMismatch => PeerError::Untrusted(Distrust::Algorithm),
+        MaximumNameConstraintComparisonsExceeded
+        | MaximumPathBuildCallsExceeded
+        | MaximumPathDepthExceeded
+        | MaximumSignatureChecksExceeded => PeerError::Untrusted(Distrust::TooComplex),
+        _ => PeerError::Untrusted(Distrust::Chain),
+    }
+}

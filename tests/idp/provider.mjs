@@ -18,6 +18,8 @@ import http from 'node:http';
 import * as jose from 'jose';
 import { Provider } from 'oidc-provider';
 
+console.info = console.warn = () => {}; // its warnings about being run as a development provider, as it is
+
 const clients = [
   { client_id: 'batch', client_secret: 'batch-secret', grant_types: ['client_credentials'], redirect_uris: [], response_types: [] },
   { client_id: 'batch-es256', client_secret: 'batch-secret', grant_types: ['client_credentials'], redirect_uris: [], response_types: [] },

@@ -195,6 +195,21 @@ const RULES: &[Rule] = &[
         ],
     },
     Rule {
+        name: "only tls/ decides how certificates are verified",
+        over: &["src/"],
+        find: |file| match file.path.starts_with("src/tls/") {
+            true => Vec::new(),
+            false => {
+                found(&file.code, &[".dangerous()", "ServerCertVerifier", "ClientCertVerifier"], "ask tls/")
+            }
+        },
+        planted: &[
+            ("src/fetch.rs", "fn f(c: ClientConfig) { c.dangerous(); }"),
+            ("src/cli/demo.rs", "impl ServerCertVerifier for Any {}"),
+        ],
+        innocent: &[("src/tls/client.rs", "fn f(c: ClientConfig) { c.dangerous(); }")],
+    },
+    Rule {
         name: "no test sleeps: wait for the thing, or move the clock",
         over: &["src/", "tests/"],
         find: sleeps,
@@ -346,7 +361,7 @@ fn each_rule_finds_what_was_planted_and_nothing_else() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 60);
+    assert_eq!(seen, 63);
 }
 
 #[test]

@@ -5,11 +5,13 @@
 //! never by waiting for some time to pass; whatever waits gives up after [`PATIENCE`] and fails.
 //! All of it ends when its handle is dropped.
 
+pub mod certificates;
 pub mod client;
 pub mod grpc;
 pub mod issuer;
 pub mod listen;
 pub mod program;
+pub mod seen;
 pub mod signing;
 pub mod upstream;
 

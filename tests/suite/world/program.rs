@@ -35,8 +35,12 @@ pub async fn curl(arguments: &[&str]) -> Output {
 
 #[cfg(test)]
 mod tests {
+    use countersign::clock::Clock;
+
     use super::*;
-    use crate::world::upstream::{Seen, Upstream};
+    use crate::world::certificates::Certificates;
+    use crate::world::seen::Seen;
+    use crate::world::upstream::Upstream;
 
     #[tokio::test]
     #[ignore = "needs curl; tests/run runs it"]
@@ -53,5 +57,21 @@ mod tests {
         }
         let refused = curl(&["http://127.0.0.1:1/"]).await;
         assert_eq!(refused.code, Some(7), "{refused:?}");
+        assert!(refused.stderr.contains("127.0.0.1"), "{refused:?}");
+    }
+
+    #[tokio::test]
+    #[ignore = "needs openssl; tests/run runs it"]
+    async fn openssl_shakes_hands_with_the_upstream() {
+        let certificates = Certificates::new(&Clock::system());
+        let tls = Some(certificates.server_config("upstream"));
+        let upstream = Upstream::start_with("127.0.0.1:0".parse().unwrap(), tls).await;
+        let request = "GET /from-openssl HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        let address = upstream.address().to_string();
+        let asked =
+            ["s_client", "-connect", &address, "-servername", "localhost", "-alpn", "http/1.1", "-ign_eof"];
+        let output = run("openssl", &asked, request).await;
+        assert!(output.stdout.contains("ALPN protocol: http/1.1"), "{output:?}");
+        assert!(output.stdout.contains("/from-openssl"), "{output:?}");
     }
 }

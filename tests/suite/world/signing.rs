@@ -28,7 +28,7 @@ enum Material {
     Rsa(RsaKeyPair, &'static dyn signature::RsaEncoding),
     Ec(EcdsaKeyPair, &'static str),
     Ed(Ed25519KeyPair),
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
 }
 
 /// One key for each algorithm that issuers use, made once a process.
@@ -60,7 +60,11 @@ impl Key {
     /// The oldest trick: HS256 with the text of a public key as the secret.
     pub fn confused(public: &Key) -> Key {
         let secret = hmac::Key::new(hmac::HMAC_SHA256, public.jwk()["n"].as_str().unwrap().as_bytes());
-        Key { kid: public.kid.clone(), algorithm: "HS256", material: Arc::new(Material::Secret(secret)) }
+        Key {
+            kid: public.kid.clone(),
+            algorithm: "HS256",
+            material: Arc::new(Material::Secret(Box::new(secret))),
+        }
     }
 
     /// The public half as an issuer publishes it (RFC 7517).

@@ -21,7 +21,6 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use aws_lc_rs::digest;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
@@ -30,18 +29,16 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::listen::{Listening, listen};
-use super::{Body, Error, full, grpc, hex, soon};
+use super::seen::Seen;
+use super::{Body, Error, full, grpc, soon};
 
 const FRAME_BYTES: usize = 64 * 1024;
-/// Request bodies up to here are said back in words.
-const BODY_SHOWN_BYTES_MAX: usize = 4096;
 
 pub struct Upstream {
     pub url: String,
@@ -59,20 +56,6 @@ pub struct Counts {
     pub requests: u64,
     /// Requests whose client went away before the answer was complete.
     pub abandoned: u64,
-}
-
-/// A request as the upstream saw it.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Seen {
-    pub method: String,
-    pub uri: String,
-    pub version: String,
-    /// In the order of arrival within one name; names in lower case.
-    pub headers: Vec<(String, String)>,
-    pub body: Option<String>,
-    pub body_bytes: u64,
-    pub body_sha256: String,
-    pub trailers: Vec<(String, String)>,
 }
 
 /// Counts its request as abandoned when dropped before [`Unanswered::done`].
@@ -115,15 +98,8 @@ impl Upstream {
     }
 }
 
-impl Seen {
-    /// Every value of a header, in order.
-    pub fn header(&self, name: &str) -> Vec<&str> {
-        self.headers.iter().filter(|(n, _)| n == name).map(|(_, value)| value.as_str()).collect()
-    }
-}
-
 impl Unanswered {
-    fn done(mut self) {
+    fn done(&mut self) {
         self.0 = None;
     }
 }
@@ -150,7 +126,7 @@ pub fn pattern(n: usize) -> Bytes {
 
 async fn answer(floor: Arc<Floor>, request: Request<Incoming>) -> Result<Response<Body>, Error> {
     floor.counts.send_modify(|counts| counts.requests += 1);
-    let unanswered = Unanswered(Some(floor.clone()));
+    let mut unanswered = Unanswered(Some(floor.clone()));
     if is_websocket(&request) {
         unanswered.done();
         return websocket(request);
@@ -203,53 +179,19 @@ async fn answer(floor: Arc<Floor>, request: Request<Incoming>) -> Result<Respons
     if let Some((name, value)) = wanted.get("header").and_then(|header| header.split_once(':')) {
         response = response.header(name, value);
     }
-    let seen = serde_json::to_vec(&seen(request).await?)?;
+    let seen = serde_json::to_vec(&Seen::read(request).await?)?;
     unanswered.done();
     Ok(response.body(full(seen))?)
-}
-
-async fn seen(request: Request<Incoming>) -> Result<Seen, Error> {
-    let (head, mut body) = request.into_parts();
-    let mut hash = digest::Context::new(&digest::SHA256);
-    let (mut shown, mut body_bytes, mut trailers) = (Vec::new(), 0, Vec::new());
-    while let Some(frame) = body.frame().await {
-        match frame?.into_data() {
-            Ok(data) => {
-                hash.update(&data);
-                body_bytes += data.len() as u64;
-                if shown.len() <= BODY_SHOWN_BYTES_MAX {
-                    shown.extend_from_slice(&data);
-                }
-            }
-            Err(frame) => trailers = frame.trailers_ref().map(listed).unwrap_or_default(),
-        }
-    }
-    let whole = shown.len() <= BODY_SHOWN_BYTES_MAX;
-    Ok(Seen {
-        method: head.method.to_string(),
-        uri: head.uri.to_string(),
-        version: format!("{:?}", head.version),
-        headers: listed(&head.headers),
-        body: String::from_utf8(shown).ok().filter(|_| whole),
-        body_bytes,
-        body_sha256: hex(hash.finish()),
-        trailers,
-    })
-}
-
-fn listed(headers: &HeaderMap) -> Vec<(String, String)> {
-    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
 }
 
 fn download(bytes: usize, unanswered: Unanswered) -> Body {
     // a multiple of the pattern's period, so that every frame can be cut from one
     let block = pattern(FRAME_BYTES / 251 * 251);
-    let frames = stream::unfold((bytes, Some(unanswered)), move |(left, mut unanswered)| {
+    let frames = stream::unfold((bytes, unanswered), move |(left, mut unanswered)| {
         let frame = block.slice(..left.min(block.len()));
         let left = left - frame.len();
         if left == 0 {
-            unanswered.take().map(Unanswered::done);
+            unanswered.done();
         }
         std::future::ready((!frame.is_empty()).then_some((Ok(Frame::data(frame)), (left, unanswered))))
     });
@@ -257,7 +199,7 @@ fn download(bytes: usize, unanswered: Unanswered) -> Body {
 }
 
 fn events(count: usize, floor: Arc<Floor>) -> Body {
-    let unanswered = Some(Unanswered(Some(floor.clone())));
+    let unanswered = Unanswered(Some(floor.clone()));
     let frames = stream::unfold((0, unanswered), move |(at, mut unanswered)| {
         let floor = floor.clone();
         async move {
@@ -270,7 +212,7 @@ fn events(count: usize, floor: Arc<Floor>) -> Body {
                 return Some((Err(error), (count, unanswered)));
             }
             if at + 1 == count {
-                unanswered.take().map(Unanswered::done);
+                unanswered.done();
             }
             Some((Ok(Frame::data(format!("data: {at}\n\n").into())), (at + 1, unanswered)))
         }

@@ -2,6 +2,7 @@
 //!
 //! Everything that depends on time takes a [`Timestamp`] as an argument or holds a [`Clock`];
 //! tests hold a manual one and move it. Timeouts of sockets are tokio's business, not this file's.
+#![expect(clippy::disallowed_methods, reason = "this is where time is read")]
 
 use std::fmt;
 use std::sync::Arc;

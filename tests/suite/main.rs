@@ -1,8 +1,11 @@
-//! The one integration binary.
+//! The integration tests, one binary: `tidy` holds the house rules, `world` is the one fixture.
 
+mod provider;
+mod tidy;
 mod tls_files;
 mod tls_fixture;
 mod tls_peers;
 mod tls_protocol;
 mod tls_resumption;
 mod tls_upstreams;
+mod world;

@@ -24,3 +24,7 @@ pub mod clock;
 pub mod identity;
 // rank 1: the decision
 pub mod policy;
+// rank 5: the data path
+pub mod proxy;
+// rank 6: configuration
+pub mod config;

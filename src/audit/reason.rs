@@ -8,6 +8,8 @@ use std::fmt;
 
 use crate::metrics::Label;
 use crate::policy::Cause;
+use crate::tls::{HandshakeFailure, PeerError};
+use crate::upstream::UpstreamError;
 
 macro_rules! reasons {
     ($($name:ident = $code:literal, $cause:literal, $remedy:literal;)+) => {
@@ -169,6 +171,43 @@ reasons! {
     Preflight = "preflight",
         "a CORS preflight, answered by the route's `cors` and not forwarded",
         "nothing";
+}
+
+impl From<&PeerError> for Reason {
+    fn from(error: &PeerError) -> Reason {
+        match error {
+            PeerError::Missing => Reason::PeerMissing,
+            PeerError::Malformed(_) => Reason::PeerMalformed,
+            PeerError::Untrusted(_) => Reason::PeerUntrusted,
+            PeerError::Expired(_) => Reason::PeerExpired,
+            PeerError::WrongTrustDomain { .. } => Reason::PeerWrongTrustDomain,
+            PeerError::Revoked(_) => Reason::PeerRevoked,
+        }
+    }
+}
+
+impl From<&HandshakeFailure> for Reason {
+    fn from(failure: &HandshakeFailure) -> Reason {
+        match failure {
+            HandshakeFailure::Peer { error, .. } => error.into(),
+            HandshakeFailure::TimedOut(_) => Reason::LimitExceeded,
+            HandshakeFailure::PlainHttp => Reason::RequestMalformed,
+            HandshakeFailure::Tls(rustls::Error::AlertReceived(_)) => Reason::ClientGone,
+            HandshakeFailure::Tls(_) => Reason::RequestMalformed,
+            HandshakeFailure::Probe | HandshakeFailure::Io(_) => Reason::ClientGone,
+        }
+    }
+}
+
+impl From<&UpstreamError> for Reason {
+    fn from(error: &UpstreamError) -> Reason {
+        match error {
+            UpstreamError::Unavailable(_) => Reason::UpstreamUnavailable,
+            UpstreamError::Timeout(_) => Reason::UpstreamTimeout,
+            UpstreamError::IdentityMismatch(_) => Reason::UpstreamIdentityMismatch,
+            UpstreamError::ClientGone(_) => Reason::ClientGone,
+        }
+    }
 }
 
 impl From<Cause> for Reason {

@@ -35,6 +35,9 @@ pub struct Circumstances<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Host(Arc<str>);
 
+/// RFC 1035 §2.3.4, without the last dot.
+const HOST_BYTES_MAX: usize = 253;
+
 /// Why an authority is no [`Host`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
@@ -52,14 +55,10 @@ impl Host {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-}
-
-impl FromStr for Host {
-    type Err = HostError;
 
     /// Reads `host[:port]` as it stands in a `Host` header or an authority (RFC 9110 §7.2), without
     /// userinfo.
-    fn from_str(authority: &str) -> Result<Host, HostError> {
+    pub fn with_port(authority: &str) -> Result<(Host, Option<u16>), HostError> {
         let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             Some((inside, after)) => {
                 inside.parse::<std::net::Ipv6Addr>().map_err(|_| HostError::Character)?;
@@ -74,24 +73,37 @@ impl FromStr for Host {
                 None => (authority, None),
             },
         };
-        if let Some(port) = port {
-            let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
-            if !digits || !matches!(port.parse::<u16>(), Ok(1..)) {
-                return Err(HostError::Port);
-            }
-        }
+        let port = port.map(port_number).transpose()?;
         let host = host.strip_suffix('.').unwrap_or(host);
         if host.is_empty() {
             return Err(HostError::Empty);
         }
-        if host.len() > 253 {
+        if host.len() > HOST_BYTES_MAX {
             return Err(HostError::TooLong);
         }
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
         if !host.starts_with('[') && (!host.bytes().all(plain) || host.split('.').any(str::is_empty)) {
             return Err(HostError::Character);
         }
-        Ok(Host(host.to_ascii_lowercase().into()))
+        Ok((Host(host.to_ascii_lowercase().into()), port))
+    }
+}
+
+fn port_number(text: &str) -> Result<u16, HostError> {
+    // `parse` alone would take `+443`.
+    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    match text.parse::<u16>() {
+        Ok(port @ 1..) if digits => Ok(port),
+        _ => Err(HostError::Port),
+    }
+}
+
+impl FromStr for Host {
+    type Err = HostError;
+
+    /// As [`Host::with_port`], forgetting the port.
+    fn from_str(authority: &str) -> Result<Host, HostError> {
+        Host::with_port(authority).map(|(host, _)| host)
     }
 }
 

@@ -138,6 +138,12 @@ impl Policy {
         &self.age_limits
     }
 
+    /// The route that an action takes, whoever asks: for what is answered before anybody is judged.
+    pub fn route_for(&self, action: &Action<'_>) -> Option<RouteId> {
+        let path: Vec<_> = action.path.segments().collect();
+        self.routes.choose(action.host, &path, action.headers)
+    }
+
     pub(super) fn choose_route(&self, asked: &Asked<'_>) -> Option<RouteId> {
         let action = &asked.request.action;
         self.routes.choose(action.host, asked.path, action.headers)

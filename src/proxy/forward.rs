@@ -1,18 +1,21 @@
-//! Acting upon a permit: the request goes upstream, the answer comes back, the record is finished.
+//! Acting upon a permit: the request goes upstream, the answer comes back, the record is finished with
+//! the answer's last byte.
 
-use std::pin::Pin;
 use std::rc::Rc;
-use std::time::Duration;
 
+use aws_lc_rs::rand;
 use base64::Engine as _;
-use http::header::{HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION};
+use base64::engine::general_purpose::STANDARD;
+use http::header::{
+    CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::body::{Ending, Meter, RequestBody, ResponseBody};
 use super::connection::Connection;
@@ -20,14 +23,13 @@ use super::exchange::{Signatures, refuse};
 use super::generation::Generation;
 use super::headers::{self, Introduction};
 use super::normalize::{Asked, Kind};
-use super::refusal::Refusal;
+use super::refusal::{Form, Refusal};
 use super::route::RouteSettings;
 use super::worker::Worker;
-use super::{Body, full};
+use super::{Body, empty};
 use crate::audit::{Draft, Reason};
-use crate::clock::Timestamp;
 use crate::policy::{Evidence, Permit};
-use crate::upstream::{Pool, Switched, TunnelEnd, Upgrade, UpstreamError};
+use crate::upstream::{self, Pool, Switched, TunnelEnd, Upgrade};
 
 /// A request that was permitted, with all that it rests on.
 pub struct Passage {
@@ -37,17 +39,28 @@ pub struct Passage {
     pub evidence: Evidence,
 }
 
+/// One request on its way.
+struct Journey<'a> {
+    worker: &'a Rc<Worker>,
+    route: &'a RouteSettings,
+    pool: Rc<Pool>,
+    /// For the answer's head and body.
+    deadline: Instant,
+    /// The client's headers, where its answer may depend on its origin.
+    origin: Option<HeaderMap>,
+}
+
 /// A preflight's answer, where its route has `cors` and the origin is allowed.
 pub fn preflight(generation: &Generation, asked: &Asked, headers: &HeaderMap) -> Option<Response<Body>> {
-    let route = generation.policy.route_for(&asked.host, &asked.path, headers)?;
+    let route = generation.policy.route_for(&asked.action(headers))?;
     let cors = generation.routes.get(route.index())?.cors.as_ref()?;
-    let mut answer = Response::new(full(http_body_util::Full::default()));
+    let mut answer = Response::new(empty());
     *answer.status_mut() = StatusCode::NO_CONTENT;
     *answer.headers_mut() = cors.preflight(&asked.method, headers)?;
     Some(answer)
 }
 
-/// Forwards what `passage` permits. The record is finished with the answer's last byte.
+/// Forwards what `passage` permits.
 pub async fn forward(
     worker: &Rc<Worker>,
     generation: &Generation,
@@ -57,25 +70,208 @@ pub async fn forward(
     passage: Passage,
     mut draft: Draft,
 ) -> Response<Body> {
+    let form = Form::of(&head);
     let permit = &passage.permit;
     let settings = generation.routes.get(permit.route().index());
     let (Some(route), Some(pool)) = (settings, worker.pool(generation, permit.upstream())) else {
-        return refuse(draft, &head, &Refusal::of(Reason::Internal).because("a permit without a route"));
+        return refuse(draft, form, &Refusal::of(Reason::Internal));
     };
-    let asked_headers = route.cors.as_ref().map(|_| head.headers.clone());
-    let outcome = match upstream_head(generation, connection, route, &mut head, &passage, &mut draft) {
-        Err(refusal) => Err(refusal),
-        Ok(request) => {
-            let deadline = deadline(route, permit, worker.shared.clock.now());
-            let sending = Sending { worker, pool: &pool, deadline, client_version: head.version };
-            match passage.asked.kind {
-                Kind::WebSocket => sending.websocket(request, &mut head, draft_of(&mut draft)).await,
-                Kind::Plain | Kind::Grpc => sending.plain(request, body, route).await,
+    let journey = Journey {
+        worker,
+        route,
+        pool,
+        deadline: Instant::now() + route.total_timeout,
+        origin: route.cors.as_ref().map(|_| head.headers.clone()),
+    };
+    if let Err(refusal) = rewrite(generation, connection, route, &mut head, &passage, &mut draft) {
+        return refuse(draft, form, &refusal);
+    }
+    match passage.asked.kind {
+        Kind::Plain | Kind::Grpc => journey.plain(head, body, form, draft).await,
+        Kind::WebSocket if route.websocket => {
+            let ends = Instant::now() + permit.deadline().since(worker.shared.clock.now());
+            journey.websocket(head, form, ends, draft).await
+        }
+        Kind::WebSocket => {
+            let refusal = Refusal::of(Reason::NoRoute).because("the route has no `upgrade`");
+            refuse(draft, form, &refusal)
+        }
+    }
+}
+
+/// Turns the head that was judged into the one that goes upstream.
+fn rewrite(
+    generation: &Generation,
+    connection: &Connection,
+    route: &RouteSettings,
+    head: &mut Parts,
+    passage: &Passage,
+    draft: &mut Draft,
+) -> Result<(), Refusal> {
+    let Passage { asked, signatures, permit, evidence } = passage;
+    let path = match &route.strip_prefix {
+        Some(prefix) => asked.path.strip_prefix(prefix)?,
+        None => asked.path.clone(),
+    };
+    let authority = asked.authority();
+    head.uri = Uri::builder()
+        .scheme("http")
+        .authority(authority.as_str())
+        .path_and_query(asked.target(&path))
+        .build()
+        .map_err(|_| Refusal::of(Reason::RequestMalformed))?;
+    head.method.clone_from(&asked.method);
+    let mut fresh = [0; 24];
+    rand::fill(&mut fresh).map_err(|_| Refusal::of(Reason::Internal))?;
+    let (traceparent, trace_continued) = headers::traceparent(&head.headers, fresh);
+    draft.trace(&traceparent);
+    let introduction = Introduction {
+        id: &draft.id().to_string(),
+        peer: signatures.peer.verified().map(|peer| &**peer),
+        services: &evidence.services,
+        caller: signatures.caller.verified().map(|caller| &**caller),
+        roles: &evidence.roles,
+        enforced: permit.enforced(),
+        own: generation.own_id.as_ref(),
+        client_ip: Some(connection.peer_ip),
+        authority: &authority,
+        secure: connection.is_secure(),
+        traceparent: &traceparent,
+        trace_continued,
+        forward_authorization: route.forward_authorization,
+    };
+    headers::for_upstream(&mut head.headers, &introduction);
+    Ok(())
+}
+
+impl Journey<'_> {
+    async fn plain(self, head: Parts, body: Incoming, form: Form, draft: Draft) -> Response<Body> {
+        let meter = Rc::new(Meter::default());
+        let body = RequestBody::new(body, Rc::clone(&meter), self.route.body_bytes_max);
+        if body.is_too_large() {
+            return refuse(draft, form, &too_large());
+        }
+        match timeout_at(self.deadline, self.pool.send(Request::from_parts(head, body))).await {
+            Ok(Ok(answer)) => self.deliver(answer, meter, draft),
+            failed => {
+                let refusal = match failed {
+                    _ if meter.too_large.get() => too_large(),
+                    Ok(Err(error)) => Refusal::from(&error),
+                    _ => Refusal::of(Reason::UpstreamTimeout).because("`total_timeout` is over"),
+                };
+                let mut draft = draft;
+                draft.moved(meter.request_bytes.get(), 0);
+                refuse(draft, form, &refusal)
             }
         }
-    };
-    match outcome {
-        Ok(answer) => answer.finish(draft, route, asked_headers.as_ref()),
-        Err(refusal) => refuse(draft, &head, &refusal),
     }
+
+    /// Passes an answer on; its body finishes the record.
+    fn deliver(
+        self,
+        answer: Response<upstream::ResponseBody>,
+        meter: Rc<Meter>,
+        mut draft: Draft,
+    ) -> Response<Body> {
+        let (mut head, body) = answer.into_parts();
+        headers::for_client(&mut head.headers);
+        if let (Some(cors), Some(asked)) = (&self.route.cors, &self.origin) {
+            cors.expose(asked, &mut head.headers);
+        }
+        draft.answered(head.status);
+        let counted = Rc::clone(&meter);
+        let end = move |ending| {
+            draft.moved(counted.request_bytes.get(), counted.response_bytes.get());
+            match ending {
+                Ending::Complete => draft.finish(),
+                Ending::Failed(reason) => {
+                    draft.because(reason);
+                    draft.finish();
+                }
+                Ending::Dropped => drop(draft),
+            }
+        };
+        let body = ResponseBody::new(body, meter, self.deadline, end);
+        // The version is hyper's business.
+        let mut answer = Response::from_parts(head, body.boxed_unsync());
+        *answer.version_mut() = Version::default();
+        answer
+    }
+
+    /// A WebSocket handshake, by HTTP/1.1 upgrade or HTTP/2 extended CONNECT; upstream always by the
+    /// former.
+    async fn websocket(self, mut head: Parts, form: Form, ends: Instant, draft: Draft) -> Response<Body> {
+        let Some(client) = head.extensions.remove::<OnUpgrade>() else {
+            return refuse(draft, form, &Refusal::of(Reason::Internal));
+        };
+        let by_connect = head.version == Version::HTTP_2;
+        if by_connect && let Err(refusal) = add_handshake(&mut head.headers) {
+            return refuse(draft, form, &refusal);
+        }
+        let asking = self.pool.upgrade(Request::from_parts(head, ()), "websocket");
+        match timeout_at(self.deadline, asking).await {
+            Ok(Ok(Upgrade::Switched(switched))) => self.switch(client, switched, by_connect, ends, draft),
+            Ok(Ok(Upgrade::Answered(answer))) => self.deliver(answer, Rc::default(), draft),
+            Ok(Err(error)) => refuse(draft, form, &Refusal::from(&error)),
+            Err(_) => refuse(draft, form, &Refusal::of(Reason::UpstreamTimeout)),
+        }
+    }
+
+    /// Answers the handshake and copies both ways in a task of its own, which finishes the record.
+    fn switch(
+        self,
+        client: OnUpgrade,
+        switched: Switched,
+        by_connect: bool,
+        ends: Instant,
+        mut draft: Draft,
+    ) -> Response<Body> {
+        let mut answer = Response::new(empty());
+        *answer.headers_mut() = switched.response.headers().clone();
+        headers::for_client(answer.headers_mut());
+        if by_connect {
+            answer.headers_mut().remove(SEC_WEBSOCKET_ACCEPT);
+        } else {
+            *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+        }
+        draft.answered(answer.status());
+        let cut = self.worker.shared.stopped.child_token();
+        let idle_timeout = self.pool.upstream().settings().idle_timeout;
+        self.worker.tasks.spawn_local(async move {
+            let Ok(client) = client.await else { return drop(draft) };
+            let tunnel = switched.tunnel(TokioIo::new(client), idle_timeout, &cut);
+            let mut tunnel = std::pin::pin!(tunnel);
+            let tunnel = tokio::select! {
+                tunnel = tunnel.as_mut() => tunnel,
+                () = sleep_until(ends) => {
+                    cut.cancel();
+                    tunnel.await
+                }
+            };
+            draft.moved(tunnel.bytes_up, tunnel.bytes_down);
+            match tunnel.end {
+                TunnelEnd::Closed | TunnelEnd::Cut => {}
+                TunnelEnd::Idle => draft.because(Reason::UpstreamTimeout),
+                TunnelEnd::Broken(_) => draft.because(Reason::ClientGone),
+            }
+            draft.finish();
+        });
+        answer
+    }
+}
+
+/// What extended CONNECT leaves out and an HTTP/1.1 handshake has (RFC 8441 §5).
+fn add_handshake(headers: &mut HeaderMap) -> Result<(), Refusal> {
+    let mut nonce = [0; 16];
+    rand::fill(&mut nonce).map_err(|_| Refusal::of(Reason::Internal))?;
+    let key = HeaderValue::from_str(&STANDARD.encode(nonce)).map_err(|_| Refusal::of(Reason::Internal))?;
+    headers.insert(SEC_WEBSOCKET_KEY, key);
+    headers.entry(SEC_WEBSOCKET_VERSION).or_insert(HeaderValue::from_static("13"));
+    Ok(())
+}
+
+fn too_large() -> Refusal {
+    Refusal::over_limit(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than `body_bytes_max`")
 }

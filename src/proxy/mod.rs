@@ -1,3 +1,38 @@
-//! The data path.
+//! The data path: from an accepted socket to an answer and its record.
+//!
+//! [`exchange`](exchange::exchange) shows the path of a request from top to bottom. Everything else here
+//! is a step of it, or carries it: one [`worker`] per core, with sockets, connections and pools of its own.
 
+pub mod admission;
+pub mod body;
+pub mod connection;
+pub mod exchange;
+pub mod forward;
+pub mod generation;
+pub mod headers;
 pub mod limits;
+pub mod listener;
+pub mod normalize;
+pub mod proxy_protocol;
+pub mod refusal;
+pub mod route;
+pub mod worker;
+
+pub use generation::{Generation, ListenerState, Shared};
+pub use limits::Limits;
+pub use route::{Cors, RouteSettings};
+
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full};
+
+/// The body of every answer.
+pub type Body = UnsyncBoxBody<Bytes, body::BoxError>;
+
+fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+fn full(body: Full<Bytes>) -> Body {
+    body.map_err(|never| match never {}).boxed_unsync()
+}

@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::pki_types::CertificateDer;
 use rustls::server::{Acceptor, NoServerSessionStorage, ProducesTickets, ServerConfig};
 use rustls::sign::SingleCertAndKey;
 use rustls::{CipherSuite, ConfigBuilder, DistinguishedName, HandshakeKind, ProtocolVersion, WantsVerifier};
@@ -125,6 +126,19 @@ impl ListenerTls {
         }
     }
 
+    /// Judges again, as of now and as this configuration has it, the chain of a connection that was made
+    /// under another one.
+    pub fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<Signature<Peer>, PeerError> {
+        match &self.clients {
+            ClientCertificates::Off => Ok(Signature::Absent),
+            ClientCertificates::Optional(_) if chain.is_empty() => Ok(Signature::Absent),
+            ClientCertificates::Required(trust) | ClientCertificates::Optional(trust) => {
+                let peer = trust.verify(chain, Role::Client, self.clock.now())?;
+                Ok(Signature::Verified(Arc::new(peer)))
+            }
+        }
+    }
+
     async fn handshake<IO>(&self, mut io: IO) -> Result<Accepted<IO>, (HandshakeFailure, IO)>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
@@ -198,20 +212,11 @@ impl ListenerTls {
             (_, Some(Seen { outcome: Err(error), claimed })) => {
                 Err(refused(error.clone(), Some(claimed.clone())))
             }
-            (ClientCertificates::Required(_), _) if chain.is_empty() => {
-                Err(refused(PeerError::Missing, None))
-            }
-            (ClientCertificates::Optional(_), _) if chain.is_empty() => Ok(Signature::Absent),
-            // Resumed: the session remembers a chain, and this is now.
-            (ClientCertificates::Required(trust) | ClientCertificates::Optional(trust), _) => {
-                match trust.verify(chain, Role::Client, self.clock.now()) {
-                    Ok(peer) => Ok(Signature::Verified(Arc::new(peer))),
-                    Err(error) => {
-                        let claimed = chain.first().map(|leaf| Unverified::read(leaf));
-                        Err(refused(error, claimed))
-                    }
-                }
-            }
+            // No certificate; or resumed: the session remembers a chain, and this is now.
+            _ => self.verify(chain).map_err(|error| {
+                let claimed = chain.first().map(|leaf| Unverified::read(leaf));
+                refused(error, claimed)
+            }),
         }
     }
 }

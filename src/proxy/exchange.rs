@@ -1,0 +1,143 @@
+//! The path of one request, from its head to its answer and its record. This file only sequences.
+
+use std::rc::Rc;
+
+use http::request::Parts;
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+use super::Body;
+use super::connection::Connection;
+use super::forward::{self, Passage};
+use super::generation::Generation;
+use super::normalize::Asked;
+use super::refusal::{Form, Refusal};
+use super::worker::Worker;
+use crate::audit::{Arrival, Draft, Protocol, Reason};
+use crate::clock::{Stopwatch, Timestamp};
+use crate::identity::{Caller, Hop, Peer, Signature};
+use crate::policy::{self, Circumstances, Decision, Verdict};
+use crate::token::Credential;
+
+/// Both signatures of a request, verified or absent.
+pub struct Signatures {
+    pub peer: Signature<Peer>,
+    pub caller: Signature<Caller>,
+}
+
+/// Answers one request. Whatever happens, it leaves exactly one record.
+pub async fn exchange(worker: Rc<Worker>, connection: Rc<Connection>, request: Request<Incoming>) -> Response<Body> {
+    let generation = worker.shared.generation.load_full();
+    let now = worker.shared.clock.now();
+    let (head, body) = request.into_parts();
+    let mut draft = worker.shared.audit.begin(arrival(&connection, &head));
+    let passed = async {
+        let asked = Asked::read(&head, connection.server_name.as_ref())?;
+        draft.asked(&asked.host, &asked.path);
+        if let Some(answer) = forward::preflight(&generation, &asked, &head.headers) {
+            draft.because(Reason::Preflight);
+            return Ok(Passed::Answered(answer));
+        }
+        let signatures = verify(&generation, &connection, &head, now, &mut draft).await?;
+        let decision = decide(&generation, &connection, &asked, &head, &signatures, now, &mut draft);
+        let permit = match decision.verdict {
+            Verdict::Permit(permit) => permit,
+            Verdict::Denial(denial) => return Err(Refusal::from(&denial)),
+        };
+        draft.forwarding(&permit).map_err(|_| Refusal::of(Reason::AuditUnavailable))?;
+        Ok(Passed::Permitted(Passage { asked, signatures, permit, evidence: decision.evidence }))
+    };
+    match passed.await {
+        Ok(Passed::Permitted(passage)) => {
+            forward::forward(&worker, &generation, &connection, head, body, passage, draft).await
+        }
+        Ok(Passed::Answered(answer)) => finish(draft, answer),
+        Err(refusal) => refuse(draft, Form::of(&head), &refusal),
+    }
+}
+
+enum Passed {
+    Permitted(Passage),
+    /// Without an upstream: a preflight.
+    Answered(Response<Body>),
+}
+
+/// Verifies both signatures, also when the first is bad: the record says what became of each.
+async fn verify(
+    generation: &Generation,
+    connection: &Connection,
+    head: &Parts,
+    now: Timestamp,
+    draft: &mut Draft,
+) -> Result<Signatures, Refusal> {
+    let peer = connection.peer(generation, now).map_err(|error| Refusal::from(&error));
+    let certificate = peer.as_ref().ok().and_then(Signature::verified).map(|peer| &peer.certificate);
+    let caller = match Credential::from_headers(&head.headers) {
+        Ok(credential) => generation.verifier.verify(credential, certificate).await.map_err(|error| Refusal::from(&error)),
+        Err(error) => Err(Refusal::from(&error)),
+    };
+    draft.peer(peer.as_ref().map_err(|refusal| refusal.reason));
+    draft.caller(caller.as_ref().map_err(|refusal| refusal.reason));
+    match (peer, caller) {
+        (Ok(peer), Ok(caller)) => Ok(Signatures { peer, caller }),
+        (Err(refusal), Ok(_)) | (Ok(_), Err(refusal)) => Err(refusal),
+        (Err(peer), Err(caller)) => Err(peer.and(caller)),
+    }
+}
+
+/// The one decision.
+fn decide(
+    generation: &Generation,
+    connection: &Connection,
+    asked: &Asked,
+    head: &Parts,
+    signatures: &Signatures,
+    now: Timestamp,
+    draft: &mut Draft,
+) -> Decision {
+    let watch = Stopwatch::start();
+    let Signatures { peer, caller } = signatures;
+    let (standing, cache) = generation.standings.standing(&generation.policy, generation.number, peer, caller, now);
+    let hop = signatures.peer.verified().map_or(&Hop::Direct, |peer| &peer.hop);
+    let request = policy::decision::Request {
+        peer,
+        caller,
+        action: asked.action(&head.headers),
+        circumstances: Circumstances {
+            hop,
+            peer_ip: Some(connection.peer_ip),
+            client_ip: Some(connection.peer_ip),
+        },
+        now,
+    };
+    let decision = policy::decide(&generation.policy, &standing, &request);
+    draft.decided(generation.policy.parts(), generation.policy.hash(), &decision, cache, watch.elapsed());
+    decision
+}
+
+fn arrival<'a>(connection: &'a Connection, head: &'a Parts) -> Arrival<'a> {
+    Arrival {
+        method: &head.method,
+        listener: &connection.listener_name,
+        protocol: match head.version {
+            http::Version::HTTP_2 => Protocol::Http2,
+            http::Version::HTTP_11 => Protocol::Http11,
+            _ => Protocol::Http10,
+        },
+        peer_ip: Some(connection.peer_ip),
+        client_ip: Some(connection.peer_ip),
+    }
+}
+
+/// Answers with a refusal.
+pub fn refuse(mut draft: Draft, form: Form, refusal: &Refusal) -> Response<Body> {
+    draft.because(refusal.reason);
+    let answer = refusal.answer(form, &draft.id().to_string());
+    finish(draft, answer.map(super::full))
+}
+
+fn finish(mut draft: Draft, answer: Response<Body>) -> Response<Body> {
+    draft.answered(answer.status());
+    draft.finish();
+    answer
+}

@@ -1,0 +1,66 @@
+//! One configuration, live: everything that a request is judged and carried by.
+//!
+//! A request loads a [`Generation`] once and is judged wholly by it; a reload puts a new one in its place.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::admission::Admission;
+use super::limits::Limits;
+use super::route::RouteSettings;
+use crate::audit::Audit;
+use crate::clock::Clock;
+use crate::decisions::Decisions;
+use crate::identity::{Name, SpiffeId};
+use crate::metrics::Metrics;
+use crate::policy::Policy;
+use crate::tls::ListenerTls;
+use crate::token::Verifier;
+use crate::upstream::Upstream;
+
+/// One load of the configuration.
+pub struct Generation {
+    /// Counts the loads taken since the start, from 1.
+    pub number: u64,
+    pub policy: Policy,
+    pub verifier: Verifier,
+    pub standings: Decisions,
+    /// By `RouteId`.
+    pub routes: Vec<RouteSettings>,
+    /// By `UpstreamId`.
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// In the order in which their sockets were opened at the start.
+    pub listeners: Vec<ListenerState>,
+    /// Our own SPIFFE ID, where our certificate has one.
+    pub own_id: Option<SpiffeId>,
+    pub limits: Limits,
+}
+
+/// `[listener.NAME]` without its socket.
+pub struct ListenerState {
+    pub name: Name,
+    /// `None` only with `allow_plaintext`. The same `Arc` as in the last generation unless a certificate,
+    /// CA, CRL or mode changed; a connection made under another one is asked to end.
+    pub tls: Option<Arc<ListenerTls>>,
+    /// With `proxy_protocol`: the hops that speak it, and must.
+    pub proxy_hops: Option<Vec<IpNet>>,
+}
+
+/// What all cores share.
+pub struct Shared {
+    pub generation: ArcSwap<Generation>,
+    /// Marked after each new generation, for those who wait rather than ask.
+    pub reloaded: watch::Sender<()>,
+    pub clock: Clock,
+    pub audit: Audit,
+    pub metrics: Arc<Metrics>,
+    pub admission: Arc<Admission>,
+    /// No new connections; those that are open end after what they are at.
+    pub draining: CancellationToken,
+    /// The drain's deadline: what is still open is cut.
+    pub stopped: CancellationToken,
+}

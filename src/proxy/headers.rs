@@ -1,0 +1,279 @@
+//! The one place where headers that speak of identity, origin or framing are stripped, and then set.
+//!
+//! Every request that is forwarded passes [`for_upstream`], whatever its route; so no spelling of a
+//! client's `x-auth-subject` can reach an upstream, also where nothing is set in its place. Names with
+//! characters other than `[A-Za-z0-9-]` were refused by `normalize`, so there are no aliases left.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use http::header::{
+    AUTHORIZATION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderName, HeaderValue, TE,
+};
+use http::HeaderMap;
+
+use super::normalize::connection_tokens;
+use crate::identity::{Caller, Name, Peer, PeerName, SpiffeId};
+
+const SERVICE: HeaderName = HeaderName::from_static("x-auth-service");
+const ISSUER: HeaderName = HeaderName::from_static("x-auth-issuer");
+const SUBJECT: HeaderName = HeaderName::from_static("x-auth-subject");
+const CLIENT: HeaderName = HeaderName::from_static("x-auth-client");
+const ACTOR: HeaderName = HeaderName::from_static("x-auth-actor");
+const ROLES: HeaderName = HeaderName::from_static("x-auth-roles");
+const SCOPES: HeaderName = HeaderName::from_static("x-auth-scopes");
+const DECISION: HeaderName = HeaderName::from_static("x-auth-decision");
+const ENFORCED: HeaderName = HeaderName::from_static("x-auth-enforced");
+const XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// Starts of names that only this proxy, or a hop in front of it that it trusts, may use.
+const RESERVED_STARTS: [&str; 4] = ["x-auth-", "x-forwarded-", "x-amzn-oidc-", "x-amzn-mtls-"];
+
+/// Names that some upstream believes to come from its proxy: who the client is, or what it asked for.
+const RESERVED: [&str; 17] = [
+    "forwarded",
+    "x-real-ip",
+    "x-client-ip",
+    "true-client-ip",
+    "client-cert",
+    "client-cert-chain",
+    "x-client-cert",
+    "x-ssl-client-cert",
+    "x-spiffe-id",
+    "x-request-id",
+    "x-original-url",
+    "x-original-uri",
+    "x-rewrite-url",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-goog-iap-jwt-assertion",
+];
+
+/// Headers of one hop (RFC 9110 §7.6.1), and httpoxy's. `Trailer` stays: it announces what comes.
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "proxy",
+];
+
+/// What the upstream is told about a request besides the request itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Introduction<'a> {
+    /// The record's id.
+    pub id: &'a str,
+    pub peer: Option<&'a Peer>,
+    pub services: &'a [Name],
+    pub caller: Option<&'a Caller>,
+    pub roles: &'a [Name],
+    /// False where `shadow_until` alone let the request through.
+    pub enforced: bool,
+    /// Our own SPIFFE ID: XFCC's `By`.
+    pub own: Option<&'a SpiffeId>,
+    pub client_ip: Option<IpAddr>,
+    /// As the client named it, in normal form.
+    pub authority: &'a str,
+    pub secure: bool,
+    pub traceparent: &'a str,
+    /// Whether the traceparent is the client's own, so that its tracestate belongs to it.
+    pub trace_continued: bool,
+    pub forward_authorization: bool,
+}
+
+/// Strips, then sets. Hop-by-hop headers go first, so that a client's `Connection: x-auth-subject`
+/// cannot take away what is set afterwards.
+pub fn for_upstream(headers: &mut HeaderMap, with: &Introduction<'_>) {
+    let trailers = headers.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    strip_hop_by_hop(headers);
+    strip_reserved(headers);
+    headers.remove(HOST);
+    if !with.forward_authorization {
+        headers.remove(AUTHORIZATION);
+    }
+    if !with.trace_continued {
+        headers.remove(TRACESTATE);
+    }
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    set_identity(headers, with);
+    set_origin(headers, with);
+}
+
+/// A response may not speak of its own hop to the next one.
+pub fn for_client(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+}
+
+/// Trailers must not hold what framing, routing or authorization reads (RFC 9110 §6.5.1).
+pub fn for_trailers(trailers: &mut HeaderMap) {
+    strip_hop_by_hop(trailers);
+    strip_reserved(trailers);
+    for name in [HOST, CONTENT_LENGTH, AUTHORIZATION, COOKIE, HeaderName::from_static("dpop")] {
+        trailers.remove(name);
+    }
+}
+
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> =
+        connection_tokens(headers).filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok()).collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+fn strip_reserved(headers: &mut HeaderMap) {
+    let reserved: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| {
+            let name = name.as_str();
+            RESERVED.contains(&name) || RESERVED_STARTS.iter().any(|start| name.starts_with(start))
+        })
+        .cloned()
+        .collect();
+    for name in reserved {
+        headers.remove(name);
+    }
+}
+
+fn set_identity(headers: &mut HeaderMap, with: &Introduction<'_>) {
+    if !with.services.is_empty() {
+        set(headers, SERVICE, &list(with.services.iter().map(Name::as_str), ','));
+    }
+    if let Some(caller) = with.caller {
+        set(headers, ISSUER, caller.issuer.as_str());
+        if let Some(subject) = &caller.subject {
+            set(headers, SUBJECT, &escaped(subject));
+        }
+        if let Some(client) = &caller.client {
+            set(headers, CLIENT, &escaped(client));
+        }
+        set(headers, ACTOR, caller.actor.as_str());
+        if !with.roles.is_empty() {
+            set(headers, ROLES, &list(with.roles.iter().map(Name::as_str), ','));
+        }
+        if !caller.scopes.is_empty() {
+            set(headers, SCOPES, &list(caller.scopes.iter().map(|scope| &**scope), ' '));
+        }
+    }
+    set(headers, DECISION, with.id);
+    if !with.enforced {
+        set(headers, ENFORCED, "false");
+    }
+    if let Some(peer) = with.peer {
+        set(headers, XFCC, &client_certificate(peer, with.own));
+    }
+}
+
+fn set_origin(headers: &mut HeaderMap, with: &Introduction<'_>) {
+    let scheme = if with.secure { "https" } else { "http" };
+    let mut forwarded = String::new();
+    if let Some(ip) = with.client_ip {
+        set(headers, FORWARDED_FOR, &ip.to_string());
+        // RFC 7239 §6: IPv6 addresses in brackets and quotes.
+        let _ = match ip {
+            IpAddr::V4(ip) => write!(forwarded, "for={ip};"),
+            IpAddr::V6(ip) => write!(forwarded, "for=\"[{ip}]\";"),
+        };
+    }
+    let _ = write!(forwarded, "host=\"{}\";proto={scheme}", with.authority);
+    set(headers, FORWARDED, &forwarded);
+    set(headers, FORWARDED_PROTO, scheme);
+    set(headers, FORWARDED_HOST, with.authority);
+    set(headers, REQUEST_ID, with.id);
+    set(headers, TRACEPARENT, with.traceparent);
+}
+
+/// Envoy's `x-forwarded-client-cert` with one element.
+fn client_certificate(peer: &Peer, own: Option<&SpiffeId>) -> String {
+    let mut text = String::new();
+    if let Some(own) = own {
+        let _ = write!(text, "By={own};");
+    }
+    let hash = peer.certificate.to_string();
+    let _ = write!(text, "Hash={}", hash.strip_prefix("sha256:").unwrap_or(&hash));
+    let _ = match &peer.name {
+        PeerName::Spiffe(id) => write!(text, ";URI={id}"),
+        PeerName::Dns { names, .. } => names.iter().try_for_each(|name| write!(text, ";DNS={}", escaped(name))),
+    };
+    text
+}
+
+/// Every value set here is built from visible ASCII, so it always is one header value.
+fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    match HeaderValue::from_str(value) {
+        Ok(value) => drop(headers.insert(name, value)),
+        Err(_) => drop(headers.remove(name)),
+    }
+}
+
+/// Visible ASCII stays; every other byte, `%` and `,` are percent-encoded, so that a value can neither
+/// end its header nor look like two members of a list.
+fn escaped(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    for byte in value.bytes() {
+        match byte {
+            b'%' | b',' => drop(write!(text, "%{byte:02X}")),
+            0x21..=0x7e => text.push(char::from(byte)),
+            _ => drop(write!(text, "%{byte:02X}")),
+        }
+    }
+    text
+}
+
+fn list<'a>(members: impl Iterator<Item = &'a str>, separator: char) -> String {
+    let mut text = String::new();
+    for member in members {
+        if !text.is_empty() {
+            text.push(separator);
+        }
+        text.push_str(&escaped(member));
+    }
+    text
+}
+
+/// The client's `traceparent`, if it is one by W3C Trace Context §3.2 (version 00), else a new one.
+/// The second value says whether it is the client's.
+pub fn traceparent(headers: &HeaderMap, fresh: [u8; 24]) -> (String, bool) {
+    let mut given = headers.get_all(TRACEPARENT).iter();
+    if let (Some(value), None) = (given.next(), given.next())
+        && let Ok(text) = value.to_str()
+        && is_traceparent(text)
+    {
+        return (text.to_owned(), true);
+    }
+    let mut text = String::from("00-");
+    for (at, byte) in fresh.iter().enumerate() {
+        if at == 16 {
+            text.push('-');
+        }
+        let _ = write!(text, "{byte:02x}");
+    }
+    text.push_str("-00");
+    (text, false)
+}
+
+fn is_traceparent(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    let hex = |part: &str, len: usize| {
+        part.len() == len && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    let zero = |part: &str| part.bytes().all(|b| b == b'0');
+    matches!(parts[..], ["00", trace, span, flags]
+        if hex(trace, 32) && !zero(trace) && hex(span, 16) && !zero(span) && hex(flags, 2))
+}

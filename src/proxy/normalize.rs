@@ -1,0 +1,307 @@
+//! A request's head becomes one normal form of what is asked, or is refused.
+//!
+//! hyper hands over heads that RFC 9110 and 9112 forbid (no Host, two Hosts, a target that contradicts
+//! Host, odd transfer codings, `_` in names). What it hands over is judged here, before anything else
+//! reads it; the [`Asked`] that comes out is what the policy judges and what is forwarded.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, Method, Version};
+use hyper::ext::Protocol;
+
+use crate::policy::action::HostError;
+use crate::policy::{Action, Host, NormalPath, PathError};
+
+/// What is asked, in the one form that is judged, recorded and forwarded.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// `GET` for a WebSocket handshake over HTTP/2 (RFC 8441).
+    pub method: Method,
+    pub host: Host,
+    pub port: Option<u16>,
+    pub path: NormalPath,
+    /// As it came, without `?`; never judged.
+    pub query: Option<String>,
+    pub kind: Kind,
+}
+
+/// What kind of exchange the head asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Plain,
+    /// The content type is gRPC's: refusals are answered in its terms.
+    Grpc,
+    /// A WebSocket handshake, by HTTP/1.1 upgrade or HTTP/2 extended CONNECT.
+    WebSocket,
+}
+
+/// Why a head is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HeadError {
+    #[error("{0}")]
+    Malformed(&'static str),
+    #[error("the path is not in a form that can be judged: {0}")]
+    Path(#[from] PathError),
+    #[error("the host is not one that can be judged: {0}")]
+    Host(#[from] HostError),
+    #[error("the connection was made for `{server_name}`, the request asks for `{host}`")]
+    Misdirected { server_name: Host, host: Host },
+}
+
+impl Asked {
+    /// Reads a head. `server_name` is the name the client asked for in its TLS handshake (SNI), which
+    /// the request's host must agree with (RFC 9110 §7.4).
+    pub fn read(head: &Parts, server_name: Option<&Host>) -> Result<Asked, HeadError> {
+        check_names(&head.headers)?;
+        let (host, port) = authority(head)?;
+        if let Some(server_name) = server_name
+            && *server_name != host
+        {
+            return Err(HeadError::Misdirected { server_name: server_name.clone(), host });
+        }
+        check_framing(head)?;
+        let (method, kind) = kind(head)?;
+        let path = NormalPath::parse(head.uri.path())?;
+        let query = head.uri.query().map(checked_query).transpose()?;
+        Ok(Asked { method, host, port, path, query, kind })
+    }
+
+    /// What the policy judges.
+    pub fn action<'a>(&'a self, headers: &'a HeaderMap) -> Action<'a> {
+        Action { method: &self.method, host: &self.host, path: &self.path, headers }
+    }
+
+    /// The path and query that go upstream, `path` being the judged one or its rewritten form.
+    pub fn target(&self, path: &NormalPath) -> String {
+        match &self.query {
+            Some(query) => format!("{path}?{query}"),
+            None => path.as_str().to_owned(),
+        }
+    }
+
+    /// The authority that goes upstream.
+    pub fn authority(&self) -> String {
+        match self.port {
+            Some(port) => format!("{}:{port}", self.host),
+            None => self.host.as_str().to_owned(),
+        }
+    }
+}
+
+/// Names that some servers behind us would read as another name (`x_user`, `x.user`) are refused, so
+/// that no header is stripped under one spelling and believed under another.
+fn check_names(headers: &HeaderMap) -> Result<(), HeadError> {
+    let plain = |name: &HeaderName| name.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    if headers.keys().all(plain) {
+        Ok(())
+    } else {
+        Err(HeadError::Malformed("a header name has a character other than letters, digits and `-`"))
+    }
+}
+
+/// The one authority that a request names; several ways of naming it must agree.
+fn authority(head: &Parts) -> Result<(Host, Option<u16>), HeadError> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let from_header = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => {
+            let text = host.to_str().map_err(|_| HeadError::Host(HostError::Character))?;
+            Some(Host::with_port(text)?)
+        }
+        (None, _) => None,
+        (Some(_), Some(_)) => return Err(HeadError::Malformed("there is more than one Host")),
+    };
+    let from_target = match head.uri.authority() {
+        Some(authority) => Some(Host::with_port(authority.as_str())?),
+        None => None,
+    };
+    match (from_target, from_header) {
+        (Some(target), Some(header)) if target != header => {
+            Err(HeadError::Malformed("the target's authority and Host differ"))
+        }
+        // RFC 9112 §3.2: an HTTP/1.1 request without Host is malformed, whatever its target says.
+        (Some(_), None) if head.version < Version::HTTP_2 => Err(HeadError::Malformed("there is no Host")),
+        (Some(authority), _) | (None, Some(authority)) => Ok(authority),
+        (None, None) => Err(HeadError::Malformed("there is no Host")),
+    }
+}
+
+/// One framing, or none. What hyper resolves by itself (a length beside `chunked`) it frames anew and
+/// closes the connection afterwards.
+fn check_framing(head: &Parts) -> Result<(), HeadError> {
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => {}
+        (Some(coding), None)
+            if head.version == Version::HTTP_11 && coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {}
+        _ => return Err(HeadError::Malformed("the transfer coding is not exactly `chunked`")),
+    }
+    if head.headers.get_all(CONTENT_LENGTH).iter().count() > 1 {
+        return Err(HeadError::Malformed("there is more than one Content-Length"));
+    }
+    Ok(())
+}
+
+fn kind(head: &Parts) -> Result<(Method, Kind), HeadError> {
+    if head.method == Method::CONNECT {
+        return match head.extensions.get::<Protocol>() {
+            Some(protocol) if protocol.as_str() == "websocket" => Ok((Method::GET, Kind::WebSocket)),
+            _ => Err(HeadError::Malformed("CONNECT is not served")),
+        };
+    }
+    if head.version == Version::HTTP_11 && asks_for_upgrade(&head.headers) {
+        let mut upgrades = head.headers.get_all(UPGRADE).iter();
+        let websocket = matches!((upgrades.next(), upgrades.next()),
+            (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"websocket"));
+        if websocket {
+            if head.method != Method::GET {
+                return Err(HeadError::Malformed("a WebSocket handshake is a GET"));
+            }
+            if head.headers.contains_key(TRANSFER_ENCODING) || has_length(&head.headers) {
+                return Err(HeadError::Malformed("a WebSocket handshake has no body"));
+            }
+            return Ok((Method::GET, Kind::WebSocket));
+        }
+    }
+    let kind = if is_grpc(&head.headers) { Kind::Grpc } else { Kind::Plain };
+    Ok((head.method.clone(), kind))
+}
+
+fn asks_for_upgrade(headers: &HeaderMap) -> bool {
+    headers.contains_key(UPGRADE) && connection_tokens(headers).any(|t| t.eq_ignore_ascii_case("upgrade"))
+}
+
+fn has_length(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0")
+}
+
+pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(http::header::CONTENT_TYPE).is_some_and(|content_type| {
+        let content_type = content_type.as_bytes();
+        content_type == b"application/grpc"
+            || content_type.starts_with(b"application/grpc+")
+            || content_type.starts_with(b"application/grpc;")
+    })
+}
+
+/// The names in `Connection` (RFC 9110 §7.6.1), as they came.
+pub fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|token| !token.is_empty())
+}
+
+/// RFC 3986 §3.4, and nothing else: a raw byte that one server reads as a delimiter and another does not
+/// has no place behind the `?`.
+fn checked_query(query: &str) -> Result<String, HeadError> {
+    let fits = |b: u8| (0x21..=0x7e).contains(&b) && !b"\"<>#\\^`{|}".contains(&b);
+    // Browsers send `|`, `^`, `` ` ``, `{` and `}` raw in queries; they delimit nothing.
+    let tolerated = |b: u8| b"^`{|}".contains(&b);
+    if query.bytes().all(|b| fits(b) || tolerated(b)) {
+        Ok(query.to_owned())
+    } else {
+        Err(HeadError::Malformed("the query has a raw character that must be percent-encoded"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(method: &str, target: &str, version: Version, headers: &[(&str, &str)]) -> Parts {
+        let mut request = http::Request::builder().method(method).uri(target).version(version);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn read(target: &str, headers: &[(&str, &str)]) -> Result<Asked, HeadError> {
+        Asked::read(&head("GET", target, Version::HTTP_11, headers), None)
+    }
+
+    #[test]
+    fn one_authority_or_none() {
+        let asked = read("/a", &[("host", "Orders.Example:8443")]).unwrap();
+        assert_eq!((asked.host.as_str(), asked.port), ("orders.example", Some(8443)));
+        assert_eq!(asked.authority(), "orders.example:8443");
+        assert!(read("http://orders.example/a", &[("host", "orders.example")]).is_ok());
+        let refused: [(&str, &[(&str, &str)]); 8] = [
+            ("/a", &[]),
+            ("/a", &[("host", "a.example"), ("host", "a.example")]),
+            ("/a", &[("host", "")]),
+            ("/a", &[("host", "u@a.example")]),
+            ("/a", &[("host", "a.example,b.example")]),
+            ("http://orders.example/a", &[("host", "other.example")]),
+            ("http://orders.example/a", &[]),
+            ("http://u@orders.example/a", &[("host", "orders.example")]),
+        ];
+        for (target, headers) in refused {
+            assert!(read(target, headers).is_err(), "{target} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn an_http_2_request_may_name_its_authority_without_host_but_never_two() {
+        let asked = |headers: &[(&str, &str)]| {
+            Asked::read(&head("GET", "https://a.example/x", Version::HTTP_2, headers), None)
+        };
+        assert!(asked(&[]).is_ok());
+        assert!(asked(&[("host", "a.example")]).is_ok());
+        assert!(asked(&[("host", "b.example")]).is_err());
+    }
+
+    #[test]
+    fn the_server_name_of_the_handshake_must_be_the_host() {
+        let name: Host = "a.example".parse().unwrap();
+        let head = |host| head("GET", "/", Version::HTTP_11, &[("host", host)]);
+        assert!(Asked::read(&head("A.example.:443"), Some(&name)).is_ok());
+        assert!(matches!(Asked::read(&head("b.example"), Some(&name)), Err(HeadError::Misdirected { .. })));
+    }
+
+    #[test]
+    fn names_and_framing_that_two_servers_could_read_differently_are_refused() {
+        let refused: [&[(&str, &str)]; 6] = [
+            &[("x_auth_subject", "alice")],
+            &[("x.auth.subject", "alice")],
+            &[("transfer-encoding", "gzip, chunked")],
+            &[("transfer-encoding", ",chunked")],
+            &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+            &[("content-length", "1"), ("content-length", "1")],
+        ];
+        for headers in refused {
+            let with_host: Vec<_> = [("host", "a.example")].iter().chain(headers).copied().collect();
+            assert!(read("/", &with_host).is_err(), "{headers:?}");
+        }
+        assert!(read("/", &[("host", "a.example"), ("transfer-encoding", "Chunked")]).is_ok());
+    }
+
+    #[test]
+    fn targets_other_than_a_path_are_refused() {
+        for (method, target) in [("OPTIONS", "*"), ("GET", "*"), ("CONNECT", "a.example:443")] {
+            let head = head(method, target, Version::HTTP_11, &[("host", "a.example")]);
+            assert!(Asked::read(&head, None).is_err(), "{method} {target}");
+        }
+        for query in ["/?a=\\", "/?\"", "/?<a>"] {
+            let Ok(uri) = query.parse::<http::Uri>() else { continue };
+            let head = head("GET", &uri.to_string(), Version::HTTP_11, &[("host", "a.example")]);
+            assert!(Asked::read(&head, None).is_err(), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_websocket_handshake_is_recognised_and_nothing_else_upgrades() {
+        let upgrade = |kind| [("host", "a.example"), ("connection", "keep-alive, Upgrade"), ("upgrade", kind)];
+        assert_eq!(read("/", &upgrade("websocket")).unwrap().kind, Kind::WebSocket);
+        assert_eq!(read("/", &upgrade("h2c")).unwrap().kind, Kind::Plain);
+        assert_eq!(read("/", &[("host", "a.example"), ("upgrade", "websocket")]).unwrap().kind, Kind::Plain);
+        let mut with_body = upgrade("websocket").to_vec();
+        with_body.push(("content-length", "5"));
+        assert!(read("/", &with_body).is_err());
+        let grpc = [("host", "a.example"), ("content-type", "application/grpc+proto")];
+        assert_eq!(read("/", &grpc).unwrap().kind, Kind::Grpc);
+    }
+}

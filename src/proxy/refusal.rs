@@ -1,0 +1,351 @@
+//! Every way in which a request is refused, and the only map from that to HTTP.
+//!
+//! An answer names the reason code and the decision's id, and gives nothing of the policy away: what a
+//! caller may be told about coming back is the [`Challenge`] that the policy chose.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+use http_body_util::Full;
+
+use super::normalize::{HeadError, is_grpc};
+use crate::audit::Reason;
+use crate::policy::{Challenge, Denial, PathError};
+use crate::tls::PeerError;
+use crate::token::{CredentialError, TokenError};
+use crate::upstream::UpstreamError;
+
+/// Why a request is not forwarded, or why its forwarding failed before an answer came.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The first in the order of the closed list.
+    pub reason: Reason,
+    /// All others that apply.
+    pub also: Vec<Reason>,
+    /// For the record, in words; never for the client.
+    pub detail: Option<String>,
+    status: StatusCode,
+    challenge: Option<String>,
+}
+
+/// In what form the client understands a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `application/problem+json` (RFC 9457).
+    Problem,
+    /// A page, for a browser that navigates.
+    Page,
+    /// Trailers-only `grpc-status`.
+    Grpc,
+}
+
+impl Form {
+    pub fn of(head: &Parts) -> Form {
+        let header = |name: &str| head.headers.get(name).map(HeaderValue::as_bytes);
+        let navigates = header("sec-fetch-mode") == Some(b"navigate");
+        let wants_page = header("accept").is_some_and(|accept| accept.starts_with(b"text/html"));
+        if is_grpc(&head.headers) {
+            Form::Grpc
+        } else if matches!(head.method, Method::GET | Method::HEAD) && (navigates || wants_page) {
+            Form::Page
+        } else {
+            Form::Problem
+        }
+    }
+}
+
+impl Refusal {
+    /// A refusal for one reason, answered as that reason always is.
+    pub fn of(reason: Reason) -> Refusal {
+        let (status, challenge) = answer_to(reason);
+        Refusal { reason, also: Vec::new(), detail: None, status, challenge: challenge.map(str::to_owned) }
+    }
+
+    #[must_use]
+    pub fn because(mut self, detail: impl ToString) -> Refusal {
+        self.detail = Some(detail.to_string());
+        self
+    }
+
+    /// A limit of its own kind: 413 for what is too large, 431 for heads, 429 for what comes too often.
+    pub fn over_limit(status: StatusCode, detail: &str) -> Refusal {
+        Refusal { status, ..Refusal::of(Reason::LimitExceeded).because(detail) }
+    }
+
+    /// More than one step refused: the first in the order of the closed list is the reason.
+    #[must_use]
+    pub fn and(mut self, other: Refusal) -> Refusal {
+        if other.reason < self.reason {
+            return other.and(self);
+        }
+        self.also.push(other.reason);
+        self.also.extend(other.also);
+        self.also.sort_unstable();
+        self.also.dedup();
+        self.also.retain(|reason| *reason != self.reason);
+        self
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub fn answer(&self, form: Form, id: &str) -> Response<Full<Bytes>> {
+        let mut response = match form {
+            Form::Problem => self.problem(id),
+            Form::Page => self.page(id),
+            Form::Grpc => self.grpc(id),
+        };
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(challenge) = &self.challenge
+            && let Ok(challenge) = HeaderValue::from_str(challenge)
+        {
+            headers.insert(WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+
+    fn problem(&self, id: &str) -> Response<Full<Bytes>> {
+        let body = serde_json::json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or("Refused"),
+            "status": self.status.as_u16(),
+            "reason": self.reason.as_str(),
+            "decision": id,
+        });
+        answer(self.status, "application/problem+json", body.to_string())
+    }
+
+    fn page(&self, id: &str) -> Response<Full<Bytes>> {
+        let title = self.status.canonical_reason().unwrap_or("Refused");
+        let mut body = String::new();
+        // Status texts, reason codes and ids are made of letters, digits and `_`: nothing to escape.
+        let _ = write!(
+            body,
+            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title></head>\n\
+             <body><h1>{title}</h1><p>This request was refused: <code>{reason}</code>.</p>\n\
+             <p>If you think that it should not have been, quote this decision: <code>{id}</code></p></body></html>\n",
+            reason = self.reason.as_str()
+        );
+        let mut response = answer(self.status, "text/html; charset=utf-8", body);
+        response.headers_mut().insert(
+            HeaderName::from_static("content-security-policy"),
+            HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+        );
+        response
+    }
+
+    fn grpc(&self, id: &str) -> Response<Full<Bytes>> {
+        let mut response = answer(StatusCode::OK, "application/grpc", String::new());
+        let headers = response.headers_mut();
+        headers.insert("grpc-status", HeaderValue::from(grpc_status(self.status)));
+        if let Ok(message) = HeaderValue::from_str(&format!("{}, decision {id}", self.reason.as_str())) {
+            headers.insert("grpc-message", message);
+        }
+        response
+    }
+}
+
+impl From<HeadError> for Refusal {
+    fn from(error: HeadError) -> Refusal {
+        let reason = match &error {
+            HeadError::Malformed(_) | HeadError::Path(_) | HeadError::Host(_) => Reason::RequestMalformed,
+            HeadError::Misdirected { .. } => Reason::Misdirected,
+        };
+        Refusal::of(reason).because(error)
+    }
+}
+
+impl From<PathError> for Refusal {
+    fn from(error: PathError) -> Refusal {
+        Refusal::from(HeadError::Path(error))
+    }
+}
+
+impl From<&PeerError> for Refusal {
+    fn from(error: &PeerError) -> Refusal {
+        Refusal::of(error.into()).because(error)
+    }
+}
+
+impl From<&CredentialError> for Refusal {
+    fn from(error: &CredentialError) -> Refusal {
+        Refusal::of(error.into()).because(error)
+    }
+}
+
+impl From<&TokenError> for Refusal {
+    fn from(error: &TokenError) -> Refusal {
+        Refusal::of(error.into()).because(error)
+    }
+}
+
+impl From<&UpstreamError> for Refusal {
+    fn from(error: &UpstreamError) -> Refusal {
+        Refusal::of(error.into()).because(error)
+    }
+}
+
+impl From<&Denial> for Refusal {
+    fn from(denial: &Denial) -> Refusal {
+        let mut reasons = denial.causes.iter().map(|cause| Reason::from(*cause));
+        // A denial without a cause cannot be built by `decide`; if it ever is, it still denies.
+        let reason = reasons.next().unwrap_or(Reason::Internal);
+        let (status, challenge) = match &denial.challenge {
+            Challenge::Forbidden => (StatusCode::FORBIDDEN, None),
+            Challenge::NotFound => (StatusCode::NOT_FOUND, None),
+            Challenge::Credentials => (StatusCode::UNAUTHORIZED, Some("Bearer".to_owned())),
+            Challenge::Scope(scopes) => (StatusCode::FORBIDDEN, Some(insufficient_scope(scopes))),
+            Challenge::StepUp { acr_values, max_age } => {
+                (StatusCode::UNAUTHORIZED, Some(insufficient_authentication(acr_values, *max_age)))
+            }
+        };
+        Refusal { reason, also: reasons.collect(), detail: None, status, challenge }
+    }
+}
+
+/// RFC 6750 §3.1.
+fn insufficient_scope(scopes: &[std::sync::Arc<str>]) -> String {
+    format!("Bearer error=\"insufficient_scope\", scope=\"{}\"", quoted(&scopes.join(" ")))
+}
+
+/// RFC 9470 §3.
+fn insufficient_authentication(acr_values: &[std::sync::Arc<str>], max_age: Option<Duration>) -> String {
+    let mut challenge = String::from("Bearer error=\"insufficient_user_authentication\"");
+    if !acr_values.is_empty() {
+        let _ = write!(challenge, ", acr_values=\"{}\"", quoted(&acr_values.join(" ")));
+    }
+    if let Some(max_age) = max_age {
+        let _ = write!(challenge, ", max_age=\"{}\"", max_age.as_secs());
+    }
+    challenge
+}
+
+/// The inside of a quoted-string (RFC 9110 §5.6.4).
+fn quoted(text: &str) -> String {
+    let visible = text.chars().filter(|c| matches!(c, ' '..='~'));
+    visible.flat_map(|c| matches!(c, '"' | '\\').then_some('\\').into_iter().chain([c])).collect()
+}
+
+/// Status and challenge of a reason that is answered in one way only. A denial by the policy brings
+/// its own [`Challenge`] instead.
+fn answer_to(reason: Reason) -> (StatusCode, Option<&'static str>) {
+    const INVALID_TOKEN: Option<&str> = Some("Bearer error=\"invalid_token\"");
+    match reason {
+        Reason::RequestMalformed => (StatusCode::BAD_REQUEST, None),
+        Reason::Misdirected => (StatusCode::MISDIRECTED_REQUEST, None),
+        Reason::LimitExceeded => (StatusCode::TOO_MANY_REQUESTS, None),
+        Reason::TokenMissing => (StatusCode::UNAUTHORIZED, Some("Bearer")),
+        Reason::TokenMalformed
+        | Reason::TokenIssuerUnknown
+        | Reason::TokenTypeRefused
+        | Reason::TokenAlgorithmRefused
+        | Reason::TokenKeyUnknown
+        | Reason::TokenBadSignature
+        | Reason::TokenExpired
+        | Reason::TokenNotYetValid
+        | Reason::TokenWrongAudience
+        | Reason::TokenNotSenderConstrained
+        | Reason::TokenRevoked => (StatusCode::UNAUTHORIZED, INVALID_TOKEN),
+        Reason::IssuerUnavailable | Reason::AuditUnavailable => (StatusCode::SERVICE_UNAVAILABLE, None),
+        Reason::UpstreamUnavailable | Reason::UpstreamIdentityMismatch => (StatusCode::BAD_GATEWAY, None),
+        Reason::UpstreamTimeout => (StatusCode::GATEWAY_TIMEOUT, None),
+        Reason::Internal => (StatusCode::INTERNAL_SERVER_ERROR, None),
+        Reason::PeerMissing
+        | Reason::PeerMalformed
+        | Reason::PeerUntrusted
+        | Reason::PeerExpired
+        | Reason::PeerWrongTrustDomain
+        | Reason::PeerRevoked
+        | Reason::PeerUnknown
+        | Reason::TokenNotIssuedToService
+        | Reason::DeniedByRule
+        | Reason::RequirementUnmet
+        | Reason::StepUpRequired
+        | Reason::ServiceNotAllowed
+        | Reason::ActorNotAllowed
+        | Reason::ScopeMissing
+        | Reason::RoleMissing
+        | Reason::ClaimMismatch
+        | Reason::NoRule
+        | Reason::NoRoute
+        | Reason::ClientGone
+        | Reason::Allowed
+        | Reason::Unenforced
+        | Reason::Preflight => (StatusCode::FORBIDDEN, None),
+    }
+}
+
+/// gRPC's own mapping of HTTP statuses, as far as refusals have them.
+fn grpc_status(status: StatusCode) -> u16 {
+    match status {
+        StatusCode::BAD_REQUEST | StatusCode::MISDIRECTED_REQUEST => 3,
+        StatusCode::UNAUTHORIZED => 16,
+        StatusCode::FORBIDDEN => 7,
+        StatusCode::NOT_FOUND => 12,
+        StatusCode::GATEWAY_TIMEOUT => 4,
+        StatusCode::PAYLOAD_TOO_LARGE
+        | StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => 8,
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => 14,
+        _ => 13,
+    }
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Cause;
+
+    fn challenge(denial: Denial) -> (u16, Option<String>) {
+        let response = Refusal::from(&denial).answer(Form::Problem, "01J");
+        let challenge = response.headers().get(WWW_AUTHENTICATE).map(|v| v.to_str().unwrap().to_owned());
+        (response.status().as_u16(), challenge)
+    }
+
+    #[test]
+    fn a_denial_is_answered_as_its_challenge_says() {
+        let denial = |challenge| Denial { causes: vec![Cause::ScopeMissing], challenge };
+        assert_eq!(challenge(denial(Challenge::Forbidden)), (403, None));
+        assert_eq!(challenge(denial(Challenge::NotFound)), (404, None));
+        assert_eq!(challenge(denial(Challenge::Credentials)), (401, Some("Bearer".into())));
+        assert_eq!(
+            challenge(denial(Challenge::Scope(vec!["a:read".into(), "q\"\\\r\n".into()]))),
+            (403, Some(r#"Bearer error="insufficient_scope", scope="a:read q\"\\""#.into()))
+        );
+        let step_up =
+            Challenge::StepUp { acr_values: vec!["mfa".into()], max_age: Some(Duration::from_secs(900)) };
+        let expected =
+            r#"Bearer error="insufficient_user_authentication", acr_values="mfa", max_age="900""#.to_owned();
+        assert_eq!(challenge(denial(step_up)), (401, Some(expected)));
+    }
+
+    #[test]
+    fn of_two_refusals_the_first_in_the_closed_list_is_the_reason() {
+        let both = Refusal::of(Reason::TokenExpired).and(Refusal::of(Reason::PeerExpired));
+        assert_eq!((both.reason, both.also.clone()), (Reason::PeerExpired, vec![Reason::TokenExpired]));
+        assert_eq!(both.status(), StatusCode::FORBIDDEN);
+    }
+
+    #[test]
+    fn grpc_is_refused_in_its_own_terms() {
+        for (reason, status) in [(Reason::TokenMissing, "16"), (Reason::NoRule, "7"), (Reason::Internal, "13")] {
+            let response = Refusal::of(reason).answer(Form::Grpc, "01J");
+            assert_eq!(response.status(), StatusCode::OK);
+            assert_eq!(response.headers()["grpc-status"], status);
+            assert_eq!(response.headers()[CONTENT_TYPE], "application/grpc");
+        }
+    }
+}

@@ -122,6 +122,7 @@ mod tests {
     use crate::clock::Clock;
     use crate::identity::{ActorKind, PeerName};
     use crate::metrics::Metrics;
+    use crate::policy::PolicyParts;
     use serde_json::Map;
 
     const NOW: Timestamp = Timestamp::from_unix_seconds(1_700_000_000);
@@ -212,6 +213,21 @@ mod tests {
         assert_eq!(standing(clock.now()), [false, false, false]);
         clock.set(NOW.minus(Duration::from_millis(1)));
         assert_eq!(standing(clock.now()), [false, false, false]);
+    }
+
+    #[test]
+    fn a_standing_is_made_once_while_its_credentials_live() {
+        let policy = Policy::compile(PolicyParts::default(), PolicyHash([3; 32]), NOW).unwrap().0;
+        let settings = DecisionsSettings { entries_max: 100, lifetime_max: 10 * MINUTE };
+        let cache = Decisions::new(settings, Metrics::new().decision_cache);
+        let lookups = |caller: Caller, now| {
+            let caller = verified(caller);
+            [1, 1, 2].map(|generation| cache.standing(&policy, generation, &verified(peer()), &caller, now).1)
+        };
+        let (hit, miss) = (Lookup::Hit, Lookup::Miss);
+        let expires = NOW.plus(MINUTE);
+        assert_eq!(lookups(Caller { expires, ..caller() }, NOW), [miss, hit, miss]);
+        assert_eq!(lookups(Caller { expires, ..caller() }, expires), [miss, miss, miss]);
     }
 
     #[test]

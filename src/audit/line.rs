@@ -52,6 +52,11 @@ pub fn bounded_list<T: AsRef<str>>(list: &[T]) -> Vec<String> {
     kept
 }
 
+/// Writes a character as JSON escapes one (RFC 8259 §7).
+pub fn write_escaped<W: io::Write + ?Sized>(to: &mut W, c: char) -> io::Result<()> {
+    c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(to, "\\u{unit:04x}"))
+}
+
 /// JSON already escapes `"`, `\` and C0; this escapes whatever else is misleading.
 struct Plain(CompactFormatter);
 
@@ -63,9 +68,7 @@ impl Formatter for Plain {
         let mut written = 0;
         for (at, c) in text.char_indices().filter(|&(_, c)| is_misleading(c)) {
             self.0.write_string_fragment(to, &text[written..at])?;
-            for unit in c.encode_utf16(&mut [0; 2]) {
-                write!(to, "\\u{unit:04x}")?;
-            }
+            write_escaped(to, c)?;
             written = at + c.len_utf8();
         }
         self.0.write_string_fragment(to, &text[written..])

@@ -103,3 +103,175 @@ impl Audit {
         tracing::error!(%error, "an audit record could not be put into words");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::identity::{ActorKind, Caller, CertificateHash, Hop, Peer, PeerName, Signature};
+    use crate::policy::condition::{RoleTerm, ServiceTerm};
+    use crate::policy::role::{
+        CarriedClients, IssuerFacts, PeerPattern, Role, RoleEntries, RoleEntry, Service,
+    };
+    use crate::policy::route::Route;
+    use crate::policy::rule::{Effect, Mode, Rule};
+    use crate::policy::{
+        self, Action, Circumstances, Condition, IssuerId, NormalPath, Policy, PolicyHash, PolicyParts,
+        RoleId, ServiceId, UpstreamId,
+    };
+    use http::{HeaderMap, Method, StatusCode};
+    use record::tests::{audit_to, lines, name};
+
+    const ID: &str = "spiffe://shop.example/storefront";
+
+    /// One service, one role by scope, one route, one rule.
+    fn policy() -> Policy {
+        let facts = IssuerFacts {
+            name: name("corp"),
+            requires: vec!["sub".into()],
+            subject: Some("sub".into()),
+            client: None,
+            groups: None,
+            roles: None,
+            actors: vec![ActorKind::Human],
+            actor_claims: Vec::new(),
+        };
+        let entry = RoleEntry {
+            issuer: IssuerId(0),
+            subject: Vec::new(),
+            client: Vec::new(),
+            scope: vec!["orders:read".into()],
+            group: Vec::new(),
+            role: Vec::new(),
+            claim: Vec::new(),
+            actor_subject: Vec::new(),
+        };
+        let storefront = Service {
+            name: name("storefront"),
+            identities: vec![PeerPattern::Spiffe(ID.parse().unwrap())],
+            clients: CarriedClients::Any,
+        };
+        let route = Route {
+            name: name("orders"),
+            host: Vec::new(),
+            path: "/**".parse().unwrap(),
+            header: Vec::new(),
+            upstream: UpstreamId(0),
+            variants: Vec::new(),
+            shadow_until: None,
+        };
+        let rule = Rule {
+            name: "people read orders".to_owned(),
+            effect: Effect::Allow,
+            conditions: vec![
+                Condition::Service(ServiceTerm::Named(vec![ServiceId(0)])),
+                Condition::Role(RoleTerm::AnyOf(vec![RoleId(0)])),
+            ],
+            mode: Mode::Enforce,
+            not_before: Timestamp::MIN,
+            expires: Timestamp::MAX,
+            owner: Some("team-orders".to_owned()),
+            ticket: Some("SEC-1".to_owned()),
+        };
+        let parts = PolicyParts {
+            issuers: vec![facts],
+            services: vec![storefront],
+            roles: vec![Role { name: name("order-reader"), entries: RoleEntries::AnyOf(vec![entry]) }],
+            routes: vec![route],
+            upstreams: vec![name("orders")],
+            rules: vec![rule],
+        };
+        Policy::compile(parts, PolicyHash([7; 32]), Timestamp::MIN).unwrap().0
+    }
+
+    fn storefront() -> Signature<Peer> {
+        let name = PeerName::Spiffe(ID.parse().unwrap());
+        let certificate = CertificateHash([1; 32]);
+        Signature::Verified(Arc::new(Peer { name, certificate, not_after: Timestamp::MAX, hop: Hop::Direct }))
+    }
+
+    fn alice(scope: &str) -> Signature<Caller> {
+        Signature::Verified(Arc::new(Caller {
+            issuer: name("corp"),
+            subject: Some("alice".into()),
+            client: None,
+            scopes: vec![scope.into()],
+            groups: Vec::new(),
+            roles: Vec::new(),
+            actor: ActorKind::Human,
+            on_behalf_of: ActorKind::Human,
+            chain: Vec::new(),
+            expires: Timestamp::MAX,
+            authenticated_at: None,
+            acr: None,
+            confirmation: None,
+            token_id: Some("canary-jti".into()),
+            claims: serde_json::Map::from_iter([("secret".to_owned(), "canary-claim".into())]),
+            token_hash: [0xca; 32],
+        }))
+    }
+
+    /// What is recorded of a GET by these two, decided and acted upon as the exchange does.
+    fn recorded(peer: &Signature<Peer>, caller: &Signature<Caller>) -> serde_json::Value {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = audit_to(Output::File(dir.path().join("audit")), true);
+        let (policy, now) = (policy(), Timestamp::from_unix_seconds(1_700_000_000));
+        let (host, path) = ("orders.shop.example".parse().unwrap(), NormalPath::parse("/orders/7").unwrap());
+        let action = Action { method: &Method::GET, host: &host, path: &path, headers: &HeaderMap::new() };
+        let circumstances = Circumstances { hop: &Hop::Direct, peer_ip: None, client_ip: None };
+        let mut draft = audit.begin(Arrival {
+            method: action.method,
+            listener: &name("mesh"),
+            protocol: Protocol::Http11,
+            peer_ip: None,
+            client_ip: None,
+        });
+        draft.asked(&host, &path);
+        draft.peer(Ok(peer));
+        draft.caller(Ok(caller));
+        let standing = policy.standing(peer, caller, now);
+        let decision =
+            policy::decide(&policy, &standing, &policy::Request { peer, caller, action, circumstances, now });
+        draft.decided(&policy, &decision, crate::metrics::Lookup::Miss, Duration::from_micros(3));
+        if let policy::Verdict::Permit(permit) = &decision.verdict {
+            draft.forwarding(permit).unwrap();
+            draft.answered(StatusCode::OK);
+        } else {
+            draft.answered(StatusCode::FORBIDDEN);
+        }
+        draft.finish();
+        let mut records = lines(&audit, &dir.path().join("audit"));
+        assert_eq!(records.len(), 1);
+        records.remove(0)
+    }
+
+    #[test]
+    fn what_is_recorded_is_what_was_decided() {
+        let record = recorded(&storefront(), &alice("orders:read"));
+        assert_eq!(
+            record["story"],
+            "storefront, for alice@corp (human), asked to GET /orders/7 on orders: allowed by \"people read orders\""
+        );
+        assert_eq!([&record["verdict"], &record["reason"]], ["allow", "allowed"]);
+        assert_eq!([&record["owner"], &record["ticket"]], ["team-orders", "SEC-1"]);
+        assert_eq!([&record["upstream"], &record["cache"]], ["orders", "miss"]);
+        assert_eq!(record["caller"]["roles"], serde_json::json!(["order-reader"]));
+        assert_eq!(record["policy"], format!("sha256:{}", "07".repeat(32)));
+        assert!(!record.to_string().contains("canary") && !record.to_string().contains("caca"));
+
+        let record = recorded(&storefront(), &alice("orders:write"));
+        assert_eq!([&record["verdict"], &record["reason"]], ["deny", "scope_missing"]);
+        assert_eq!([&record["rule"], &record["upstream"]], [&serde_json::Value::Null; 2]);
+        assert_eq!(record["near_miss"]["rule"], "people read orders");
+        assert_eq!(
+            record["story"],
+            "storefront, for alice@corp (human), asked to GET /orders/7 on orders: denied, because no rule allows \
+             it; the nearest needs scope orders:read, and the token has scope orders:write"
+        );
+
+        let record = recorded(&Signature::Absent, &Signature::Absent);
+        assert_eq!([&record["verdict"], &record["reason"]], ["deny", "peer_missing"]);
+        assert_eq!(record["also"], serde_json::json!(["peer_missing", "token_missing"]));
+        assert_eq!(record["checks"], serde_json::json!({"peer": "absent", "caller": "absent"}));
+    }
+}

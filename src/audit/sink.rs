@@ -8,6 +8,7 @@
 //!   that was cut short is written whole into the file that is opened next.
 
 use std::io;
+use std::mem;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -85,6 +86,8 @@ pub(super) struct Queue {
     pub(super) lines: Vec<Vec<u8>>,
     /// Places taken: reserved, queued, or in the writer's hand.
     pub(super) taken: usize,
+    /// Of those, held by slots that were not used yet.
+    reserved: usize,
     pub(super) failing: bool,
     pub(super) reopen: bool,
     pub(super) closing: bool,
@@ -124,6 +127,7 @@ impl Sink {
             if queue.failing || !queue.take_place(self.0.records_max) {
                 return Err(AuditUnavailable);
             }
+            queue.reserved += 1;
             slot.reserved = true;
         }
         Ok(slot)
@@ -148,8 +152,9 @@ impl Sink {
         queue.abandoned = true;
         queue.closed = true;
         self.0.work.notify_one();
-        self.0.metrics.audit_dropped.inc_by(queue.taken as u64);
-        Err(Unwritten { records: queue.taken })
+        let records = queue.taken - queue.reserved;
+        self.0.metrics.audit_dropped.inc_by(records as u64);
+        Err(Unwritten { records })
     }
 }
 
@@ -166,15 +171,16 @@ impl Slot {
             shared.work.notify_one();
         }
         queue.lines.push(line);
-        drop(queue);
-        self.reserved = false;
+        queue.reserved -= usize::from(mem::take(&mut self.reserved));
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         if self.reserved {
-            self.sink.0.lock().taken -= 1;
+            let mut queue = self.sink.0.lock();
+            queue.taken -= 1;
+            queue.reserved -= 1;
         }
     }
 }
@@ -305,10 +311,17 @@ mod tests {
     #[test]
     fn closing_gives_up_at_its_deadline_and_says_how_much_is_missing() {
         let dir = tempfile::tempdir().unwrap();
-        let sink = full_disk(dir.path(), false, 10);
-        sink.slot().send(b"second\n".to_vec());
+        let path = dir.path().join("audit.jsonl");
+        symlink("/dev/full", path.as_path()).unwrap();
+        let sink = start(&path, true, 10);
+        let (second, unfinished) = (sink.reserve().unwrap(), sink.reserve().unwrap());
+        sink.slot().send(b"first\n".to_vec());
+        wait(&sink, |queue| queue.failing);
+        second.send(b"second\n".to_vec());
         assert_eq!(sink.close(Duration::ZERO), Err(Unwritten { records: 2 }));
         assert_eq!(dropped(&sink), 2);
+        unfinished.send(b"late\n".to_vec());
+        assert_eq!((dropped(&sink), sink.0.lock().reserved), (3, 0));
     }
 
     #[test]

@@ -24,10 +24,12 @@ pub mod clock;
 pub mod identity;
 pub mod metrics;
 // rank 1: the decision, and the one guarded HTTP client
+pub mod fetch;
 pub mod policy;
 // rank 2: bytes ↔ verified peer
 pub mod tls;
 // rank 3: a credential becomes a caller; where requests may go
+pub mod token;
 pub mod upstream;
 // rank 4: the record, and the cache of standings
 pub mod audit;

@@ -25,6 +25,10 @@ mod send;
 mod settings;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests_connections;
+#[cfg(test)]
+mod tests_streaming;
 mod tunnel;
 
 pub use body::ResponseBody;

@@ -21,6 +21,7 @@ mod connect;
 mod discovery;
 mod endpoint;
 mod pool;
+mod refusal;
 mod send;
 mod settings;
 #[cfg(test)]

@@ -262,6 +262,21 @@ pub fn tls_pair(name: &str, alpn: &[&[u8]]) -> (Arc<ServerConfig>, Arc<ClientCon
     (Arc::new(server), trusting(roots))
 }
 
+/// The same server, but it wants a client certificate.
+pub fn demanding(server: &ServerConfig) -> Arc<ServerConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let made = rcgen::generate_simple_self_signed(["ca".to_owned()]).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_client_cert_verifier(verifier.build().unwrap());
+    let mut config = config.with_cert_resolver(server.cert_resolver.clone());
+    config.alpn_protocols.clone_from(&server.alpn_protocols);
+    Arc::new(config)
+}
+
 pub async fn text<B>(response: Response<B>) -> String
 where
     B: Body<Data = Bytes>,

@@ -64,8 +64,7 @@ async fn streams_over_the_limit_open_another_connection() {
     let pool = Pool::new(Upstream::start(settings));
     // Bodies that are not read keep their streams.
     let held = join_all((0..16).map(|_| async { pool.send(get("/")).await.unwrap() })).await;
-    assert!(double.connections.get() <= 4, "{}", double.connections.get());
-    assert_eq!(held.len(), 16);
+    assert_eq!((double.connections.get(), held.len()), (4, 16));
 }
 
 #[tokio::test(flavor = "local")]
@@ -98,6 +97,38 @@ async fn another_identity_is_no_network_error_and_is_not_got_around() {
         seen += 1;
     }
     assert_eq!(seen, 2);
+}
+
+#[tokio::test(flavor = "local")]
+async fn an_upstream_that_refuses_our_certificate_is_no_network_error() {
+    let mut seen = 0;
+    for alpn in [b"h2".as_slice(), b"http/1.1"] {
+        let (server, client) = tls_pair("127.0.0.1", &[alpn]);
+        let double = Double::start(Speaks::Tls(demanding(&server)), async |_| panic!("reached")).await;
+        let uri = double.uri("https");
+        let pool = Pool::new(Upstream::start(settings(&[&uri, &uri], &client)));
+        for _ in 0..3 {
+            let refusal = pool.send(get("/")).await.err().unwrap();
+            assert!(matches!(refusal, UpstreamError::IdentityMismatch(_)), "{refusal}");
+            seen += 1;
+        }
+        assert_eq!((double.connections.get(), double.requests.get()), (3, 0));
+    }
+    assert_eq!(seen, 6);
+}
+
+#[tokio::test(flavor = "local")]
+async fn an_upstream_that_closes_every_connection_at_once_is_not_dialed_for_ever() {
+    let (listener, uri) = raw().await;
+    let closing = async {
+        while let Ok((socket, _)) = listener.accept().await {
+            drop(socket)
+        }
+    };
+    let pool = pool(&[&uri.replace("http:", "h2c:")]);
+    let answer = tokio::select! { answer = pool.send(get("/")) => answer, () = closing => unreachable!() };
+    assert!(matches!(answer.err().unwrap(), UpstreamError::Unavailable(_)));
+    assert!((1..=3).contains(&status(&pool)[0].connects), "{}", status(&pool)[0].connects);
 }
 
 /// An upstream on a thread of its own that closes its first connection when told. This core blocks until

@@ -19,8 +19,8 @@ use hyper::body::Incoming;
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::connect::refused;
 use super::pool::Lease;
+use super::refusal::refused;
 use super::settings::UpstreamSettings;
 use super::{UpstreamError, Wait, in_full};
 
@@ -270,7 +270,9 @@ impl Body for ResponseBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(error))) => {
-                let blame = this.exchange.client_gone().unwrap_or_else(|| refused(&error, "response body"));
+                let blame = this.exchange.client_gone();
+                let blame = blame.or_else(|| this.lease.as_ref().and_then(Lease::refusal));
+                let blame = blame.unwrap_or_else(|| refused(&error, "response body"));
                 this.fail(blame)
             }
             Poll::Ready(None) => {

@@ -1,6 +1,6 @@
 //! One dial: TCP, TLS where configured, then the HTTP that ALPN or the scheme says.
 //!
-//! A peer that fails TLS verification is told apart from a network that fails: see [`refused`].
+//! A peer that fails TLS verification is told apart from a network that fails: see `refusal.rs`.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::{AlertDescription, ClientConfig};
+use rustls::ClientConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, spawn_local};
@@ -16,6 +16,7 @@ use tokio_rustls::TlsConnector;
 
 use super::body::RequestBody;
 use super::endpoint::Endpoint;
+use super::refusal::{Refusal, Watched, refused};
 use super::settings::{ServerSettings, Transport};
 use super::{UpstreamError, in_full};
 
@@ -55,7 +56,13 @@ pub(super) enum Offer {
 }
 
 /// A connection, ready for requests; its task runs on this core.
-pub(super) enum Connected {
+pub(super) struct Connected {
+    pub sender: Sender,
+    /// Set once TLS says what is wrong about who somebody is.
+    pub refusal: Refusal,
+}
+
+pub(super) enum Sender {
     H1 { sender: http1::SendRequest<RequestBody>, driver: JoinHandle<()> },
     H2 { sender: http2::SendRequest<RequestBody> },
 }
@@ -103,8 +110,9 @@ pub(super) async fn connect(
         |error: std::io::Error| refused(&error, &format!("{} ({})", server.settings, endpoint.address));
     let tcp = TcpStream::connect(endpoint.address).await.map_err(failed)?;
     tcp.set_nodelay(true).map_err(failed)?;
-    match (&server.settings.transport, &server.tls) {
-        (Transport::H2c, _) if offer == Offer::Any => start_h2(tcp, streams_max).await,
+    let refusal = Refusal::default();
+    let sender = match (&server.settings.transport, &server.tls) {
+        (Transport::H2c, _) if offer == Offer::Any => start_h2(tcp, streams_max).await?,
         (Transport::Https { server_name, .. }, Some(tls)) => {
             let config = match offer {
                 Offer::H1 => &tls.h1,
@@ -112,16 +120,16 @@ pub(super) async fn connect(
             };
             let connector = TlsConnector::from(Arc::clone(config));
             let stream = connector.connect(server_name.clone(), tcp).await.map_err(failed)?;
-            match stream.get_ref().1.alpn_protocol() {
-                Some(b"h2") => start_h2(stream, streams_max).await,
-                _ => start_h1(stream).await,
-            }
+            let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let stream = Watched::new(stream, &refusal, server.settings.to_string());
+            if h2 { start_h2(stream, streams_max).await? } else { start_h1(stream).await? }
         }
-        _ => start_h1(tcp).await,
-    }
+        _ => start_h1(tcp).await?,
+    };
+    Ok(Connected { sender, refusal })
 }
 
-async fn start_h1<T>(io: T) -> Result<Connected, UpstreamError>
+async fn start_h1<T>(io: T) -> Result<Sender, UpstreamError>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -137,10 +145,10 @@ where
             tracing::debug!(error = in_full(&error), "upstream h1 connection ended");
         }
     });
-    Ok(Connected::H1 { sender, driver })
+    Ok(Sender::H1 { sender, driver })
 }
 
-async fn start_h2<T>(io: T, streams_max: usize) -> Result<Connected, UpstreamError>
+async fn start_h2<T>(io: T, streams_max: usize) -> Result<Sender, UpstreamError>
 where
     T: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -161,73 +169,5 @@ where
             tracing::debug!(error = in_full(&error), "upstream h2 connection ended");
         }
     });
-    Ok(Connected::H2 { sender })
-}
-
-/// What a failure of a connection means: about identity, if TLS says so anywhere in the chain of causes
-/// (under TLS 1.3 a refusal of our certificate comes only after the handshake), else unavailable.
-pub(super) fn refused(error: &(dyn std::error::Error + 'static), whom: &str) -> UpstreamError {
-    let detail = format!("{whom}: {}", in_full(error));
-    let mut next = Some(error);
-    while let Some(cause) = next {
-        if cause.downcast_ref().is_some_and(is_about_identity) {
-            return UpstreamError::IdentityMismatch(detail);
-        }
-        // An `io::Error` is transparent: its `source` skips what it holds.
-        let held = cause.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
-        next = match held {
-            Some(inner) => Some(inner),
-            None => cause.source(),
-        };
-    }
-    UpstreamError::Unavailable(detail)
-}
-
-fn is_about_identity(error: &rustls::Error) -> bool {
-    match error {
-        rustls::Error::InvalidCertificate(_)
-        | rustls::Error::InvalidCertRevocationList(_)
-        | rustls::Error::NoCertificatesPresented
-        | rustls::Error::UnsupportedNameType => true,
-        rustls::Error::AlertReceived(alert) => matches!(
-            alert,
-            AlertDescription::BadCertificate
-                | AlertDescription::UnsupportedCertificate
-                | AlertDescription::CertificateRevoked
-                | AlertDescription::CertificateExpired
-                | AlertDescription::CertificateUnknown
-                | AlertDescription::UnknownCA
-                | AlertDescription::AccessDenied
-                | AlertDescription::CertificateRequired
-                | AlertDescription::UnrecognisedName
-        ),
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rustls::CertificateError;
-
-    #[test]
-    fn identity_is_told_apart_wherever_it_stands_in_the_chain() {
-        let mut seen = 0;
-        for (error, about_identity) in [
-            (rustls::Error::InvalidCertificate(CertificateError::NotValidForName), true),
-            (rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer), true),
-            (rustls::Error::AlertReceived(AlertDescription::CertificateRequired), true),
-            (rustls::Error::AlertReceived(AlertDescription::UnknownCA), true),
-            (rustls::Error::AlertReceived(AlertDescription::InternalError), false),
-            (rustls::Error::HandshakeNotComplete, false),
-        ] {
-            let wrapped = std::io::Error::other(std::io::Error::other(error.clone()));
-            for refusal in [refused(&error, "x"), refused(&wrapped, "x")] {
-                let as_told = matches!(refusal, UpstreamError::IdentityMismatch(_));
-                assert_eq!(as_told, about_identity, "{refusal}");
-                seen += 1;
-            }
-        }
-        assert_eq!(seen, 12);
-    }
+    Ok(Sender::H2 { sender })
 }

@@ -21,10 +21,15 @@ mod connect;
 mod discovery;
 mod endpoint;
 mod pool;
+mod refusal;
 mod send;
 mod settings;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests_connections;
+#[cfg(test)]
+mod tests_streaming;
 mod tunnel;
 
 pub use body::ResponseBody;

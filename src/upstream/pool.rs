@@ -17,15 +17,16 @@ use futures_util::FutureExt;
 use futures_util::future::Shared;
 use hyper::client::conn::{http1, http2};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::task::spawn_local;
+use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::balance::{Candidate, choose};
 use super::body::{Exchange, RequestBody};
-use super::connect::{Connected, Offer, connect};
+use super::connect::{Connected, Offer, Sender, connect};
 use super::discovery::{Member, Upstream};
 use super::endpoint::{Counted, Counters, Endpoint};
+use super::refusal::Refusal;
 use super::settings::UpstreamSettings;
 use super::{UpstreamError, Wait};
 
@@ -87,6 +88,7 @@ pub(super) enum Link {
 /// Dropping it closes the connection.
 pub(super) struct H1 {
     pub sender: http1::SendRequest<RequestBody>,
+    refusal: Refusal,
     idle_since: Instant,
     _driver: AbortOnDropHandle<()>,
     _open: Counted,
@@ -95,6 +97,7 @@ pub(super) struct H1 {
 /// hyper closes the connection after the last sender and stream are gone.
 struct H2 {
     sender: http2::SendRequest<RequestBody>,
+    refusal: Refusal,
     streams: Cell<usize>,
     idle_since: Cell<Instant>,
     _open: Counted,
@@ -259,12 +262,26 @@ impl Slot {
                 return Ok(Link::H1(h1));
             }
             if offer == Offer::H1 || self.prefers_h1.get() || !self.endpoint.server.may_speak_h2() {
-                return match self.dial(Offer::H1).await? {
-                    Connected::H1 { sender, driver } => Ok(Link::H1(self.h1(sender, driver))),
-                    Connected::H2 { sender } => Ok(Link::H2(Stream::of(self.h2(sender)))),
+                let Connected { sender, refusal } = self.dial(Offer::H1).await?;
+                return match sender {
+                    Sender::H1 { sender, driver } => Ok(Link::H1(self.h1(sender, driver, refusal))),
+                    Sender::H2 { sender } => Ok(Link::H2(Stream::of(self.h2(sender, refusal)))),
                 };
             }
             self.shared_dial().await?;
+            self.stillborn()?;
+        }
+    }
+
+    /// An error if the dialed connections died before they served anybody: dialing on would not end.
+    fn stillborn(&self) -> Result<(), UpstreamError> {
+        let connections = self.h2.borrow();
+        match connections.last() {
+            Some(last) if connections.iter().all(|h2| h2.sender.is_closed()) => {
+                let closed = || UpstreamError::Unavailable("the connection was closed at once".to_owned());
+                Err(last.refusal.get().cloned().unwrap_or_else(closed))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -284,13 +301,13 @@ impl Slot {
                 let within = slot.upstream.settings().connect_timeout;
                 let dialed = timeout(within, slot.dial(Offer::Any)).await;
                 let outcome = match dialed.unwrap_or(Err(UpstreamError::Timeout(Wait::Connect))) {
-                    Ok(Connected::H1 { sender, driver }) => {
+                    Ok(Connected { sender: Sender::H1 { sender, driver }, refusal }) => {
                         slot.prefers_h1.set(true);
-                        slot.idle.borrow_mut().push(slot.h1(sender, driver));
+                        slot.idle.borrow_mut().push(slot.h1(sender, driver, refusal));
                         Ok(())
                     }
-                    Ok(Connected::H2 { sender }) => {
-                        slot.h2(sender);
+                    Ok(Connected { sender: Sender::H2 { sender }, refusal }) => {
+                        slot.h2(sender, refusal);
                         Ok(())
                     }
                     Err(error) => Err(error),
@@ -324,18 +341,20 @@ impl Slot {
         Some(idle.remove(at))
     }
 
-    fn h1(&self, sender: http1::SendRequest<RequestBody>, driver: tokio::task::JoinHandle<()>) -> H1 {
+    fn h1(&self, sender: http1::SendRequest<RequestBody>, driver: JoinHandle<()>, refusal: Refusal) -> H1 {
         H1 {
             sender,
+            refusal,
             idle_since: Instant::now(),
             _driver: AbortOnDropHandle::new(driver),
             _open: Counted::new(&self.counters, |core| &core.connections_open),
         }
     }
 
-    fn h2(&self, sender: http2::SendRequest<RequestBody>) -> Rc<H2> {
+    fn h2(&self, sender: http2::SendRequest<RequestBody>, refusal: Refusal) -> Rc<H2> {
         let h2 = Rc::new(H2 {
             sender,
+            refusal,
             streams: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
             _open: Counted::new(&self.counters, |core| &core.connections_open),
@@ -346,6 +365,15 @@ impl Slot {
 }
 
 impl Lease {
+    /// What TLS said about identities on this connection.
+    pub fn refusal(&self) -> Option<UpstreamError> {
+        let refusal = match &self.link {
+            Link::H1(h1) => &h1.refusal,
+            Link::H2(stream) => &stream.0.refusal,
+        };
+        refusal.get().cloned()
+    }
+
     /// The response ended well. If the request did too, the connection is there for the next one.
     pub fn end(self, exchange: &Exchange) {
         if !exchange.is_sent() {

@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
@@ -21,8 +22,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::body::{Exchange, RequestBody, ResponseBody};
-use super::connect::{Offer, refused};
+use super::connect::Offer;
 use super::pool::{Lease, Link, NoLease, Pool, Slot};
+use super::refusal::refused;
 use super::settings::{ServerSettings, Transport};
 use super::tunnel::{Tunnel, copy};
 use super::{UpstreamError, Wait};
@@ -42,6 +44,7 @@ pub struct Switched {
     /// The head to pass on.
     pub response: Response<()>,
     io: TokioIo<Upgraded>,
+    idle_timeout: Duration,
     /// Keeps the tunnel among the requests in flight.
     lease: Lease,
 }
@@ -109,7 +112,8 @@ impl Pool {
             Ok(Err(error)) => return Err(refused(&error, "upgrade")),
             Err(_) => return Err(UpstreamError::Timeout(Wait::Connect)),
         };
-        Ok(Upgrade::Switched(Switched { response: response.map(|_| ()), io, lease }))
+        let idle_timeout = self.settings().idle_timeout;
+        Ok(Upgrade::Switched(Switched { response: response.map(|_| ()), io, idle_timeout, lease }))
     }
 
     fn streaming(
@@ -153,17 +157,23 @@ impl Pool {
                     slot.endpoint.succeeded();
                     return Ok((response, lease));
                 }
-                Err(Broken { error, unsent: Some(given_back) }) => {
-                    last = error;
-                    request = given_back;
-                    fresh = true;
-                }
-                Err(Broken { error, unsent: None }) => {
-                    if !matches!(error, UpstreamError::ClientGone(_)) {
+                Err(Broken { error, unsent }) => match (lease.refusal(), unsent) {
+                    (Some(identity), _) => {
                         slot.failed();
+                        return Err(identity);
                     }
-                    return Err(error);
-                }
+                    (None, Some(given_back)) => {
+                        last = error;
+                        request = given_back;
+                        fresh = true;
+                    }
+                    (None, None) => {
+                        if !matches!(error, UpstreamError::ClientGone(_)) {
+                            slot.failed();
+                        }
+                        return Err(error);
+                    }
+                },
             }
         }
         Err(last)
@@ -191,9 +201,8 @@ impl Pool {
                 Ok(Ok(response)) => return Ok(response),
                 Ok(Err(mut failure)) => {
                     let unsent = failure.take_message();
-                    let error = exchange
-                        .client_gone()
-                        .unwrap_or_else(|| refused(failure.error(), &server.to_string()));
+                    let error = exchange.client_gone();
+                    let error = error.unwrap_or_else(|| refused(failure.error(), &server.to_string()));
                     return Err(Broken { error, unsent });
                 }
                 Err(_) => {
@@ -208,18 +217,13 @@ impl Pool {
 }
 
 impl Switched {
-    /// Copies both ways until an end closes, nothing moves for the idle timeout, or `cut` is cancelled.
-    pub async fn tunnel<D>(
-        self,
-        downstream: D,
-        idle_timeout: std::time::Duration,
-        cut: &CancellationToken,
-    ) -> Tunnel
+    /// Copies both ways until an end closes, nothing moves for `idle_timeout`, or `cut` is cancelled.
+    pub async fn tunnel<D>(self, downstream: D, cut: &CancellationToken) -> Tunnel
     where
         D: AsyncRead + AsyncWrite + Unpin,
     {
         let _in_flight = self.lease;
-        copy(downstream, self.io, idle_timeout, cut).await
+        copy(downstream, self.io, self.idle_timeout, cut).await
     }
 }
 

@@ -1,0 +1,148 @@
+//! Telling who refused whom: a mismatch of identities must never look like a network error.
+//!
+//! Under TLS 1.3 an upstream refuses our certificate only after our handshake has ended, and hyper keeps
+//! that error to itself if no request is on its way. So the stream below hyper notes it down.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use rustls::AlertDescription;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::{UpstreamError, in_full};
+
+/// What TLS said about identities on one connection, if it did. (`Send`, since it lies under upgrades.)
+pub(super) type Refusal = Arc<OnceLock<UpstreamError>>;
+
+/// A TLS stream that notes down an error about identities.
+pub(super) struct Watched<T> {
+    io: T,
+    refusal: Refusal,
+    whom: String,
+}
+
+impl<T> Watched<T> {
+    pub fn new(io: T, refusal: &Refusal, whom: String) -> Watched<T> {
+        Watched { io, refusal: Arc::clone(refusal), whom }
+    }
+
+    fn noting<R>(&self, polled: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+        if let Poll::Ready(Err(error)) = &polled
+            && let told @ UpstreamError::IdentityMismatch(_) = refused(error, &self.whom)
+        {
+            // The first one counts.
+            let _ = self.refusal.set(told);
+        }
+        polled
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.io).poll_read(cx, buf);
+        self.noting(polled)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.noting(polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.noting(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        self.noting(polled)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// What a failure of a connection means: about identity, if TLS says so anywhere in the chain of causes,
+/// else unavailable.
+pub(super) fn refused(error: &(dyn std::error::Error + 'static), whom: &str) -> UpstreamError {
+    let detail = format!("{whom}: {}", in_full(error));
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if cause.downcast_ref().is_some_and(is_about_identity) {
+            return UpstreamError::IdentityMismatch(detail);
+        }
+        // An `io::Error` is transparent: its `source` skips what it holds.
+        let held = cause.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
+        next = match held {
+            Some(inner) => Some(inner),
+            None => cause.source(),
+        };
+    }
+    UpstreamError::Unavailable(detail)
+}
+
+fn is_about_identity(error: &rustls::Error) -> bool {
+    match error {
+        rustls::Error::InvalidCertificate(_)
+        | rustls::Error::InvalidCertRevocationList(_)
+        | rustls::Error::NoCertificatesPresented
+        | rustls::Error::UnsupportedNameType => true,
+        rustls::Error::AlertReceived(alert) => matches!(
+            alert,
+            AlertDescription::BadCertificate
+                | AlertDescription::UnsupportedCertificate
+                | AlertDescription::CertificateRevoked
+                | AlertDescription::CertificateExpired
+                | AlertDescription::CertificateUnknown
+                | AlertDescription::UnknownCA
+                | AlertDescription::AccessDenied
+                | AlertDescription::CertificateRequired
+                | AlertDescription::UnrecognisedName
+        ),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::CertificateError;
+
+    #[test]
+    fn identity_is_told_apart_wherever_it_stands_in_the_chain() {
+        let mut seen = 0;
+        for (error, about_identity) in [
+            (rustls::Error::InvalidCertificate(CertificateError::NotValidForName), true),
+            (rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer), true),
+            (rustls::Error::AlertReceived(AlertDescription::CertificateRequired), true),
+            (rustls::Error::AlertReceived(AlertDescription::UnknownCA), true),
+            (rustls::Error::AlertReceived(AlertDescription::InternalError), false),
+            (rustls::Error::HandshakeNotComplete, false),
+        ] {
+            let wrapped = std::io::Error::other(std::io::Error::other(error.clone()));
+            for refusal in [refused(&error, "x"), refused(&wrapped, "x")] {
+                let as_told = matches!(refusal, UpstreamError::IdentityMismatch(_));
+                assert_eq!(as_told, about_identity, "{refusal}");
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, 12);
+    }
+}

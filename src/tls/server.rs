@@ -5,6 +5,7 @@
 //!   from one configuration into another; each reload makes a new one.
 //! - rustls does not ask the client verifier on a resumed session. So after *every* handshake the
 //!   peer is asserted here, and the chain of a resumed session is verified whole, again, as of now.
+//!   (`tickets.rs` keeps a session whose chain has ended from resuming at all.)
 //! - No early data (RFC 8446 §8), no key log.
 
 use std::io;
@@ -20,6 +21,7 @@ use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
 use super::peer::{Distrust, PeerError, Unverified};
+use super::tickets::Tickets;
 use super::trust::{Role, Trust};
 use super::verifier::{Seen, Witness};
 use super::{Alpn, ClockTime, OwnCertificate, provider};
@@ -30,7 +32,7 @@ use crate::identity::{Peer, Signature};
 pub struct ListenerTls {
     builder: ConfigBuilder<ServerConfig, WantsVerifier>,
     certificate: Arc<SingleCertAndKey>,
-    tickets: Arc<dyn ProducesTickets>,
+    ticket_keys: Arc<dyn ProducesTickets>,
     clients: ClientCertificates,
     subjects: Arc<[DistinguishedName]>,
     clock: Clock,
@@ -103,7 +105,7 @@ impl ListenerTls {
             builder: ServerConfig::builder_with_details(provider(), time)
                 .with_safe_default_protocol_versions()?,
             certificate: Arc::new(SingleCertAndKey::from(Arc::clone(&certificate.key))),
-            tickets: Ticketer::new()?,
+            ticket_keys: Ticketer::new()?,
             clients,
             subjects: subjects.into(),
             clock,
@@ -134,7 +136,7 @@ impl ListenerTls {
             Err(failure) => return Err((failure, io)),
         };
         let witness = self.witness();
-        let config = self.config(witness.clone());
+        let config = self.config(witness.as_ref());
         let start = StartHandshake::from_parts(hello, io);
         let stream = match start.into_stream(config).into_fallible().await {
             Ok(stream) => stream,
@@ -142,16 +144,7 @@ impl ListenerTls {
         };
         match self.peer(&stream, witness.as_deref()) {
             Ok(peer) => Ok(accepted(stream, peer)),
-            Err(failure) => {
-                let (io, mut connection) = stream.into_inner();
-                connection.send_close_notify();
-                let mut closing = Vec::new();
-                let mut io = io;
-                if connection.write_tls(&mut closing).is_ok() {
-                    _ = io.write_all(&closing).await;
-                }
-                Err((failure, io))
-            }
+            Err(failure) => Err((failure, stream.into_inner().0)),
         }
     }
 
@@ -170,16 +163,21 @@ impl ListenerTls {
     }
 
     /// One connection's configuration; all that lasts longer is shared.
-    fn config(&self, witness: Option<Arc<Witness>>) -> Arc<ServerConfig> {
+    fn config(&self, witness: Option<&Arc<Witness>>) -> Arc<ServerConfig> {
         let builder = self.builder.clone();
         let builder = match witness {
-            Some(witness) => builder.with_client_cert_verifier(witness),
+            Some(witness) => builder.with_client_cert_verifier(witness.clone()),
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(self.certificate.clone());
         config.alpn_protocols = [Alpn::Http2, Alpn::Http1].map(|it| it.as_bytes().to_vec()).into();
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.ticketer = Arc::clone(&self.tickets);
+        config.ticketer = Arc::new(Tickets {
+            keys: Arc::clone(&self.ticket_keys),
+            clock: self.clock.clone(),
+            witness: witness.cloned(),
+            presented: OnceLock::new(),
+        });
         Arc::new(config)
     }
 

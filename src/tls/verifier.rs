@@ -17,6 +17,7 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Signatu
 use super::peer::{MalformedCertificate, PeerError, Unverified};
 use super::timestamp;
 use super::trust::{Role, Trust};
+use crate::clock::Timestamp;
 use crate::identity::Peer;
 
 /// Judges the client certificate of one connection and remembers the outcome.
@@ -35,6 +36,14 @@ pub(super) struct Seen {
     pub claimed: Unverified,
     /// Verified but for the handshake's signature, which rustls checks next.
     pub outcome: Result<Arc<Peer>, PeerError>,
+}
+
+impl Witness {
+    /// From when on the peer that was verified in this handshake would be refused.
+    pub fn peer_ends(&self) -> Option<Timestamp> {
+        let peer = self.seen.get()?.outcome.as_ref().ok()?;
+        Some(peer.not_after.min(self.trust.lists_end(peer.name.trust_domain())))
+    }
 }
 
 impl ClientCertVerifier for Witness {

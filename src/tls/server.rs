@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs::Ticketer;
+use rustls::pki_types::CertificateDer;
 use rustls::server::{Acceptor, NoServerSessionStorage, ProducesTickets, ServerConfig};
 use rustls::sign::SingleCertAndKey;
 use rustls::{CipherSuite, ConfigBuilder, DistinguishedName, HandshakeKind, ProtocolVersion, WantsVerifier};
@@ -171,6 +172,8 @@ impl ListenerTls {
         };
         let mut config = builder.with_cert_resolver(self.certificate.clone());
         config.alpn_protocols = [Alpn::Http2, Alpn::Http1].map(|it| it.as_bytes().to_vec()).into();
+        // RFC 7627: without it, a client certificate under TLS 1.2 can be passed on by a third party.
+        config.require_ems = true;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = Arc::new(Tickets {
             keys: Arc::clone(&self.ticket_keys),
@@ -187,35 +190,30 @@ impl ListenerTls {
         stream: &TlsStream<IO>,
         witness: Option<&Witness>,
     ) -> Result<Signature<Peer>, HandshakeFailure> {
-        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        match (&self.clients, witness.and_then(|it| it.seen.get())) {
-            (ClientCertificates::Off, _) => Ok(Signature::Absent),
-            (_, Some(Seen { outcome: Ok(peer), .. })) if !chain.is_empty() => {
-                Ok(Signature::Verified(Arc::clone(peer)))
-            }
-            (_, Some(Seen { outcome: Err(error), claimed })) => {
-                Err(refused(error.clone(), Some(claimed.clone())))
-            }
-            (ClientCertificates::Required(_), _) if chain.is_empty() => {
-                Err(refused(PeerError::Missing, None))
-            }
-            (ClientCertificates::Optional(_), _) if chain.is_empty() => Ok(Signature::Absent),
+        let Some(witness) = witness else {
+            return Ok(Signature::Absent);
+        };
+        let chain = stream.get_ref().1.peer_certificates().and_then(<[_]>::split_first);
+        let Some((leaf, intermediates)) = chain else {
+            return match witness.mandatory {
+                true => Err(HandshakeFailure::Peer { error: PeerError::Missing, claimed: None }),
+                false => Ok(Signature::Absent),
+            };
+        };
+        let outcome = match witness.seen.get() {
+            Some(seen) => seen.outcome.clone(),
             // Resumed: the session remembers a chain, and this is now.
-            (ClientCertificates::Required(trust) | ClientCertificates::Optional(trust), _) => {
-                match trust.verify(chain, Role::Client, self.clock.now()) {
-                    Ok(peer) => Ok(Signature::Verified(Arc::new(peer))),
-                    Err(error) => {
-                        let claimed = chain.first().map(|leaf| Unverified::read(leaf));
-                        Err(refused(error, claimed))
-                    }
-                }
+            None => {
+                let now = self.clock.now();
+                witness.trust.verify(leaf, intermediates, Role::Client, now).map(Arc::new)
             }
-        }
+        };
+        outcome.map(Signature::Verified).map_err(|error| refused(error, leaf))
     }
 }
 
-fn refused(error: PeerError, claimed: Option<Unverified>) -> HandshakeFailure {
-    HandshakeFailure::Peer { error, claimed }
+fn refused(error: PeerError, leaf: &CertificateDer<'_>) -> HandshakeFailure {
+    HandshakeFailure::Peer { error, claimed: Some(Unverified::read(leaf)) }
 }
 
 /// Reads a whole ClientHello, in however many pieces it comes, and answers what is none with an
@@ -228,13 +226,15 @@ where
     let mut buffer = [0; READ_BYTES];
     let mut first = None;
     loop {
-        let read = io.read(&mut buffer).await.map_err(HandshakeFailure::Io)?;
-        if read == 0 {
-            return Err(match first {
-                None => HandshakeFailure::Probe,
-                Some(_) => HandshakeFailure::Io(io::ErrorKind::UnexpectedEof.into()),
-            });
-        }
+        let read = match (io.read(&mut buffer).await, first) {
+            (Ok(read @ 1..), _) => read,
+            // Probes end in a reset as often as not.
+            (Ok(_) | Err(_), None) => return Err(HandshakeFailure::Probe),
+            (Ok(_), Some(_)) => {
+                return Err(HandshakeFailure::Io(io::ErrorKind::UnexpectedEof.into()));
+            }
+            (Err(error), Some(_)) => return Err(HandshakeFailure::Io(error)),
+        };
         let first = *first.get_or_insert(buffer[0]);
         let mut unread = &buffer[..read];
         while !unread.is_empty() {
@@ -278,10 +278,12 @@ fn failure(error: io::Error, witness: Option<&Witness>) -> HandshakeFailure {
         return HandshakeFailure::Io(error);
     };
     match (tls, witness.and_then(|it| it.seen.get())) {
-        (_, Some(Seen { outcome: Err(error), claimed })) => refused(error.clone(), Some(claimed.clone())),
-        (rustls::Error::NoCertificatesPresented, _) => refused(PeerError::Missing, None),
-        (rustls::Error::InvalidCertificate(_), Some(Seen { outcome: Ok(_), claimed })) => {
-            refused(PeerError::Untrusted(Distrust::HandshakeSignature), Some(claimed.clone()))
+        (_, Some(Seen { outcome: Err(error), leaf })) => refused(error.clone(), leaf),
+        (rustls::Error::NoCertificatesPresented, _) => {
+            HandshakeFailure::Peer { error: PeerError::Missing, claimed: None }
+        }
+        (rustls::Error::InvalidCertificate(_), Some(Seen { outcome: Ok(_), leaf })) => {
+            refused(PeerError::Untrusted(Distrust::HandshakeSignature), leaf)
         }
         _ => HandshakeFailure::Tls(tls.clone()),
     }

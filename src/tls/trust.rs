@@ -128,15 +128,15 @@ impl Trust {
         anchors.map(|anchor| DistinguishedName::in_sequence(&anchor.subject)).collect()
     }
 
-    /// Judges a chain (leaf first) as a whole: form, issuer, time, trust domain, revocation; the
-    /// first of these that fails, in this order, is the error.
+    /// Judges a chain as a whole: form, issuer, time, trust domain, revocation; the first of these
+    /// that fails, in this order, is the error.
     pub(super) fn verify(
         &self,
-        chain: &[CertificateDer<'_>],
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
         role: Role,
         now: Timestamp,
     ) -> Result<Peer, PeerError> {
-        let (end_entity, intermediates) = chain.split_first().ok_or(PeerError::Missing)?;
         let leaf = Leaf::read(end_entity)?;
         let (own, others) = self.split_by_claim(&leaf.name)?;
         let question = Question {

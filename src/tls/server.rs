@@ -315,3 +315,102 @@ impl SentServerName {
         self.0.as_deref().is_none_or(|sent| sent == host)
     }
 }
+
+/// What happens if a ticket opens at the wrong listener, which its own keys do not let happen.
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+    use rustls::pki_types::{PrivateKeyDer, ServerName};
+    use rustls::sign::CertifiedKey;
+    use rustls::{ClientConfig, RootCertStore};
+    use tokio_rustls::TlsConnector;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::tls::{PemSource, TrustDomainSettings};
+
+    fn ca() -> (Issuer<'static, KeyPair>, rcgen::Certificate) {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        (Issuer::new(params, key), certificate)
+    }
+
+    fn leaf(issuer: &Issuer<'static, KeyPair>) -> CertifiedKey {
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.subject_alt_names.push(SanType::URI("spiffe://a.example/x".try_into().unwrap()));
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, issuer).unwrap().der().clone();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        CertifiedKey::from_der(vec![certificate], key, &provider()).unwrap()
+    }
+
+    fn trust(ca: &rcgen::Certificate) -> Arc<Trust> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), ca.pem()).unwrap();
+        Arc::new(
+            Trust::load(&[TrustDomainSettings {
+                name: "a.example".parse().unwrap(),
+                ca: PemSource::File(file.path().to_owned()),
+                crl: None,
+                allow_dns_names: false,
+            }])
+            .unwrap(),
+        )
+    }
+
+    #[tokio::test]
+    async fn a_resumed_session_is_judged_by_the_listener_it_came_to() {
+        let ((issuer, root), (_, other_root)) = (ca(), ca());
+        let own = OwnCertificate { key: Arc::new(leaf(&issuer)), spiffe_id: None, not_after: Timestamp::MAX };
+        let anonymous = ClientCertificates::Off;
+        let here = ClientCertificates::Required(trust(&root));
+        let elsewhere = ClientCertificates::Required(trust(&other_root));
+        let cases = [
+            (false, anonymous, here.clone(), PeerError::Missing),
+            (true, here, elsewhere, PeerError::Untrusted(Distrust::UnknownIssuer)),
+        ];
+        for (presents, first, second, expected) in cases {
+            let first = ListenerTls::new(&own, first, Clock::system()).unwrap();
+            let mut second = ListenerTls::new(&own, second, Clock::system()).unwrap();
+            second.ticket_keys = Arc::clone(&first.ticket_keys);
+
+            let mut roots = RootCertStore::empty();
+            roots.add(root.der().clone()).unwrap();
+            let mut client = ClientConfig::builder_with_provider(provider())
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            if presents {
+                client.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(leaf(&issuer)));
+            }
+            let connector = TlsConnector::from(Arc::new(client));
+            let connect = async |listener: &ListenerTls| {
+                let (near, far) = tokio::io::duplex(64 * 1024);
+                let name = ServerName::try_from("localhost").unwrap();
+                let client = async {
+                    let mut stream = connector.connect(name, near).await.unwrap();
+                    // The tickets come first.
+                    _ = stream.read(&mut [0]).await;
+                    stream.get_ref().1.handshake_kind()
+                };
+                let server = async {
+                    let mut accepted = listener.accept(far, LINGER).await?;
+                    accepted.stream.write_all(b"k").await.map_err(HandshakeFailure::Io)?;
+                    accepted.stream.flush().await.map_err(HandshakeFailure::Io)
+                };
+                tokio::join!(server, client)
+            };
+            connect(&first).await.0.unwrap();
+            let (outcome, kind) = connect(&second).await;
+            assert_eq!(kind, Some(HandshakeKind::Resumed));
+            match outcome {
+                Err(HandshakeFailure::Peer { error, .. }) => assert_eq!(error, expected),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}

@@ -147,7 +147,10 @@ async fn the_alert_arrives_although_the_client_was_already_sending() {
         let connector = TlsConnector::from(Arc::new(tls.client(None)));
         let name = ServerName::try_from("localhost").unwrap();
         let mut stream = connector.connect(name, io).await.unwrap();
-        stream.write_all(&[b'x'; 48 * 1024]).await.unwrap();
+        for _ in 0..40 {
+            stream.write_all(&[b'x'; 1024]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
         stream.read(&mut [0]).await.unwrap_err()
     };
     let (outcome, error) = tokio::join!(server, client);

@@ -11,8 +11,8 @@ use countersign::tls::{
 use rcgen::{GeneralSubtree, KeyPair, NameConstraints};
 
 use crate::tls_fixture::{
-    BAD_CERTIFICATE, EXPIRED, GOOD, REVOKED, Tls, UNKNOWN_CA, admitted, always, connect, good, hours, now,
-    refused, valid,
+    ACCESS_DENIED, BAD_CERTIFICATE, EXPIRED, GOOD, REVOKED, Tls, UNKNOWN_CA, admitted, always, connect, good,
+    hours, now, refused, valid,
 };
 
 #[tokio::test]
@@ -63,6 +63,42 @@ async fn chains_are_verified_whole_and_the_shortest_life_counts() {
         seen += 1;
     }
     assert_eq!(seen, 4);
+}
+
+#[tokio::test]
+async fn a_ca_ends_too_and_one_of_the_same_name_is_another() {
+    let tls = Tls::new();
+    let short = Validity { from: now().minus(hours(1)), to: now().plus(hours(2)) };
+    let key = KeyPair::generate().unwrap();
+    let again = KeyPair::from_pem(&key.serialize_pem()).unwrap();
+    let old = Authority::root_with_key(&CaSpec::new("shop CA", short), key).unwrap();
+    let renewed = Authority::root_with_key(&CaSpec::new("shop CA", always()), again).unwrap();
+    let own = old.issue(&good()).unwrap();
+    let listener = |cas: String| {
+        let domains = [tls.domain("shop.example", &cas), tls.domain("bank.example", &tls.bank.pem())];
+        tls.listener(ClientCertificates::Required(Arc::new(Trust::load(&domains).unwrap())))
+    };
+    let peer = admitted(&listener(old.pem()), &tls, &own).await;
+    assert_eq!(peer.not_after, short.to);
+    let peer = admitted(&listener(old.pem() + &renewed.pem()), &tls, &own).await;
+    assert_eq!(peer.not_after, valid().to);
+
+    // `shop CA` of the fixture has another key.
+    let untrusted = PeerError::Untrusted(Distrust::UnknownIssuer);
+    assert_eq!(refused(&tls.required(), Some(&own), &tls).await, (untrusted, UNKNOWN_CA));
+    let twin = Authority::root(&CaSpec::new("shop CA", always())).unwrap();
+    let domains = [tls.domain("bank.example", &twin.pem()), tls.domain("shop.example", &tls.shop.pem())];
+    let listener = tls.listener(ClientCertificates::Required(Arc::new(Trust::load(&domains).unwrap())));
+    let (error, saw) = refused(&listener, Some(&twin.issue(&good()).unwrap()), &tls).await;
+    assert!(matches!(error, PeerError::WrongTrustDomain { .. }), "{error}");
+    assert_eq!(saw, ACCESS_DENIED);
+
+    tls.clock.set(short.to);
+    let listener = tls.listener(ClientCertificates::Required(Arc::new(
+        Trust::load(&[tls.domain("shop.example", &old.pem())]).unwrap(),
+    )));
+    let expired = PeerError::Expired(OutOfDate::Expired(short.to));
+    assert_eq!(refused(&listener, Some(&own), &tls).await, (expired, EXPIRED));
 }
 
 #[tokio::test]

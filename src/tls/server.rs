@@ -316,7 +316,6 @@ impl SentServerName {
     }
 }
 
-/// What happens if a ticket opens at the wrong listener, which its own keys do not let happen.
 #[cfg(test)]
 mod tests {
     use rcgen::{CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
@@ -361,6 +360,17 @@ mod tests {
         )
     }
 
+    #[test]
+    fn server_name_and_host_agree_or_the_request_is_misdirected() {
+        let sent = SentServerName::new(Some("Orders.Shop.Example."));
+        assert!(sent.agrees_with("orders.shop.example"));
+        for other in ["shop.example", "next.orders.shop.example", "orders.shop.example.evil.example", ""] {
+            assert!(!sent.agrees_with(other), "{other}");
+        }
+        assert!(SentServerName::new(None).agrees_with("orders.shop.example"));
+    }
+
+    /// Were a ticket to open at the wrong listener, which its own keys do not let happen.
     #[tokio::test]
     async fn a_resumed_session_is_judged_by_the_listener_it_came_to() {
         let ((issuer, root), (_, other_root)) = (ca(), ca());

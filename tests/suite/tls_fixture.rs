@@ -85,6 +85,7 @@ impl Tls {
         let (shop, bank, stranger) = (root("shop CA"), root("bank CA"), root("stranger CA"));
         let server = LeafSpec {
             dns: vec!["localhost".into()],
+            addresses: vec![[127, 0, 0, 1].into()],
             ..LeafSpec::workload("spiffe://shop.example/ns/prod/sa/orders", always())
         };
         let server = shop.issue(&server).unwrap();

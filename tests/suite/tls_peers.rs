@@ -6,12 +6,12 @@ use std::sync::Arc;
 use countersign::cli::mint::{LeafSpec, Minted, Validity};
 use countersign::identity::{Hop, PeerName, Signature};
 use countersign::tls::peer::{Distrust, OutOfDate};
-use countersign::tls::{ClientCertificates, MalformedCertificate as Malformed, PeerError};
+use countersign::tls::{ClientCertificates, ListenerTls, MalformedCertificate as Malformed, PeerError};
 use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose};
 
 use crate::tls_fixture::{
     ACCESS_DENIED, BAD_CERTIFICATE, ClientSaw, EXPIRED, GOOD, REQUIRED, Tls, UNKNOWN_CA, UNSUPPORTED,
-    admitted, connect, good, hours, now, refused, valid,
+    admitted, always, connect, good, hours, now, refused, valid,
 };
 
 fn uris(uris: &[&str]) -> LeafSpec {
@@ -47,6 +47,25 @@ async fn a_good_certificate_becomes_a_peer() {
     assert_eq!(peer.hop, Hop::Direct);
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &own.der);
     assert_eq!(peer.certificate.0, digest.as_ref());
+}
+
+#[tokio::test]
+async fn keys_of_each_usual_kind_serve_at_both_ends() {
+    let tls = Tls::new();
+    let kinds = [
+        &rcgen::PKCS_ECDSA_P256_SHA256,
+        &rcgen::PKCS_ECDSA_P384_SHA384,
+        &rcgen::PKCS_ED25519,
+        &rcgen::PKCS_RSA_SHA256,
+    ];
+    for key in kinds {
+        let dns = vec!["localhost".to_owned()];
+        let server = LeafSpec { key, dns, validity: always(), ..good() };
+        let server = tls.own(&tls.shop.issue(&server).unwrap());
+        let clients = ClientCertificates::Required(tls.trust());
+        let listener = ListenerTls::new(&server, clients, tls.clock.clone()).unwrap();
+        admitted(&listener, &tls, &tls.shop.issue(&LeafSpec { key, ..good() }).unwrap()).await;
+    }
 }
 
 #[tokio::test]

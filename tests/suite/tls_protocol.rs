@@ -69,6 +69,26 @@ async fn who_does_not_speak_tls_is_told_apart() {
     assert!(matches!(failure, HandshakeFailure::Io(_)), "{failure}");
 }
 
+#[tokio::test]
+async fn a_client_hello_may_come_in_pieces() {
+    let tls = Tls::new();
+    let listener = tls.required();
+    let own = tls.shop.issue(&good()).unwrap();
+    let (near, far) = tokio::io::duplex(16);
+    let connector = TlsConnector::from(Arc::new(tls.client(Some(&own))));
+    let name = ServerName::try_from("localhost").unwrap();
+    let client = async {
+        let mut stream = connector.connect(name, near).await.unwrap();
+        stream.read(&mut [0]).await.unwrap()
+    };
+    let server = async {
+        let mut accepted = listener.accept(far, LIMIT).await.unwrap();
+        accepted.stream.write_all(b"k").await.unwrap();
+        accepted.stream.flush().await.unwrap();
+    };
+    assert_eq!(tokio::join!(client, server).0, 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_that_stalls_runs_out_of_time() {
     let listener = Tls::new().required();

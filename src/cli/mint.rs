@@ -3,6 +3,8 @@
 //! Nothing that serves traffic mints anything. What is signed is not judged here, since tests need
 //! certificates that no sound CA would issue.
 
+use std::net::IpAddr;
+
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, NameConstraints,
@@ -35,7 +37,8 @@ pub struct LeafSpec {
     pub common_name: String,
     pub uris: Vec<String>,
     pub dns: Vec<String>,
-    /// The value of the SAN extension as it is, DER; instead of `uris` and `dns`.
+    pub addresses: Vec<IpAddr>,
+    /// The value of the SAN extension as it is, DER; instead of the names above.
     pub raw_san: Option<Vec<u8>>,
     pub validity: Validity,
     /// Empty: no such extension.
@@ -75,6 +78,7 @@ impl LeafSpec {
             common_name: String::new(),
             uris: vec![spiffe_id.to_owned()],
             dns: Vec::new(),
+            addresses: Vec::new(),
             raw_san: None,
             validity,
             key_usage: vec![KeyUsagePurpose::DigitalSignature],
@@ -184,6 +188,8 @@ impl LeafSpec {
         for name in &self.dns {
             params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into()?));
         }
+        let addresses = self.addresses.iter().copied().map(SanType::IpAddress);
+        params.subject_alt_names.extend(addresses);
         if let Some(san) = &self.raw_san {
             params.subject_alt_names.clear();
             params.custom_extensions = vec![CustomExtension::from_oid_content(&SAN_OID, san.clone())];

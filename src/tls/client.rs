@@ -118,8 +118,13 @@ struct WorkloadVerifier {
 }
 
 impl WorkloadVerifier {
-    fn judge(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), WrongServer> {
-        let peer = self.trust.verify(chain, Role::Server, timestamp(now))?;
+    fn judge(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), WrongServer> {
+        let peer = self.trust.verify(end_entity, intermediates, Role::Server, timestamp(now))?;
         match &peer.name {
             PeerName::Spiffe(id) if self.spiffe_ids.iter().any(|it| it.matches(id)) => Ok(()),
             PeerName::Spiffe(_) | PeerName::Dns { .. } => Err(WrongServer::Unexpected(peer.name)),
@@ -136,8 +141,7 @@ impl ServerCertVerifier for WorkloadVerifier {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let chain: Vec<_> = std::iter::once(end_entity).chain(intermediates).cloned().collect();
-        match self.judge(&chain, now) {
+        match self.judge(end_entity, intermediates, now) {
             Ok(()) => Ok(ServerCertVerified::assertion()),
             Err(wrong) => Err(CertificateError::Other(OtherError(Arc::new(wrong))).into()),
         }

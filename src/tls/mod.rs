@@ -10,6 +10,7 @@ pub mod peer;
 pub mod pem;
 pub mod reload;
 pub mod server;
+mod tickets;
 pub mod trust;
 mod verifier;
 

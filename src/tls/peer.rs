@@ -10,6 +10,7 @@ use aws_lc_rs::digest;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::CertificateRevocationList;
 
 use crate::clock::Timestamp;
 use crate::identity::{CertificateHash, SpiffeId, TrustDomain, spiffe::SpiffeError};
@@ -165,6 +166,12 @@ pub(super) fn validity(der: &[u8]) -> Option<Validity> {
     parse(der).ok().map(|certificate| validity_of(&certificate))
 }
 
+/// When a revocation list is to be renewed; `None` if it does not say so or does not parse.
+pub(super) fn next_update(der: &[u8]) -> Option<Timestamp> {
+    let (_, list) = CertificateRevocationList::from_der(der).ok()?;
+    Some(Timestamp::from_unix_seconds(list.next_update()?.timestamp()))
+}
+
 /// Whether basic constraints make this the certificate of a CA.
 pub(super) fn is_ca(der: &[u8]) -> bool {
     parse(der).is_ok_and(|certificate| certificate.is_ca())
@@ -172,7 +179,7 @@ pub(super) fn is_ca(der: &[u8]) -> bool {
 
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, MalformedCertificate> {
     match X509Certificate::from_der(der) {
-        Ok((rest, certificate)) if rest.is_empty() => Ok(certificate),
+        Ok(([], certificate)) => Ok(certificate),
         Ok(_) | Err(_) => Err(MalformedCertificate::Encoding),
     }
 }

@@ -5,6 +5,7 @@
 //!   from one configuration into another; each reload makes a new one.
 //! - rustls does not ask the client verifier on a resumed session. So after *every* handshake the
 //!   peer is asserted here, and the chain of a resumed session is verified whole, again, as of now.
+//!   (`tickets.rs` keeps a session whose chain has ended from resuming at all.)
 //! - No early data (RFC 8446 §8), no key log.
 
 use std::io;
@@ -21,6 +22,7 @@ use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
 use super::peer::{Distrust, PeerError, Unverified};
+use super::tickets::Tickets;
 use super::trust::{Role, Trust};
 use super::verifier::{Seen, Witness};
 use super::{Alpn, ClockTime, OwnCertificate, provider};
@@ -31,7 +33,7 @@ use crate::identity::{Peer, Signature};
 pub struct ListenerTls {
     builder: ConfigBuilder<ServerConfig, WantsVerifier>,
     certificate: Arc<SingleCertAndKey>,
-    tickets: Arc<dyn ProducesTickets>,
+    ticket_keys: Arc<dyn ProducesTickets>,
     clients: ClientCertificates,
     subjects: Arc<[DistinguishedName]>,
     clock: Clock,
@@ -104,7 +106,7 @@ impl ListenerTls {
             builder: ServerConfig::builder_with_details(provider(), time)
                 .with_safe_default_protocol_versions()?,
             certificate: Arc::new(SingleCertAndKey::from(Arc::clone(&certificate.key))),
-            tickets: Ticketer::new()?,
+            ticket_keys: Ticketer::new()?,
             clients,
             subjects: subjects.into(),
             clock,
@@ -126,14 +128,14 @@ impl ListenerTls {
         }
     }
 
-    /// Judges again, as of now and as this configuration has it, the chain of a connection that was made
-    /// under another one.
+    /// Judges again, as of now and as this configuration has it, the chain (leaf first) of a connection
+    /// that was made under another one.
     pub fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<Signature<Peer>, PeerError> {
-        match &self.clients {
-            ClientCertificates::Off => Ok(Signature::Absent),
-            ClientCertificates::Optional(_) if chain.is_empty() => Ok(Signature::Absent),
-            ClientCertificates::Required(trust) | ClientCertificates::Optional(trust) => {
-                let peer = trust.verify(chain, Role::Client, self.clock.now())?;
+        match (&self.clients, chain.split_first()) {
+            (ClientCertificates::Off, _) | (ClientCertificates::Optional(_), None) => Ok(Signature::Absent),
+            (ClientCertificates::Required(_), None) => Err(PeerError::Missing),
+            (ClientCertificates::Required(trust) | ClientCertificates::Optional(trust), Some((leaf, rest))) => {
+                let peer = trust.verify(leaf, rest, Role::Client, self.clock.now())?;
                 Ok(Signature::Verified(Arc::new(peer)))
             }
         }
@@ -148,7 +150,7 @@ impl ListenerTls {
             Err(failure) => return Err((failure, io)),
         };
         let witness = self.witness();
-        let config = self.config(witness.clone());
+        let config = self.config(witness.as_ref());
         let start = StartHandshake::from_parts(hello, io);
         let stream = match start.into_stream(config).into_fallible().await {
             Ok(stream) => stream,
@@ -156,16 +158,7 @@ impl ListenerTls {
         };
         match self.peer(&stream, witness.as_deref()) {
             Ok(peer) => Ok(accepted(stream, peer)),
-            Err(failure) => {
-                let (io, mut connection) = stream.into_inner();
-                connection.send_close_notify();
-                let mut closing = Vec::new();
-                let mut io = io;
-                if connection.write_tls(&mut closing).is_ok() {
-                    _ = io.write_all(&closing).await;
-                }
-                Err((failure, io))
-            }
+            Err(failure) => Err((failure, stream.into_inner().0)),
         }
     }
 
@@ -184,16 +177,23 @@ impl ListenerTls {
     }
 
     /// One connection's configuration; all that lasts longer is shared.
-    fn config(&self, witness: Option<Arc<Witness>>) -> Arc<ServerConfig> {
+    fn config(&self, witness: Option<&Arc<Witness>>) -> Arc<ServerConfig> {
         let builder = self.builder.clone();
         let builder = match witness {
-            Some(witness) => builder.with_client_cert_verifier(witness),
+            Some(witness) => builder.with_client_cert_verifier(witness.clone()),
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(self.certificate.clone());
         config.alpn_protocols = [Alpn::Http2, Alpn::Http1].map(|it| it.as_bytes().to_vec()).into();
+        // RFC 7627: without it, a client certificate under TLS 1.2 can be passed on by a third party.
+        config.require_ems = true;
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.ticketer = Arc::clone(&self.tickets);
+        config.ticketer = Arc::new(Tickets {
+            keys: Arc::clone(&self.ticket_keys),
+            clock: self.clock.clone(),
+            witness: witness.cloned(),
+            presented: OnceLock::new(),
+        });
         Arc::new(config)
     }
 
@@ -203,26 +203,30 @@ impl ListenerTls {
         stream: &TlsStream<IO>,
         witness: Option<&Witness>,
     ) -> Result<Signature<Peer>, HandshakeFailure> {
-        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        match (&self.clients, witness.and_then(|it| it.seen.get())) {
-            (ClientCertificates::Off, _) => Ok(Signature::Absent),
-            (_, Some(Seen { outcome: Ok(peer), .. })) if !chain.is_empty() => {
-                Ok(Signature::Verified(Arc::clone(peer)))
+        let Some(witness) = witness else {
+            return Ok(Signature::Absent);
+        };
+        let chain = stream.get_ref().1.peer_certificates().and_then(<[_]>::split_first);
+        let Some((leaf, intermediates)) = chain else {
+            return match witness.mandatory {
+                true => Err(HandshakeFailure::Peer { error: PeerError::Missing, claimed: None }),
+                false => Ok(Signature::Absent),
+            };
+        };
+        let outcome = match witness.seen.get() {
+            Some(seen) => seen.outcome.clone(),
+            // Resumed: the session remembers a chain, and this is now.
+            None => {
+                let now = self.clock.now();
+                witness.trust.verify(leaf, intermediates, Role::Client, now).map(Arc::new)
             }
-            (_, Some(Seen { outcome: Err(error), claimed })) => {
-                Err(refused(error.clone(), Some(claimed.clone())))
-            }
-            // No certificate; or resumed: the session remembers a chain, and this is now.
-            _ => self.verify(chain).map_err(|error| {
-                let claimed = chain.first().map(|leaf| Unverified::read(leaf));
-                refused(error, claimed)
-            }),
-        }
+        };
+        outcome.map(Signature::Verified).map_err(|error| refused(error, leaf))
     }
 }
 
-fn refused(error: PeerError, claimed: Option<Unverified>) -> HandshakeFailure {
-    HandshakeFailure::Peer { error, claimed }
+fn refused(error: PeerError, leaf: &CertificateDer<'_>) -> HandshakeFailure {
+    HandshakeFailure::Peer { error, claimed: Some(Unverified::read(leaf)) }
 }
 
 /// Reads a whole ClientHello, in however many pieces it comes, and answers what is none with an
@@ -235,13 +239,15 @@ where
     let mut buffer = [0; READ_BYTES];
     let mut first = None;
     loop {
-        let read = io.read(&mut buffer).await.map_err(HandshakeFailure::Io)?;
-        if read == 0 {
-            return Err(match first {
-                None => HandshakeFailure::Probe,
-                Some(_) => HandshakeFailure::Io(io::ErrorKind::UnexpectedEof.into()),
-            });
-        }
+        let read = match (io.read(&mut buffer).await, first) {
+            (Ok(read @ 1..), _) => read,
+            // Probes end in a reset as often as not.
+            (Ok(_) | Err(_), None) => return Err(HandshakeFailure::Probe),
+            (Ok(_), Some(_)) => {
+                return Err(HandshakeFailure::Io(io::ErrorKind::UnexpectedEof.into()));
+            }
+            (Err(error), Some(_)) => return Err(HandshakeFailure::Io(error)),
+        };
         let first = *first.get_or_insert(buffer[0]);
         let mut unread = &buffer[..read];
         while !unread.is_empty() {
@@ -285,10 +291,12 @@ fn failure(error: io::Error, witness: Option<&Witness>) -> HandshakeFailure {
         return HandshakeFailure::Io(error);
     };
     match (tls, witness.and_then(|it| it.seen.get())) {
-        (_, Some(Seen { outcome: Err(error), claimed })) => refused(error.clone(), Some(claimed.clone())),
-        (rustls::Error::NoCertificatesPresented, _) => refused(PeerError::Missing, None),
-        (rustls::Error::InvalidCertificate(_), Some(Seen { outcome: Ok(_), claimed })) => {
-            refused(PeerError::Untrusted(Distrust::HandshakeSignature), Some(claimed.clone()))
+        (_, Some(Seen { outcome: Err(error), leaf })) => refused(error.clone(), leaf),
+        (rustls::Error::NoCertificatesPresented, _) => {
+            HandshakeFailure::Peer { error: PeerError::Missing, claimed: None }
+        }
+        (rustls::Error::InvalidCertificate(_), Some(Seen { outcome: Ok(_), leaf })) => {
+            refused(PeerError::Untrusted(Distrust::HandshakeSignature), leaf)
         }
         _ => HandshakeFailure::Tls(tls.clone()),
     }
@@ -318,5 +326,114 @@ impl SentServerName {
     /// none: such a client, like one that dials an address, has the listener's own certificate.
     pub fn agrees_with(&self, host: &str) -> bool {
         self.0.as_deref().is_none_or(|sent| sent == host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+    use rustls::pki_types::{PrivateKeyDer, ServerName};
+    use rustls::sign::CertifiedKey;
+    use rustls::{ClientConfig, RootCertStore};
+    use tokio_rustls::TlsConnector;
+
+    use super::*;
+    use crate::clock::Timestamp;
+    use crate::tls::{PemSource, TrustDomainSettings};
+
+    fn ca() -> (Issuer<'static, KeyPair>, rcgen::Certificate) {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        (Issuer::new(params, key), certificate)
+    }
+
+    fn leaf(issuer: &Issuer<'static, KeyPair>) -> CertifiedKey {
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.subject_alt_names.push(SanType::URI("spiffe://a.example/x".try_into().unwrap()));
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, issuer).unwrap().der().clone();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        CertifiedKey::from_der(vec![certificate], key, &provider()).unwrap()
+    }
+
+    fn trust(ca: &rcgen::Certificate) -> Arc<Trust> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), ca.pem()).unwrap();
+        Arc::new(
+            Trust::load(&[TrustDomainSettings {
+                name: "a.example".parse().unwrap(),
+                ca: PemSource::File(file.path().to_owned()),
+                crl: None,
+                allow_dns_names: false,
+            }])
+            .unwrap(),
+        )
+    }
+
+    #[test]
+    fn server_name_and_host_agree_or_the_request_is_misdirected() {
+        let sent = SentServerName::new(Some("Orders.Shop.Example."));
+        assert!(sent.agrees_with("orders.shop.example"));
+        for other in ["shop.example", "next.orders.shop.example", "orders.shop.example.evil.example", ""] {
+            assert!(!sent.agrees_with(other), "{other}");
+        }
+        assert!(SentServerName::new(None).agrees_with("orders.shop.example"));
+    }
+
+    /// Were a ticket to open at the wrong listener, which its own keys do not let happen.
+    #[tokio::test]
+    async fn a_resumed_session_is_judged_by_the_listener_it_came_to() {
+        let ((issuer, root), (_, other_root)) = (ca(), ca());
+        let own = OwnCertificate { key: Arc::new(leaf(&issuer)), spiffe_id: None, not_after: Timestamp::MAX };
+        let anonymous = ClientCertificates::Off;
+        let here = ClientCertificates::Required(trust(&root));
+        let elsewhere = ClientCertificates::Required(trust(&other_root));
+        let cases = [
+            (false, anonymous, here.clone(), PeerError::Missing),
+            (true, here, elsewhere, PeerError::Untrusted(Distrust::UnknownIssuer)),
+        ];
+        for (presents, first, second, expected) in cases {
+            let first = ListenerTls::new(&own, first, Clock::system()).unwrap();
+            let mut second = ListenerTls::new(&own, second, Clock::system()).unwrap();
+            second.ticket_keys = Arc::clone(&first.ticket_keys);
+
+            let mut roots = RootCertStore::empty();
+            roots.add(root.der().clone()).unwrap();
+            let mut client = ClientConfig::builder_with_provider(provider())
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(roots)
+                .with_no_client_auth();
+            if presents {
+                client.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(leaf(&issuer)));
+            }
+            let connector = TlsConnector::from(Arc::new(client));
+            let connect = async |listener: &ListenerTls| {
+                let (near, far) = tokio::io::duplex(64 * 1024);
+                let name = ServerName::try_from("localhost").unwrap();
+                let client = async {
+                    let mut stream = connector.connect(name, near).await.unwrap();
+                    // The tickets come first.
+                    _ = stream.read(&mut [0]).await;
+                    stream.get_ref().1.handshake_kind()
+                };
+                let server = async {
+                    let mut accepted = listener.accept(far, LINGER).await?;
+                    accepted.stream.write_all(b"k").await.map_err(HandshakeFailure::Io)?;
+                    accepted.stream.flush().await.map_err(HandshakeFailure::Io)
+                };
+                tokio::join!(server, client)
+            };
+            connect(&first).await.0.unwrap();
+            let (outcome, kind) = connect(&second).await;
+            assert_eq!(kind, Some(HandshakeKind::Resumed));
+            match outcome {
+                Err(HandshakeFailure::Peer { error, .. }) => assert_eq!(error, expected),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 }

@@ -21,7 +21,7 @@ use webpki::{
 
 use super::peer::{
     Distrust, Leaf, LeafName, MalformedCertificate, OutOfDate, PeerError, Revocation, Validity,
-    certificate_hash, is_ca, validity,
+    certificate_hash, is_ca, next_update, validity,
 };
 use super::{PemError, PemSource, provider, timestamp, unix_time};
 use crate::clock::Timestamp;
@@ -55,6 +55,8 @@ struct Domain {
     anchors_not_after: Vec<Timestamp>,
     /// Empty if and only if none are configured.
     crls: Vec<CertRevocationList<'static>>,
+    /// The earliest `nextUpdate` among `crls`.
+    crls_end: Timestamp,
     allow_dns_names: bool,
 }
 
@@ -114,21 +116,27 @@ impl Trust {
         &self.algorithms
     }
 
+    /// When the first revocation list of a trust domain runs out; never, if it has none.
+    pub(super) fn lists_end(&self, name: &TrustDomain) -> Timestamp {
+        let domain = self.domains.iter().find(|domain| domain.name == *name);
+        domain.map_or(Timestamp::MIN, |domain| domain.crls_end)
+    }
+
     /// The CAs' subjects, from which a client may choose among its certificates.
     pub(super) fn subjects(&self) -> Vec<DistinguishedName> {
         let anchors = self.domains.iter().flat_map(|domain| &domain.anchors);
         anchors.map(|anchor| DistinguishedName::in_sequence(&anchor.subject)).collect()
     }
 
-    /// Judges a chain (leaf first) as a whole: form, issuer, time, trust domain, revocation; the
-    /// first of these that fails, in this order, is the error.
+    /// Judges a chain as a whole: form, issuer, time, trust domain, revocation; the first of these
+    /// that fails, in this order, is the error.
     pub(super) fn verify(
         &self,
-        chain: &[CertificateDer<'_>],
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
         role: Role,
         now: Timestamp,
     ) -> Result<Peer, PeerError> {
-        let (end_entity, intermediates) = chain.split_first().ok_or(PeerError::Missing)?;
         let leaf = Leaf::read(end_entity)?;
         let (own, others) = self.split_by_claim(&leaf.name)?;
         let question = Question {
@@ -221,11 +229,16 @@ impl Domain {
             anchors_not_after.push(not_after);
         }
         let mut crls = Vec::new();
+        let mut crls_end = Timestamp::MAX;
         if let Some(source) = &settings.crl {
             for crl in source.crls()? {
-                let crl =
-                    OwnedCertRevocationList::from_der(&crl).map_err(|_| TrustError::Crl(source.clone()))?;
-                crls.push(crl.into());
+                match (OwnedCertRevocationList::from_der(&crl), next_update(&crl)) {
+                    (Ok(crl), Some(end)) => {
+                        crls.push(crl.into());
+                        crls_end = crls_end.min(end);
+                    }
+                    _ => return Err(TrustError::Crl(source.clone())),
+                }
             }
         }
         Ok(Domain {
@@ -233,6 +246,7 @@ impl Domain {
             anchors,
             anchors_not_after,
             crls,
+            crls_end,
             allow_dns_names: settings.allow_dns_names,
         })
     }

@@ -14,9 +14,10 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, SignatureScheme};
 
-use super::peer::{MalformedCertificate, PeerError, Unverified};
+use super::peer::{MalformedCertificate, PeerError};
 use super::timestamp;
 use super::trust::{Role, Trust};
+use crate::clock::Timestamp;
 use crate::identity::Peer;
 
 /// Judges the client certificate of one connection and remembers the outcome.
@@ -32,9 +33,17 @@ pub(super) struct Witness {
 /// A certificate that was shown, and what became of it.
 #[derive(Debug)]
 pub(super) struct Seen {
-    pub claimed: Unverified,
+    pub leaf: CertificateDer<'static>,
     /// Verified but for the handshake's signature, which rustls checks next.
     pub outcome: Result<Arc<Peer>, PeerError>,
+}
+
+impl Witness {
+    /// From when on the peer that was verified in this handshake would be refused.
+    pub fn peer_ends(&self) -> Option<Timestamp> {
+        let peer = self.seen.get()?.outcome.as_ref().ok()?;
+        Some(peer.not_after.min(self.trust.lists_end(peer.name.trust_domain())))
+    }
 }
 
 impl ClientCertVerifier for Witness {
@@ -52,14 +61,14 @@ impl ClientCertVerifier for Witness {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let chain: Vec<_> =
-            std::iter::once(end_entity).chain(intermediates).map(|it| CertificateDer::from(&**it)).collect();
-        let outcome = self.trust.verify(&chain, Role::Client, timestamp(now)).map(Arc::new);
+        let now = timestamp(now);
+        let outcome = self.trust.verify(end_entity, intermediates, Role::Client, now);
         let answer = match &outcome {
             Ok(_) => Ok(ClientCertVerified::assertion()),
             Err(error) => Err(alerting(error).into()),
         };
-        let seen = Seen { claimed: Unverified::read(end_entity), outcome };
+        let leaf = end_entity.clone().into_owned();
+        let seen = Seen { leaf, outcome: outcome.map(Arc::new) };
         match self.seen.set(seen) {
             Ok(()) => answer,
             Err(_) => Err(rustls::Error::General("a second certificate in one handshake".into())),

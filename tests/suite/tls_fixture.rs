@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use countersign::cli::mint::{Authority, CaSpec, LeafSpec, Minted, Validity};
 use countersign::clock::{Clock, Timestamp};
+use countersign::identity::{Peer, Signature};
 use countersign::tls::{
     Accepted, CertificateSettings, ClientCertificates, HandshakeFailure, ListenerTls, OwnCertificate,
     PeerError, PemSource, Trust, TrustDomainSettings,
@@ -35,6 +36,14 @@ pub struct Tls {
     pub stranger: Authority,
     server: Minted,
 }
+
+pub const BAD_CERTIFICATE: ClientSaw = ClientSaw::Alert(AlertDescription::BadCertificate);
+pub const UNKNOWN_CA: ClientSaw = ClientSaw::Alert(AlertDescription::UnknownCA);
+pub const EXPIRED: ClientSaw = ClientSaw::Alert(AlertDescription::CertificateExpired);
+pub const REVOKED: ClientSaw = ClientSaw::Alert(AlertDescription::CertificateRevoked);
+pub const ACCESS_DENIED: ClientSaw = ClientSaw::Alert(AlertDescription::AccessDenied);
+pub const UNSUPPORTED: ClientSaw = ClientSaw::Alert(AlertDescription::UnsupportedCertificate);
+pub const REQUIRED: ClientSaw = ClientSaw::Alert(AlertDescription::CertificateRequired);
 
 /// What a client saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +85,7 @@ impl Tls {
         let (shop, bank, stranger) = (root("shop CA"), root("bank CA"), root("stranger CA"));
         let server = LeafSpec {
             dns: vec!["localhost".into()],
+            addresses: vec![[127, 0, 0, 1].into()],
             ..LeafSpec::workload("spiffe://shop.example/ns/prod/sa/orders", always())
         };
         let server = shop.issue(&server).unwrap();
@@ -156,16 +166,20 @@ impl Tls {
             .with_root_certificates(roots)
             .with_no_client_auth();
         if let Some(minted) = own {
-            // `with_client_auth_cert` would refuse what we want to see refused by the listener.
-            let chain = CertificateDer::pem_slice_iter(minted.chain.as_bytes());
-            let key = PrivateKeyDer::from_pem_slice(minted.key.as_bytes()).unwrap();
-            let key = aws_lc_rs::default_provider().key_provider.load_private_key(key).unwrap();
-            let pair = CertifiedKey::new(chain.map(Result::unwrap).collect(), key);
-            config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(pair));
+            config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(pair(minted)));
         }
         config.resumption = Resumption::disabled();
         config
     }
+}
+
+/// Certificate and key, fitting or not: rustls's own loader would refuse what the listener is to
+/// refuse.
+pub fn pair(minted: &Minted) -> CertifiedKey {
+    let chain = CertificateDer::pem_slice_iter(minted.chain.as_bytes());
+    let key = PrivateKeyDer::from_pem_slice(minted.key.as_bytes()).unwrap();
+    let key = aws_lc_rs::default_provider().key_provider.load_private_key(key).unwrap();
+    CertifiedKey::new(chain.map(Result::unwrap).collect(), key)
 }
 
 /// One connection: the listener answers with one byte if it accepts.
@@ -225,4 +239,14 @@ pub async fn refused(listener: &ListenerTls, own: Option<&Minted>, tls: &Tls) ->
     assert_eq!(seen.len(), 2);
     assert_eq!(seen[0], seen[1], "TLS 1.2 and 1.3 disagree");
     seen.remove(0)
+}
+
+/// The peer of an accepted handshake.
+pub async fn admitted(listener: &ListenerTls, tls: &Tls, own: &Minted) -> Arc<Peer> {
+    let (outcome, saw) = connect(listener, &Arc::new(tls.client(Some(own)))).await;
+    assert_eq!(saw, ClientSaw::Answer { resumed: false });
+    match outcome.unwrap().peer {
+        Signature::Verified(peer) => peer,
+        Signature::Absent => panic!("no peer"),
+    }
 }

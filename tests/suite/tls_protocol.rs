@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::tls::{Alpn, HandshakeFailure, ListenerTls};
+use countersign::tls::{Alpn, HandshakeFailure, ListenerTls, PeerError};
 use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::ServerName;
 use rustls::{NamedGroup, ProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsConnector;
 
 use crate::tls_fixture::{ClientSaw, Tls, connect, good};
 
@@ -65,6 +67,26 @@ async fn who_does_not_speak_tls_is_told_apart() {
     assert!(matches!(failure, HandshakeFailure::Tls(_)), "{failure}");
     let (failure, _) = send_raw(&listener, &[&old_hello(3)[..20]]).await;
     assert!(matches!(failure, HandshakeFailure::Io(_)), "{failure}");
+}
+
+#[tokio::test]
+async fn a_client_hello_may_come_in_pieces() {
+    let tls = Tls::new();
+    let listener = tls.required();
+    let own = tls.shop.issue(&good()).unwrap();
+    let (near, far) = tokio::io::duplex(16);
+    let connector = TlsConnector::from(Arc::new(tls.client(Some(&own))));
+    let name = ServerName::try_from("localhost").unwrap();
+    let client = async {
+        let mut stream = connector.connect(name, near).await.unwrap();
+        stream.read(&mut [0]).await.unwrap()
+    };
+    let server = async {
+        let mut accepted = listener.accept(far, LIMIT).await.unwrap();
+        accepted.stream.write_all(b"k").await.unwrap();
+        accepted.stream.flush().await.unwrap();
+    };
+    assert_eq!(tokio::join!(client, server).0, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -126,4 +148,34 @@ async fn alpn_and_server_name_are_handed_on() {
     let (outcome, _) = connect(&tls.required(), &client.into()).await;
     let name = outcome.unwrap().server_name;
     assert!(name.as_str().is_none() && name.agrees_with("any.example"));
+}
+
+/// The client of TLS 1.3 is done before it is judged. What it sent by then must not turn its alert
+/// into a reset.
+#[tokio::test]
+async fn the_alert_arrives_although_the_client_was_already_sending() {
+    let tls = Tls::new();
+    let listener = tls.required();
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let server = async {
+        let (io, _) = socket.accept().await.unwrap();
+        listener.accept(io, LIMIT).await.map(|_| ())
+    };
+    let client = async {
+        let io = tokio::net::TcpStream::connect(address).await.unwrap();
+        let connector = TlsConnector::from(Arc::new(tls.client(None)));
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut stream = connector.connect(name, io).await.unwrap();
+        for _ in 0..40 {
+            stream.write_all(&[b'x'; 1024]).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        stream.read(&mut [0]).await.unwrap_err()
+    };
+    let (outcome, error) = tokio::join!(server, client);
+    assert!(matches!(outcome, Err(HandshakeFailure::Peer { error: PeerError::Missing, claimed: None })));
+    let alert = error.get_ref().and_then(|it| it.downcast_ref::<rustls::Error>());
+    let required = rustls::Error::AlertReceived(rustls::AlertDescription::CertificateRequired);
+    assert_eq!(alert, Some(&required));
 }

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use countersign::cli::mint::{Minted, Validity};
+use arc_swap::ArcSwap;
+use countersign::cli::mint::{LeafSpec, Minted, Validity};
 use countersign::identity::Signature;
 use countersign::tls::peer::{OutOfDate, Revocation};
 use countersign::tls::{ClientCertificates, HandshakeFailure, PeerError, Trust};
-use rustls::client::Resumption;
-use rustls::{AlertDescription, ClientConfig, SupportedProtocolVersion};
+use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::sign::CertifiedKey;
+use rustls::{AlertDescription, ClientConfig, SignatureScheme, SupportedProtocolVersion};
 
-use crate::tls_fixture::{ClientSaw, Tls, connect, good, hours, now, valid};
+use crate::tls_fixture::{ClientSaw, Tls, connect, good, hours, now, pair, valid};
 
 const FULL: ClientSaw = ClientSaw::Answer { resumed: false };
 const RESUMED: ClientSaw = ClientSaw::Answer { resumed: true };
@@ -93,7 +95,7 @@ async fn a_session_ends_with_the_certificate() {
         tls.clock.set(valid().to);
         let (outcome, saw) = connect(&listener, &client).await;
         assert_eq!(reason(outcome), PeerError::Expired(OutOfDate::Expired(valid().to)));
-        assert!(!matches!(saw, ClientSaw::Answer { .. }), "{saw:?}");
+        assert_eq!(saw, ClientSaw::Alert(AlertDescription::CertificateExpired));
     }
 }
 
@@ -112,6 +114,49 @@ async fn a_session_ends_with_the_revocation_list() {
         tls.clock.set(brief.to);
         let (outcome, saw) = connect(&listener, &client).await;
         assert_eq!(reason(outcome), PeerError::Revoked(Revocation::ListExpired(brief.to)));
-        assert!(!matches!(saw, ClientSaw::Answer { .. }), "{saw:?}");
+        assert_eq!(saw, ClientSaw::Alert(AlertDescription::CertificateRevoked));
+    }
+}
+
+/// The certificate that a client has now, as one that is told of renewals does it.
+#[derive(Debug)]
+struct Renewable(ArcSwap<CertifiedKey>);
+
+impl ResolvesClientCert for Renewable {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// Its sessions are still those of the old certificate; they must not lock it out.
+#[tokio::test]
+async fn a_client_that_renews_its_certificate_in_place_is_let_in() {
+    for version in rustls::ALL_VERSIONS {
+        let tls = Tls::new();
+        let listener = tls.required();
+        let old = tls.shop.issue(&good()).unwrap();
+        let next = Validity { from: valid().from, to: valid().to.plus(hours(24)) };
+        let new = tls.shop.issue(&LeafSpec { validity: next, ..good() }).unwrap();
+        let certificate = Arc::new(Renewable(ArcSwap::from_pointee(pair(&old))));
+        let mut client = tls.client_of(None, &[version]);
+        client.resumption = Resumption::in_memory_sessions(16);
+        client.client_auth_cert_resolver = certificate.clone();
+        let client = Arc::new(client);
+
+        assert_eq!(connect(&listener, &client).await.1, FULL);
+        certificate.0.store(Arc::new(pair(&new)));
+        let (outcome, saw) = connect(&listener, &client).await;
+        assert_eq!(saw, RESUMED);
+        assert_eq!(outcome.unwrap().peer.verified().unwrap().not_after, valid().to);
+        tls.clock.set(valid().to);
+        for seen in [FULL, RESUMED] {
+            let (outcome, saw) = connect(&listener, &client).await;
+            assert_eq!(saw, seen);
+            assert_eq!(outcome.unwrap().peer.verified().unwrap().not_after, next.to);
+        }
     }
 }

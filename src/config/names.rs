@@ -216,7 +216,7 @@ pub fn stands_alone(word: &str, span: Span, found: &mut Diagnostics) {
     found.error("word_in_list", span, message, format!("write `\"{word}\"` alone, or the names alone"));
 }
 
-fn known_trust_domain(file: &File, wanted: &TrustDomain, span: Span, found: &mut Diagnostics) {
+pub fn known_trust_domain(file: &File, wanted: &TrustDomain, span: Span, found: &mut Diagnostics) {
     let known = entries(&file.trust_domain).iter().map(|(name, _)| name.value.as_str());
     if !known.clone().any(|name| name == wanted.as_str()) {
         let message = format!("no trust domain is called `{wanted}`");

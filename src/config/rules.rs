@@ -271,16 +271,16 @@ fn route_term(names: &At<List<Name>>, routes: &Names, found: &mut Diagnostics) -
 }
 
 fn methods(list: &At<List<String>>, found: &mut Diagnostics) -> Option<MethodSet> {
-    let one = |method: &At<String>, found: &mut Diagnostics| match MethodSet::new([method.value.as_str()]) {
-        Ok(_) => true,
-        Err(error) => {
+    let mut good = true;
+    for method in &list.value {
+        if let Err(error) = MethodSet::new([method.value.as_str()]) {
             let message = format!("`{}` is no method for a rule: {error}", method.value);
             found.error("bad_value", method.span, message, "write methods in upper case, as `\"GET\"`");
-            false
+            good = false;
         }
-    };
-    let good = list.value.iter().fold(true, |good, method| one(method, found) && good);
-    if good { MethodSet::new(list.value.iter().map(|method| method.value.as_str())).ok() } else { None }
+    }
+    let methods = list.value.iter().map(|method| method.value.as_str());
+    if good { MethodSet::new(methods).ok() } else { None }
 }
 
 fn match_claims(pairs: &At<Keyed<String, crate::policy::condition::ClaimPath>>) -> Vec<MatchClaim> {

@@ -163,6 +163,30 @@ impl Condition {
         }
     }
 
+    /// Whether this is a list without members, which nothing can fulfil.
+    pub(super) fn is_empty_list(&self) -> bool {
+        match self {
+            Condition::Service(ServiceTerm::Named(ids)) => ids.is_empty(),
+            Condition::Role(RoleTerm::AnyOf(ids) | RoleTerm::AllOf(ids)) => ids.is_empty(),
+            Condition::Route(RouteTerm::Named(ids)) => ids.is_empty(),
+            Condition::Issuer(ids) => ids.is_empty(),
+            Condition::Actor(kinds) | Condition::OnBehalfOf(kinds) => kinds.is_empty(),
+            Condition::Claim(tests) => tests.is_empty() || tests.iter().any(|test| test.values.is_empty()),
+            Condition::Acr(values) => values.is_empty(),
+            Condition::Host(hosts) => hosts.is_empty(),
+            Condition::Method(methods) => methods.0.is_empty(),
+            Condition::Path(paths) => paths.is_empty(),
+            Condition::MatchClaim(tests) => tests.is_empty(),
+            Condition::Grpc(patterns) => patterns.is_empty(),
+            Condition::Hop(names) => names.is_empty(),
+            Condition::PeerIp(nets) | Condition::ClientIp(nets) => nets.is_empty(),
+            Condition::Service(ServiceTerm::Any | ServiceTerm::None)
+            | Condition::Role(RoleTerm::Any | RoleTerm::None)
+            | Condition::Route(RouteTerm::Any)
+            | Condition::MaxAge(_) => false,
+        }
+    }
+
     /// Whether this cannot hold without a verified caller. `role` speaks for itself.
     pub(super) fn reads_caller(&self) -> bool {
         match self {

@@ -10,18 +10,31 @@ mod check;
 pub mod compiled;
 pub mod condition;
 pub mod decision;
+mod evade;
 mod index;
 mod judge;
 pub mod lint;
 pub mod near_miss;
+mod never;
 pub mod path;
 mod path_pattern;
 pub mod pattern;
+mod reach;
 pub mod role;
 pub mod route;
 pub mod rule;
 pub mod standing;
+mod wider;
 mod words;
+
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests_decision;
+#[cfg(test)]
+mod tests_check;
 
 pub use action::{Action, Circumstances, Host};
 pub use compiled::{Policy, PolicyHash, PolicyParts};

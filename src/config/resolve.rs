@@ -10,6 +10,7 @@ use super::source::{At, Sources};
 use super::tree::SYNTAX;
 use super::{canonical, listeners, settings, upstreams};
 use crate::clock::Timestamp;
+use crate::policy::lint::Finding;
 use crate::policy::{Policy, PolicyParts};
 use crate::proxy::limits::Limits;
 
@@ -59,10 +60,23 @@ fn policy(file: &At<File>, now: Timestamp, found: &mut Diagnostics) -> Option<Po
             }
             Some(policy)
         }
-        Err(errors) => {
+        Err(mut errors) => {
+            if found.has_errors() {
+                errors.retain(|error| rests_on_what_was_read(error, &file.value));
+            }
             places.add(errors, &file.value, found);
             None
         }
+    }
+}
+
+/// Whether an error is one also when something else could not be read: that nothing fulfils a rule is
+/// not known while routes or roles are missing, nor what a token may lack while an issuer is.
+fn rests_on_what_was_read(error: &Finding, file: &File) -> bool {
+    match error.code {
+        "never_holds" => false,
+        "deny_evadable" => entries(&file.issuer).iter().all(|(_, issuer)| issuer.value.is_read()),
+        _ => true,
     }
 }
 

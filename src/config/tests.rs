@@ -110,7 +110,9 @@ fn files_add_up_and_an_environment_changes_only_what_it_may() {
     assert_eq!(codes(&refused), ["variable_refused"]);
     let config = load_texts(&[SAMPLE, &site.replace("${GROUP}", "audit")]).unwrap();
     assert_eq!((config.policy.parts().rules.len(), config.policy.parts().roles.len()), (6, 3));
-    assert_eq!(codes(&load_texts(&[SAMPLE, SAMPLE])).iter().filter(|code| **code != "set_twice").count(), 5);
+    let twice = codes(&load_texts(&[SAMPLE, SAMPLE]));
+    assert_eq!(twice.iter().filter(|code| **code == "duplicate_rule").count(), 5);
+    assert!(twice.iter().filter(|code| **code == "set_twice").count() > 10, "{twice:?}");
 }
 
 #[test]
@@ -190,7 +192,7 @@ fn the_hash_is_of_what_is_decided_not_of_how_it_is_written() {
     let mut seen = vec![sample];
     for (from, to) in [
         ("orders:read", "orders:write"),
-        ("actor  = \"agent\"", "actor  = \"service\""),
+        ("\"PATCH\", ", ""),
         ("max_age = \"15m\"", "max_age = \"16m\""),
         ("\"agents never write\"", "\"agents never write here\""),
         ("client_id = [\"storefront-web\"]", "client_id = \"any\""),

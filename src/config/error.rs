@@ -99,7 +99,7 @@ impl Report {
                 diagnostic.remedy = diagnostic.remedy.replace(content, typed);
             }
         }
-        diagnostics.sort_by(|a, b| a.span.cmp(&b.span));
+        diagnostics.sort_by_key(|diagnostic| diagnostic.span);
         Report { sources, diagnostics }
     }
 

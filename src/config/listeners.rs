@@ -16,6 +16,14 @@ pub fn check(file: &File, found: &mut Diagnostics) {
     if let Some(identity) = own {
         let keys = ("certificate", &identity.certificate, "private_key", &identity.private_key);
         check_pair(keys, |key| identity.gives(key), found);
+        if !identity.gives("certificate")
+            && !identity.gives("private_key")
+            && (identity.source.is_some() || !identity.gives("source"))
+            && let Some(place) = &file.identity
+        {
+            let message = "`[identity]` names no certificate";
+            found.error("missing_key", place.span, message, "add `certificate` and `private_key`");
+        }
     }
     let has_own = own.is_some_and(|identity| identity.gives("certificate"));
     for (name, listener) in entries(&file.listener) {

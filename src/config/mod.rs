@@ -4,6 +4,7 @@
 //! outside this folder sees a key, a default or a name that was not looked up. The runtime imports
 //! nothing from here.
 
+mod canonical;
 mod error;
 mod file;
 mod file_policy;
@@ -55,14 +56,14 @@ pub fn schema() -> serde_json::Value {
     schemars::SchemaGenerator::default().into_root_schema_for::<file::File>().to_value()
 }
 
-/// The `*.toml` of a directory by name, or the path itself.
+/// The `*.toml` of a directory by name, or the path itself, also where a directory has none or
+/// cannot be listed: reading it then says why.
 fn files_of(path: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = path.read_dir() else { return vec![path.to_owned()] };
-    let mut files: Vec<_> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
-        .collect();
+    let listed = path.read_dir().and_then(|entries| {
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()
+    });
+    let mut files = listed.unwrap_or_default();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
     files.sort();
     if files.is_empty() { vec![path.to_owned()] } else { files }
 }

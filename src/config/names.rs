@@ -216,7 +216,7 @@ pub fn stands_alone(word: &str, span: Span, found: &mut Diagnostics) {
     found.error("word_in_list", span, message, format!("write `\"{word}\"` alone, or the names alone"));
 }
 
-fn known_trust_domain(file: &File, wanted: &TrustDomain, span: Span, found: &mut Diagnostics) {
+pub fn known_trust_domain(file: &File, wanted: &TrustDomain, span: Span, found: &mut Diagnostics) {
     let known = entries(&file.trust_domain).iter().map(|(name, _)| name.value.as_str());
     if !known.clone().any(|name| name == wanted.as_str()) {
         let message = format!("no trust domain is called `{wanted}`");
@@ -267,20 +267,10 @@ fn role(name: &At<Name>, typed: &typed::Role, issuers: &Names, found: &mut Diagn
 
 fn role_entry(entry: &At<typed::RoleEntry>, issuers: &Names, found: &mut Diagnostics) -> Option<RoleEntry> {
     let typed = &entry.value;
-    let conditions = ["subject", "client", "scope", "group", "role", "claim", "actor_subject"];
-    if !conditions.into_iter().any(|key| typed.gives(key)) {
-        found.error(
-            "empty",
-            entry.span,
-            "a role entry that asks nothing",
-            "add `subject`, `client`, `scope`, `group`, `role`, `claim` or `actor_subject`; any caller at all is \
-             `role = \"any\"` in a rule",
-        );
-        return None;
-    }
     let issuer = typed.issuer.as_ref()?;
     let issuer = issuers.find(issuer.value.as_str(), issuer.span, found)?;
-    Some(RoleEntry {
+    // Half an entry asks for less than the entry.
+    typed.is_read().then(|| RoleEntry {
         issuer: IssuerId(issuer),
         subject: globs(&typed.subject),
         client: globs(&typed.client),

@@ -4,18 +4,20 @@ use super::error::{Diagnostics, Report};
 use super::file::File;
 use super::issuers::issuers;
 use super::names::{Names, entries, refuse_reserved, roles, services};
-use super::rules::{Vocabulary, routes, rule, typed_rules};
+use super::places::Places;
+use super::rules::{TypedRule, Vocabulary, routes, rule, typed_rules};
 use super::source::{At, Sources};
 use super::tree::SYNTAX;
-use super::{listeners, settings, upstreams};
+use super::{canonical, listeners, settings, upstreams};
 use crate::clock::Timestamp;
-use crate::policy::PolicyParts;
+use crate::policy::lint::Finding;
+use crate::policy::{Policy, PolicyParts};
 use crate::proxy::limits::Limits;
 
 /// A configuration that can be run.
 #[derive(Debug)]
 pub struct Config {
-    pub policy: PolicyParts,
+    pub policy: Policy,
     pub limits: Limits,
     /// What `check` has to say although it can be run.
     pub report: Report,
@@ -25,23 +27,61 @@ pub fn resolve(
     file: Option<At<File>>,
     sources: Sources,
     mut found: Diagnostics,
-    _now: Timestamp,
+    now: Timestamp,
 ) -> Result<Config, Report> {
     let Some(file) = file else {
         return Err(Report::new(sources, found));
     };
     listeners::check(&file.value, &mut found);
     upstreams::check(&file.value, &mut found);
-    let policy = policy(&file.value, &mut found);
+    let policy = policy(&file, now, &mut found);
     drop_consequences(&sources, &mut found);
-    if found.has_errors() {
-        return Err(Report::new(sources, found));
+    match policy {
+        Some(policy) if !found.has_errors() => {
+            let limits = settings::limits(&file.value);
+            Ok(Config { policy, limits, report: Report::new(sources, found) })
+        }
+        _ => Err(Report::new(sources, found)),
     }
-    Ok(Config { policy, limits: settings::limits(&file.value), report: Report::new(sources, found) })
+}
+
+/// The policy, with what it finds wrong with itself; also where something else is wrong already, so
+/// that all is told at once.
+fn policy(file: &At<File>, now: Timestamp, found: &mut Diagnostics) -> Option<Policy> {
+    let typed = typed_rules(&file.value, found);
+    let parts = parts(&file.value, &typed, found);
+    let places = Places::new(file, &typed, &parts);
+    let hash = canonical::hash(&parts);
+    match Policy::compile(parts, hash, now) {
+        Ok((policy, findings)) => {
+            // What looks odd may do so only because a table next to it could not be read.
+            if !found.has_errors() {
+                places.add(findings, &file.value, found);
+            }
+            Some(policy)
+        }
+        Err(mut errors) => {
+            if found.has_errors() {
+                errors.retain(|error| rests_on_what_was_read(error, &file.value));
+            }
+            places.add(errors, &file.value, found);
+            None
+        }
+    }
+}
+
+/// Whether an error is one also when something else could not be read: that nothing fulfils a rule is
+/// not known while routes or roles are missing, nor what a token may lack while an issuer is.
+fn rests_on_what_was_read(error: &Finding, file: &File) -> bool {
+    match error.code {
+        "never_holds" => false,
+        "deny_evadable" => entries(&file.issuer).iter().all(|(_, issuer)| issuer.value.is_read()),
+        _ => true,
+    }
 }
 
 /// Services, roles, routes and rules.
-fn policy(file: &File, found: &mut Diagnostics) -> PolicyParts {
+fn parts(file: &File, typed: &[TypedRule<'_>], found: &mut Diagnostics) -> PolicyParts {
     refuse_reserved("upstream", &file.upstream, found);
     let (issuer_names, issuers) = issuers(file, found);
     let (service_names, services) = services(file, &issuer_names, found);
@@ -56,7 +96,6 @@ fn policy(file: &File, found: &mut Diagnostics) -> PolicyParts {
         upstreams: upstream_names,
     };
     let (route_names, routes) = routes(file, &known, found);
-    let typed = typed_rules(file, found);
     let rules: Vec<_> = typed.iter().filter_map(|typed| rule(*typed, &known, &route_names, found)).collect();
     PolicyParts { issuers, services, roles, routes, upstreams, rules }
 }

@@ -71,6 +71,9 @@ fn route(name: &Name, typed: &typed::Route, known: &Vocabulary, found: &mut Diag
         Some(path) => path.value.clone(),
         None => "/**".parse().ok()?,
     };
+    if !typed.is_read() {
+        return None;
+    }
     Some(Route {
         name: name.clone(),
         host: items(&typed.host).iter().map(|host| host.value.clone()).collect(),
@@ -129,16 +132,15 @@ pub fn typed_rules<'f>(file: &'f File, found: &mut Diagnostics) -> Vec<TypedRule
         .collect();
     let name = |rule: &TypedRule<'f>| rule.1.value.name.as_ref().map(|name| (name.value.as_str(), name.span));
     rules.sort_by_key(name);
-    for pair in rules.windows(2) {
-        if let [one, other] = pair
-            && let (Some((name, first)), Some((other, second))) = (name(one), name(other))
-            && name == other
-        {
+    rules.dedup_by(|later, earlier| {
+        let (Some((name, second)), Some((other, first))) = (name(later), name(earlier)) else { return false };
+        if name == other {
             let message = format!("a rule is called `{name}` already");
             let remedy = "give each rule its own name: records and denials cite it";
             found.conflict("duplicate_rule", (second, first), message, remedy);
         }
-    }
+        name == other
+    });
     rules
 }
 
@@ -150,10 +152,8 @@ pub fn rule(
     found: &mut Diagnostics,
 ) -> Option<Rule> {
     let rule = &typed.value;
-    let read = rule.is_read();
-    check_times(effect, rule, found);
     let conditions = conditions(rule, known, routes, found);
-    if !read {
+    if !rule.is_read() {
         return None;
     }
     Some(Rule {
@@ -169,25 +169,6 @@ pub fn rule(
         owner: rule.owner.as_ref().map(|owner| owner.value.clone()),
         ticket: rule.ticket.as_ref().map(|ticket| ticket.value.clone()),
     })
-}
-
-fn check_times(effect: Effect, rule: &typed::Rule, found: &mut Diagnostics) {
-    let times = [("not_before", &rule.not_before), ("expires", &rule.expires)];
-    for (key, day) in times {
-        if let Some(day) = day
-            && effect != Effect::Allow
-        {
-            let message = format!("`{key}` on a {} would open access by the clock", effect.as_str());
-            let remedy = "take it out; put the times on the allow that is to begin or end";
-            found.error("time_on_refusal", day.span, message, remedy);
-        }
-    }
-    if let (Some(first), Some(last)) = (&rule.not_before, &rule.expires)
-        && first.value.start() >= last.value.end()
-    {
-        let message = "this rule ends before it begins";
-        found.conflict("contradiction", (last.span, first.span), message, "swap the two days");
-    }
 }
 
 fn conditions(
@@ -271,16 +252,16 @@ fn route_term(names: &At<List<Name>>, routes: &Names, found: &mut Diagnostics) -
 }
 
 fn methods(list: &At<List<String>>, found: &mut Diagnostics) -> Option<MethodSet> {
-    let one = |method: &At<String>, found: &mut Diagnostics| match MethodSet::new([method.value.as_str()]) {
-        Ok(_) => true,
-        Err(error) => {
+    let mut good = true;
+    for method in &list.value {
+        if let Err(error) = MethodSet::new([method.value.as_str()]) {
             let message = format!("`{}` is no method for a rule: {error}", method.value);
             found.error("bad_value", method.span, message, "write methods in upper case, as `\"GET\"`");
-            false
+            good = false;
         }
-    };
-    let good = list.value.iter().fold(true, |good, method| one(method, found) && good);
-    if good { MethodSet::new(list.value.iter().map(|method| method.value.as_str())).ok() } else { None }
+    }
+    let methods = list.value.iter().map(|method| method.value.as_str());
+    if good { MethodSet::new(methods).ok() } else { None }
 }
 
 fn match_claims(pairs: &At<Keyed<String, crate::policy::condition::ClaimPath>>) -> Vec<MatchClaim> {

@@ -28,7 +28,7 @@ fn codes(result: &Result<Config, Report>) -> Vec<&'static str> {
 #[test]
 fn the_sample_is_read_whole() {
     let config = load_texts(&[SAMPLE]).unwrap_or_else(|report| panic!("{}", report.to_text(false)));
-    let parts = &config.policy;
+    let parts = config.policy.parts();
     assert_eq!(parts.rules.len(), 5);
     assert_eq!((parts.services.len(), parts.roles.len(), parts.routes.len()), (2, 2, 1));
     assert_eq!(parts.routes[0].variants.len(), 1);
@@ -109,8 +109,10 @@ fn files_add_up_and_an_environment_changes_only_what_it_may() {
     let refused = load_texts(&[SAMPLE, site]);
     assert_eq!(codes(&refused), ["variable_refused"]);
     let config = load_texts(&[SAMPLE, &site.replace("${GROUP}", "audit")]).unwrap();
-    assert_eq!((config.policy.rules.len(), config.policy.roles.len()), (6, 3));
-    assert_eq!(codes(&load_texts(&[SAMPLE, SAMPLE])).iter().filter(|code| **code != "set_twice").count(), 5);
+    assert_eq!((config.policy.parts().rules.len(), config.policy.parts().roles.len()), (6, 3));
+    let twice = codes(&load_texts(&[SAMPLE, SAMPLE]));
+    assert_eq!(twice.iter().filter(|code| **code == "duplicate_rule").count(), 5);
+    assert!(twice.iter().filter(|code| **code == "set_twice").count() > 10, "{twice:?}");
 }
 
 #[test]
@@ -171,4 +173,72 @@ fn the_schema_knows_every_key_of_the_sample() {
     assert!(seen > 100, "{seen}");
     assert_eq!(schema["required"], serde_json::json!(["version"]));
     assert_eq!(schema["additionalProperties"], false);
+}
+
+#[test]
+fn the_hash_is_of_what_is_decided_not_of_how_it_is_written() {
+    let hash = |texts: &[&str]| load_texts(texts).unwrap().policy.hash();
+    let sample = hash(&[SAMPLE]);
+    let at = SAMPLE.find("[[require]]").unwrap();
+    let (start, end) = SAMPLE.split_at(at);
+    for alike in [
+        &[end, start][..],
+        &[&SAMPLE.replace(r#"["POST", "PUT", "PATCH", "DELETE"]"#, r#"["DELETE", "PUT", "PATCH", "POST"]"#)],
+        &[&SAMPLE.replace(r#"service     = "storefront""#, r#"service = ["storefront"]"#)],
+        &[&SAMPLE.replace("certs/", "other/")],
+    ] {
+        assert_eq!(hash(alike), sample);
+    }
+    let mut seen = vec![sample];
+    for (from, to) in [
+        ("orders:read", "orders:write"),
+        ("\"PATCH\", ", ""),
+        ("max_age = \"15m\"", "max_age = \"16m\""),
+        ("\"agents never write\"", "\"agents never write here\""),
+        ("client_id = [\"storefront-web\"]", "client_id = \"any\""),
+        ("orders/*/refund", "orders/*/refunds"),
+        ("sa/storefront", "sa/store"),
+        ("[[deny]]", "[[deny]]\nmode = \"shadow\""),
+    ] {
+        assert!(SAMPLE.contains(from), "{from}");
+        seen.push(hash(&[&SAMPLE.replace(from, to)]));
+    }
+    let count = seen.len();
+    seen.sort_by_key(|hash| hash.0);
+    seen.dedup();
+    assert_eq!((seen.len(), count), (9, 9));
+}
+
+#[test]
+fn a_file_cut_anywhere_is_reported_and_never_panics() {
+    let mut reported = 0;
+    let cuts = (1..SAMPLE.len()).step_by(11).filter(|at| SAMPLE.is_char_boundary(*at));
+    for cut in cuts {
+        if let Err(report) = load_texts(&[&SAMPLE[..cut]]) {
+            assert!(report.to_text(false).contains("error["), "{cut}");
+            assert!(report.to_json()[0]["line"].as_u64() >= Some(1));
+            reported += 1;
+        }
+    }
+    assert!(reported > 200, "{reported}");
+}
+
+#[test]
+fn later_keys_are_told_apart_from_unknown_ones() {
+    let mut seen = 0;
+    for text in [
+        "[revocation]\nfile = \"x\"",
+        "[identity]\nsource = \"consul\"",
+        "[identity]\npassphrase = { env = \"X\" }",
+        "[upstream.a]\nserver = \"http://a:1\"\ncredential = { file = \"x\" }",
+        "[listener.a]\naddress = \"127.0.0.1:1\"\nmode = \"outbound\"",
+        "[issuer.a]\nurl = \"https://a\"\naudience = \"a\"\nintrospection = true",
+        "[issuer.a]\nurl = \"https://a\"\naudience = \"a\"\nclient_secret = { env = \"X\" }",
+        "[audit]\nchain = true",
+    ] {
+        let result = load_texts(&[&format!("version = 1\n{text}\n")]);
+        assert!(codes(&result).contains(&"not_available"), "{text}: {:?}", codes(&result));
+        seen += 1;
+    }
+    assert_eq!(seen, 8);
 }

@@ -249,3 +249,32 @@ fn expand_text(text: &str, environment: Environment<'_>) -> Result<String, (Stri
     expanded.push_str(rest);
     Ok(expanded)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_are_expanded_once_and_only_where_they_are_whole() {
+        let environment = |name: &str| match name {
+            "A" => Some("one".to_owned()),
+            "EMPTY" => Some(String::new()),
+            "NESTED" => Some("${A}".to_owned()),
+            _ => None,
+        };
+        for (text, expanded) in [
+            ("${A}", "one"),
+            ("x-${A}-${A}", "x-one-one"),
+            ("${B:-two}", "two"),
+            ("${B:-}", ""),
+            ("${EMPTY:-two}", ""),
+            ("${NESTED}", "${A}"),
+            ("$A $ {A} }", "$A $ {A} }"),
+        ] {
+            assert_eq!(expand_text(text, &environment).as_deref(), Ok(expanded), "{text}");
+        }
+        for bad in ["${B}", "${", "${A", "${}", "${A-two}", "${A B}", "${:-x}", "${A:two}"] {
+            assert!(expand_text(bad, &environment).is_err(), "{bad}");
+        }
+    }
+}

@@ -4,12 +4,17 @@ use url::Url;
 
 use super::error::Diagnostics;
 use super::file::{File, Upstream};
-use super::names::{entries, items};
+use super::names::{entries, items, known_trust_domain};
 use super::source::At;
 
 pub fn check(file: &File, found: &mut Diagnostics) {
     for (_, upstream) in entries(&file.upstream) {
         check_servers(&upstream.value, found);
+        for id in items(&upstream.value.server_spiffe_id) {
+            if !upstream.value.gives("ca") {
+                known_trust_domain(file, id.value.trust_domain(), id.span, found);
+            }
+        }
         if let Some(path) = &upstream.value.health_path
             && !path.value.starts_with('/')
         {

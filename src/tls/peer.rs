@@ -91,7 +91,7 @@ pub enum MalformedCertificate {
 pub enum Distrust {
     #[error("no configured CA issued it")]
     UnknownIssuer,
-    #[error("the handshake was not signed with its key")]
+    #[error("the handshake was not signed with its key, or the key is too weak to count")]
     HandshakeSignature,
     #[error(
         "a CA of its chain has name constraints that it violates, or constrains URIs, which is not supported"

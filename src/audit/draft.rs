@@ -69,6 +69,7 @@ impl Draft {
             verdict: Verdict::Deny,
             reason: Reason::Internal,
             also: Vec::new(),
+            detail: None,
             rule: None,
             owner: None,
             ticket: None,
@@ -224,6 +225,11 @@ impl Draft {
     /// Something besides signatures and decision that ends the request, or answers it.
     pub fn because(&mut self, reason: Reason) {
         self.reasons.push(reason);
+    }
+
+    /// What exactly was wrong, in words that hold no secret.
+    pub fn detail(&mut self, detail: &str) {
+        self.record.detail = Some(bounded(detail));
     }
 
     /// The reason as it stands: what a refusal says.

@@ -52,6 +52,8 @@ pub struct RefusedHandshake {
     pub peer_ip: Option<IpAddr>,
     pub client_ip: Option<IpAddr>,
     pub reason: Reason,
+    /// What exactly was wrong.
+    pub detail: String,
     /// What the certificate says of itself. Nobody vouches for it.
     pub claimed: Option<Claimed>,
 }
@@ -80,6 +82,7 @@ pub(super) struct HandshakeRecord<'a> {
     head: Head,
     verdict: Verdict,
     reason: Reason,
+    detail: String,
     story: String,
     peer: Option<ClaimedRecord>,
     listener: &'a Name,
@@ -127,6 +130,7 @@ impl<'a> HandshakeRecord<'a> {
             head,
             verdict: Verdict::Deny,
             reason: refused.reason,
+            detail: bounded(&refused.detail),
             story: super::story::handshake(refused),
             peer,
             listener: &refused.listener,

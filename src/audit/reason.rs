@@ -9,6 +9,7 @@ use std::fmt;
 use crate::metrics::Label;
 use crate::policy::Cause;
 use crate::tls::{HandshakeFailure, PeerError};
+use crate::token::{CredentialError, TokenError};
 use crate::upstream::UpstreamError;
 
 macro_rules! reasons {
@@ -195,6 +196,34 @@ impl From<&HandshakeFailure> for Reason {
             HandshakeFailure::Tls(rustls::Error::AlertReceived(_)) => Reason::ClientGone,
             HandshakeFailure::Tls(_) => Reason::RequestMalformed,
             HandshakeFailure::Probe | HandshakeFailure::Io(_) => Reason::ClientGone,
+        }
+    }
+}
+
+impl From<&TokenError> for Reason {
+    fn from(error: &TokenError) -> Reason {
+        match error {
+            TokenError::LimitExceeded(_) => Reason::LimitExceeded,
+            TokenError::Malformed(_) => Reason::TokenMalformed,
+            TokenError::IssuerUnknown(_) => Reason::TokenIssuerUnknown,
+            TokenError::TypeRefused(_) => Reason::TokenTypeRefused,
+            TokenError::AlgorithmRefused(_) => Reason::TokenAlgorithmRefused,
+            TokenError::KeyUnknown(_) => Reason::TokenKeyUnknown,
+            TokenError::BadSignature => Reason::TokenBadSignature,
+            TokenError::Expired => Reason::TokenExpired,
+            TokenError::NotYetValid(_) => Reason::TokenNotYetValid,
+            TokenError::WrongAudience(_) => Reason::TokenWrongAudience,
+            TokenError::NotSenderConstrained(_) => Reason::TokenNotSenderConstrained,
+            TokenError::IssuerUnavailable(_) => Reason::IssuerUnavailable,
+        }
+    }
+}
+
+impl From<&CredentialError> for Reason {
+    fn from(error: &CredentialError) -> Reason {
+        match error {
+            CredentialError::Several => Reason::RequestMalformed,
+            CredentialError::Token(error) => error.into(),
         }
     }
 }

@@ -30,6 +30,8 @@ pub struct RequestRecord {
     pub reason: Reason,
     /// Where several reasons apply, all of them; else empty.
     pub also: Vec<Reason>,
+    /// What exactly was wrong with what was presented, or went wrong upstream; never a secret.
+    pub detail: Option<String>,
     /// The allow that permitted, or the deny or require that denied; `owner` and `ticket` are its.
     pub rule: Option<String>,
     pub owner: Option<String>,
@@ -283,6 +285,7 @@ pub(super) mod tests {
             verdict: Verdict::Deny,
             reason: Reason::ScopeMissing,
             also: Vec::new(),
+            detail: None,
             rule: None,
             owner: None,
             ticket: None,

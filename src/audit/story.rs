@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use super::Reason;
 use super::event::RefusedHandshake;
-use super::line::{cut, is_misleading};
+use super::line::{bounded, cut, is_misleading};
 use super::record::{ActionRecord, CallerRecord, Check, NearMissRecord, PeerRecord, RequestRecord, Verdict};
 use crate::identity::ActorKind;
 
@@ -34,9 +34,10 @@ pub fn handshake(refused: &RefusedHandshake) -> String {
         None => "somebody".to_owned(),
     };
     format!(
-        "{who} was refused in the TLS handshake of {}, because {}",
+        "{who} was refused in the TLS handshake of {}, because {} ({})",
         refused.listener,
-        refused.reason.cause()
+        refused.reason.cause(),
+        bounded(&refused.detail)
     )
 }
 
@@ -176,7 +177,10 @@ fn because(reason: Reason, record: &RequestRecord) -> String {
         Reason::UpstreamIdentityMismatch => format!("{} is not who it should be", upstream()),
         Reason::ClientGone => "the client went away before the answer was complete".to_owned(),
         Reason::AuditUnavailable => "this record could not be promised".to_owned(),
-        other => other.cause().to_owned(),
+        other => match &record.detail {
+            Some(detail) => format!("{} ({detail})", other.cause()),
+            None => other.cause().to_owned(),
+        },
     }
 }
 

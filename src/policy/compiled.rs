@@ -16,7 +16,7 @@ use super::lint::{Finding, Severity};
 use super::role::{IssuerFacts, Role, Service};
 use super::route::{Route, RouteTable};
 use super::rule::{Effect, Mode, Rule};
-use super::{RouteId, RuleId, UpstreamId, check, lint};
+use super::{Action, RouteId, RuleId, UpstreamId, check, lint};
 use crate::clock::Timestamp;
 use crate::identity::Name;
 

@@ -257,7 +257,7 @@ fn duration(length: Duration) -> String {
     let seconds = length.as_secs();
     [(86_400, "d"), (3_600, "h"), (60, "m")]
         .iter()
-        .find(|(unit, _)| seconds >= *unit && seconds % unit == 0)
+        .find(|(unit, _)| seconds >= *unit && seconds.is_multiple_of(*unit))
         .map_or_else(|| format!("{seconds}s"), |(unit, name)| format!("{}{name}", seconds / unit))
 }
 

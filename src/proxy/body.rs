@@ -10,12 +10,13 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::headers;
-use crate::audit::Reason;
+use crate::audit::{Draft, Reason};
 use crate::upstream;
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -48,7 +49,7 @@ impl RequestBody {
     }
 }
 
-impl Body for RequestBody {
+impl http_body::Body for RequestBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -87,43 +88,52 @@ impl Body for RequestBody {
     }
 }
 
-/// How an answer's body ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    Complete,
-    /// Broken off, by the upstream, by the clock or by the client that did not send its part.
-    Failed(Reason),
-    /// By hyper: the client is gone.
-    Dropped,
+/// The body of every answer.
+pub enum Body {
+    /// Ours.
+    Fixed(Full<Bytes>),
+    /// The upstream's.
+    Streamed(ResponseBody),
 }
 
-/// An answer's body on its way to the client. `end` is called exactly once, also when the client goes
-/// away in the middle.
-pub struct ResponseBody<F: FnOnce(Ending)> {
+/// An upstream's body on its way to the client. It finishes the record of its request, also when it is
+/// dropped in the middle.
+pub struct ResponseBody {
     inner: upstream::ResponseBody,
     meter: Rc<Meter>,
     deadline: Pin<Box<Sleep>>,
-    end: Option<F>,
+    /// Taken at the end.
+    draft: Option<Draft>,
 }
 
-impl<F: FnOnce(Ending)> ResponseBody<F> {
-    pub fn new(inner: upstream::ResponseBody, meter: Rc<Meter>, deadline: Instant, end: F) -> ResponseBody<F> {
-        ResponseBody { inner, meter, deadline: Box::pin(sleep_until(deadline)), end: Some(end) }
+impl ResponseBody {
+    /// At `deadline` the answer is broken off.
+    pub fn new(
+        inner: upstream::ResponseBody,
+        meter: Rc<Meter>,
+        deadline: Instant,
+        draft: Draft,
+    ) -> ResponseBody {
+        ResponseBody { inner, meter, deadline: Box::pin(sleep_until(deadline)), draft: Some(draft) }
     }
 
-    fn ended(&mut self, how: Ending) {
-        if let Some(end) = self.end.take() {
-            end(how);
+    fn finish(&mut self, failed: Option<Reason>) {
+        if let Some(mut draft) = self.take_draft() {
+            if let Some(reason) = failed {
+                draft.because(reason);
+            }
+            draft.finish();
         }
     }
 
-    fn failed(&mut self, reason: Reason, error: BoxError) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        self.ended(Ending::Failed(reason));
-        Poll::Ready(Some(Err(error)))
+    fn take_draft(&mut self) -> Option<Draft> {
+        let mut draft = self.draft.take()?;
+        draft.moved(self.meter.request_bytes.get(), self.meter.response_bytes.get());
+        Some(draft)
     }
 }
 
-impl<F: FnOnce(Ending) + Unpin> Body for ResponseBody<F> {
+impl http_body::Body for ResponseBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -132,23 +142,23 @@ impl<F: FnOnce(Ending) + Unpin> Body for ResponseBody<F> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if self.deadline.as_mut().poll(cx).is_ready() {
-            return self.failed(Reason::UpstreamTimeout, "the time of this exchange is over".into());
+            self.finish(Some(Reason::UpstreamTimeout));
+            return Poll::Ready(Some(Err("the time of this exchange is over".into())));
         }
-        match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
-            None => {
-                self.ended(Ending::Complete);
-                Poll::Ready(None)
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        match &frame {
+            None => self.finish(None),
+            Some(Err(_)) if self.meter.too_large.get() => self.finish(Some(Reason::LimitExceeded)),
+            Some(Err(error)) => {
+                let reason = Reason::from(error);
+                self.finish(Some(reason));
             }
-            Some(Err(error)) if self.meter.too_large.get() => self.failed(Reason::LimitExceeded, error.into()),
-            Some(Err(error)) => self.failed(Reason::from(&error), error.into()),
             Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    let seen = self.meter.response_bytes.get().saturating_add(data.len() as u64);
-                    self.meter.response_bytes.set(seen);
-                }
-                Poll::Ready(Some(Ok(frame)))
+                let seen = frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.meter.response_bytes.set(self.meter.response_bytes.get().saturating_add(seen));
             }
         }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -160,10 +170,48 @@ impl<F: FnOnce(Ending) + Unpin> Body for ResponseBody<F> {
     }
 }
 
-impl<F: FnOnce(Ending)> Drop for ResponseBody<F> {
+impl Drop for ResponseBody {
     fn drop(&mut self) {
         // hyper does not ask a body for its end that already says that it is there.
-        let complete = self.inner.is_end_stream();
-        self.ended(if complete { Ending::Complete } else { Ending::Dropped });
+        if self.inner.is_end_stream() {
+            self.finish(None);
+        } else {
+            drop(self.take_draft());
+        }
+    }
+}
+
+impl Default for Body {
+    fn default() -> Body {
+        Body::Fixed(Full::default())
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Body::Fixed(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Body::Streamed(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Body::Fixed(body) => body.is_end_stream(),
+            Body::Streamed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Fixed(body) => body.size_hint(),
+            Body::Streamed(body) => body.size_hint(),
+        }
     }
 }

@@ -18,8 +18,8 @@ use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::Body;
 use super::admission::{Admitted, Full};
+use super::body::Body;
 use super::exchange::exchange;
 use super::generation::{Generation, ListenerState};
 use super::limits::Limits;
@@ -115,7 +115,9 @@ pub async fn serve(
     match &listener.tls {
         None => serve_plain(&worker, connection(None, None), stream, limits).await,
         Some(tls) => {
-            let Some(accepted) = handshake(&worker, listener, tls, stream, limits, peer_ip).await else { return };
+            let Some(accepted) = handshake(&worker, listener, tls, stream, limits, peer_ip).await else {
+                return;
+            };
             let server_name = match accepted.server_name.as_str().map(str::parse::<Host>) {
                 None => None,
                 Some(Ok(name)) => Some(name),
@@ -268,10 +270,7 @@ fn http1_limits(builder: &mut http1::Builder, limits: &Limits) {
 }
 
 /// Requests of one connection as hyper hands them over.
-fn service(
-    worker: &Rc<Worker>,
-    connection: &Rc<Connection>,
-) -> impl Fn(Request<Incoming>) -> Answer + use<> {
+fn service(worker: &Rc<Worker>, connection: &Rc<Connection>) -> impl Fn(Request<Incoming>) -> Answer + use<> {
     let worker = Rc::clone(worker);
     let connection = Rc::clone(connection);
     move |request| {

@@ -6,7 +6,7 @@ use http::request::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
-use super::Body;
+use super::body::Body;
 use super::connection::Connection;
 use super::forward::{self, Passage};
 use super::generation::Generation;
@@ -26,7 +26,11 @@ pub struct Signatures {
 }
 
 /// Answers one request. Whatever happens, it leaves exactly one record.
-pub async fn exchange(worker: Rc<Worker>, connection: Rc<Connection>, request: Request<Incoming>) -> Response<Body> {
+pub async fn exchange(
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let generation = worker.shared.generation.load_full();
     let now = worker.shared.clock.now();
     let (head, body) = request.into_parts();
@@ -73,7 +77,9 @@ async fn verify(
     let peer = connection.peer(generation, now).map_err(|error| Refusal::from(&error));
     let certificate = peer.as_ref().ok().and_then(Signature::verified).map(|peer| &peer.certificate);
     let caller = match Credential::from_headers(&head.headers) {
-        Ok(credential) => generation.verifier.verify(credential, certificate).await.map_err(|error| Refusal::from(&error)),
+        Ok(credential) => {
+            generation.verifier.verify(credential, certificate).await.map_err(|error| Refusal::from(&error))
+        }
         Err(error) => Err(Refusal::from(&error)),
     };
     draft.peer(peer.as_ref().map_err(|refusal| refusal.reason));
@@ -97,7 +103,8 @@ fn decide(
 ) -> Decision {
     let watch = Stopwatch::start();
     let Signatures { peer, caller } = signatures;
-    let (standing, cache) = generation.standings.standing(&generation.policy, generation.number, peer, caller, now);
+    let (standing, cache) =
+        generation.standings.standing(&generation.policy, generation.number, peer, caller, now);
     let hop = signatures.peer.verified().map_or(&Hop::Direct, |peer| &peer.hop);
     let request = policy::decision::Request {
         peer,
@@ -111,7 +118,7 @@ fn decide(
         now,
     };
     let decision = policy::decide(&generation.policy, &standing, &request);
-    draft.decided(generation.policy.parts(), generation.policy.hash(), &decision, cache, watch.elapsed());
+    draft.decided(&generation.policy, &decision, cache, watch.elapsed());
     decision
 }
 
@@ -132,8 +139,11 @@ fn arrival<'a>(connection: &'a Connection, head: &'a Parts) -> Arrival<'a> {
 /// Answers with a refusal.
 pub fn refuse(mut draft: Draft, form: Form, refusal: &Refusal) -> Response<Body> {
     draft.because(refusal.reason);
+    if let Some(detail) = &refusal.detail {
+        draft.detail(detail);
+    }
     let answer = refusal.answer(form, &draft.id().to_string());
-    finish(draft, answer.map(super::full))
+    finish(draft, answer.map(Body::Fixed))
 }
 
 fn finish(mut draft: Draft, answer: Response<Body>) -> Response<Body> {

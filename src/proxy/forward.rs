@@ -11,13 +11,12 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::body::{Ending, Meter, RequestBody, ResponseBody};
+use super::body::{Body, Meter, RequestBody, ResponseBody};
 use super::connection::Connection;
 use super::exchange::{Signatures, refuse};
 use super::generation::Generation;
@@ -26,7 +25,6 @@ use super::normalize::{Asked, Kind};
 use super::refusal::{Form, Refusal};
 use super::route::RouteSettings;
 use super::worker::Worker;
-use super::{Body, empty};
 use crate::audit::{Draft, Reason};
 use crate::policy::{Evidence, Permit};
 use crate::upstream::{self, Pool, Switched, TunnelEnd, Upgrade};
@@ -54,7 +52,7 @@ struct Journey<'a> {
 pub fn preflight(generation: &Generation, asked: &Asked, headers: &HeaderMap) -> Option<Response<Body>> {
     let route = generation.policy.route_for(&asked.action(headers))?;
     let cors = generation.routes.get(route.index())?.cors.as_ref()?;
-    let mut answer = Response::new(empty());
+    let mut answer = Response::new(Body::default());
     *answer.status_mut() = StatusCode::NO_CONTENT;
     *answer.headers_mut() = cors.preflight(&asked.method, headers)?;
     Some(answer)
@@ -179,23 +177,9 @@ impl Journey<'_> {
             cors.expose(asked, &mut head.headers);
         }
         draft.answered(head.status);
-        let counted = Rc::clone(&meter);
-        let end = move |ending| {
-            draft.moved(counted.request_bytes.get(), counted.response_bytes.get());
-            match ending {
-                Ending::Complete => draft.finish(),
-                Ending::Failed(reason) => {
-                    draft.because(reason);
-                    draft.finish();
-                }
-                Ending::Dropped => drop(draft),
-            }
-        };
-        let body = ResponseBody::new(body, meter, self.deadline, end);
-        // The version is hyper's business.
-        let mut answer = Response::from_parts(head, body.boxed_unsync());
-        *answer.version_mut() = Version::default();
-        answer
+        // The version is hyper's business, on each side of us.
+        head.version = Version::default();
+        Response::from_parts(head, Body::Streamed(ResponseBody::new(body, meter, self.deadline, draft)))
     }
 
     /// A WebSocket handshake, by HTTP/1.1 upgrade or HTTP/2 extended CONNECT; upstream always by the
@@ -226,7 +210,7 @@ impl Journey<'_> {
         ends: Instant,
         mut draft: Draft,
     ) -> Response<Body> {
-        let mut answer = Response::new(empty());
+        let mut answer = Response::new(Body::default());
         *answer.headers_mut() = switched.response.headers().clone();
         headers::for_client(answer.headers_mut());
         if by_connect {
@@ -238,10 +222,9 @@ impl Journey<'_> {
         }
         draft.answered(answer.status());
         let cut = self.worker.shared.stopped.child_token();
-        let idle_timeout = self.pool.upstream().settings().idle_timeout;
         self.worker.tasks.spawn_local(async move {
             let Ok(client) = client.await else { return drop(draft) };
-            let tunnel = switched.tunnel(TokioIo::new(client), idle_timeout, &cut);
+            let tunnel = switched.tunnel(TokioIo::new(client), &cut);
             let mut tunnel = std::pin::pin!(tunnel);
             let tunnel = tokio::select! {
                 tunnel = tunnel.as_mut() => tunnel,

@@ -7,10 +7,8 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use http::header::{
-    AUTHORIZATION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderName, HeaderValue, TE,
-};
 use http::HeaderMap;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderName, HeaderValue, TE};
 
 use super::normalize::connection_tokens;
 use crate::identity::{Caller, Name, Peer, PeerName, SpiffeId};
@@ -127,8 +125,9 @@ pub fn for_trailers(trailers: &mut HeaderMap) {
 }
 
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> =
-        connection_tokens(headers).filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok()).collect();
+    let named: Vec<HeaderName> = connection_tokens(headers)
+        .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
+        .collect();
     for name in named {
         headers.remove(name);
     }
@@ -209,7 +208,9 @@ fn client_certificate(peer: &Peer, own: Option<&SpiffeId>) -> String {
     let _ = write!(text, "Hash={}", hash.strip_prefix("sha256:").unwrap_or(&hash));
     let _ = match &peer.name {
         PeerName::Spiffe(id) => write!(text, ";URI={id}"),
-        PeerName::Dns { names, .. } => names.iter().try_for_each(|name| write!(text, ";DNS={}", escaped(name))),
+        PeerName::Dns { names, .. } => {
+            names.iter().try_for_each(|name| write!(text, ";DNS={}", escaped(name)))
+        }
     };
     text
 }

@@ -21,18 +21,3 @@ pub mod worker;
 pub use generation::{Generation, ListenerState, Shared};
 pub use limits::Limits;
 pub use route::{Cors, RouteSettings};
-
-use bytes::Bytes;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, Full};
-
-/// The body of every answer.
-pub type Body = UnsyncBoxBody<Bytes, body::BoxError>;
-
-fn empty() -> Body {
-    Empty::new().map_err(|never| match never {}).boxed_unsync()
-}
-
-fn full(body: Full<Bytes>) -> Body {
-    body.map_err(|never| match never {}).boxed_unsync()
-}

@@ -294,7 +294,8 @@ mod tests {
 
     #[test]
     fn a_websocket_handshake_is_recognised_and_nothing_else_upgrades() {
-        let upgrade = |kind| [("host", "a.example"), ("connection", "keep-alive, Upgrade"), ("upgrade", kind)];
+        let upgrade =
+            |kind| [("host", "a.example"), ("connection", "keep-alive, Upgrade"), ("upgrade", kind)];
         assert_eq!(read("/", &upgrade("websocket")).unwrap().kind, Kind::WebSocket);
         assert_eq!(read("/", &upgrade("h2c")).unwrap().kind, Kind::Plain);
         assert_eq!(read("/", &[("host", "a.example"), ("upgrade", "websocket")]).unwrap().kind, Kind::Plain);

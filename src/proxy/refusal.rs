@@ -341,7 +341,9 @@ mod tests {
 
     #[test]
     fn grpc_is_refused_in_its_own_terms() {
-        for (reason, status) in [(Reason::TokenMissing, "16"), (Reason::NoRule, "7"), (Reason::Internal, "13")] {
+        for (reason, status) in
+            [(Reason::TokenMissing, "16"), (Reason::NoRule, "7"), (Reason::Internal, "13")]
+        {
             let response = Refusal::of(reason).answer(Form::Grpc, "01J");
             assert_eq!(response.status(), StatusCode::OK);
             assert_eq!(response.headers()["grpc-status"], status);

@@ -59,7 +59,10 @@ impl Cors {
             answer.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked_headers.clone());
         }
         answer.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_MAX_AGE));
-        answer.insert(VARY, HeaderValue::from_static("origin, access-control-request-method, access-control-request-headers"));
+        answer.insert(
+            VARY,
+            HeaderValue::from_static("origin, access-control-request-method, access-control-request-headers"),
+        );
         Some(answer)
     }
 

@@ -27,7 +27,12 @@ pub struct Worker {
 
 impl Worker {
     fn new(shared: Arc<Shared>) -> Rc<Worker> {
-        Rc::new(Worker { shared, tasks: TaskTracker::new(), pools: Pools::default(), generation: Cell::new(0) })
+        Rc::new(Worker {
+            shared,
+            tasks: TaskTracker::new(),
+            pools: Pools::default(),
+            generation: Cell::new(0),
+        })
     }
 
     /// This core's connections to an upstream. With a new generation, those to upstreams that it no longer
@@ -43,7 +48,8 @@ impl Worker {
 
 /// Serves on these sockets, one for each listener, until the drain has ended.
 pub fn run(shared: Arc<Shared>, sockets: Vec<StdListener>) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     runtime.block_on(async move {
         let worker = Worker::new(Arc::clone(&shared));
         for (position, socket) in sockets.into_iter().enumerate() {

@@ -134,7 +134,10 @@ impl ListenerTls {
         match (&self.clients, chain.split_first()) {
             (ClientCertificates::Off, _) | (ClientCertificates::Optional(_), None) => Ok(Signature::Absent),
             (ClientCertificates::Required(_), None) => Err(PeerError::Missing),
-            (ClientCertificates::Required(trust) | ClientCertificates::Optional(trust), Some((leaf, rest))) => {
+            (
+                ClientCertificates::Required(trust) | ClientCertificates::Optional(trust),
+                Some((leaf, rest)),
+            ) => {
                 let peer = trust.verify(leaf, rest, Role::Client, self.clock.now())?;
                 Ok(Signature::Verified(Arc::new(peer)))
             }

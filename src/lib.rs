@@ -22,9 +22,14 @@
 // rank 0: words and time
 pub mod clock;
 pub mod identity;
-// rank 1: the decision
+pub mod metrics;
+// rank 1: the decision, and the one guarded HTTP client
 pub mod policy;
 // rank 2: bytes ↔ verified peer
 pub mod tls;
+// rank 4: the record, and the cache of standings
+pub mod audit;
+// rank 7: composition, and what operators ask
+pub mod admin;
 // rank 8: one file a command
 pub mod cli;

@@ -1,10 +1,24 @@
 //! A whole policy, compiled: tables, indexes over them, and a hash of its content.
+//!
+//! A [`Policy`] without errors is the only one there is: [`Policy::compile`] gives all that is wrong
+//! with the parts, or the policy with what looks wrong.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
+use fixedbitset::FixedBitSet;
+
+use super::condition::Condition;
+use super::index::{HostIndex, MethodIndex, PathIndex, RouteIndex};
+use super::judge::Asked;
+use super::lint::{Finding, Severity};
 use super::role::{IssuerFacts, Role, Service};
-use super::route::Route;
-use super::rule::Rule;
+use super::route::{Route, RouteTable};
+use super::rule::{Effect, Mode, Rule};
+use super::{RouteId, RuleId, UpstreamId, check, lint};
+use crate::clock::Timestamp;
+use crate::identity::Name;
 
 /// What a configuration resolves to. Ids in it are positions in these lists.
 #[derive(Clone, Debug, Default)]
@@ -13,7 +27,7 @@ pub struct PolicyParts {
     pub services: Vec<Service>,
     pub roles: Vec<Role>,
     pub routes: Vec<Route>,
-    pub upstreams: Vec<crate::identity::Name>,
+    pub upstreams: Vec<Name>,
     pub rules: Vec<Rule>,
 }
 
@@ -25,6 +39,155 @@ pub struct PolicyHash(pub [u8; 32]);
 pub struct Policy {
     parts: PolicyParts,
     hash: PolicyHash,
+    routes: RouteTable,
+    /// The rules by name, so that the first of a set is the first by name.
+    order: Vec<RuleId>,
+    enforced: ByEffect,
+    shadow: ByEffect,
+    index: ActionIndex,
+    /// All starts and ends of allows, sorted.
+    boundaries: Vec<Timestamp>,
+    age_limits: Vec<Duration>,
+}
+
+/// Places in the order of rules, by what the rules do.
+#[derive(Debug)]
+pub(super) struct ByEffect {
+    pub allows: FixedBitSet,
+    pub denies: FixedBitSet,
+    pub requires: FixedBitSet,
+}
+
+#[derive(Debug)]
+struct ActionIndex {
+    routes: RouteIndex,
+    methods: MethodIndex,
+    hosts: HostIndex,
+    paths: PathIndex,
+    grpc: PathIndex,
+}
+
+impl Policy {
+    /// Compiles the parts, whose `hash` covers all that they were made from. `today` is the present
+    /// moment, for what is about to end.
+    ///
+    /// # Errors
+    /// All errors at once, in the order of rules, roles, services, routes as they stand.
+    pub fn compile(
+        parts: PolicyParts,
+        hash: PolicyHash,
+        today: Timestamp,
+    ) -> Result<(Policy, Vec<Finding>), Vec<Finding>> {
+        let routes = RouteTable::new(&parts.routes);
+        let errors = check::errors(&parts, &routes, today);
+        if !errors.is_empty() {
+            debug_assert!(errors.iter().all(|error| error.severity == Severity::Error));
+            return Err(errors);
+        }
+        let findings = lint::findings(&parts, today);
+        let mut order: Vec<RuleId> = (0..).map(RuleId).take(parts.rules.len()).collect();
+        order.sort_by(|a, b| parts.rules[a.index()].name.cmp(&parts.rules[b.index()].name));
+        let rules: Vec<&Rule> = order.iter().map(|id| &parts.rules[id.index()]).collect();
+        let index = ActionIndex::new(&rules, parts.routes.len());
+        let (enforced, shadow) = (ByEffect::new(&rules, Mode::Enforce), ByEffect::new(&rules, Mode::Shadow));
+        let mut boundaries: Vec<_> = rules.iter().flat_map(|rule| [rule.not_before, rule.expires]).collect();
+        boundaries.sort_unstable();
+        boundaries.dedup();
+        let age_limits = rules.iter().flat_map(|rule| &rule.conditions).filter_map(age_limit).collect();
+        let policy = Policy { parts, hash, routes, order, enforced, shadow, index, boundaries, age_limits };
+        Ok((policy, findings))
+    }
+
+    pub fn hash(&self) -> PolicyHash {
+        self.hash
+    }
+
+    pub fn parts(&self) -> &PolicyParts {
+        &self.parts
+    }
+
+    pub fn rule(&self, id: RuleId) -> &Rule {
+        &self.parts.rules[id.index()]
+    }
+
+    pub fn route(&self, id: RouteId) -> &Route {
+        &self.parts.routes[id.index()]
+    }
+
+    pub fn upstream(&self, id: UpstreamId) -> &Name {
+        &self.parts.upstreams[id.index()]
+    }
+
+    pub(super) fn order(&self) -> &[RuleId] {
+        &self.order
+    }
+
+    pub(super) fn enforced(&self) -> &ByEffect {
+        &self.enforced
+    }
+
+    pub(super) fn shadow(&self) -> &ByEffect {
+        &self.shadow
+    }
+
+    pub(super) fn boundaries(&self) -> &[Timestamp] {
+        &self.boundaries
+    }
+
+    pub(super) fn age_limits(&self) -> &[Duration] {
+        &self.age_limits
+    }
+
+    pub(super) fn choose_route(&self, asked: &Asked<'_>) -> Option<RouteId> {
+        let action = &asked.request.action;
+        self.routes.choose(action.host, asked.path, action.headers)
+    }
+
+    /// The rules, by place in the order, whose `route host method path grpc` hold.
+    pub(super) fn reached(&self, asked: &Asked<'_>, route: RouteId) -> FixedBitSet {
+        let action = &asked.request.action;
+        let mut found = self.index.paths.matching(asked.path);
+        found.intersect_with(&self.index.hosts.matching(action.host));
+        found.intersect_with(&self.index.grpc.matching(asked.path));
+        self.index.routes.narrow(route, &mut found);
+        self.index.methods.narrow(action.method, &mut found);
+        found
+    }
+}
+
+impl ActionIndex {
+    fn new(rules: &[&Rule], route_count: usize) -> ActionIndex {
+        let routes: Vec<_> = rules.iter().map(|rule| rule.routes()).collect();
+        let methods: Vec<_> = rules.iter().map(|rule| rule.methods()).collect();
+        ActionIndex {
+            routes: RouteIndex::new(route_count, &routes),
+            methods: MethodIndex::new(&methods),
+            hosts: HostIndex::new(rules.iter().map(|rule| rule.hosts())),
+            paths: PathIndex::new(
+                rules.iter().map(|rule| rule.paths().map(|p| Cow::Borrowed(&**p))).collect(),
+            ),
+            grpc: PathIndex::new(rules.iter().map(|rule| rule.grpc_paths().map(Cow::Owned)).collect()),
+        }
+    }
+}
+
+impl ByEffect {
+    fn new(rules: &[&Rule], mode: Mode) -> ByEffect {
+        let of = |effect: Effect| {
+            let mut set = FixedBitSet::with_capacity(rules.len());
+            let fits = |rule: &Rule| rule.effect == effect && rule.mode == mode;
+            rules.iter().enumerate().filter(|(_, r)| fits(r)).for_each(|(at, _)| set.insert(at));
+            set
+        };
+        ByEffect { allows: of(Effect::Allow), denies: of(Effect::Deny), requires: of(Effect::Require) }
+    }
+}
+
+fn age_limit(condition: &Condition) -> Option<Duration> {
+    match condition {
+        Condition::MaxAge(age) => Some(*age),
+        _ => None,
+    }
 }
 
 /// As `sha256:` and lower-case hex.

@@ -1,10 +1,21 @@
 //! The decision: both identities, one action, one policy, one verdict with its evidence.
+//!
+//! Default deny. A request is permitted by one allow that holds in full, no deny that matches, no
+//! require that reaches it unmet, and a token that every service of the peer may carry; or, with
+//! `enforced` false, by its route's `shadow_until`, which waives the allow alone.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::near_miss::NearMiss;
-use super::{Action, Circumstances, PolicyHash, RouteId, RuleId, UpstreamId};
+use smallvec::SmallVec;
+
+use super::condition::Condition;
+use super::judge::{self, Asked, Lack, Who};
+use super::near_miss::{self, NearMiss, Nearest};
+use super::pattern::never_served;
+use super::rule::{Rule, stated};
+use super::{Action, Circumstances, Policy, PolicyHash, RouteId, RuleId, Standing, UpstreamId};
 use crate::clock::Timestamp;
 use crate::identity::{Caller, Name, Peer, Signature};
 
@@ -130,4 +141,193 @@ pub enum ShadowVerdict {
     WouldDeny(RuleId),
     /// `shadow_until` let through what is denied for these causes.
     Unenforced(Vec<Cause>),
+}
+
+/// What the rules say about one request, before a verdict is made of it.
+struct Findings<'p> {
+    /// First by name, as all of these.
+    allow: Option<RuleId>,
+    deny: Option<RuleId>,
+    /// The requires that reach the request, unmet, each with what is not met.
+    unmet: Vec<Nearest<'p>>,
+    /// What of the nearest allow is lacking, where none holds.
+    nearest: Option<Nearest<'p>>,
+}
+
+/// Judges one request. `standing` is that of the request's own peer and caller; one that was made
+/// under another policy is not believed but made anew.
+pub fn decide(policy: &Policy, standing: &Standing, request: &Request<'_>) -> Decision {
+    if standing.policy != policy.hash() {
+        let fresh = policy.standing(request.peer, request.caller, request.now);
+        return decide(policy, &fresh, request);
+    }
+    let path: SmallVec<[Cow<'_, str>; 12]> = request.action.path.segments().collect();
+    let asked = Asked { request, path: &path };
+    let caller = request.caller.verified().map(|caller| &**caller);
+    let who = Who {
+        peer: request.peer.verified().map(|peer| &**peer),
+        caller,
+        issuer: policy.issuer_of(caller),
+        services: &standing.services,
+        roles: &standing.roles,
+        now: request.now,
+    };
+    let tables = policy.parts();
+    let mut evidence = Evidence {
+        services: standing.services.ones().map(|at| tables.services[at].name.clone()).collect(),
+        roles: standing.roles.ones().map(|at| tables.roles[at].name.clone()).collect(),
+        ..Evidence::default()
+    };
+    match policy.choose_route(&asked) {
+        Some(route) => {
+            evidence.route = Some(route);
+            decide_on(policy, standing, route, &who, &asked, evidence)
+        }
+        None => Decision { verdict: Verdict::Denial(no_route(standing, &who)), evidence },
+    }
+}
+
+fn decide_on(
+    policy: &Policy,
+    standing: &Standing,
+    id: RouteId,
+    who: &Who<'_>,
+    asked: &Asked<'_>,
+    mut evidence: Evidence,
+) -> Decision {
+    let route = policy.route(id);
+    let in_shadow = route.is_in_shadow(asked.request.now) && !never_served(asked.request.action.method);
+    let findings = Findings::gather(policy, standing, id, who, asked, &mut evidence.shadow);
+    let peer_unknown = who.peer.is_some() && who.services.is_clear();
+    let requires_met = findings.unmet.is_empty();
+    let nothing_forbids = standing.token_mapped && findings.deny.is_none() && requires_met;
+    let permit = |deadline: Timestamp, enforced: bool| {
+        let upstream = route.upstream_for(who.roles);
+        Verdict::Permit(Permit { route: id, upstream, policy: policy.hash(), deadline, enforced })
+    };
+    if let Some(allow) = findings.allow
+        && nothing_forbids
+        && !peer_unknown
+    {
+        evidence.rule = Some(allow);
+        let deadline = credentials_end(who).min(policy.rule(allow).expires);
+        return Decision { verdict: permit(deadline, true), evidence };
+    }
+    evidence.rule = findings.deny.or(findings.unmet.first().map(|unmet| unmet.rule));
+    let nearest = findings.unmet.first().or(findings.nearest.as_ref());
+    evidence.near_miss = nearest.map(|nearest| near_miss::in_words(policy, nearest, who, asked));
+    let causes = findings.causes(policy, who, standing.token_mapped, peer_unknown);
+    if in_shadow && nothing_forbids {
+        evidence.shadow.push(ShadowVerdict::Unenforced(causes));
+        let deadline =
+            route.shadow_until.map_or(credentials_end(who), |until| until.min(credentials_end(who)));
+        return Decision { verdict: permit(deadline, false), evidence };
+    }
+    let named_in_answer = standing.token_mapped && findings.deny.is_none() && !peer_unknown;
+    let challenge = match nearest {
+        Some(nearest) if named_in_answer => findings.challenge(policy, nearest, who),
+        _ => Challenge::Forbidden,
+    };
+    Decision { verdict: Verdict::Denial(Denial { causes, challenge }), evidence }
+}
+
+impl<'p> Findings<'p> {
+    fn gather(
+        policy: &'p Policy,
+        standing: &Standing,
+        route: RouteId,
+        who: &Who<'_>,
+        asked: &Asked<'_>,
+        shadow: &mut Vec<ShadowVerdict>,
+    ) -> Findings<'p> {
+        let reached = policy.reached(asked, route);
+        let mut held = reached.clone();
+        held.intersect_with(&standing.rules);
+        let rule = |at: usize| (policy.order()[at], policy.rule(policy.order()[at]));
+        let holds = |rule: &Rule| judge::reaches(rule, asked) && judge::circumstances_hold(rule, asked);
+        let holding = |set| held.intersection(set).map(rule).filter(|(_, r)| holds(r)).map(|(id, _)| id);
+        let unmet = |set| {
+            let is_unmet =
+                |at: &usize| !standing.rules.contains(*at) || !judge::circumstances_hold(rule(*at).1, asked);
+            reached.intersection(set).filter(is_unmet).map(|at| rule(at).0)
+        };
+        shadow.extend(holding(&policy.shadow().allows).map(ShadowVerdict::WouldAllow));
+        shadow.extend(holding(&policy.shadow().denies).map(ShadowVerdict::WouldDeny));
+        shadow.extend(unmet(&policy.shadow().requires).map(ShadowVerdict::WouldDeny));
+
+        let allow = holding(&policy.enforced().allows).next();
+        let deny = holding(&policy.enforced().denies).next();
+        let judged = allow.is_some() || policy.route(route).is_in_shadow(asked.request.now);
+        let unmet = if judged { unmet(&policy.enforced().requires).collect() } else { Vec::new() };
+        let candidates = || {
+            let reached = reached.intersection(&policy.enforced().allows).map(rule);
+            reached.filter(|(_, rule)| judge::reaches(rule, asked) && judge::in_time(rule, who.now))
+        };
+        let nearest = match allow {
+            Some(_) => None,
+            None => near_miss::nearest(policy, candidates().map(|(id, _)| id), who, asked).into_iter().next(),
+        };
+        Findings { allow, deny, unmet: near_miss::nearest(policy, unmet.into_iter(), who, asked), nearest }
+    }
+
+    /// All that applies, in the order of the closed list.
+    fn causes(&self, policy: &Policy, who: &Who<'_>, token_mapped: bool, peer_unknown: bool) -> Vec<Cause> {
+        let mut causes = Vec::new();
+        causes.extend(peer_unknown.then_some(Cause::PeerUnknown));
+        causes.extend((!token_mapped).then_some(Cause::TokenNotIssuedToService));
+        causes.extend(self.deny.is_some().then_some(Cause::DeniedByRule));
+        for unmet in &self.unmet {
+            let seen = unmet.causes(policy, who);
+            causes.extend(seen.iter().filter(|c| matches!(c, Cause::TokenMissing | Cause::PeerMissing)));
+            causes.push(if unmet.is_step_up() { Cause::StepUpRequired } else { Cause::RequirementUnmet });
+        }
+        match (&self.nearest, self.allow) {
+            (Some(nearest), _) => causes.extend(nearest.causes(policy, who)),
+            (None, None) => causes.push(Cause::NoRule),
+            (None, Some(_)) => {}
+        }
+        causes.sort_unstable();
+        causes.dedup();
+        causes
+    }
+
+    /// What the answer may name: the one thing that fails at the nearest rule, if a caller can do
+    /// something about it.
+    fn challenge(&self, policy: &Policy, nearest: &Nearest<'_>, who: &Who<'_>) -> Challenge {
+        if self.unmet.iter().all(Nearest::is_step_up) && nearest.is_step_up() {
+            let rule = policy.rule(nearest.rule);
+            let acr_values = stated!(rule, Acr).cloned().unwrap_or_default();
+            return Challenge::StepUp { acr_values, max_age: stated!(rule, MaxAge).copied() };
+        }
+        match nearest.lacks.as_slice() {
+            [Lack::NoCaller] => Challenge::Credentials,
+            [Lack::Stated(Condition::Role(term))] => {
+                near_miss::missing_scopes(policy, term, who).map_or(Challenge::Forbidden, Challenge::Scope)
+            }
+            _ => Challenge::Forbidden,
+        }
+    }
+}
+
+/// When the first of the presented credentials ends.
+fn credentials_end(who: &Who<'_>) -> Timestamp {
+    let ends = who.peer.map(|peer| peer.not_after).into_iter().chain(who.caller.map(|c| c.expires));
+    ends.min().unwrap_or(Timestamp::MAX)
+}
+
+/// An unknown route answers as a known one that wants both signatures; that there is none is told
+/// only to who has both.
+fn no_route(standing: &Standing, who: &Who<'_>) -> Denial {
+    let mut causes = Vec::new();
+    causes.extend(who.peer.is_none().then_some(Cause::PeerMissing));
+    causes.extend((who.peer.is_some() && who.services.is_clear()).then_some(Cause::PeerUnknown));
+    causes.extend(who.caller.is_none().then_some(Cause::TokenMissing));
+    causes.extend((!standing.token_mapped).then_some(Cause::TokenNotIssuedToService));
+    let challenge = match causes.as_slice() {
+        [] => Challenge::NotFound,
+        [Cause::TokenMissing] => Challenge::Credentials,
+        _ => Challenge::Forbidden,
+    };
+    causes.push(Cause::NoRoute);
+    Denial { causes, challenge }
 }

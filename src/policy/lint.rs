@@ -37,3 +37,6 @@ pub enum Item {
     Service(ServiceId),
     Route(RouteId),
 }
+pub(super) fn findings(_: &super::compiled::PolicyParts, _: crate::clock::Timestamp) -> Vec<Finding> {
+    vec![]
+}

@@ -6,22 +6,31 @@
 //! it with the action and its circumstances. Nothing but `decision.rs` can make a [`Permit`].
 
 pub mod action;
+mod check;
 pub mod compiled;
 pub mod condition;
 pub mod decision;
+mod index;
+mod judge;
 pub mod lint;
 pub mod near_miss;
 pub mod path;
+mod path_pattern;
 pub mod pattern;
 pub mod role;
 pub mod route;
 pub mod rule;
 pub mod standing;
+mod words;
 
 pub use action::{Action, Circumstances, Host};
 pub use compiled::{Policy, PolicyHash, PolicyParts};
 pub use condition::Condition;
-pub use decision::{Cause, Challenge, Decision, Denial, Evidence, Permit, Verdict};
+pub use decision::{
+    Cause, Challenge, Decision, Denial, Evidence, Permit, Request, ShadowVerdict, Verdict, decide,
+};
+pub use lint::{Finding, Item, Place, Severity};
+pub use near_miss::{Failure, NearMiss};
 pub use path::{NormalPath, PathError};
 pub use standing::Standing;
 

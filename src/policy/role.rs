@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use fixedbitset::FixedBitSet;
+
 use super::IssuerId;
 use super::condition::ClaimTest;
 use super::pattern::Glob;
-use crate::identity::{ActorKind, Name, SpiffePattern, TrustDomain};
+use crate::identity::{ActorKind, Caller, Name, Peer, PeerName, SpiffePattern, TrustDomain};
 
 /// `[service.NAME]`: a name for peer identities.
 #[derive(Clone, Debug)]
@@ -85,6 +87,106 @@ pub struct IssuerFacts {
     pub roles: Option<Arc<str>>,
     /// The kinds that its tokens can have; `Unknown` is always possible.
     pub actors: Vec<ActorKind>,
-    /// Claims that decide the actor kind; a deny by `actor` reads them.
+    /// Top-level claims that decide between `human`, `service` and `unknown`; a deny that names one
+    /// of these kinds reads them. (Those of `agent` must be in `requires` in any case.)
     pub actor_claims: Vec<Arc<str>>,
+}
+
+impl Service {
+    /// Whether this names the peer.
+    pub fn names(&self, peer: &Peer) -> bool {
+        self.identities.iter().any(|identity| identity.matches(&peer.name))
+    }
+
+    /// Whether this service may carry the caller's token; `true` where it says nothing about tokens.
+    pub fn carries(&self, issuer: Option<IssuerId>, caller: &Caller) -> bool {
+        match &self.clients {
+            CarriedClients::Unstated | CarriedClients::Any => true,
+            CarriedClients::Listed(clients) => caller.client.as_deref().is_some_and(|client| {
+                clients.iter().any(|carried| Some(carried.issuer) == issuer && carried.client.matches(client))
+            }),
+        }
+    }
+}
+
+impl PeerPattern {
+    pub fn matches(&self, peer: &PeerName) -> bool {
+        match (self, peer) {
+            (PeerPattern::Spiffe(pattern), PeerName::Spiffe(id)) => pattern.matches(id),
+            (PeerPattern::Dns { name, trust_domain }, PeerName::Dns { names, trust_domain: vouched_by }) => {
+                trust_domain == vouched_by && names.iter().any(|dns| name.matches_name(dns))
+            }
+            (PeerPattern::Spiffe(_), PeerName::Dns { .. })
+            | (PeerPattern::Dns { .. }, PeerName::Spiffe(_)) => false,
+        }
+    }
+}
+
+impl Role {
+    /// Whether the caller, of this issuer, has the role. Without entries nobody has it.
+    pub fn holds(&self, issuer: IssuerId, caller: &Caller) -> bool {
+        match &self.entries {
+            RoleEntries::AnyOf(entries) => entries.iter().any(|entry| entry.holds(issuer, caller)),
+            RoleEntries::AllOf(entries) => {
+                !entries.is_empty() && entries.iter().all(|entry| entry.holds(issuer, caller))
+            }
+        }
+    }
+
+    pub fn entries(&self) -> &[RoleEntry] {
+        match &self.entries {
+            RoleEntries::AnyOf(entries) | RoleEntries::AllOf(entries) => entries,
+        }
+    }
+
+    /// The issuers whose tokens can have the role.
+    pub(super) fn issuers(&self, all: usize) -> FixedBitSet {
+        let mut found = FixedBitSet::with_capacity(all);
+        match &self.entries {
+            RoleEntries::AnyOf(entries) => entries.iter().for_each(|e| found.insert(e.issuer.index())),
+            RoleEntries::AllOf(entries) => match entries.split_first() {
+                Some((first, more)) if more.iter().all(|e| e.issuer == first.issuer) => {
+                    found.insert(first.issuer.index());
+                }
+                _ => {}
+            },
+        }
+        found
+    }
+}
+
+impl RoleEntry {
+    fn holds(&self, issuer: IssuerId, caller: &Caller) -> bool {
+        self.holds_but_for_scope(issuer, caller)
+            && (self.scope.is_empty() || self.scope.iter().any(|scope| caller.scopes.contains(scope)))
+    }
+
+    /// Whether a scope of the entry, if it names any, is all that the caller can lack.
+    pub(super) fn holds_but_for_scope(&self, issuer: IssuerId, caller: &Caller) -> bool {
+        let any_glob = |globs: &[Glob], text: Option<&str>| {
+            globs.is_empty() || text.is_some_and(|text| globs.iter().any(|glob| glob.matches(text)))
+        };
+        let any_of = |wanted: &[Arc<str>], seen: &[Arc<str>]| {
+            wanted.is_empty() || wanted.iter().any(|one| seen.contains(one))
+        };
+        self.issuer == issuer
+            && !self.is_empty()
+            && any_glob(&self.subject, caller.subject.as_deref())
+            && any_glob(&self.client, caller.client.as_deref())
+            && any_of(&self.group, &caller.groups)
+            && any_of(&self.role, &caller.roles)
+            && self.claim.iter().all(|test| test.holds(&caller.claims))
+            && any_glob(&self.actor_subject, caller.chain.first().map(|actor| &*actor.subject))
+    }
+
+    /// Whether this names nothing but its issuer, which is an error and fulfilled by nobody.
+    pub(super) fn is_empty(&self) -> bool {
+        self.subject.is_empty()
+            && self.client.is_empty()
+            && self.scope.is_empty()
+            && self.group.is_empty()
+            && self.role.is_empty()
+            && self.claim.is_empty()
+            && self.actor_subject.is_empty()
+    }
 }

@@ -1,9 +1,14 @@
 //! Which rules' identity conditions hold for one peer and caller: the part of a decision that does
 //! not depend on what is asked, and that the decision cache stores.
 
+use std::time::Duration;
+
 use fixedbitset::FixedBitSet;
 
+use super::judge::{self, Who};
+use super::{Policy, PolicyHash};
 use crate::clock::Timestamp;
+use crate::identity::{Caller, Peer, Signature};
 
 /// The rules whose identity conditions (`service issuer role actor on_behalf_of claim acr max_age`)
 /// hold for one peer and one caller under one policy. Opaque outside `policy/`.
@@ -13,17 +18,58 @@ pub struct Standing {
     pub(super) services: FixedBitSet,
     /// By `RoleId`.
     pub(super) roles: FixedBitSet,
-    /// By `RuleId`.
+    /// By place in the policy's order of rules.
     pub(super) rules: FixedBitSet,
     /// Whether every matching service that lists clients lists the token's.
     pub(super) token_mapped: bool,
-    pub(super) valid_until: Timestamp,
+    pub(super) policy: PolicyHash,
+    valid_until: Timestamp,
 }
 
 impl Standing {
     /// The first moment at which this standing must be made anew: token or certificate expiry, a
-    /// rule's start or end, a login grown too old.
+    /// rule's start or end, a login grown too old. For a token that its issuer's leeway alone keeps
+    /// alive it is past, so that each request makes it anew.
     pub fn valid_until(&self) -> Timestamp {
         self.valid_until
     }
+}
+
+impl Policy {
+    /// Judges every rule's identity conditions, once for a peer and a caller. Both must be alive:
+    /// neither their expiry nor their revocation is looked at here.
+    pub fn standing(&self, peer: &Signature<Peer>, caller: &Signature<Caller>, now: Timestamp) -> Standing {
+        let parts = self.parts();
+        let (peer, caller) = (peer.verified().map(|peer| &**peer), caller.verified().map(|c| &**c));
+        let issuer = self.issuer_of(caller);
+        let services = set_of(&parts.services, |service| peer.is_some_and(|peer| service.names(peer)));
+        let roles = set_of(&parts.roles, |role| {
+            issuer.zip(caller).is_some_and(|(issuer, caller)| role.holds(issuer, caller))
+        });
+        let mut carriers = services.ones().map(|at| &parts.services[at]);
+        let token_mapped =
+            caller.is_none_or(|caller| carriers.all(|service| service.carries(issuer, caller)));
+        let who = Who { peer, caller, issuer, services: &services, roles: &roles, now };
+        let rules = set_of(self.order(), |id| judge::identity_holds(self.rule(*id), &who));
+        let valid_until = self.next_change(peer, caller, now);
+        Standing { services, roles, rules, token_mapped, policy: self.hash(), valid_until }
+    }
+
+    fn next_change(&self, peer: Option<&Peer>, caller: Option<&Caller>, now: Timestamp) -> Timestamp {
+        let credentials = peer.map(|peer| peer.not_after).into_iter().chain(caller.map(|c| c.expires));
+        let times = self.boundaries();
+        let rule_time = times.get(times.partition_point(|at| *at <= now)).copied();
+        let login = caller.and_then(|caller| caller.authenticated_at).and_then(|at| {
+            // an age limit holds at its very end; a login in the future starts to hold when it comes
+            let ends = self.age_limits().iter().map(|age| at.plus(*age).plus(Duration::from_millis(1)));
+            ends.chain([at]).filter(|change| *change > now).min()
+        });
+        credentials.chain(rule_time).chain(login).min().unwrap_or(Timestamp::MAX)
+    }
+}
+
+fn set_of<T>(items: &[T], holds: impl Fn(&T) -> bool) -> FixedBitSet {
+    let mut set = FixedBitSet::with_capacity(items.len());
+    items.iter().enumerate().filter(|(_, item)| holds(item)).for_each(|(at, _)| set.insert(at));
+    set
 }

@@ -2,4 +2,10 @@
 
 mod provider;
 mod tidy;
+mod tls_files;
+mod tls_fixture;
+mod tls_peers;
+mod tls_protocol;
+mod tls_resumption;
+mod tls_upstreams;
 mod world;

@@ -1,0 +1,443 @@
+//! What operators and load balancers ask: `/livez`, `/readyz`, `/metrics`, `/status`, over plain
+//! HTTP/1.1 on listeners of their own, never on a data port.
+//!
+//! Nothing here changes anything, and nothing that is shown can hold a secret: [`Serving`] has no
+//! field for one. The admin pages answer only to hosts that a web page cannot rebind (DNS).
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use crate::audit::line::line;
+use crate::clock::{Clock, Timestamp};
+use crate::identity::Name;
+use crate::metrics::Metrics;
+use crate::policy::Host;
+
+/// What there is to know about this proxy. The composition root keeps it up to date.
+#[derive(Debug)]
+pub struct Status {
+    proxy: Name,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    draining: AtomicBool,
+    serving: ArcSwapOption<Serving>,
+}
+
+/// What is served at present; replaced as a whole when any of it changes.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Serving {
+    /// The hash of the policy, as `sha256:…`.
+    pub policy: String,
+    pub generation: u64,
+    pub listeners: Vec<ListenerStatus>,
+    pub issuers: Vec<IssuerStatus>,
+    pub certificates: Vec<CertificateStatus>,
+    pub upstreams: Vec<UpstreamStatus>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct ListenerStatus {
+    pub name: Name,
+    pub address: SocketAddr,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct IssuerStatus {
+    pub name: Name,
+    /// Keys that tokens are verified with now.
+    pub keys: usize,
+    /// Of the last fetch, in words, if it failed.
+    pub failure: Option<String>,
+}
+
+/// A certificate of ours.
+#[derive(Clone, Debug, Serialize)]
+pub struct CertificateStatus {
+    /// Its place in the configuration, as `identity`.
+    pub name: String,
+    #[serde(serialize_with = "shown")]
+    pub not_after: Timestamp,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct UpstreamStatus {
+    pub name: Name,
+    pub servers: usize,
+    pub ejected: usize,
+}
+
+/// Which pages a listener has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pages {
+    /// `[admin] address`: all.
+    Admin,
+    /// `[admin] health_address`: `/livez` and `/readyz` alone, for any host.
+    Health,
+}
+
+#[derive(Serialize)]
+struct Readiness {
+    ready: bool,
+    reasons: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    proxy: &'a Name,
+    version: &'static str,
+    #[serde(serialize_with = "shown")]
+    time: Timestamp,
+    #[serde(flatten)]
+    readiness: Readiness,
+    #[serde(flatten)]
+    serving: Option<&'a Serving>,
+}
+
+const CONNECTIONS_MAX: usize = 64;
+const HEADER_BYTES_MAX: usize = 8 * 1024;
+const HEADERS_MAX: usize = 32;
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long accepting rests after it failed, as without file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const JSON: &str = "application/json";
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Answer = Response<Full<Bytes>>;
+
+impl Status {
+    /// Not ready until something is served.
+    pub fn new(proxy: Name, clock: Clock, metrics: Arc<Metrics>) -> Status {
+        Status { proxy, clock, metrics, draining: AtomicBool::new(false), serving: ArcSwapOption::empty() }
+    }
+
+    pub fn serves(&self, serving: Serving) {
+        self.serving.store(Some(Arc::new(serving)));
+    }
+
+    /// From now on not ready; there is no way back.
+    pub fn drains(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Why no requests should be sent here, in words; ready if there is nothing to say.
+    pub fn unready(&self) -> Vec<String> {
+        let now = self.clock.now();
+        let mut reasons = Vec::new();
+        if self.draining.load(Ordering::Acquire) {
+            reasons.push("draining: the proxy is shutting down".to_owned());
+        }
+        let Some(serving) = self.serving.load_full() else {
+            reasons.push("starting: no configuration is served yet".to_owned());
+            return reasons;
+        };
+        for issuer in serving.issuers.iter().filter(|issuer| issuer.keys == 0) {
+            let failure = issuer.failure.as_deref().unwrap_or("they were not fetched yet");
+            reasons.push(format!("issuer {}: no keys are known: {failure}", issuer.name));
+        }
+        for certificate in serving.certificates.iter().filter(|certificate| certificate.not_after <= now) {
+            reasons.push(format!("certificate {}: expired at {}", certificate.name, certificate.not_after));
+        }
+        reasons
+    }
+
+    fn readiness(&self) -> Readiness {
+        let reasons = self.unready();
+        Readiness { ready: reasons.is_empty(), reasons }
+    }
+}
+
+/// Answers on `listener` until dropped.
+pub async fn serve(listener: TcpListener, status: Arc<Status>, pages: Pages) {
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.len() >= CONNECTIONS_MAX {
+            connections.join_next().await;
+        }
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(converse(stream, Arc::clone(&status), pages));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the admin listener cannot accept connections");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, status: Arc<Status>, pages: Pages) {
+    let service = service_fn(|request| {
+        let answer = answer(&status, pages, &request);
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(CONNECTION_TIMEOUT)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Ok(Err(error)) = tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
+        tracing::debug!(%error, "an admin connection ended badly");
+    }
+}
+
+fn answer<B>(status: &Status, pages: Pages, request: &Request<B>) -> Answer {
+    if pages == Pages::Admin && !is_asked_as_host(request) {
+        return text(
+            StatusCode::MISDIRECTED_REQUEST,
+            "the admin pages answer only to localhost and to addresses\n",
+        );
+    }
+    let page: fn(&Status) -> Answer = match (pages, request.uri().path()) {
+        (_, "/livez") => live,
+        (_, "/readyz") => ready,
+        (Pages::Admin, "/metrics") => metrics,
+        (Pages::Admin, "/status") => report,
+        (Pages::Admin | Pages::Health, _) => return text(StatusCode::NOT_FOUND, "not found\n"),
+    };
+    if matches!(*request.method(), Method::GET | Method::HEAD) {
+        return page(status);
+    }
+    let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
+    refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    refusal
+}
+
+/// Whether the host is one that no foreign name can point here: `localhost` or an address.
+fn is_asked_as_host<B>(request: &Request<B>) -> bool {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
+    let authority =
+        request.uri().authority().map_or(host.as_bytes(), |authority| authority.as_str().as_bytes());
+    let Ok(host) = str::from_utf8(authority).unwrap_or_default().parse::<Host>() else { return false };
+    let address = host.as_str().trim_start_matches('[').trim_end_matches(']');
+    host.as_str() == "localhost" || address.parse::<IpAddr>().is_ok()
+}
+
+fn live(_: &Status) -> Answer {
+    json(StatusCode::OK, &serde_json::json!({"live": true}))
+}
+
+fn ready(status: &Status) -> Answer {
+    let readiness = status.readiness();
+    let code = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    json(code, &readiness)
+}
+
+fn report(status: &Status) -> Answer {
+    let serving = status.serving.load_full();
+    let report = Report {
+        proxy: &status.proxy,
+        version: env!("CARGO_PKG_VERSION"),
+        time: status.clock.now(),
+        readiness: status.readiness(),
+        serving: serving.as_deref(),
+    };
+    json(StatusCode::OK, &report)
+}
+
+fn metrics(status: &Status) -> Answer {
+    match status.metrics.text() {
+        Ok(metrics) => page(StatusCode::OK, OPENMETRICS, metrics.into_bytes()),
+        Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be put into words\n"),
+    }
+}
+
+fn json(code: StatusCode, value: &impl Serialize) -> Answer {
+    match line(value) {
+        Ok(body) => page(code, JSON, body),
+        Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be put into words\n"),
+    }
+}
+
+fn text(code: StatusCode, body: &'static str) -> Answer {
+    page(code, "text/plain; charset=utf-8", body)
+}
+
+fn page(code: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = code;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+fn shown<S: serde::Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    const NOW: Timestamp = Timestamp::from_unix_seconds(1_700_000_000);
+
+    fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    fn status() -> Status {
+        let status = Status::new(name("orders"), Clock::manual(NOW), Arc::new(Metrics::new()));
+        status.serves(Serving {
+            policy: "sha256:ab".to_owned(),
+            generation: 3,
+            listeners: vec![ListenerStatus { name: name("mesh"), address: ([127, 0, 0, 1], 8443).into() }],
+            issuers: vec![IssuerStatus { name: name("corp"), keys: 2, failure: None }],
+            certificates: vec![CertificateStatus {
+                name: "identity".to_owned(),
+                not_after: NOW.plus(Duration::from_secs(60)),
+            }],
+            upstreams: vec![UpstreamStatus { name: name("orders"), servers: 2, ejected: 1 }],
+        });
+        status
+    }
+
+    /// All that comes back for `head` over a real connection.
+    fn ask(status: &Arc<Status>, pages: Pages, head: &str) -> String {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let server = serve(listener, Arc::clone(status), pages);
+            let client = async {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                stream.write_all(head.as_bytes()).await.unwrap();
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer).await.unwrap();
+                answer
+            };
+            tokio::select! { () = server => String::new(), answer = client => answer }
+        })
+    }
+
+    fn get(status: &Arc<Status>, pages: Pages, path: &str) -> (u16, String) {
+        let answer = ask(status, pages, &format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1:9901\r\n\r\n"));
+        (code(&answer), answer.split_once("\r\n\r\n").unwrap().1.to_owned())
+    }
+
+    fn code(answer: &str) -> u16 {
+        answer.split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn each_listener_has_its_pages_and_no_others() {
+        let status = Arc::new(status());
+        let mut seen = 0;
+        for (path, admin, health) in [
+            ("/livez", 200, 200),
+            ("/readyz", 200, 200),
+            ("/metrics", 200, 404),
+            ("/status", 200, 404),
+            ("/", 404, 404),
+            ("/livez/", 404, 404),
+            ("/LIVEZ", 404, 404),
+            ("//livez", 404, 404),
+            ("/%6civez", 404, 404),
+            ("/status/../livez", 404, 404),
+        ] {
+            assert_eq!(get(&status, Pages::Admin, path).0, admin, "{path}");
+            assert_eq!(get(&status, Pages::Health, path).0, health, "{path}");
+            seen += 1;
+        }
+        assert_eq!(seen, 10);
+    }
+
+    #[test]
+    fn readiness_says_in_words_what_is_missing() {
+        let status = Arc::new(status());
+        assert_eq!(
+            get(&status, Pages::Health, "/readyz"),
+            (200, "{\"ready\":true,\"reasons\":[]}\n".to_owned())
+        );
+        status.clock.advance(Duration::from_secs(60));
+        status.drains();
+        let mut serving = Serving::clone(&status.serving.load_full().unwrap());
+        serving.issuers[0] =
+            IssuerStatus { name: name("corp"), keys: 0, failure: Some("connection refused\u{1b}".into()) };
+        status.serves(serving);
+        let expected = concat!(
+            r#"{"ready":false,"reasons":["draining: the proxy is shutting down","#,
+            r#""issuer corp: no keys are known: connection refused\u001b","#,
+            r#""certificate identity: expired at 2023-11-14T22:14:20.000Z"]}"#,
+            "\n"
+        );
+        assert_eq!(get(&status, Pages::Health, "/readyz"), (503, expected.to_owned()));
+        assert_eq!(get(&status, Pages::Health, "/livez").0, 200);
+        let starting = Status::new(name("orders"), Clock::manual(NOW), Arc::new(Metrics::new()));
+        assert_eq!(starting.unready(), ["starting: no configuration is served yet"]);
+    }
+
+    #[test]
+    fn the_status_page_sums_up_what_is_served() {
+        let expected = concat!(
+            r#"{"proxy":"orders","version":""#,
+            env!("CARGO_PKG_VERSION"),
+            r#"","time":"2023-11-14T22:13:20.000Z","ready":true,"reasons":[],"policy":"sha256:ab","#,
+            r#""generation":3,"listeners":[{"name":"mesh","address":"127.0.0.1:8443"}],"#,
+            r#""issuers":[{"name":"corp","keys":2,"failure":null}],"#,
+            r#""certificates":[{"name":"identity","not_after":"2023-11-14T22:14:20.000Z"}],"#,
+            r#""upstreams":[{"name":"orders","servers":2,"ejected":1}]}"#,
+            "\n"
+        );
+        assert_eq!(get(&Arc::new(status()), Pages::Admin, "/status"), (200, expected.to_owned()));
+        let metrics = get(&Arc::new(status()), Pages::Admin, "/metrics").1;
+        assert!(metrics.contains("countersign_build_info") && metrics.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn only_reading_and_only_hosts_that_cannot_be_rebound() {
+        let status = Arc::new(status());
+        let mut seen = 0;
+        for (head, expected) in [
+            ("HEAD /readyz HTTP/1.1\r\nhost: localhost\r\n\r\n", 200),
+            ("GET /status HTTP/1.1\r\nhost: LOCALHOST:9901\r\n\r\n", 200),
+            ("GET /status HTTP/1.1\r\nhost: [::1]:9901\r\n\r\n", 200),
+            ("GET /status HTTP/1.1\r\nhost: 10.0.0.7\r\n\r\n", 200),
+            ("POST /readyz HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n", 405),
+            ("DELETE /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n", 405),
+            ("GET /status HTTP/1.1\r\nhost: evil.example\r\n\r\n", 421),
+            ("GET /status HTTP/1.1\r\nhost: localhost.evil.example\r\n\r\n", 421),
+            ("GET /status HTTP/1.1\r\nhost: 127.0.0.1.evil.example\r\n\r\n", 421),
+            ("GET http://evil.example/status HTTP/1.1\r\nhost: localhost\r\n\r\n", 421),
+            ("GET /status HTTP/1.1\r\nhost: localhost\r\nhost: localhost\r\n\r\n", 421),
+            ("GET /status HTTP/1.0\r\n\r\n", 421),
+        ] {
+            let answer = ask(&status, Pages::Admin, head);
+            assert_eq!(code(&answer), expected, "{head}");
+            assert!(answer.contains("cache-control: no-store"), "{answer}");
+            assert_eq!(answer.contains("allow: GET, HEAD"), expected == 405);
+            if head.starts_with("HEAD") {
+                assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+            }
+            seen += 1;
+        }
+        assert_eq!(seen, 12);
+        assert_eq!(
+            code(&ask(&status, Pages::Health, "GET /livez HTTP/1.1\r\nhost: lb.example\r\n\r\n")),
+            200
+        );
+        let long = format!("GET /livez HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(HEADER_BYTES_MAX));
+        assert_eq!(code(&ask(&status, Pages::Health, &long)), 431);
+    }
+}

@@ -1,0 +1,443 @@
+//! The record of one request while the request is under way.
+//!
+//! A draft is filled as the exchange goes and written exactly once: by [`Draft::finish`] when the
+//! answer is complete, or, if the request's future goes away before that, by its drop, as
+//! `client_gone`. What the draft was told by the steps themselves decides verdict and reason; the
+//! exchange states neither, so what is logged cannot differ from what was done.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use ulid::Ulid;
+
+use super::line::bounded;
+use super::record::{
+    ActionRecord, CallerRecord, Check, Checks, ConnectionRecord, Lookup, NearMissRecord, PeerRecord,
+    Protocol, RequestRecord, Verdict,
+};
+use super::sink::{AuditUnavailable, Slot};
+use super::{Audit, Reason, line, story};
+use crate::clock::Stopwatch;
+use crate::identity::{Caller, Name, Peer, Signature};
+use crate::policy::decision::ShadowVerdict;
+use crate::policy::near_miss::NearMiss;
+use crate::policy::{
+    Cause, Decision, Evidence, Host, NormalPath, Permit, PolicyHash, PolicyParts, RuleId, UpstreamId,
+    Verdict as Judged,
+};
+
+/// What is known of a request when its head is complete.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    pub method: &'a Method,
+    pub listener: &'a Name,
+    pub protocol: Protocol,
+    /// The other end of the connection, after the PROXY protocol.
+    pub peer_ip: Option<IpAddr>,
+    /// The client as trusted hops tell it.
+    pub client_ip: Option<IpAddr>,
+}
+
+/// The record of a request under way.
+#[derive(Debug)]
+#[must_use = "dropping a draft records that the client went away"]
+pub struct Draft {
+    audit: Audit,
+    record: Box<RequestRecord>,
+    /// Everything that speaks against the request, in the order it was found.
+    reasons: Vec<Reason>,
+    /// Of a permit: the reason that stands if nothing speaks against it.
+    granted: Option<Reason>,
+    /// A permit was acted upon.
+    forwarded: bool,
+    slot: Option<Slot>,
+    watch: Stopwatch,
+    written: bool,
+}
+
+impl Draft {
+    pub(super) fn new(audit: Audit, arrival: Arrival<'_>) -> Draft {
+        let head = audit.head();
+        let record = RequestRecord {
+            event: "request",
+            time: head.time,
+            id: head.id,
+            proxy: head.proxy,
+            verdict: Verdict::Deny,
+            reason: Reason::Internal,
+            also: Vec::new(),
+            rule: None,
+            owner: None,
+            ticket: None,
+            near_miss: None,
+            would_allow: Vec::new(),
+            would_deny: Vec::new(),
+            unenforced: Vec::new(),
+            story: String::new(),
+            checks: Checks { peer: Check::NotReached, caller: Check::NotReached },
+            peer: None,
+            caller: None,
+            action: ActionRecord { method: bounded(arrival.method.as_str()), ..ActionRecord::default() },
+            connection: ConnectionRecord {
+                listener: arrival.listener.clone(),
+                protocol: arrival.protocol,
+                peer_ip: arrival.peer_ip,
+                client_ip: arrival.client_ip,
+            },
+            status: None,
+            upstream: None,
+            request_bytes: 0,
+            response_bytes: 0,
+            policy: None,
+            cache: None,
+            decision_us: None,
+            total_us: 0,
+            trace: None,
+        };
+        Draft {
+            audit,
+            record: Box::new(record),
+            reasons: Vec::new(),
+            granted: None,
+            forwarded: false,
+            slot: None,
+            watch: Stopwatch::start(),
+            written: false,
+        }
+    }
+
+    /// The decision's id: in the record, in refusals, and upstream.
+    pub fn id(&self) -> Ulid {
+        self.record.id
+    }
+
+    /// The `traceparent` that goes upstream.
+    pub fn trace(&mut self, traceparent: &str) {
+        self.record.trace = Some(bounded(traceparent));
+    }
+
+    /// What is asked for, in normal form.
+    pub fn asked(&mut self, host: &Host, path: &NormalPath) {
+        self.record.action.host = Some(bounded(host.as_str()));
+        self.record.action.path = Some(bounded(path.as_str()));
+    }
+
+    /// What became of the certificate; a failure is a reason.
+    pub fn peer(&mut self, outcome: Result<&Signature<Peer>, Reason>) {
+        self.record.checks.peer = self.check(&outcome);
+        self.record.peer = verified(outcome).map(|peer| PeerRecord::new(peer));
+    }
+
+    /// What became of the token; a failure is a reason.
+    pub fn caller(&mut self, outcome: Result<&Signature<Caller>, Reason>) {
+        self.record.checks.caller = self.check(&outcome);
+        self.record.caller = verified(outcome).map(|caller| CallerRecord::new(caller));
+    }
+
+    fn check<T>(&mut self, outcome: &Result<&Signature<T>, Reason>) -> Check {
+        match outcome {
+            Ok(Signature::Verified(_)) => Check::Ok,
+            Ok(Signature::Absent) => Check::Absent,
+            Err(reason) => {
+                self.reasons.push(*reason);
+                Check::Failed(*reason)
+            }
+        }
+    }
+
+    /// The decision that is acted upon, with the tables and the hash of the policy that made it.
+    pub fn decided(
+        &mut self,
+        policy: &PolicyParts,
+        hash: PolicyHash,
+        decision: &Decision,
+        cache: Lookup,
+        took: Duration,
+    ) {
+        self.record.policy = Some(hash.to_string());
+        self.record.cache = Some(cache);
+        self.record.decision_us = Some(whole_us(took));
+        self.audit.metrics().decided(took);
+        match &decision.verdict {
+            Judged::Permit(permit) => self.permitted(policy, permit.upstream(), permit.enforced()),
+            Judged::Denial(denial) => self.denied(&denial.causes),
+        }
+        self.rests_on(policy, &decision.evidence);
+    }
+
+    fn permitted(&mut self, policy: &PolicyParts, upstream: UpstreamId, enforced: bool) {
+        self.granted = Some(if enforced { Reason::Allowed } else { Reason::Unenforced });
+        self.record.upstream = policy.upstreams.get(upstream.index()).cloned();
+    }
+
+    fn denied(&mut self, causes: &[Cause]) {
+        self.reasons.extend(causes.iter().map(|&cause| Reason::from(cause)));
+        if causes.is_empty() {
+            self.reasons.push(Reason::Internal);
+        }
+    }
+
+    fn rests_on(&mut self, policy: &PolicyParts, evidence: &Evidence) {
+        let record = &mut *self.record;
+        if let Some(rule) = evidence.rule.and_then(|rule| policy.rules.get(rule.index())) {
+            record.rule = Some(bounded(&rule.name));
+            record.owner = rule.owner.as_deref().map(bounded);
+            record.ticket = rule.ticket.as_deref().map(bounded);
+        }
+        record.action.route =
+            evidence.route.and_then(|route| policy.routes.get(route.index())).map(|route| route.name.clone());
+        if let Some(peer) = &mut record.peer {
+            peer.is_named(&evidence.services);
+        }
+        if let Some(caller) = &mut record.caller {
+            caller.roles.clone_from(&evidence.roles);
+        }
+        record.near_miss = evidence.near_miss.as_ref().map(|near| near_miss(policy, near));
+        for verdict in &evidence.shadow {
+            match verdict {
+                ShadowVerdict::WouldAllow(rule) => record.would_allow.push(rule_name(policy, *rule)),
+                ShadowVerdict::WouldDeny(rule) => record.would_deny.push(rule_name(policy, *rule)),
+                ShadowVerdict::Unenforced(causes) => {
+                    record.unenforced = causes.iter().map(|&cause| cause.into()).collect();
+                }
+            }
+        }
+    }
+
+    /// To be called before the permit is acted upon: takes the record's place in the queue.
+    /// Without one nothing may be forwarded, and that is this request's reason.
+    pub fn forwarding(&mut self, _: &Permit) -> Result<(), AuditUnavailable> {
+        self.reserve()
+    }
+
+    fn reserve(&mut self) -> Result<(), AuditUnavailable> {
+        match self.audit.sink().reserve() {
+            Ok(slot) => {
+                self.slot = Some(slot);
+                self.forwarded = true;
+                Ok(())
+            }
+            Err(unavailable) => {
+                self.because(Reason::AuditUnavailable);
+                Err(unavailable)
+            }
+        }
+    }
+
+    /// Something besides signatures and decision that ends the request, or answers it.
+    pub fn because(&mut self, reason: Reason) {
+        self.reasons.push(reason);
+    }
+
+    /// The reason as it stands: what a refusal says.
+    pub fn reason(&self) -> Reason {
+        self.reasons.iter().min().copied().or(self.granted).unwrap_or(Reason::Internal)
+    }
+
+    /// The head of the answer is on its way.
+    pub fn answered(&mut self, status: StatusCode) {
+        self.record.status = Some(status.as_u16());
+    }
+
+    /// Body bytes that came from the client, and that went to it.
+    pub fn moved(&mut self, request_bytes: u64, response_bytes: u64) {
+        self.record.request_bytes += request_bytes;
+        self.record.response_bytes += response_bytes;
+    }
+
+    /// The answer is complete.
+    pub fn finish(mut self) {
+        self.write();
+    }
+
+    fn write(&mut self) {
+        self.written = true;
+        let reason = self.reason();
+        self.reasons.sort_unstable();
+        self.reasons.dedup();
+        let record = &mut *self.record;
+        record.reason = reason;
+        record.verdict =
+            if self.forwarded || reason == Reason::Preflight { Verdict::Allow } else { Verdict::Deny };
+        if self.reasons.len() > 1 {
+            record.also.clone_from(&self.reasons);
+        }
+        let total = self.watch.elapsed();
+        record.total_us = whole_us(total);
+        record.story = story::tell(record);
+        self.audit.request_finished(record.verdict, reason, total);
+        let slot = self.slot.take().unwrap_or_else(|| self.audit.sink().slot());
+        match line::line(&*self.record) {
+            Ok(line) => slot.send(line),
+            Err(error) => self.audit.unwritable(&error),
+        }
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.written {
+            self.because(if std::thread::panicking() { Reason::Internal } else { Reason::ClientGone });
+            self.write();
+        }
+    }
+}
+
+fn verified<T>(outcome: Result<&Signature<T>, Reason>) -> Option<&Arc<T>> {
+    outcome.ok().and_then(Signature::verified)
+}
+
+fn near_miss(policy: &PolicyParts, near: &NearMiss) -> NearMissRecord {
+    NearMissRecord {
+        rule: rule_name(policy, near.rule),
+        lacks: near.failures.iter().map(|failure| bounded(&failure.wanted)).collect(),
+        seen: near.failures.iter().map(|failure| bounded(&failure.seen)).collect(),
+    }
+}
+
+fn rule_name(policy: &PolicyParts, rule: RuleId) -> String {
+    policy.rules.get(rule.index()).map_or_else(String::new, |rule| bounded(&rule.name))
+}
+
+fn whole_us(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::audit::Output;
+    use crate::audit::record::tests::{audit_to, lines};
+    use serde_json::Value;
+
+    fn begin(audit: &Audit) -> Draft {
+        audit.begin(Arrival {
+            method: &Method::GET,
+            listener: &"mesh".parse().unwrap(),
+            protocol: Protocol::Http2,
+            peer_ip: None,
+            client_ip: None,
+        })
+    }
+
+    /// The one record that `exchange` leaves behind.
+    fn record(exchange: impl FnOnce(&Audit, Draft)) -> Value {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = audit_to(Output::File(dir.path().join("audit")), false);
+        exchange(&audit, begin(&audit));
+        let mut records = lines(&audit, &dir.path().join("audit"));
+        assert_eq!(records.len(), 1);
+        records.remove(0)
+    }
+
+    /// `verdict reason status`.
+    fn outcome(record: &Value) -> String {
+        assert_eq!(record["also"], Value::Array(Vec::new()));
+        format!("{} {} {}", record["verdict"], record["reason"], record["status"]).replace('"', "")
+    }
+
+    fn permit(draft: &mut Draft, enforced: bool) {
+        draft.permitted(&PolicyParts::default(), UpstreamId(0), enforced);
+    }
+
+    #[test]
+    fn a_draft_is_written_once_whether_finished_or_dropped() {
+        let finished = record(|_, mut draft| {
+            permit(&mut draft, true);
+            draft.reserve().unwrap();
+            draft.answered(StatusCode::OK);
+            draft.moved(3, 1000);
+            draft.moved(0, 24);
+            draft.finish();
+        });
+        assert_eq!(outcome(&finished), "allow allowed 200");
+        assert_eq!([&finished["request_bytes"], &finished["response_bytes"]], [3, 1024]);
+
+        let gone = record(|_, mut draft| {
+            permit(&mut draft, true);
+            draft.reserve().unwrap();
+            draft.answered(StatusCode::OK);
+        });
+        assert_eq!(outcome(&gone), "allow client_gone 200");
+
+        let never_decided = record(|_, draft| drop(draft));
+        assert_eq!(outcome(&never_decided), "deny client_gone null");
+    }
+
+    #[test]
+    fn a_panic_is_our_failure_and_not_the_clients() {
+        let record = record(|_, draft| {
+            let held = std::panic::AssertUnwindSafe(draft);
+            let caught = std::panic::catch_unwind(move || {
+                let _held = held;
+                std::panic::resume_unwind(Box::new(()));
+            });
+            assert!(caught.is_err());
+        });
+        assert_eq!(outcome(&record), "deny internal null");
+    }
+
+    #[test]
+    fn both_signatures_are_recorded_and_the_first_reason_wins() {
+        let record = record(|audit, mut draft| {
+            draft.caller(Err(Reason::TokenExpired));
+            draft.peer(Err(Reason::PeerRevoked));
+            assert_eq!(draft.reason(), Reason::PeerRevoked);
+            draft.answered(StatusCode::FORBIDDEN);
+            draft.finish();
+            assert_eq!(audit.0.requests.get((Verdict::Deny, Reason::PeerRevoked)), 1);
+        });
+        assert_eq!((&record["verdict"], &record["reason"]), (&"deny".into(), &"peer_revoked".into()));
+        assert_eq!(record["also"], serde_json::json!(["peer_revoked", "token_expired"]));
+        assert_eq!(record["checks"], serde_json::json!({"peer": "peer_revoked", "caller": "token_expired"}));
+    }
+
+    #[test]
+    fn a_permit_that_was_not_acted_upon_is_no_allow() {
+        let unsaid = record(|_, draft| draft.finish());
+        assert_eq!(outcome(&unsaid), "deny internal null");
+        let held = record(|_, mut draft| {
+            permit(&mut draft, true);
+            draft.because(Reason::LimitExceeded);
+            draft.finish();
+        });
+        assert_eq!(outcome(&held), "deny limit_exceeded null");
+        let preflight = record(|_, mut draft| {
+            draft.because(Reason::Preflight);
+            draft.finish();
+        });
+        assert_eq!(outcome(&preflight), "allow preflight null");
+        let unenforced = record(|_, mut draft| {
+            permit(&mut draft, false);
+            draft.reserve().unwrap();
+            draft.finish();
+        });
+        assert_eq!(outcome(&unenforced), "allow unenforced null");
+        let causeless = record(|_, mut draft| {
+            draft.denied(&[]);
+            draft.finish();
+        });
+        assert_eq!(outcome(&causeless), "deny internal null");
+    }
+
+    #[test]
+    fn without_a_place_for_its_record_nothing_is_forwarded() {
+        let dir = tempfile::tempdir().unwrap();
+        let audit = audit_to(Output::File(dir.path().join("audit")), true);
+        let mut first = begin(&audit);
+        permit(&mut first, true);
+        first.reserve().unwrap();
+        let mut second = begin(&audit);
+        permit(&mut second, true);
+        assert_eq!(second.reserve(), Err(AuditUnavailable));
+        assert_eq!(second.reason(), Reason::AuditUnavailable);
+        second.finish();
+        assert_eq!(audit.metrics().audit_dropped.get(), 1);
+        first.finish();
+        let records = lines(&audit, &dir.path().join("audit"));
+        assert_eq!(records.iter().map(|r| &r["reason"]).collect::<Vec<_>>(), ["allowed"]);
+        assert_eq!(audit.0.requests.get((Verdict::Deny, Reason::AuditUnavailable)), 1);
+    }
+}

@@ -1,0 +1,414 @@
+//! What is written down: the record of a request, field by field as it stands in the line.
+//!
+//! Allow and deny have the same fields; what is absent is `null` or an empty list. Nothing here can
+//! hold a token, a cookie, a key or a query: there is no field for one.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+use ulid::Ulid;
+
+use super::Reason;
+use super::line::{LIST_ENTRIES_MAX, bounded, bounded_list};
+use crate::clock::Timestamp;
+use crate::identity::{ActorKind, Caller, Delegate, Name, Peer, PeerName};
+use crate::metrics::Label;
+
+/// One line for one request.
+#[derive(Clone, Debug, Serialize)]
+pub struct RequestRecord {
+    pub event: &'static str,
+    /// When the request's head was complete.
+    #[serde(serialize_with = "shown")]
+    pub time: Timestamp,
+    #[serde(serialize_with = "shown")]
+    pub id: Ulid,
+    pub proxy: Arc<str>,
+    pub verdict: Verdict,
+    pub reason: Reason,
+    /// Where several reasons apply, all of them; else empty.
+    pub also: Vec<Reason>,
+    /// The allow that permitted, or the deny or require that denied; `owner` and `ticket` are its.
+    pub rule: Option<String>,
+    pub owner: Option<String>,
+    pub ticket: Option<String>,
+    pub near_miss: Option<NearMissRecord>,
+    /// Rules in shadow mode that would have allowed, or denied.
+    pub would_allow: Vec<String>,
+    pub would_deny: Vec<String>,
+    /// Why it would have been denied if `shadow_until` had not let it through.
+    pub unenforced: Vec<Reason>,
+    pub story: String,
+    pub checks: Checks,
+    pub peer: Option<PeerRecord>,
+    pub caller: Option<CallerRecord>,
+    pub action: ActionRecord,
+    pub connection: ConnectionRecord,
+    /// Of the answer's head; absent if there was none.
+    pub status: Option<u16>,
+    pub upstream: Option<Name>,
+    /// Body bytes.
+    pub request_bytes: u64,
+    pub response_bytes: u64,
+    /// The hash of the policy that decided.
+    pub policy: Option<String>,
+    pub cache: Option<Lookup>,
+    pub decision_us: Option<u64>,
+    /// From the request's head to the end of its answer.
+    pub total_us: u64,
+    /// W3C `traceparent` as sent upstream.
+    pub trace: Option<String>,
+}
+
+/// Whether the request was passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    Allow,
+    Deny,
+}
+
+/// What became of both signatures, whichever failed first.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Checks {
+    pub peer: Check,
+    pub caller: Check,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Check {
+    Ok,
+    Absent,
+    NotReached,
+    Failed(Reason),
+}
+
+/// The nearest rule; several failing conditions are joined with `; `.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NearMissRecord {
+    pub rule: String,
+    /// As `role order-reader: scope orders:read or group support`.
+    #[serde(serialize_with = "joined")]
+    pub lacks: Vec<String>,
+    /// As `the token has scope orders:write`.
+    #[serde(serialize_with = "joined")]
+    pub seen: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PeerRecord {
+    /// The `[service]` that names it; several are joined with `,`.
+    pub service: Option<String>,
+    pub spiffe_id: Option<String>,
+    /// Of a peer without SPIFFE ID: its DNS SANs, under `trust_domain`.
+    pub dns_names: Vec<String>,
+    pub trust_domain: String,
+    pub certificate: String,
+    pub hop: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CallerRecord {
+    pub issuer: Name,
+    pub subject: Option<String>,
+    pub client: Option<String>,
+    pub actor: ActorKind,
+    pub on_behalf_of: ActorKind,
+    pub chain: Vec<Delegate>,
+    /// The configured roles, not the token's.
+    pub roles: Vec<Name>,
+    pub scopes: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ActionRecord {
+    pub method: String,
+    /// In normal form; absent if there is none.
+    pub host: Option<String>,
+    pub path: Option<String>,
+    pub route: Option<Name>,
+}
+
+/// How the request came.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ConnectionRecord {
+    pub listener: Name,
+    pub protocol: Protocol,
+    /// The other end of the connection, and the client as trusted hops tell it.
+    pub peer_ip: Option<IpAddr>,
+    pub client_ip: Option<IpAddr>,
+}
+
+/// What the client spoke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Protocol {
+    #[serde(rename = "http/1.0")]
+    Http10,
+    #[serde(rename = "http/1.1")]
+    Http11,
+    #[serde(rename = "h2")]
+    Http2,
+}
+
+/// Whether the decision cache had the standing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lookup {
+    Hit,
+    Miss,
+}
+
+impl PeerRecord {
+    pub fn new(peer: &Peer) -> PeerRecord {
+        let (spiffe_id, dns_names) = match &peer.name {
+            PeerName::Spiffe(id) => (Some(id.to_string()), Vec::new()),
+            PeerName::Dns { names, .. } => (None, bounded_list(names)),
+        };
+        PeerRecord {
+            service: None,
+            spiffe_id,
+            dns_names,
+            trust_domain: peer.name.trust_domain().to_string(),
+            certificate: peer.certificate.to_string(),
+            hop: peer.hop.as_str().to_owned(),
+        }
+    }
+
+    /// The services that the policy found to name this peer.
+    pub fn is_named(&mut self, services: &[Name]) {
+        if !services.is_empty() {
+            self.service = Some(services.iter().map(Name::as_str).collect::<Vec<_>>().join(","));
+        }
+    }
+}
+
+impl CallerRecord {
+    pub fn new(caller: &Caller) -> CallerRecord {
+        let link = |link: &Delegate| Delegate {
+            subject: bounded(&link.subject).into(),
+            issuer: link.issuer.as_deref().map(|issuer| bounded(issuer).into()),
+        };
+        CallerRecord {
+            issuer: caller.issuer.clone(),
+            subject: caller.subject.as_deref().map(bounded),
+            client: caller.client.as_deref().map(bounded),
+            actor: caller.actor,
+            on_behalf_of: caller.on_behalf_of,
+            chain: caller.chain.iter().take(LIST_ENTRIES_MAX).map(link).collect(),
+            roles: Vec::new(),
+            scopes: bounded_list(&caller.scopes),
+        }
+    }
+}
+
+impl Check {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Check::Ok => "ok",
+            Check::Absent => "absent",
+            Check::NotReached => "not_reached",
+            Check::Failed(reason) => reason.as_str(),
+        }
+    }
+}
+
+impl Serialize for Check {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(self.as_str())
+    }
+}
+
+impl Label for Verdict {
+    const COUNT: usize = 2;
+
+    fn all() -> Vec<Verdict> {
+        vec![Verdict::Allow, Verdict::Deny]
+    }
+
+    fn labels(self) -> Vec<(&'static str, &'static str)> {
+        let value = match self {
+            Verdict::Allow => "allow",
+            Verdict::Deny => "deny",
+        };
+        vec![("verdict", value)]
+    }
+
+    fn position(self) -> usize {
+        self as usize
+    }
+}
+
+/// Serializes what [`fmt::Display`] shows.
+pub(super) fn shown<S: Serializer>(value: &impl fmt::Display, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(value)
+}
+
+fn joined<S: Serializer>(texts: &[String], to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&texts.join("; "))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::audit::sink::{Output, Sink, SinkSettings};
+    use crate::audit::{Audit, line, story};
+    use crate::clock::Clock;
+    use crate::metrics::Metrics;
+
+    pub fn name(text: &str) -> Name {
+        text.parse().unwrap()
+    }
+
+    /// With a queue of one record.
+    pub fn audit_to(output: Output, required: bool) -> Audit {
+        let metrics = Arc::new(Metrics::new());
+        let settings = SinkSettings { output, required, queue_records_max: 1 };
+        let sink = Sink::start(settings, Arc::clone(&metrics)).unwrap();
+        let clock = Clock::manual(Timestamp::from_unix_seconds(1_700_000_000));
+        Audit::new(&name("orders"), clock, sink, metrics)
+    }
+
+    /// All that was recorded, once it is written.
+    pub fn lines(audit: &Audit, path: &Path) -> Vec<serde_json::Value> {
+        audit.sink().close(Duration::from_secs(20)).unwrap();
+        fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// The denial of the contract's example.
+    pub fn denied() -> RequestRecord {
+        let mut record = RequestRecord {
+            event: "request",
+            time: Timestamp::from_unix_ms(1_700_000_000_123),
+            id: Ulid::from_parts(1_700_000_000_123, 7),
+            proxy: "orders".into(),
+            verdict: Verdict::Deny,
+            reason: Reason::ScopeMissing,
+            also: Vec::new(),
+            rule: None,
+            owner: None,
+            ticket: None,
+            near_miss: Some(NearMissRecord {
+                rule: "people read their own orders through the storefront".into(),
+                lacks: vec!["role order-reader: scope orders:read or group support".into()],
+                seen: vec!["the token has scope orders:write".into()],
+            }),
+            would_allow: Vec::new(),
+            would_deny: Vec::new(),
+            unenforced: Vec::new(),
+            story: String::new(),
+            checks: Checks { peer: Check::Ok, caller: Check::Ok },
+            peer: Some(PeerRecord {
+                service: Some("storefront".into()),
+                spiffe_id: Some("spiffe://shop.example/ns/prod/sa/storefront".into()),
+                dns_names: Vec::new(),
+                trust_domain: "shop.example".into(),
+                certificate: "sha256:00ff".into(),
+                hop: "direct".into(),
+            }),
+            caller: Some(CallerRecord {
+                issuer: name("corp"),
+                subject: Some("alice".into()),
+                client: Some("storefront-web".into()),
+                actor: ActorKind::Human,
+                on_behalf_of: ActorKind::Human,
+                chain: Vec::new(),
+                roles: Vec::new(),
+                scopes: vec!["orders:write".into()],
+            }),
+            action: ActionRecord {
+                method: "GET".into(),
+                host: Some("orders.shop.example".into()),
+                path: Some("/customers/alice/orders/7".into()),
+                route: Some(name("orders")),
+            },
+            connection: ConnectionRecord {
+                listener: name("mesh"),
+                protocol: Protocol::Http2,
+                peer_ip: Some([192, 0, 2, 1].into()),
+                client_ip: Some([192, 0, 2, 1].into()),
+            },
+            status: Some(403),
+            upstream: None,
+            request_bytes: 0,
+            response_bytes: 154,
+            policy: Some("sha256:ab".into()),
+            cache: Some(Lookup::Hit),
+            decision_us: Some(3),
+            total_us: 212,
+            trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
+        };
+        record.story = story::tell(&record);
+        record
+    }
+
+    /// The same request, with the scope that was missing.
+    pub fn allowed() -> RequestRecord {
+        let mut record = RequestRecord {
+            verdict: Verdict::Allow,
+            reason: Reason::Allowed,
+            rule: Some("people read their own orders through the storefront".into()),
+            owner: Some("team-orders".into()),
+            near_miss: None,
+            status: Some(200),
+            upstream: Some(name("orders")),
+            ..denied()
+        };
+        if let Some(caller) = &mut record.caller {
+            caller.roles = vec![name("order-reader")];
+            caller.scopes = vec!["orders:read".into()];
+        }
+        record.story = story::tell(&record);
+        record
+    }
+
+    #[test]
+    fn a_denial_is_this_line() {
+        let expected = concat!(
+            r#"{"event":"request","time":"2023-11-14T22:13:20.123Z","id":"01HF7YAT3V0000000000000007","#,
+            r#""proxy":"orders","verdict":"deny","reason":"scope_missing","also":[],"rule":null,"owner":null,"#,
+            r#""ticket":null,"near_miss":{"rule":"people read their own orders through the storefront","#,
+            r#""lacks":"role order-reader: scope orders:read or group support","#,
+            r#""seen":"the token has scope orders:write"},"would_allow":[],"would_deny":[],"unenforced":[],"#,
+            r#""story":"storefront, for alice@corp (human), asked to GET /customers/alice/orders/7 on orders: "#,
+            r#"denied, because no rule allows it; the nearest needs scope orders:read or group support, and "#,
+            r#"the token has scope orders:write","checks":{"peer":"ok","caller":"ok"},"#,
+            r#""peer":{"service":"storefront","spiffe_id":"spiffe://shop.example/ns/prod/sa/storefront","#,
+            r#""dns_names":[],"trust_domain":"shop.example","certificate":"sha256:00ff","hop":"direct"},"#,
+            r#""caller":{"issuer":"corp","subject":"alice","client":"storefront-web","actor":"human","#,
+            r#""on_behalf_of":"human","chain":[],"roles":[],"scopes":["orders:write"]},"#,
+            r#""action":{"method":"GET","host":"orders.shop.example","path":"/customers/alice/orders/7","#,
+            r#""route":"orders"},"connection":{"listener":"mesh","protocol":"h2","peer_ip":"192.0.2.1","#,
+            r#""client_ip":"192.0.2.1"},"status":403,"upstream":null,"request_bytes":0,"response_bytes":154,"#,
+            r#""policy":"sha256:ab","cache":"hit","decision_us":3,"total_us":212,"#,
+            r#""trace":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}"#,
+            "\n"
+        );
+        assert_eq!(String::from_utf8(line::line(&denied()).unwrap()).unwrap(), expected);
+    }
+
+    #[test]
+    fn an_allow_is_this_line_with_the_same_fields() {
+        let line = String::from_utf8(line::line(&allowed()).unwrap()).unwrap();
+        let expected = concat!(
+            r#"{"event":"request","time":"2023-11-14T22:13:20.123Z","id":"01HF7YAT3V0000000000000007","#,
+            r#""proxy":"orders","verdict":"allow","reason":"allowed","also":[],"#,
+            r#""rule":"people read their own orders through the storefront","owner":"team-orders","#,
+            r#""ticket":null,"near_miss":null,"would_allow":[],"would_deny":[],"unenforced":[],"#,
+            r#""story":"storefront, for alice@corp (human), asked to GET /customers/alice/orders/7 on orders: "#,
+            r#"allowed by \"people read their own orders through the storefront\"","#,
+        );
+        assert_eq!(&line[..expected.len()], expected);
+        let fields = |record: &RequestRecord| match serde_json::to_value(record).unwrap() {
+            serde_json::Value::Object(fields) => fields.keys().cloned().collect::<Vec<_>>(),
+            other => panic!("{other}"),
+        };
+        assert_eq!(fields(&allowed()), fields(&denied()));
+        assert_eq!(fields(&allowed()).len(), 29);
+    }
+}

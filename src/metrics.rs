@@ -1,0 +1,355 @@
+//! What is counted, by name and typed label; never an identity or a path as a label.
+//!
+//! Every label value is either from a closed list in the code ([`Label`]) or a name from the
+//! configuration, so the number of series does not depend on who asks for what. Series on the path
+//! of a request are resolved once, when they are registered, and cost one atomic each.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Metric, Registry};
+
+use crate::clock::Timestamp;
+
+/// A closed list of label values.
+pub trait Label: Copy + 'static {
+    /// How many values there are.
+    const COUNT: usize;
+
+    /// All values, each at its [`Label::position`].
+    fn all() -> Vec<Self>;
+
+    /// Names and values of the labels.
+    fn labels(self) -> Vec<(&'static str, &'static str)>;
+
+    /// Where this value stands in [`Label::all`].
+    fn position(self) -> usize;
+}
+
+/// Every pair of two closed lists.
+impl<A: Label, B: Label> Label for (A, B) {
+    const COUNT: usize = A::COUNT * B::COUNT;
+
+    fn all() -> Vec<(A, B)> {
+        A::all().into_iter().flat_map(|a| B::all().into_iter().map(move |b| (a, b))).collect()
+    }
+
+    fn labels(self) -> Vec<(&'static str, &'static str)> {
+        [self.0.labels(), self.1.labels()].concat()
+    }
+
+    fn position(self) -> usize {
+        self.0.position() * B::COUNT + self.1.position()
+    }
+}
+
+/// One counter for each value of a closed label.
+#[derive(Clone, Debug)]
+pub struct CounterBy<L> {
+    counters: Box<[Counter]>,
+    label: PhantomData<L>,
+}
+
+/// Series for things that the configuration names, as issuers and upstreams.
+pub type Named<M> = Family<[(&'static str, String); 1], M>;
+
+/// Lookups of one cache.
+#[derive(Clone, Debug)]
+pub struct CacheMetrics {
+    pub hits: Counter,
+    pub misses: Counter,
+}
+
+/// All metrics that are not bound to another module's closed list; those come from
+/// [`Metrics::counter_by`]. All names start with `countersign_`.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    /// Seconds from the arrival of a request's head to the end of its answer.
+    request_duration: Histogram,
+    /// Seconds that deciding took.
+    decision_duration: Histogram,
+    pub connections_open: Gauge,
+    /// TLS handshakes that completed.
+    pub handshakes_completed: Counter,
+    /// TLS handshakes that completed by resumption; also counted as completed.
+    pub handshakes_resumed: Counter,
+    /// Connections closed by the other end before a ClientHello, as load balancers probe.
+    pub probes: Counter,
+    pub token_cache: CacheMetrics,
+    pub decision_cache: CacheMetrics,
+    pub key_cache: CacheMetrics,
+    keys_fetched: Named<Gauge>,
+    key_fetch_failures: Named<Counter>,
+    certificate_not_after: Named<Gauge>,
+    servers: Named<Gauge>,
+    servers_ejected: Named<Gauge>,
+    ejections: Named<Counter>,
+    pub audit_written: Counter,
+    /// Records lost: the queue was full, or the output could not be written until the end.
+    pub audit_dropped: Counter,
+    /// 1 while the output cannot be written.
+    pub audit_failing: Gauge,
+    reload_success: Gauge,
+    reload_time: Gauge,
+    policy: Named<Gauge>,
+    policy_generation: Gauge,
+    limits_hit: Named<Counter>,
+}
+
+/// Bounds in seconds of OpenTelemetry's `http.server.request.duration`.
+const REQUEST_SECONDS: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+/// A decision takes microseconds.
+const DECISION_SECONDS: [f64; 8] = [1e-6, 2.5e-6, 5e-6, 1e-5, 2.5e-5, 1e-4, 1e-3, 1e-2];
+
+impl Metrics {
+    pub fn new() -> Metrics {
+        let mut to = Registry::with_prefix("countersign");
+        let cache_lookups = Family::<[(&'static str, &'static str); 2], Counter>::default();
+        let cache = |name: &'static str| CacheMetrics {
+            hits: cache_lookups.get_or_create_owned(&[("cache", name), ("result", "hit")]),
+            misses: cache_lookups.get_or_create_owned(&[("cache", name), ("result", "miss")]),
+        };
+        to.register("build", "The version that runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        to.register("cache_lookups", "Lookups in a cache", cache_lookups.clone());
+        Metrics {
+            request_duration: add(
+                &mut to,
+                "request_duration_seconds",
+                "From a request's head to the end of its answer",
+                Histogram::new(REQUEST_SECONDS),
+            ),
+            decision_duration: add(
+                &mut to,
+                "decision_duration_seconds",
+                "Time that deciding took",
+                Histogram::new(DECISION_SECONDS),
+            ),
+            connections_open: new(&mut to, "connections_open", "Client connections open now"),
+            handshakes_completed: new(&mut to, "tls_handshakes_completed", "TLS handshakes completed"),
+            handshakes_resumed: new(
+                &mut to,
+                "tls_handshakes_resumed",
+                "TLS handshakes completed by resumption",
+            ),
+            probes: new(&mut to, "probes", "Connections closed before a ClientHello"),
+            token_cache: cache("tokens"),
+            decision_cache: cache("decisions"),
+            key_cache: cache("keys"),
+            keys_fetched: new(
+                &mut to,
+                "issuer_keys_fetched_timestamp_seconds",
+                "When an issuer's keys were last fetched",
+            ),
+            key_fetch_failures: new(
+                &mut to,
+                "issuer_fetch_failures",
+                "Fetches of an issuer's keys or discovery that failed",
+            ),
+            certificate_not_after: new(
+                &mut to,
+                "certificate_expiry_timestamp_seconds",
+                "When a certificate of ours expires",
+            ),
+            servers: new(&mut to, "upstream_servers", "Servers of an upstream"),
+            servers_ejected: new(&mut to, "upstream_servers_ejected", "Servers of an upstream now ejected"),
+            ejections: new(&mut to, "upstream_ejections", "Servers ejected after failures"),
+            audit_written: new(&mut to, "audit_records_written", "Audit records written"),
+            audit_dropped: new(&mut to, "audit_records_dropped", "Audit records lost"),
+            audit_failing: new(&mut to, "audit_failing", "1 while the audit output cannot be written"),
+            reload_success: new(&mut to, "config_last_reload_success", "1 if the last load was taken"),
+            reload_time: new(&mut to, "config_last_reload_timestamp_seconds", "When the last load was tried"),
+            policy: new(&mut to, "policy", "1 for the policy that is served"),
+            policy_generation: new(&mut to, "policy_generation", "Loads taken since the start"),
+            limits_hit: new(&mut to, "limits_hit", "Refusals because a limit was reached"),
+            registry: Mutex::new(to),
+        }
+    }
+
+    /// Registers one counter for each value of a closed label; `_total` is added to the name.
+    pub fn counter_by<L: Label>(&self, name: &str, help: &str) -> CounterBy<L> {
+        let family = Family::<Vec<(&'static str, &'static str)>, Counter>::default();
+        let counters = L::all().iter().map(|label| family.get_or_create_owned(&label.labels())).collect();
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner).register(name, help, family);
+        CounterBy { counters, label: PhantomData }
+    }
+
+    pub fn request_finished(&self, total: Duration) {
+        self.request_duration.observe(total.as_secs_f64());
+    }
+
+    pub fn decided(&self, took: Duration) {
+        self.decision_duration.observe(took.as_secs_f64());
+    }
+
+    /// An issuer's keys were fetched.
+    pub fn keys_fetched(&self, issuer: &str, at: Timestamp) {
+        self.keys_fetched.get_or_create(&named("issuer", issuer)).set(at.unix_seconds());
+    }
+
+    pub fn key_fetch_failed(&self, issuer: &str) {
+        self.key_fetch_failures.get_or_create(&named("issuer", issuer)).inc();
+    }
+
+    /// A certificate of ours is in use from now on.
+    pub fn certificate_in_use(&self, name: &str, not_after: Timestamp) {
+        self.certificate_not_after.get_or_create(&named("certificate", name)).set(not_after.unix_seconds());
+    }
+
+    /// How many servers an upstream has, and how many of them are ejected.
+    pub fn upstream_health(&self, upstream: &str, servers: usize, ejected: usize) {
+        self.servers.get_or_create(&named("upstream", upstream)).set(whole(servers));
+        self.servers_ejected.get_or_create(&named("upstream", upstream)).set(whole(ejected));
+    }
+
+    pub fn server_ejected(&self, upstream: &str) {
+        self.ejections.get_or_create(&named("upstream", upstream)).inc();
+    }
+
+    /// A new configuration was tried, and taken or not.
+    pub fn reloaded(&self, taken: bool, at: Timestamp) {
+        self.reload_success.set(i64::from(taken));
+        self.reload_time.set(at.unix_seconds());
+    }
+
+    /// This policy is the one that decides from now on.
+    pub fn policy_in_force(&self, hash: &impl fmt::Display, generation: u64) {
+        self.policy.clear();
+        self.policy.get_or_create(&named("hash", &hash.to_string())).set(1);
+        self.policy_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
+    }
+
+    /// `limit` is the name of the setting, as `header_bytes_max`.
+    pub fn limit_hit(&self, limit: &'static str) {
+        self.limits_hit.get_or_create(&named("limit", limit)).inc();
+    }
+
+    /// Everything in the OpenMetrics text format, version 1.0.0.
+    pub fn text(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        text::encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))?;
+        Ok(text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+impl<L: Label> CounterBy<L> {
+    pub fn inc(&self, label: L) {
+        if let Some(counter) = self.counters.get(label.position()) {
+            counter.inc();
+        }
+    }
+
+    pub fn get(&self, label: L) -> u64 {
+        self.counters.get(label.position()).map_or(0, |counter| counter.get())
+    }
+}
+
+fn new<M: Metric + Clone + Default>(to: &mut Registry, name: &str, help: &str) -> M {
+    add(to, name, help, M::default())
+}
+
+fn add<M: Metric + Clone>(to: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    to.register(name, help, metric.clone());
+    metric
+}
+
+fn named(label: &'static str, name: &str) -> [(&'static str, String); 1] {
+    [(label, name.to_owned())]
+}
+
+fn whole(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Copy)]
+    enum Colour {
+        Red,
+        Blue,
+    }
+
+    impl Label for Colour {
+        const COUNT: usize = 2;
+
+        fn all() -> Vec<Colour> {
+            vec![Colour::Red, Colour::Blue]
+        }
+
+        fn labels(self) -> Vec<(&'static str, &'static str)> {
+            vec![("colour", if matches!(self, Colour::Red) { "red" } else { "blue" })]
+        }
+
+        fn position(self) -> usize {
+            self as usize
+        }
+    }
+
+    #[test]
+    fn pairs_stand_where_they_say() {
+        let pairs = <(Colour, Colour)>::all();
+        assert_eq!(pairs.len(), <(Colour, Colour)>::COUNT);
+        for (position, pair) in pairs.iter().enumerate() {
+            assert_eq!(pair.position(), position);
+        }
+        assert_eq!(pairs[1].labels(), [("colour", "red"), ("colour", "blue")]);
+    }
+
+    #[test]
+    fn what_is_counted_is_what_is_printed() {
+        let metrics = Metrics::new();
+        let colours = metrics.counter_by::<Colour>("colours", "Colours seen");
+        colours.inc(Colour::Blue);
+        colours.inc(Colour::Blue);
+        assert_eq!((colours.get(Colour::Red), colours.get(Colour::Blue)), (0, 2));
+        metrics.decision_cache.hits.inc();
+        metrics.keys_fetched("corp", Timestamp::from_unix_seconds(1_700_000_000));
+        metrics.certificate_in_use("identity", Timestamp::from_unix_seconds(1_800_000_000));
+        metrics.upstream_health("orders", 3, 1);
+        metrics.reloaded(false, Timestamp::from_unix_seconds(5));
+        metrics.policy_in_force(&"sha256:old", 1);
+        metrics.policy_in_force(&"sha256:new", 2);
+        metrics.limit_hit("header_bytes_max");
+        metrics.decided(Duration::from_micros(3));
+        metrics.request_finished(Duration::from_millis(7));
+        let text = metrics.text().unwrap();
+        let lines = [
+            "countersign_colours_total{colour=\"blue\"} 2",
+            "countersign_colours_total{colour=\"red\"} 0",
+            "countersign_cache_lookups_total{cache=\"decisions\",result=\"hit\"} 1",
+            "countersign_cache_lookups_total{cache=\"tokens\",result=\"miss\"} 0",
+            "countersign_issuer_keys_fetched_timestamp_seconds{issuer=\"corp\"} 1700000000",
+            "countersign_certificate_expiry_timestamp_seconds{certificate=\"identity\"} 1800000000",
+            "countersign_upstream_servers{upstream=\"orders\"} 3",
+            "countersign_upstream_servers_ejected{upstream=\"orders\"} 1",
+            "countersign_config_last_reload_success 0",
+            "countersign_policy{hash=\"sha256:new\"} 1",
+            "countersign_policy_generation 2",
+            "countersign_limits_hit_total{limit=\"header_bytes_max\"} 1",
+            "countersign_decision_duration_seconds_bucket{le=\"0.000005\"} 1",
+            "countersign_request_duration_seconds_count 1",
+            concat!("countersign_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+        ];
+        for line in lines {
+            assert!(text.lines().any(|printed| printed == line), "{line} in\n{text}");
+        }
+        assert!(!text.contains("sha256:old"));
+    }
+}

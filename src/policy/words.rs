@@ -1,0 +1,270 @@
+//! What a rule wants and what was seen, in the words of records and stories. Never a whole token:
+//! of claims, only those that the rule reads, and cut short.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Policy;
+use super::condition::{ClaimTest, Condition, RoleTerm, ServiceTerm};
+use super::judge::{Asked, Lack, Who};
+use super::near_miss::Failure;
+use super::role::{RoleEntries, RoleEntry};
+use super::rule::{Rule, stated};
+use crate::identity::{ActorKind, Caller};
+
+/// How much of one claim a record quotes.
+const QUOTED_CHARS_MAX: usize = 64;
+
+pub(super) fn failure(
+    policy: &Policy,
+    rule: &Rule,
+    lack: &Lack<'_>,
+    who: &Who<'_>,
+    asked: &Asked<'_>,
+) -> Failure {
+    match lack {
+        Lack::Stated(condition) => Failure {
+            condition: condition.key(),
+            wanted: wanted(policy, condition),
+            seen: seen(policy, rule, condition, who, asked),
+        },
+        Lack::NoCaller => Failure {
+            condition: "role",
+            wanted: rule.role().map_or_else(|| "a token".to_owned(), |term| role_term(policy, term)),
+            seen: "no token was presented".to_owned(),
+        },
+        Lack::ActorLeftOut => Failure {
+            condition: "actor",
+            wanted: "an actor that is no agent and acts for nobody".to_owned(),
+            seen: who.caller.map_or_else(String::new, actor_seen),
+        },
+        Lack::OnBehalfOfLeftOut => Failure {
+            condition: "on_behalf_of",
+            wanted: "a caller that acts for nobody".to_owned(),
+            seen: who.caller.map_or_else(String::new, actor_seen),
+        },
+    }
+}
+
+fn wanted(policy: &Policy, condition: &Condition) -> String {
+    let tables = policy.parts();
+    match condition {
+        Condition::Service(ServiceTerm::Named(ids)) => {
+            format!("service {}", or(ids.iter().map(|id| &tables.services[id.index()].name)))
+        }
+        Condition::Service(ServiceTerm::Any) => "any service that the policy names".to_owned(),
+        Condition::Service(ServiceTerm::None) => "no certificate".to_owned(),
+        Condition::Role(term) => role_term(policy, term),
+        Condition::Issuer(ids) => {
+            format!("issuer {}", or(ids.iter().map(|id| &tables.issuers[id.index()].name)))
+        }
+        Condition::Actor(kinds) => format!("actor {}", or(kinds)),
+        Condition::OnBehalfOf(kinds) => format!("a token on behalf of {}", or(kinds)),
+        Condition::Claim(tests) => {
+            join(tests.iter().map(|test| format!("claim {} {}", test.claim, or(&test.values))), " and ")
+        }
+        Condition::Acr(values) => format!("acr {}", or(values)),
+        Condition::MaxAge(age) => format!("a login at most {} old", duration(*age)),
+        Condition::MatchClaim(tests) => {
+            let one = |test: &super::condition::MatchClaim| {
+                format!("{{{}}} equal to claim {}", test.segment, test.claim)
+            };
+            join(tests.iter().map(one), " and ")
+        }
+        Condition::Hop(names) => format!("hop {}", or(names)),
+        Condition::PeerIp(nets) => format!("peer address in {}", or(nets)),
+        Condition::ClientIp(nets) => format!("client address in {}", or(nets)),
+        // the rules that come near are those whose action fits
+        Condition::Route(_)
+        | Condition::Host(_)
+        | Condition::Method(_)
+        | Condition::Path(_)
+        | Condition::Grpc(_) => "another action".to_owned(),
+    }
+}
+
+fn seen(policy: &Policy, rule: &Rule, condition: &Condition, who: &Who<'_>, asked: &Asked<'_>) -> String {
+    let of_caller = |words: &dyn Fn(&Caller) -> String| {
+        who.caller.map_or_else(|| "no token was presented".to_owned(), words)
+    };
+    let circumstances = &asked.request.circumstances;
+    let address = |ip: Option<std::net::IpAddr>| match ip {
+        Some(ip) => format!("the address is {}", ip.to_canonical()),
+        None => "the address is not known".to_owned(),
+    };
+    match condition {
+        Condition::Service(_) => service_seen(policy, who),
+        Condition::Role(term) => of_caller(&|caller| role_seen(policy, term, caller)),
+        Condition::Issuer(_) => of_caller(&|caller| format!("the token is from {}", caller.issuer)),
+        Condition::Actor(_) => of_caller(&actor_seen),
+        Condition::OnBehalfOf(_) => {
+            of_caller(&|caller| format!("the token is on behalf of {}", caller.on_behalf_of))
+        }
+        Condition::Claim(tests) => of_caller(&|caller| {
+            let failing = tests.iter().filter(|test| !test.holds(&caller.claims));
+            format!("the token has {}", join(failing.map(|test| claim_seen(test, caller)), " and "))
+        }),
+        Condition::Acr(_) => of_caller(&|caller| match &caller.acr {
+            Some(acr) => format!("the token has acr {}", quoted(acr)),
+            None => "the token has no acr".to_owned(),
+        }),
+        Condition::MaxAge(_) => of_caller(&|caller| match caller.authenticated_at {
+            Some(at) if at > who.now => "the login lies in the future".to_owned(),
+            Some(at) => format!("the login is {} old", duration(who.now.since(at))),
+            None => "the token has no auth_time".to_owned(),
+        }),
+        Condition::MatchClaim(_) => of_caller(&|caller| match_claim_seen(rule, caller, asked)),
+        Condition::Hop(_) => format!("the hop is {}", circumstances.hop.as_str()),
+        Condition::PeerIp(_) => address(circumstances.peer_ip),
+        Condition::ClientIp(_) => address(circumstances.client_ip),
+        Condition::Route(_)
+        | Condition::Host(_)
+        | Condition::Method(_)
+        | Condition::Path(_)
+        | Condition::Grpc(_) => "this action".to_owned(),
+    }
+}
+
+fn service_seen(policy: &Policy, who: &Who<'_>) -> String {
+    match who.peer {
+        None => "no certificate was presented".to_owned(),
+        Some(peer) if who.services.is_clear() => {
+            format!("no service names {}", quoted(&peer.name.to_string()))
+        }
+        Some(_) => {
+            let names = who.services.ones().map(|at| &policy.parts().services[at].name);
+            format!("the service is {}", join(names, " and "))
+        }
+    }
+}
+
+fn actor_seen(caller: &Caller) -> String {
+    let acting = if caller.chain.is_empty() { "" } else { " acting for another" };
+    match caller.actor {
+        ActorKind::Unknown => format!("the actor is of no known kind{acting}"),
+        kind => format!("the actor is {kind}{acting}"),
+    }
+}
+
+fn role_term(policy: &Policy, term: &RoleTerm) -> String {
+    let role = |id: &super::RoleId| {
+        let role = &policy.parts().roles[id.index()];
+        let between = match role.entries {
+            RoleEntries::AnyOf(_) => " or ",
+            RoleEntries::AllOf(_) => " and ",
+        };
+        format!("role {}: {}", role.name, join(role.entries().iter().map(entry), between))
+    };
+    match term {
+        RoleTerm::Any => "any verified caller".to_owned(),
+        RoleTerm::None => "no token".to_owned(),
+        RoleTerm::AnyOf(ids) => join(ids.iter().map(role), "; or "),
+        RoleTerm::AllOf(ids) => join(ids.iter().map(role), "; and "),
+    }
+}
+
+/// As `scope orders:read` or `client a or b and group support`.
+fn entry(entry: &RoleEntry) -> String {
+    let mut parts = Vec::new();
+    let mut part = |word: &str, values: String| {
+        if !values.is_empty() {
+            parts.push(format!("{word} {values}"));
+        }
+    };
+    part("subject", or(&entry.subject));
+    part("client", or(&entry.client));
+    part("scope", or(&entry.scope));
+    part("group", or(&entry.group));
+    part("token role", or(&entry.role));
+    for test in &entry.claim {
+        part("claim", format!("{} {}", test.claim, or(&test.values)));
+    }
+    part("actor subject", or(&entry.actor_subject));
+    parts.join(" and ")
+}
+
+/// What the token has of the kinds of things that the roles ask for.
+fn role_seen(policy: &Policy, term: &RoleTerm, caller: &Caller) -> String {
+    let (RoleTerm::AnyOf(ids) | RoleTerm::AllOf(ids)) = term else { return String::new() };
+    let tables = policy.parts();
+    let entries: Vec<_> = ids.iter().flat_map(|id| tables.roles[id.index()].entries()).collect();
+    if entries.iter().all(|entry| tables.issuers[entry.issuer.index()].name != caller.issuer) {
+        return format!("the token is from {}", caller.issuer);
+    }
+    let (mut has, mut lacks) = (Vec::new(), Vec::new());
+    let mut look = |asked_for: bool, word: &'static str, values: String| match values.is_empty() {
+        _ if !asked_for => {}
+        true => lacks.push(word),
+        false => has.push(format!("{word} {}", quoted(&values))),
+    };
+    let any = |test: &dyn Fn(&RoleEntry) -> bool| entries.iter().any(|entry| test(entry));
+    look(any(&|e| !e.scope.is_empty()), "scope", caller.scopes.join(" "));
+    look(any(&|e| !e.group.is_empty()), "group", caller.groups.join(" "));
+    look(any(&|e| !e.role.is_empty()), "role", caller.roles.join(" "));
+    look(any(&|e| !e.client.is_empty()), "client", caller.client.as_deref().unwrap_or("").to_owned());
+    look(any(&|e| !e.subject.is_empty()), "subject", caller.subject.as_deref().unwrap_or("").to_owned());
+    let actor = caller.chain.first().map_or("", |actor| &*actor.subject);
+    look(any(&|e| !e.actor_subject.is_empty()), "actor subject", actor.to_owned());
+    for test in entries.iter().flat_map(|entry| &entry.claim) {
+        has.push(claim_seen(test, caller));
+    }
+    match has.is_empty() {
+        true => format!("the token has no {}", lacks.join(" and no ")),
+        false => format!("the token has {}", has.join(" and ")),
+    }
+}
+
+fn claim_seen(test: &ClaimTest, caller: &Caller) -> String {
+    match test.claim.look_up(&caller.claims) {
+        Some(value) => format!("claim {} {}", test.claim, claim(value)),
+        None => format!("no claim {}", test.claim),
+    }
+}
+
+fn match_claim_seen(rule: &Rule, caller: &Caller, asked: &Asked<'_>) -> String {
+    let pattern = rule.paths().into_iter().flatten().find(|pattern| pattern.matches(asked.path));
+    let tests = stated!(rule, MatchClaim).into_iter().flatten();
+    let one = |test: &super::condition::MatchClaim| {
+        let segment = pattern.and_then(|p| p.position(&test.segment)).and_then(|at| asked.path.get(at));
+        let segment = segment.map_or("", |segment| segment);
+        match test.claim.look_up(&caller.claims) {
+            Some(value) => {
+                format!("{{{}}} is {} and {} is {}", test.segment, quoted(segment), test.claim, claim(value))
+            }
+            None => format!("the token has no claim {}", test.claim),
+        }
+    };
+    join(tests.map(one), ", ")
+}
+
+fn claim(value: &Value) -> String {
+    match value {
+        Value::String(text) => quoted(text),
+        other => quoted(&other.to_string()),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    match text.char_indices().nth(QUOTED_CHARS_MAX) {
+        Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+/// In the largest unit that gives a whole number of at least two, or one.
+fn duration(length: Duration) -> String {
+    let seconds = length.as_secs();
+    [(86_400, "d"), (3_600, "h"), (60, "m")]
+        .iter()
+        .find(|(unit, _)| seconds >= *unit && seconds % unit == 0)
+        .map_or_else(|| format!("{seconds}s"), |(unit, name)| format!("{}{name}", seconds / unit))
+}
+
+fn or<T: ToString>(values: impl IntoIterator<Item = T>) -> String {
+    join(values, " or ")
+}
+
+fn join<T: ToString>(values: impl IntoIterator<Item = T>, between: &str) -> String {
+    values.into_iter().map(|value| value.to_string()).collect::<Vec<_>>().join(between)
+}

@@ -1,0 +1,228 @@
+//! Two trust domains, a server certificate, and handshakes between the listener under test and
+//! rustls as its client, over an in-memory pipe. Time stands still at [`now`].
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign::cli::mint::{Authority, CaSpec, LeafSpec, Minted, Validity};
+use countersign::clock::{Clock, Timestamp};
+use countersign::tls::{
+    Accepted, CertificateSettings, ClientCertificates, HandshakeFailure, ListenerTls, OwnCertificate,
+    PeerError, PemSource, Trust, TrustDomainSettings,
+};
+use rustls::client::Resumption;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{AlertDescription, ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio_rustls::TlsConnector;
+
+pub const GOOD: &str = "spiffe://shop.example/ns/prod/sa/storefront";
+const LIMIT: Duration = Duration::from_secs(10);
+const PIPE_BYTES: usize = 64 * 1024;
+
+pub struct Tls {
+    pub dir: tempfile::TempDir,
+    pub clock: Clock,
+    /// The CA of `shop.example`.
+    pub shop: Authority,
+    /// The CA of `bank.example`.
+    pub bank: Authority,
+    /// A CA that nobody configured.
+    pub stranger: Authority,
+    server: Minted,
+}
+
+/// What a client saw.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientSaw {
+    /// The server's first byte.
+    Answer {
+        resumed: bool,
+    },
+    Alert(AlertDescription),
+    Closed,
+    Other(String),
+}
+
+pub fn now() -> Timestamp {
+    "2027-01-15T12:00:00Z".parse().unwrap()
+}
+
+pub fn hours(hours: u64) -> Duration {
+    Duration::from_secs(hours * 3600)
+}
+
+/// From a day ago for a day.
+pub fn valid() -> Validity {
+    Validity { from: now().minus(hours(24)), to: now().plus(hours(24)) }
+}
+
+/// rustls as the client looks at the machine's clock.
+pub fn always() -> Validity {
+    Validity { from: "2020-01-01T00:00:00Z".parse().unwrap(), to: "2090-01-01T00:00:00Z".parse().unwrap() }
+}
+
+pub fn good() -> LeafSpec {
+    LeafSpec::workload(GOOD, valid())
+}
+
+impl Tls {
+    pub fn new() -> Tls {
+        let root = |name: &str| Authority::root(&CaSpec::new(name, always())).unwrap();
+        let (shop, bank, stranger) = (root("shop CA"), root("bank CA"), root("stranger CA"));
+        let server = LeafSpec {
+            dns: vec!["localhost".into()],
+            ..LeafSpec::workload("spiffe://shop.example/ns/prod/sa/orders", always())
+        };
+        let server = shop.issue(&server).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        Tls { dir, clock: Clock::manual(now()), shop, bank, stranger, server }
+    }
+
+    pub fn file(&self, name: &str, text: &str) -> PemSource {
+        let path: PathBuf = self.dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        PemSource::File(path)
+    }
+
+    pub fn domain(&self, name: &str, ca: &str) -> TrustDomainSettings {
+        TrustDomainSettings {
+            name: name.parse().unwrap(),
+            ca: self.file(&format!("{name}-ca.pem"), ca),
+            crl: None,
+            allow_dns_names: false,
+        }
+    }
+
+    pub fn domains(&self) -> Vec<TrustDomainSettings> {
+        vec![self.domain("shop.example", &self.shop.pem()), self.domain("bank.example", &self.bank.pem())]
+    }
+
+    pub fn trust(&self) -> Arc<Trust> {
+        Arc::new(Trust::load(&self.domains()).unwrap())
+    }
+
+    /// Trust in which `shop.example` has this revocation list.
+    pub fn trust_with_crl(&self, crl: &str) -> Arc<Trust> {
+        let mut domains = self.domains();
+        domains[0].crl = Some(self.file("shop.crl", crl));
+        Arc::new(Trust::load(&domains).unwrap())
+    }
+
+    pub fn own(&self, minted: &Minted) -> OwnCertificate {
+        let settings = CertificateSettings {
+            certificate: self.file("own.pem", &minted.chain),
+            private_key: self.file("own-key.pem", &minted.key),
+        };
+        OwnCertificate::load(&settings, self.clock.now()).unwrap()
+    }
+
+    pub fn listener(&self, clients: ClientCertificates) -> ListenerTls {
+        ListenerTls::new(&self.own(&self.server), clients, self.clock.clone()).unwrap()
+    }
+
+    pub fn required(&self) -> ListenerTls {
+        self.listener(ClientCertificates::Required(self.trust()))
+    }
+
+    /// A client that trusts our server certificate and presents `own`, if any. It does not resume.
+    pub fn client(&self, own: Option<&Minted>) -> ClientConfig {
+        self.client_of(own, rustls::ALL_VERSIONS)
+    }
+
+    pub fn client_of(
+        &self,
+        own: Option<&Minted>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> ClientConfig {
+        self.client_with(own, versions, aws_lc_rs::default_provider())
+    }
+
+    pub fn client_with(
+        &self,
+        own: Option<&Minted>,
+        versions: &[&'static SupportedProtocolVersion],
+        provider: CryptoProvider,
+    ) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.shop.pem().as_bytes()).unwrap()).unwrap();
+        let mut config = ClientConfig::builder_with_provider(provider.into())
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        if let Some(minted) = own {
+            // `with_client_auth_cert` would refuse what we want to see refused by the listener.
+            let chain = CertificateDer::pem_slice_iter(minted.chain.as_bytes());
+            let key = PrivateKeyDer::from_pem_slice(minted.key.as_bytes()).unwrap();
+            let key = aws_lc_rs::default_provider().key_provider.load_private_key(key).unwrap();
+            let pair = CertifiedKey::new(chain.map(Result::unwrap).collect(), key);
+            config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(pair));
+        }
+        config.resumption = Resumption::disabled();
+        config
+    }
+}
+
+/// One connection: the listener answers with one byte if it accepts.
+pub async fn connect(
+    listener: &ListenerTls,
+    client: &Arc<ClientConfig>,
+) -> (Result<Accepted<DuplexStream>, HandshakeFailure>, ClientSaw) {
+    let (near, far) = tokio::io::duplex(PIPE_BYTES);
+    let server = async {
+        let mut accepted = listener.accept(far, LIMIT).await?;
+        accepted.stream.write_all(b"k").await.unwrap();
+        accepted.stream.flush().await.unwrap();
+        Ok(accepted)
+    };
+    tokio::join!(server, watch(near, client))
+}
+
+async fn watch(near: DuplexStream, client: &Arc<ClientConfig>) -> ClientSaw {
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut stream = match TlsConnector::from(client.clone()).connect(name, near).await {
+        Ok(stream) => stream,
+        Err(error) => return saw(&error),
+    };
+    let mut answer = [0];
+    match stream.read(&mut answer).await {
+        Ok(0) => ClientSaw::Closed,
+        Ok(_) => ClientSaw::Answer {
+            resumed: stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed),
+        },
+        Err(error) => saw(&error),
+    }
+}
+
+fn saw(error: &std::io::Error) -> ClientSaw {
+    match error.get_ref().and_then(|it| it.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::AlertReceived(alert)) => ClientSaw::Alert(*alert),
+        _ if error.kind() == std::io::ErrorKind::UnexpectedEof => ClientSaw::Closed,
+        _ => ClientSaw::Other(error.to_string()),
+    }
+}
+
+/// The peer error of a refused handshake, and what the client saw; panics if it was accepted.
+pub async fn refused(listener: &ListenerTls, own: Option<&Minted>, tls: &Tls) -> (PeerError, ClientSaw) {
+    let mut seen = Vec::new();
+    for version in rustls::ALL_VERSIONS {
+        let client = Arc::new(tls.client_of(own, &[version]));
+        let (outcome, saw) = connect(listener, &client).await;
+        match outcome {
+            Err(HandshakeFailure::Peer { error, claimed }) => {
+                assert_eq!(claimed.is_some(), own.is_some());
+                seen.push((error, saw));
+            }
+            Err(other) => panic!("{:?}: {other:?}", version.version),
+            Ok(_) => panic!("{:?}: accepted", version.version),
+        }
+    }
+    assert_eq!(seen.len(), 2);
+    assert_eq!(seen[0], seen[1], "TLS 1.2 and 1.3 disagree");
+    seen.remove(0)
+}

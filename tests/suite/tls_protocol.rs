@@ -1,0 +1,129 @@
+//! The handshake as a protocol: versions, key exchange, ALPN, SNI, and clients that do not speak TLS.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign::tls::{Alpn, HandshakeFailure, ListenerTls};
+use rustls::crypto::aws_lc_rs;
+use rustls::{NamedGroup, ProtocolVersion};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::tls_fixture::{ClientSaw, Tls, connect, good};
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Sends bytes as they are and returns the failure and what came back.
+async fn send_raw(listener: &ListenerTls, pieces: &[&[u8]]) -> (HandshakeFailure, Vec<u8>) {
+    let (mut near, far) = tokio::io::duplex(64 * 1024);
+    let client = async {
+        for piece in pieces {
+            near.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        near.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        near.read_to_end(&mut answer).await.unwrap();
+        answer
+    };
+    let (outcome, answer) = tokio::join!(listener.accept(far, LIMIT), client);
+    (outcome.expect_err("accepted"), answer)
+}
+
+/// A ClientHello for versions up to 3.`minor`, with two suites of old.
+fn old_hello(minor: u8) -> Vec<u8> {
+    let mut body = vec![3, minor];
+    body.extend([7; 32]); // random
+    body.extend([0]); // no session
+    body.extend([0, 4, 0xc0, 0x13, 0x00, 0x2f]); // ECDHE_RSA and RSA with AES_128_CBC_SHA
+    body.extend([1, 0]); // no compression
+    body.extend([0, 16]); // extensions
+    body.extend([0, 10, 0, 4, 0, 2, 0, 29]); // supported_groups: x25519
+    body.extend([0, 13, 0, 4, 0, 2, 4, 3]); // signature_algorithms: ecdsa_secp256r1_sha256
+    let length = u8::try_from(body.len()).unwrap();
+    [vec![22, 3, 1, 0, length + 4, 1, 0, 0, length], body].concat()
+}
+
+#[tokio::test]
+async fn tls_1_0_and_1_1_do_not_exist_here() {
+    let listener = Tls::new().required();
+    for minor in [1, 2] {
+        let (failure, answer) = send_raw(&listener, &[&old_hello(minor)]).await;
+        assert!(matches!(failure, HandshakeFailure::Tls(_)), "{failure}");
+        // alert, fatal, protocol_version
+        assert_eq!((answer[0], &answer[5..]), (21, &[2, 70][..]));
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_speak_tls_is_told_apart() {
+    let listener = Tls::new().required();
+    let (failure, answer) = send_raw(&listener, &[]).await;
+    assert!(matches!(failure, HandshakeFailure::Probe) && answer.is_empty());
+    let (failure, _) = send_raw(&listener, &[b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"]).await;
+    assert!(matches!(failure, HandshakeFailure::PlainHttp), "{failure}");
+    let (failure, _) = send_raw(&listener, &[&[0; 64]]).await;
+    assert!(matches!(failure, HandshakeFailure::Tls(_)), "{failure}");
+    let (failure, _) = send_raw(&listener, &[&old_hello(3)[..20]]).await;
+    assert!(matches!(failure, HandshakeFailure::Io(_)), "{failure}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_stalls_runs_out_of_time() {
+    let listener = Tls::new().required();
+    for sent in [&[][..], &old_hello(3)[..20]] {
+        let (mut near, far) = tokio::io::duplex(1024);
+        near.write_all(sent).await.unwrap();
+        let outcome = listener.accept(far, LIMIT).await;
+        assert!(matches!(outcome, Err(HandshakeFailure::TimedOut(LIMIT))));
+    }
+}
+
+#[tokio::test]
+async fn a_post_quantum_key_exchange_is_offered_and_preferred() {
+    let tls = Tls::new();
+    let own = tls.shop.issue(&good()).unwrap();
+    let mut hybrid = aws_lc_rs::default_provider();
+    hybrid.kx_groups.retain(|group| group.name() == NamedGroup::X25519MLKEM768);
+    assert_eq!(hybrid.kx_groups.len(), 1);
+    let hybrid_only = tls.client_with(Some(&own), &[&rustls::version::TLS13], hybrid);
+    for client in [tls.client(Some(&own)), hybrid_only] {
+        let (outcome, _) = connect(&tls.required(), &Arc::new(client)).await;
+        let accepted = outcome.unwrap();
+        let group = accepted.stream.get_ref().1.negotiated_key_exchange_group().unwrap();
+        assert_eq!(group.name(), NamedGroup::X25519MLKEM768);
+        assert_eq!(accepted.version, Some(ProtocolVersion::TLSv1_3));
+    }
+}
+
+#[tokio::test]
+async fn alpn_and_server_name_are_handed_on() {
+    let tls = Tls::new();
+    let own = tls.shop.issue(&good()).unwrap();
+    let cases: [(&[&str], Alpn); 4] = [
+        (&[], Alpn::Http1),
+        (&["http/1.1"], Alpn::Http1),
+        (&["http/1.1", "h2"], Alpn::Http2),
+        (&["h2"], Alpn::Http2),
+    ];
+    for (offered, agreed) in cases {
+        let mut client = tls.client(Some(&own));
+        client.alpn_protocols = offered.iter().map(|it| it.as_bytes().to_vec()).collect();
+        let (outcome, _) = connect(&tls.required(), &client.into()).await;
+        let accepted = outcome.unwrap();
+        assert_eq!(accepted.alpn, agreed, "{offered:?}");
+        assert_eq!(accepted.server_name.as_str(), Some("localhost"));
+        assert!(accepted.server_name.agrees_with("localhost"));
+        assert!(!accepted.server_name.agrees_with("other.example"));
+    }
+    let mut client = tls.client(Some(&own));
+    client.alpn_protocols = vec![b"h3".to_vec()];
+    let (outcome, saw) = connect(&tls.required(), &client.into()).await;
+    assert!(matches!(outcome, Err(HandshakeFailure::Tls(_))));
+    assert_eq!(saw, ClientSaw::Alert(rustls::AlertDescription::NoApplicationProtocol));
+
+    let mut client = tls.client(Some(&own));
+    client.enable_sni = false;
+    let (outcome, _) = connect(&tls.required(), &client.into()).await;
+    let name = outcome.unwrap().server_name;
+    assert!(name.as_str().is_none() && name.agrees_with("any.example"));
+}

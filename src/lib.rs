@@ -27,8 +27,15 @@ pub mod metrics;
 pub mod policy;
 // rank 2: bytes ↔ verified peer
 pub mod tls;
+// rank 3: a credential becomes a caller; where requests may go
+pub mod upstream;
 // rank 4: the record, and the cache of standings
 pub mod audit;
+pub mod decisions;
+// rank 5: the data path
+pub mod proxy;
+// rank 6: what was typed becomes what runs
+pub mod config;
 // rank 7: composition, and what operators ask
 pub mod admin;
 // rank 8: one file a command

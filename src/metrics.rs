@@ -61,6 +61,14 @@ pub struct CounterBy<L> {
 /// Series for things that the configuration names, as issuers and upstreams.
 pub type Named<M> = Family<[(&'static str, String); 1], M>;
 
+/// What a lookup in a cache found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lookup {
+    Hit,
+    Miss,
+}
+
 /// Lookups of one cache.
 #[derive(Clone, Debug)]
 pub struct CacheMetrics {
@@ -244,6 +252,15 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Metrics {
         Metrics::new()
+    }
+}
+
+impl CacheMetrics {
+    pub fn count(&self, lookup: Lookup) {
+        match lookup {
+            Lookup::Hit => self.hits.inc(),
+            Lookup::Miss => self.misses.inc(),
+        };
     }
 }
 

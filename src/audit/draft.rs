@@ -14,17 +14,18 @@ use ulid::Ulid;
 
 use super::line::bounded;
 use super::record::{
-    ActionRecord, CallerRecord, Check, Checks, ConnectionRecord, Lookup, NearMissRecord, PeerRecord,
-    Protocol, RequestRecord, Verdict,
+    ActionRecord, CallerRecord, Check, Checks, ConnectionRecord, NearMissRecord, PeerRecord, Protocol,
+    RequestRecord, Verdict,
 };
 use super::sink::{AuditUnavailable, Slot};
 use super::{Audit, Reason, line, story};
 use crate::clock::Stopwatch;
 use crate::identity::{Caller, Name, Peer, Signature};
+use crate::metrics::Lookup;
 use crate::policy::decision::ShadowVerdict;
 use crate::policy::near_miss::NearMiss;
 use crate::policy::{
-    Cause, Decision, Evidence, Host, NormalPath, Permit, PolicyHash, PolicyParts, RuleId, UpstreamId,
+    Cause, Decision, Evidence, Host, NormalPath, Permit, Policy, PolicyParts, RuleId, UpstreamId,
     Verdict as Judged,
 };
 
@@ -147,16 +148,10 @@ impl Draft {
         }
     }
 
-    /// The decision that is acted upon, with the tables and the hash of the policy that made it.
-    pub fn decided(
-        &mut self,
-        policy: &PolicyParts,
-        hash: PolicyHash,
-        decision: &Decision,
-        cache: Lookup,
-        took: Duration,
-    ) {
-        self.record.policy = Some(hash.to_string());
+    /// The decision that is acted upon, and the policy that made it.
+    pub fn decided(&mut self, policy: &Policy, decision: &Decision, cache: Lookup, took: Duration) {
+        self.record.policy = Some(policy.hash().to_string());
+        let policy = policy.parts();
         self.record.cache = Some(cache);
         self.record.decision_us = Some(whole_us(took));
         self.audit.metrics().decided(took);

@@ -16,7 +16,7 @@ mod writer;
 pub use draft::{Arrival, Draft};
 pub use event::{Claimed, Event, RefusedHandshake};
 pub use reason::Reason;
-pub use record::{Lookup, Protocol, Verdict};
+pub use record::{Protocol, Verdict};
 pub use sink::{AuditUnavailable, Output, Sink, SinkSettings};
 
 use std::sync::Arc;

@@ -14,7 +14,7 @@ use super::Reason;
 use super::line::{LIST_ENTRIES_MAX, bounded, bounded_list};
 use crate::clock::Timestamp;
 use crate::identity::{ActorKind, Caller, Delegate, Name, Peer, PeerName};
-use crate::metrics::Label;
+use crate::metrics::{Label, Lookup};
 
 /// One line for one request.
 #[derive(Clone, Debug, Serialize)]
@@ -54,6 +54,7 @@ pub struct RequestRecord {
     pub response_bytes: u64,
     /// The hash of the policy that decided.
     pub policy: Option<String>,
+    /// Whether the decision cache had the standing.
     pub cache: Option<Lookup>,
     pub decision_us: Option<u64>,
     /// From the request's head to the end of its answer.
@@ -150,14 +151,6 @@ pub enum Protocol {
     Http11,
     #[serde(rename = "h2")]
     Http2,
-}
-
-/// Whether the decision cache had the standing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Lookup {
-    Hit,
-    Miss,
 }
 
 impl PeerRecord {

@@ -1,3 +1,4 @@
-//! The commands, one file each.
+//! The commands, one file each, and what they share.
 
+pub mod log;
 pub mod mint;

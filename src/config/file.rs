@@ -1,0 +1,300 @@
+//! What can be typed: every table and key, with its meaning, its type and its default. Private to
+//! `config/`; the rest of the program sees domain types only.
+//!
+//! Names, rules and routes are in `file_policy.rs`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::file_policy::{Issuer, Role, Route, Rule, Service};
+use super::read::{Keyed, List, choice, table};
+use super::value::{AuditOutput, Bytes, Pem, Timeout, Version};
+use crate::identity::{Name, SpiffePattern, TrustDomain};
+
+table! {
+    /// A configuration of Countersign. Several files add up to one.
+    File {
+        /// The version of this format: 1.
+        version: Version = required,
+        /// This instance.
+        proxy: Proxy,
+        /// Health, metrics and status, apart from the data ports.
+        admin: Admin,
+        /// Our own certificate, presented to clients and to upstreams.
+        identity: Identity,
+        /// Which CAs vouch for which workloads.
+        trust_domain: Keyed<TrustDomain, TrustDomainTable>,
+        /// Where requests come in.
+        listener: Keyed<Name, Listener>,
+        /// Who vouches for callers.
+        issuer: Keyed<Name, Issuer>,
+        /// Names for workloads.
+        service: Keyed<Name, Service>,
+        /// Names for callers.
+        role: Keyed<Name, Role>,
+        /// Where requests may go.
+        upstream: Keyed<Name, Upstream>,
+        /// Which requests go where.
+        route: Keyed<Name, Route>,
+        /// What is allowed.
+        allow: List<Rule>,
+        /// What is denied, whatever allows it.
+        deny: List<Rule>,
+        /// What is demanded, whatever allows it.
+        require: List<Rule>,
+        /// Findings of `check` that are meant to be so.
+        lint: Lint,
+        /// The record of every decision.
+        audit: Audit,
+        /// What is too much.
+        limit: Limit,
+        /// How much is remembered.
+        cache: Cache,
+        /// The process's own log.
+        log: Log,
+    }
+    later { trusted_hop, revocation, session }
+}
+
+table! {
+    /// This instance.
+    Proxy {
+        /// Its name in audit records and traces.
+        name: Name = required,
+        /// Threads that serve. Default: one for each core.
+        workers: u32,
+    }
+}
+
+table! {
+    /// Health, metrics and status, apart from the data ports.
+    Admin {
+        /// Health, metrics and status, over plain HTTP. Keep it on loopback. Default: none.
+        address: SocketAddr,
+        /// `/livez` and `/readyz` alone, over plain HTTP, for load balancers that reach neither
+        /// loopback nor mTLS. Default: none.
+        health_address: SocketAddr,
+    }
+}
+
+choice! {
+    /// Where our own certificate comes from.
+    IdentitySource { Files = "files", }
+    later { "workload_api", "consul", "aws_private_ca" }
+}
+
+table! {
+    /// Our own certificate, presented to clients and to upstreams.
+    Identity {
+        /// Where it comes from. Default: `files`.
+        source: IdentitySource,
+        /// The certificate and its chain, leaf first, as PEM. Watched: a new one is served without
+        /// a restart, a bad one keeps the last good.
+        certificate: Pem,
+        /// Its private key as PEM.
+        private_key: Pem,
+    }
+    later { passphrase }
+}
+
+table! {
+    /// Which CAs vouch for which workloads; a CA speaks for its own trust domain only.
+    TrustDomainTable {
+        /// The CA certificates as PEM. Watched.
+        ca: Pem = required,
+        /// Certificate revocation lists as PEM. When given, an expired or missing one refuses.
+        crl: Pem,
+    }
+}
+
+choice! {
+    /// Whether clients present a certificate.
+    ClientCertificate {
+        /// A handshake without one fails.
+        Required = "required",
+        /// Without one the caller alone is judged, by rules that waive the service.
+        Optional = "optional",
+        /// None is asked for.
+        None = "none",
+    }
+}
+
+choice! {
+    /// What a listener is for.
+    ListenerMode { Inbound = "inbound", }
+    later { "outbound" }
+}
+
+choice! {
+    /// The version of the PROXY protocol that every connection starts with.
+    ProxyProtocol { V2 = "v2", }
+}
+
+table! {
+    /// Where requests come in.
+    Listener {
+        /// Where it listens.
+        address: SocketAddr = required,
+        /// Whether clients present a certificate.
+        client_certificate: ClientCertificate,
+        /// What it is for. Default: `inbound`.
+        mode: ListenerMode,
+        /// Another certificate than `[identity]`'s, as PEM.
+        certificate: Pem,
+        /// Its private key, as PEM.
+        private_key: Pem,
+        /// Serves HTTP without TLS. Default: false.
+        allow_plaintext: bool,
+        /// Demands the PROXY protocol. Default: not spoken.
+        proxy_protocol: ProxyProtocol,
+    }
+}
+
+table! {
+    /// Where requests may go.
+    Upstream {
+        /// `http://host:port`, `h2c://host:port` or `https://host:port`; several are balanced.
+        server: List<String> = required,
+        /// One for each server, in order. Default: 1 each.
+        weight: List<u32>,
+        /// Who the server must be, for https with mTLS.
+        server_spiffe_id: List<SpiffePattern>,
+        /// CA certificates that vouch for the server, as PEM. Default: the trust domain of
+        /// `server_spiffe_id`, else those of the system.
+        ca: Pem,
+        /// Default: 5s.
+        connect_timeout: Timeout,
+        /// Until the response's head. Default: 30s.
+        first_byte_timeout: Timeout,
+        /// Without a byte in either direction. Default: 60s.
+        idle_timeout: Timeout,
+        /// Failures in a row after which a server is left out for a while. Default: 5.
+        eject_after_failures: u32,
+        /// Asked of every server in the background. Default: none is asked.
+        health_path: String,
+    }
+    later { credential }
+}
+
+table! {
+    /// Findings of `check` that are meant to be so.
+    Lint {
+        /// One finding each.
+        allow: List<LintAllow>,
+    }
+}
+
+table! {
+    /// A finding that is meant to be so. Without a place, it is allowed everywhere.
+    LintAllow {
+        /// Its code, as `check` prints it.
+        code: String = required,
+        /// The rule it is about.
+        rule: String,
+        /// The role it is about.
+        role: Name,
+        /// The service it is about.
+        service: Name,
+        /// The route it is about.
+        route: Name,
+    }
+}
+
+table! {
+    /// The record of every decision.
+    Audit {
+        /// `stdout` or the path of a file. Default: `stdout`.
+        output: AuditOutput,
+        /// Refuse what cannot be recorded. Default: false, and lost records are counted.
+        required: bool,
+    }
+    later { chain }
+}
+
+table! {
+    /// What is too much. Over a limit is refused with `limit_exceeded` and counted.
+    Limit {
+        /// Open client connections. Default: 10000.
+        connections_max: u32,
+        /// Open connections of one address. Default: 1000.
+        connections_per_peer_max: u32,
+        /// TLS handshakes in flight. Default: 1000.
+        handshakes_max: u32,
+        /// From accept to the end of the handshake. Default: 10s.
+        handshake_timeout: Timeout,
+        /// All header fields of a request together. Default: 64KiB.
+        header_bytes_max: Bytes,
+        /// Header fields of a request. Default: 100.
+        header_count_max: u32,
+        /// From a request's first byte to the end of its head. Default: 10s.
+        header_timeout: Timeout,
+        /// A request's body, where its route does not say. Default: 10MiB.
+        body_bytes_max: Bytes,
+        /// An access token. Default: 16KiB.
+        token_bytes_max: Bytes,
+        /// Nesting of JSON in a token. Default: 32.
+        json_depth_max: u32,
+        /// Scopes of a token. Default: 256.
+        scope_count_max: u32,
+        /// Groups, and roles, of a token. Default: 1024.
+        group_count_max: u32,
+        /// Actors in a token's `act` chain. Default: 4.
+        delegation_depth_max: u32,
+        /// Concurrent HTTP/2 streams of a connection. Default: 100.
+        streams_per_connection_max: u32,
+        /// HTTP/2 streams that a client may reset before they are answered. Default: 100.
+        resets_per_connection_max: u32,
+        /// Without a byte from a client. Default: 60s.
+        idle_timeout: Timeout,
+        /// A whole request, where its route does not say. Default: 5m.
+        total_timeout: Timeout,
+        /// The age at which a connection is asked to close. Default: 1h.
+        connection_age_max: Timeout,
+        /// Audit records waiting to be written. Default: 8192.
+        audit_queue_max: u32,
+        /// From SIGTERM until what is still open is cut. Default: 30s.
+        drain_timeout: Timeout,
+    }
+}
+
+table! {
+    /// How much is remembered.
+    Cache {
+        /// Verified tokens. Default: 100000.
+        token_entries_max: u32,
+        /// Tokens that failed. Default: 10000.
+        failed_token_entries_max: u32,
+        /// How long a failed token is remembered. Default: 10s.
+        failed_token_time: Duration,
+        /// Standings of a peer and a caller. Default: 100000.
+        decision_entries_max: u32,
+        /// The age at which a standing is made anew. Default: 5m.
+        decision_time_max: Timeout,
+    }
+}
+
+choice! {
+    /// From which severity on.
+    LogLevel {
+        Error = "error",
+        Warn = "warn",
+        Info = "info",
+        Debug = "debug",
+        Trace = "trace",
+    }
+}
+
+choice! {
+    /// For whom.
+    LogFormat { Pretty = "pretty", Json = "json", }
+}
+
+table! {
+    /// The process's own log, on standard error.
+    Log {
+        /// Default: `info`.
+        level: LogLevel,
+        /// Default: `pretty` on a terminal, else `json`.
+        format: LogFormat,
+    }
+}

@@ -1,0 +1,365 @@
+//! What can be typed, continued: issuers, and the policy's services, roles, routes and rules.
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::read::{Field, Keyed, List, Reader, choice, table};
+use super::tree::{Node, Value};
+use super::value::{Bytes, Day, Pem, Secret, Timeout};
+use crate::identity::{ActorKind, Name, SpiffePattern, TrustDomain};
+use crate::policy::condition::{ClaimPath, ClaimValue, GrpcPattern};
+use crate::policy::pattern::{Glob, HostPattern, PathPattern};
+
+choice! {
+    /// Signature algorithms (RFC 7518, RFC 8037). Never HMAC, never `none`.
+    Algorithm {
+        Rs256 = "RS256",
+        Rs384 = "RS384",
+        Rs512 = "RS512",
+        Ps256 = "PS256",
+        Ps384 = "PS384",
+        Ps512 = "PS512",
+        Es256 = "ES256",
+        Es384 = "ES384",
+        EdDsa = "EdDSA",
+    }
+    refused {
+        "none": "no signature at all",
+        "HS256": "a shared secret, and whoever can check such a token can make one",
+        "HS384": "a shared secret, and whoever can check such a token can make one",
+        "HS512": "a shared secret, and whoever can check such a token can make one",
+    }
+}
+
+choice! {
+    /// What a provider's tokens look like: fills `claims` and `actor`.
+    Preset {
+        Okta = "okta",
+        Auth0 = "auth0",
+        Entra = "entra",
+        Cognito = "cognito",
+        Keycloak = "keycloak",
+        Google = "google",
+        Kubernetes = "kubernetes",
+        GitHub = "github",
+        Spiffe = "spiffe",
+        Generic = "generic",
+    }
+}
+
+/// `claim = { name = value }`.
+pub type Claims = Keyed<String, List<ClaimValue>>;
+
+table! {
+    /// Who vouches for callers.
+    Issuer {
+        /// The exact `iss`, found by discovery unless `jwks` is given. Where a preset has several
+        /// tenants, a list, or a template with `{tid}`.
+        url: List<String>,
+        /// The file or URL of the key set, instead of discovery.
+        jwks: String,
+        /// Who the tokens must be for; for tokens without `aud`, the client ids.
+        audience: List<String> = required,
+        /// Default: RS256, PS256, ES256, EdDSA.
+        algorithms: List<Algorithm>,
+        /// Claims that every token must have: all that a deny, or an agent entry, may rely on.
+        requires: List<String>,
+        /// The provider. Default: `generic`.
+        preset: Preset,
+        /// Which claims say what; a key given here wins over the preset's.
+        claims: ClaimNames,
+        /// Kinds of actors, added to the preset's. No match, or two kinds but `agent`, is `unknown`.
+        actor: List<ActorEntry>,
+        /// How far the provider's clock may be off; at most 5m. Default: 30s.
+        leeway: Duration,
+        /// CA certificates that vouch for the provider's servers, as PEM. Default: the system's.
+        ca: Pem,
+        /// How long the last keys serve when the provider is down. Default: 24h.
+        max_stale: Timeout,
+        /// The `typ` of its tokens' headers. Default: the preset's.
+        token_type: List<String>,
+        /// The bearer token that the key set is fetched with.
+        jwks_credential: Secret,
+        /// Fetch from private addresses too. Default: false.
+        allow_private_addresses: bool,
+        /// Fetch over plain HTTP, from loopback only. Default: false.
+        allow_http: bool,
+        /// Whose tokens are taken at all; needed where the world can get one.
+        only: Claims,
+    }
+    later { client_id, client_secret, introspection }
+}
+
+table! {
+    /// Which claims say what. A string is one top-level name, whatever dots or slashes it holds; a
+    /// list is a path.
+    ClaimNames {
+        /// Default: `sub`.
+        subject: ClaimPath,
+        /// The OAuth client.
+        client: ClaimPath,
+        /// A list, or one string with spaces.
+        scopes: ClaimPath,
+        /// A list.
+        groups: ClaimPath,
+        /// A list.
+        roles: ClaimPath,
+    }
+}
+
+choice! {
+    /// A kind that can be declared; `unknown` is what is left.
+    DeclaredKind { Human = "human", Service = "service", Agent = "agent", }
+}
+
+table! {
+    /// A kind of actor and the claims that show it.
+    ActorEntry {
+        /// `human`, `service` or `agent`; `agent` beats every other.
+        kind: DeclaredKind = required,
+        /// All must hold.
+        claim: Claims = required,
+    }
+}
+
+table! {
+    /// A name for workloads.
+    Service {
+        /// Any of these; trust domain literal, `*` one whole segment, `**` only last.
+        spiffe_id: List<SpiffePattern>,
+        /// A DNS name in the certificate, for CAs that issue no SPIFFE IDs.
+        dns_name: List<HostPattern>,
+        /// Whose CA vouches for `dns_name`.
+        trust_domain: TrustDomain,
+        /// The OAuth clients whose tokens this service may carry; `"any"` to say so aloud.
+        client_id: List<ClientId>,
+    }
+}
+
+table! {
+    /// A client and the issuer that gave it its name.
+    IssuedClient {
+        /// The `[issuer.NAME]`.
+        issuer: Name = required,
+        /// Its client id, or the start of one and `*`.
+        client: Glob = required,
+    }
+}
+
+/// A client id, with its issuer unless there is one only.
+#[derive(Debug)]
+pub enum ClientId {
+    Bare(Glob),
+    Issued(IssuedClient),
+}
+
+table! {
+    /// A name for callers.
+    Role {
+        /// One of these entries holds.
+        any_of: List<RoleEntry>,
+        /// All of these entries hold.
+        all_of: List<RoleEntry>,
+    }
+}
+
+table! {
+    /// All that is stated must hold, for a token of this issuer; a list means any of its members.
+    RoleEntry {
+        /// The `[issuer.NAME]`.
+        issuer: Name = required,
+        /// `sub`.
+        subject: List<Glob>,
+        /// The OAuth client.
+        client: List<Glob>,
+        /// A scope.
+        scope: List<String>,
+        /// A group.
+        group: List<String>,
+        /// A member of the token's own roles claim.
+        role: List<String>,
+        /// Claims as issued.
+        claim: Claims,
+        /// The `sub` of the outermost `act`.
+        actor_subject: List<Glob>,
+    }
+}
+
+choice! {
+    /// A protocol that a route switches to.
+    Upgrade { WebSocket = "websocket", }
+}
+
+choice! {
+    /// What a route speaks.
+    Protocol { Http = "http", }
+    later { "mcp" }
+}
+
+table! {
+    /// Which requests go where, and how they are judged and treated.
+    Route {
+        /// Hosts, exact or `*.` and the rest. Default: any.
+        host: List<HostPattern>,
+        /// The pattern of its paths. Default: `/**`.
+        path: PathPattern,
+        /// Header fields that must be there with exactly this value.
+        header: Keyed<String, String>,
+        /// The `[upstream.NAME]`.
+        upstream: Name = required,
+        /// Other upstreams by role; the first whose role the caller has.
+        variant: List<Variant>,
+        /// Taken off the path before it is forwarded.
+        strip_prefix: String,
+        /// A whole request. Default: `[limit]`'s.
+        total_timeout: Timeout,
+        /// A request's body. Default: `[limit]`'s.
+        body_bytes_max: Bytes,
+        /// Forwards the caller's token. Default: false.
+        forward_authorization: bool,
+        /// Protocols that it may switch to. Default: none.
+        upgrade: List<Upgrade>,
+        /// Answers to CORS preflights.
+        cors: Cors,
+        /// Default: `http`.
+        protocol: Protocol,
+        /// Until the end of this day, UTC, what no allow permits is forwarded and recorded.
+        shadow_until: Day,
+    }
+    later { login }
+}
+
+table! {
+    /// Another upstream for a role.
+    Variant {
+        /// The `[role.NAME]`.
+        role: Name = required,
+        /// The `[upstream.NAME]`.
+        upstream: Name = required,
+    }
+}
+
+table! {
+    /// Answers to CORS preflights.
+    Cors {
+        /// Origins, as `https://shop.example`.
+        origins: List<String> = required,
+    }
+}
+
+choice! {
+    /// Whether a rule has effect.
+    RuleMode {
+        Enforce = "enforce",
+        /// Evaluated, counted and recorded, without effect.
+        Shadow = "shadow",
+    }
+}
+
+/// `role = "a"`, `["a", "b"]` for any of them, `{ all = ["a", "b"] }` for all.
+#[derive(Debug)]
+pub enum RoleNames {
+    Any(List<Name>),
+    All(List<Name>),
+}
+
+table! {
+    /// All of these roles.
+    AllRoles {
+        /// `[role.NAME]`s.
+        all: List<Name> = required,
+    }
+}
+
+table! {
+    /// A rule: an `[[allow]]`, which states both signatures, `service` and `role`; a `[[deny]]`,
+    /// whatever is allowed; or a `[[require]]` of all that its `route host method path grpc` reach.
+    Rule {
+        /// Unique; what records and denials cite.
+        name: String = required,
+        /// `[service.NAME]`s, or `"any"`, or `"none"`.
+        service: List<Name>,
+        /// `[role.NAME]`s, or `"any"`, or `"none"`; `{ all = […] }` for all of them.
+        role: RoleNames,
+        /// `[issuer.NAME]`s.
+        issuer: List<Name>,
+        /// Who acts: `human`, `service`, `agent` or `unknown`.
+        actor: List<ActorKind>,
+        /// For whom an agent acts.
+        on_behalf_of: List<ActorKind>,
+        /// Claims as issued.
+        claim: Claims,
+        /// How the caller logged in.
+        acr: List<String>,
+        /// How long ago the caller logged in, at most.
+        max_age: Timeout,
+        /// `[route.NAME]`s, or `"any"`.
+        route: List<Name>,
+        /// Hosts, exact or `*.` and the rest.
+        host: List<HostPattern>,
+        /// Methods; `GET` includes `HEAD`.
+        method: List<String>,
+        /// Patterns of paths.
+        path: List<PathPattern>,
+        /// Segments of the path that equal a claim of the caller.
+        match_claim: Keyed<String, ClaimPath>,
+        /// gRPC methods, as `pkg.Service/Method`.
+        grpc: List<GrpcPattern>,
+        /// `direct`, `local` or a trusted hop.
+        hop: List<String>,
+        /// Addresses of the other end of the connection.
+        peer_ip: List<IpNet>,
+        /// Addresses of the client.
+        client_ip: List<IpNet>,
+        /// `shadow` to try it without effect. Default: `enforce`.
+        mode: RuleMode,
+        /// Copied to the record.
+        owner: String,
+        /// Copied to the record.
+        ticket: String,
+        /// Of an allow: the first day on which it holds, in UTC.
+        not_before: Day,
+        /// Of an allow: the last day on which it holds, in UTC.
+        expires: Day,
+    }
+    later { sender_constrained, tool }
+}
+
+impl DeclaredKind {
+    pub fn actor(self) -> ActorKind {
+        match self {
+            DeclaredKind::Human => ActorKind::Human,
+            DeclaredKind::Service => ActorKind::Service,
+            DeclaredKind::Agent => ActorKind::Agent,
+        }
+    }
+}
+
+impl Field for ClientId {
+    fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        match &node.value {
+            Value::Table(_) => IssuedClient::read(node, reader).map(ClientId::Issued),
+            _ => Glob::read(node, reader).map(ClientId::Bare),
+        }
+    }
+
+    fn schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let (bare, issued) = (Glob::schema(generator), IssuedClient::schema(generator));
+        schemars::json_schema!({ "anyOf": [bare, issued] })
+    }
+}
+
+impl Field for RoleNames {
+    fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        match &node.value {
+            Value::Table(_) => AllRoles::read(node, reader)?.all.map(|names| RoleNames::All(names.value)),
+            _ => <List<Name>>::read(node, reader).map(RoleNames::Any),
+        }
+    }
+
+    fn schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let (any, all) = (<List<Name>>::schema(generator), AllRoles::schema(generator));
+        schemars::json_schema!({ "anyOf": [any, all] })
+    }
+}

@@ -1,0 +1,103 @@
+//! From files to domain types, or to all that is wrong with them at once.
+//!
+//! What was typed (`file.rs`, private) and what the program runs on are different types: nothing
+//! outside this folder sees a key, a default or a name that was not looked up. The runtime imports
+//! nothing from here.
+
+mod error;
+mod file;
+mod file_policy;
+mod issuers;
+mod listeners;
+mod names;
+mod places;
+mod read;
+mod resolve;
+mod rules;
+mod settings;
+mod source;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod upstreams;
+mod value;
+
+use std::path::{Path, PathBuf};
+
+pub use error::{Diagnostic, Diagnostics, Report};
+pub use resolve::Config;
+pub use source::{At, FileId, Position, Sources, Span};
+pub use tree::Environment;
+
+use read::{Field, Reader};
+
+use crate::clock::Timestamp;
+
+/// Reads files in the order given, each a file or a directory (its `*.toml`, by name), and resolves
+/// them. `now` is for what must lie in the future.
+///
+/// # Errors
+/// All that keeps the configuration from being loaded, with findings beside it.
+pub fn load(paths: &[PathBuf], environment: Environment<'_>, now: Timestamp) -> Result<Config, Report> {
+    let mut sources = Sources::default();
+    let mut found = Diagnostics::default();
+    for path in paths {
+        for file in files_of(path) {
+            add_file(file, &mut sources, &mut found);
+        }
+    }
+    let file = read_sources(&mut sources, environment, &mut found);
+    resolve::resolve(file, sources, found, now)
+}
+
+/// The JSON Schema of the configuration.
+pub fn schema() -> serde_json::Value {
+    schemars::SchemaGenerator::default().into_root_schema_for::<file::File>().to_value()
+}
+
+/// The `*.toml` of a directory by name, or the path itself.
+fn files_of(path: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = path.read_dir() else { return vec![path.to_owned()] };
+    let mut files: Vec<_> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    files.sort();
+    if files.is_empty() { vec![path.to_owned()] } else { files }
+}
+
+fn add_file(path: PathBuf, sources: &mut Sources, found: &mut Diagnostics) {
+    match std::fs::read_to_string(&path) {
+        Ok(text) => {
+            sources.add(path, text);
+        }
+        Err(error) => {
+            let message = format!("`{}` cannot be read: {error}", path.display());
+            let file = sources.add(path, String::new());
+            let remedy = "name a TOML file in UTF-8, or a directory with `*.toml` in it";
+            found.error("unreadable", Span::start_of(file), message, remedy);
+        }
+    }
+}
+
+/// Parses, merges, expands and reads all files.
+fn read_sources(
+    sources: &mut Sources,
+    environment: Environment<'_>,
+    found: &mut Diagnostics,
+) -> Option<At<file::File>> {
+    let mut whole = tree::Table::default();
+    let mut first = None;
+    for file in sources.ids() {
+        first = first.or(Some(file));
+        tree::merge(&mut whole, tree::parse(file, sources, found), found);
+    }
+    let span = Span::start_of(first?);
+    tree::expand(&mut whole, environment, found);
+    let node = tree::Node { value: tree::Value::Table(whole), span };
+    let mut secrets = Vec::new();
+    let value = file::File::read(&node, &mut Reader { found, sources, secrets: &mut secrets });
+    secrets.into_iter().for_each(|secret| sources.blank(secret));
+    value.map(|value| At { value, span })
+}

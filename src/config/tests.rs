@@ -1,0 +1,174 @@
+//! The sample reads as it stands; broken files are told everything at once.
+
+use std::path::PathBuf;
+
+use super::*;
+
+const SAMPLE: &str = include_str!("../../config/sidecar.toml");
+
+fn load_texts(texts: &[&str]) -> Result<Config, Report> {
+    let mut sources = Sources::default();
+    let mut found = Diagnostics::default();
+    for (at, text) in texts.iter().enumerate() {
+        sources.add(PathBuf::from(format!("{at}.toml")), (*text).to_owned());
+    }
+    let environment = |name: &str| (name == "HOST").then(|| "127.0.0.1".to_owned());
+    let file = read_sources(&mut sources, &environment, &mut found);
+    resolve::resolve(file, sources, found, Timestamp::from_unix_seconds(1_800_000_000))
+}
+
+fn codes(result: &Result<Config, Report>) -> Vec<&'static str> {
+    let report = match result {
+        Ok(config) => &config.report,
+        Err(report) => report,
+    };
+    report.diagnostics().iter().map(|diagnostic| diagnostic.code).collect()
+}
+
+#[test]
+fn the_sample_is_read_whole() {
+    let config = load_texts(&[SAMPLE]).unwrap_or_else(|report| panic!("{}", report.to_text(false)));
+    let parts = &config.policy;
+    assert_eq!(parts.rules.len(), 5);
+    assert_eq!((parts.services.len(), parts.roles.len(), parts.routes.len()), (2, 2, 1));
+    assert_eq!(parts.routes[0].variants.len(), 1);
+}
+
+/// A line `#^ CODE COLUMN REMEDY` says what is wrong with the line above it.
+fn expectations(path: &Path) -> Vec<(String, usize, usize, String)> {
+    let text = String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
+    let mut expected = Vec::new();
+    let mut line_above = 0;
+    for (line, text) in text.lines().enumerate() {
+        match text.strip_prefix("#^ ") {
+            Some(note) => {
+                let mut parts = note.splitn(3, ' ');
+                let mut part = || parts.next().unwrap().to_owned();
+                expected.push((part(), line_above, part().parse().unwrap(), part()));
+            }
+            None => line_above = line + 1,
+        }
+    }
+    expected
+}
+
+#[test]
+fn every_broken_configuration_is_told_all_its_errors_at_once() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config");
+    let mut cases: Vec<_> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.sort();
+    let mut failures = String::new();
+    for case in &cases {
+        let now = Timestamp::from_unix_seconds(1_800_000_000);
+        let report = load(std::slice::from_ref(case), &|_| None, now).unwrap_err();
+        let mut expected: Vec<_> = files_of(case).iter().flat_map(|path| expectations(path)).collect();
+        let unreadable = case.ends_with("an_unreadable_file");
+        if unreadable {
+            expected.push(("unreadable".into(), 1, 1, "UTF-8".into()));
+        }
+        assert!(expected.len() >= 2, "{case:?}");
+        let mut missing: Vec<_> = expected.iter().collect();
+        for error in report.diagnostics() {
+            let at = report.sources.position(error.span);
+            let fits = |(code, line, column, remedy): &&(String, usize, usize, String)| {
+                (code.as_str(), *line, *column) == (error.code, at.line, at.column)
+                    && (error.remedy.contains(remedy.as_str()) || error.message.contains(remedy.as_str()))
+            };
+            match missing.iter().position(fits) {
+                Some(found) => drop(missing.remove(found)),
+                None => failures += &format!("\n{case:?}: not expected\n"),
+            }
+        }
+        if !missing.is_empty() {
+            failures += &format!("\n{case:?}: missing {missing:?}\n{}", report.to_text(false));
+        }
+    }
+    assert!(failures.is_empty(), "{failures}");
+    assert!(cases.len() >= 36, "{}", cases.len());
+}
+
+#[test]
+fn files_add_up_and_an_environment_changes_only_what_it_may() {
+    let site = r#"
+        version = 1
+        [proxy]
+        name = "orders-staging"
+        [listener.mesh]
+        address = "${HOST}:9443"
+        [issuer.corp]
+        url = "https://login.staging.example.com"
+        audience = ["https://orders.staging.example"]
+        [role.auditor]
+        any_of = { issuer = "corp", group = "${GROUP}" }
+        [[allow]]
+        name = "auditors read"
+        service = "storefront"
+        role = "auditor"
+        method = "GET"
+    "#;
+    let refused = load_texts(&[SAMPLE, site]);
+    assert_eq!(codes(&refused), ["variable_refused"]);
+    let config = load_texts(&[SAMPLE, &site.replace("${GROUP}", "audit")]).unwrap();
+    assert_eq!((config.policy.rules.len(), config.policy.roles.len()), (6, 3));
+    assert_eq!(codes(&load_texts(&[SAMPLE, SAMPLE])).iter().filter(|code| **code != "set_twice").count(), 5);
+}
+
+#[test]
+fn a_secret_in_the_file_is_not_repeated_in_the_report() {
+    let text = "version = 1\n[issuer.corp]\nurl = \"https://a.example\"\naudience = \"b\"\n\
+                jwks_credential = \"s3cr3t\"\nclient_secret = \"s3cr3t\"\n";
+    let report = load_texts(&[text]).unwrap_err();
+    assert_eq!(report.diagnostics().len(), 2);
+    assert!(!report.to_text(false).contains("s3cr3t"), "{}", report.to_text(false));
+    assert!(!report.to_json().to_string().contains("s3cr3t"));
+    assert!(report.to_text(false).contains("jwks_credential = ********"));
+}
+
+#[test]
+fn the_content_of_a_variable_is_never_shown() {
+    let text = "version = 1\n[admin]\naddress = \"${TOKEN}\"\n[log]\nlevel = \"${TOKEN}\"\n\
+                [issuer.corp]\nurl = \"${TOKEN}\"\naudience = \"a\"\n[proxy]\nname = \"${TOKEN}\"\n\
+                [upstream.a]\nserver = \"${TOKEN}\"\nhealth_path = \"${TOKEN}\"\n";
+    let mut sources = Sources::default();
+    let mut found = Diagnostics::default();
+    sources.add("a.toml".into(), text.to_owned());
+    let file = read_sources(&mut sources, &|_| Some("s3 cr3t".to_owned()), &mut found);
+    let report = resolve::resolve(file, sources, found, Timestamp::from_unix_seconds(0)).unwrap_err();
+    assert_eq!(report.diagnostics().len(), 6, "{}", report.to_text(false));
+    assert!(!report.to_text(false).contains("s3 cr3t"), "{}", report.to_text(false));
+}
+
+/// What the schema says of every key of a table that stands in a file.
+fn assert_in_schema(schema: &serde_json::Value, root: &serde_json::Value, table: &toml::Table) -> usize {
+    let schema = match schema["$ref"].as_str() {
+        Some(name) => root.pointer(name.trim_start_matches('#')).unwrap(),
+        None => schema,
+    };
+    let mut seen = 0;
+    for (key, value) in table {
+        let keyed = schema.get("additionalProperties").filter(|any| any.is_object());
+        let of_key = schema["properties"].get(key).or(keyed).unwrap_or_else(|| panic!("`{key}` in {schema}"));
+        seen += 1;
+        match value {
+            toml::Value::Table(inner) if of_key.get("anyOf").is_none() => {
+                seen += assert_in_schema(of_key, root, inner);
+            }
+            toml::Value::Array(items) => {
+                let item = &of_key["anyOf"][0];
+                let tables = items.iter().filter_map(toml::Value::as_table);
+                seen += tables.map(|inner| assert_in_schema(item, root, inner)).sum::<usize>();
+            }
+            _ => {}
+        }
+    }
+    seen
+}
+
+#[test]
+fn the_schema_knows_every_key_of_the_sample() {
+    let schema = schema();
+    let seen = assert_in_schema(&schema, &schema, &toml::from_str(SAMPLE).unwrap());
+    assert!(seen > 100, "{seen}");
+    assert_eq!(schema["required"], serde_json::json!(["version"]));
+    assert_eq!(schema["additionalProperties"], false);
+}

@@ -1,0 +1,49 @@
+//! What is too much. Everything that a client or a provider can make grow has its limit here; over
+//! a limit is refused with `limit_exceeded` and counted. Defaults are the configuration's.
+
+use std::time::Duration;
+
+/// The limits of one process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Open client connections.
+    pub connections_max: usize,
+    /// Open connections of one client address, as trusted hops tell it.
+    pub connections_per_peer_max: usize,
+    /// TLS handshakes in flight.
+    pub handshakes_max: usize,
+    /// From accept to the end of the handshake.
+    pub handshake_timeout: Duration,
+    /// All header fields of a request together, names and values.
+    pub header_bytes_max: usize,
+    /// Header fields of a request.
+    pub header_count_max: usize,
+    /// From a request's first byte to the end of its head.
+    pub header_timeout: Duration,
+    /// A request's body, where its route does not say.
+    pub body_bytes_max: u64,
+    /// A bearer token.
+    pub token_bytes_max: usize,
+    /// Nesting of arrays and objects in a token's JSON.
+    pub json_depth_max: usize,
+    /// Scopes of a token.
+    pub scope_count_max: usize,
+    /// Groups of a token, and likewise its roles.
+    pub group_count_max: usize,
+    /// Actors in a token's `act` chain.
+    pub delegation_depth_max: usize,
+    /// Concurrent HTTP/2 streams of a connection.
+    pub streams_per_connection_max: u32,
+    /// HTTP/2 streams that a client may reset before they are answered.
+    pub resets_per_connection_max: usize,
+    /// A client connection without a byte in either direction.
+    pub idle_timeout: Duration,
+    /// A whole request, where its route does not say.
+    pub total_timeout: Duration,
+    /// The age at which a connection is asked to close.
+    pub connection_age_max: Duration,
+    /// Audit records waiting to be written.
+    pub audit_queue_max: usize,
+    /// From SIGTERM until what is still open is cut.
+    pub drain_timeout: Duration,
+}

@@ -1,0 +1,233 @@
+//! One dial: TCP, TLS where configured, then the HTTP that ALPN or the scheme says.
+//!
+//! A peer that fails TLS verification is told apart from a network that fails: see [`refused`].
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::{AlertDescription, ClientConfig};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::{JoinHandle, spawn_local};
+use tokio_rustls::TlsConnector;
+
+use super::body::RequestBody;
+use super::endpoint::Endpoint;
+use super::settings::{ServerSettings, Transport};
+use super::{UpstreamError, in_full};
+
+/// Of a response; longer heads are refused.
+const HEADER_BYTES_MAX: u32 = 64 * 1024;
+const HEADER_COUNT_MAX: usize = 128;
+/// What hyper reads ahead on h1.
+const H1_BUFFER_BYTES_MAX: usize = 256 * 1024;
+/// What a stream may have on its way to a client that does not read. The window of the connection
+/// covers it for all streams, so that slow clients cannot starve the others on it.
+const H2_STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+const H2_SEND_BUFFER_BYTES_MAX: usize = 256 * 1024;
+/// A dead h2 connection with requests on it is found by these.
+const H2_PING_INTERVAL: Duration = Duration::from_secs(20);
+const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A configured server with what every dial to it needs.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub settings: ServerSettings,
+    tls: Option<OfferedTls>,
+}
+
+/// The server's TLS configuration with what we offer by ALPN.
+#[derive(Debug)]
+struct OfferedTls {
+    h2_or_h1: Arc<ClientConfig>,
+    h1: Arc<ClientConfig>,
+}
+
+/// Which HTTP a dial may end in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Offer {
+    H1,
+    /// Whatever the server prefers.
+    Any,
+}
+
+/// A connection, ready for requests; its task runs on this core.
+pub(super) enum Connected {
+    H1 { sender: http1::SendRequest<RequestBody>, driver: JoinHandle<()> },
+    H2 { sender: http2::SendRequest<RequestBody> },
+}
+
+/// Runs hyper's tasks on this core.
+#[derive(Clone, Copy, Debug)]
+struct ThisCore;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for ThisCore {
+    fn execute(&self, future: F) {
+        spawn_local(future);
+    }
+}
+
+impl Server {
+    pub fn new(settings: ServerSettings) -> Server {
+        let tls = match &settings.transport {
+            Transport::Https { config, .. } => {
+                let offering = |protocols: &[&[u8]]| {
+                    let mut config = ClientConfig::clone(config);
+                    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+                    Arc::new(config)
+                };
+                Some(OfferedTls { h2_or_h1: offering(&[b"h2", b"http/1.1"]), h1: offering(&[b"http/1.1"]) })
+            }
+            Transport::Http | Transport::H2c => None,
+        };
+        Server { settings, tls }
+    }
+
+    /// Whether a dial can end in h2, so that one of them may serve many requests.
+    pub fn may_speak_h2(&self) -> bool {
+        !matches!(self.settings.transport, Transport::Http)
+    }
+}
+
+/// Dials. Bounding its time is the caller's part.
+pub(super) async fn connect(
+    endpoint: &Endpoint,
+    offer: Offer,
+    streams_max: usize,
+) -> Result<Connected, UpstreamError> {
+    let server = &endpoint.server;
+    let failed =
+        |error: std::io::Error| refused(&error, &format!("{} ({})", server.settings, endpoint.address));
+    let tcp = TcpStream::connect(endpoint.address).await.map_err(failed)?;
+    tcp.set_nodelay(true).map_err(failed)?;
+    match (&server.settings.transport, &server.tls) {
+        (Transport::H2c, _) if offer == Offer::Any => start_h2(tcp, streams_max).await,
+        (Transport::Https { server_name, .. }, Some(tls)) => {
+            let config = match offer {
+                Offer::H1 => &tls.h1,
+                Offer::Any => &tls.h2_or_h1,
+            };
+            let connector = TlsConnector::from(Arc::clone(config));
+            let stream = connector.connect(server_name.clone(), tcp).await.map_err(failed)?;
+            match stream.get_ref().1.alpn_protocol() {
+                Some(b"h2") => start_h2(stream, streams_max).await,
+                _ => start_h1(stream).await,
+            }
+        }
+        _ => start_h1(tcp).await,
+    }
+}
+
+async fn start_h1<T>(io: T) -> Result<Connected, UpstreamError>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (sender, connection) = http1::Builder::new()
+        .max_headers(HEADER_COUNT_MAX)
+        .max_header_size(HEADER_BYTES_MAX as usize)
+        .max_buf_size(H1_BUFFER_BYTES_MAX)
+        .handshake(TokioIo::new(io))
+        .await
+        .map_err(|error| refused(&error, "h1"))?;
+    let driver = spawn_local(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(error = in_full(&error), "upstream h1 connection ended");
+        }
+    });
+    Ok(Connected::H1 { sender, driver })
+}
+
+async fn start_h2<T>(io: T, streams_max: usize) -> Result<Connected, UpstreamError>
+where
+    T: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let streams = u32::try_from(streams_max).unwrap_or(u32::MAX);
+    let (sender, connection) = http2::Builder::new(ThisCore)
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(H2_STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(H2_STREAM_WINDOW_BYTES.saturating_mul(streams).min(i32::MAX as u32))
+        .max_send_buf_size(H2_SEND_BUFFER_BYTES_MAX)
+        .max_header_list_size(HEADER_BYTES_MAX)
+        .keep_alive_interval(H2_PING_INTERVAL)
+        .keep_alive_timeout(H2_PING_TIMEOUT)
+        .handshake(TokioIo::new(io))
+        .await
+        .map_err(|error| refused(&error, "h2"))?;
+    spawn_local(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(error = in_full(&error), "upstream h2 connection ended");
+        }
+    });
+    Ok(Connected::H2 { sender })
+}
+
+/// What a failure of a connection means: about identity, if TLS says so anywhere in the chain of causes
+/// (under TLS 1.3 a refusal of our certificate comes only after the handshake), else unavailable.
+pub(super) fn refused(error: &(dyn std::error::Error + 'static), whom: &str) -> UpstreamError {
+    let detail = format!("{whom}: {}", in_full(error));
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if cause.downcast_ref().is_some_and(is_about_identity) {
+            return UpstreamError::IdentityMismatch(detail);
+        }
+        // An `io::Error` is transparent: its `source` skips what it holds.
+        let held = cause.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
+        next = match held {
+            Some(inner) => Some(inner),
+            None => cause.source(),
+        };
+    }
+    UpstreamError::Unavailable(detail)
+}
+
+fn is_about_identity(error: &rustls::Error) -> bool {
+    match error {
+        rustls::Error::InvalidCertificate(_)
+        | rustls::Error::InvalidCertRevocationList(_)
+        | rustls::Error::NoCertificatesPresented
+        | rustls::Error::UnsupportedNameType => true,
+        rustls::Error::AlertReceived(alert) => matches!(
+            alert,
+            AlertDescription::BadCertificate
+                | AlertDescription::UnsupportedCertificate
+                | AlertDescription::CertificateRevoked
+                | AlertDescription::CertificateExpired
+                | AlertDescription::CertificateUnknown
+                | AlertDescription::UnknownCA
+                | AlertDescription::AccessDenied
+                | AlertDescription::CertificateRequired
+                | AlertDescription::UnrecognisedName
+        ),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::CertificateError;
+
+    #[test]
+    fn identity_is_told_apart_wherever_it_stands_in_the_chain() {
+        let mut seen = 0;
+        for (error, about_identity) in [
+            (rustls::Error::InvalidCertificate(CertificateError::NotValidForName), true),
+            (rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer), true),
+            (rustls::Error::AlertReceived(AlertDescription::CertificateRequired), true),
+            (rustls::Error::AlertReceived(AlertDescription::UnknownCA), true),
+            (rustls::Error::AlertReceived(AlertDescription::InternalError), false),
+            (rustls::Error::HandshakeNotComplete, false),
+        ] {
+            let wrapped = std::io::Error::other(std::io::Error::other(error.clone()));
+            for refusal in [refused(&error, "x"), refused(&wrapped, "x")] {
+                let as_told = matches!(refusal, UpstreamError::IdentityMismatch(_));
+                assert_eq!(as_told, about_identity, "{refusal}");
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, 12);
+    }
+}

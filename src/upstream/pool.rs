@@ -1,0 +1,390 @@
+//! One core's connections to an upstream.
+//!
+//! - h1: a connection serves one request at a time; the one used last is used next, so that the others
+//!   can age and be closed.
+//! - h2: one dial at a time and address, whoever waits for it shares its outcome; streams are counted
+//!   here, since hyper queues what is over the peer's limit instead of saying so.
+//! - Each request holds a permit of its address until its response ended: this bounds connections too,
+//!   as h1 dials only when no connection is idle, and h2 only when all are full.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::Shared;
+use hyper::client::conn::{http1, http2};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::spawn_local;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::balance::{Candidate, choose};
+use super::body::{Exchange, RequestBody};
+use super::connect::{Connected, Offer, connect};
+use super::discovery::{Member, Upstream};
+use super::endpoint::{Counted, Counters, Endpoint};
+use super::settings::UpstreamSettings;
+use super::{UpstreamError, Wait};
+
+/// How often unused and closed connections are cleared away.
+const SWEEP_PERIOD: Duration = Duration::from_secs(5);
+
+/// A core's pools, one for each upstream it has sent to.
+#[derive(Default)]
+pub struct Pools {
+    by_upstream: RefCell<HashMap<*const Upstream, Rc<Pool>>>,
+}
+
+/// One core's way to an [`Upstream`]. Lives inside a `LocalRuntime`.
+pub struct Pool {
+    pub(super) upstream: Arc<Upstream>,
+    slots: RefCell<Rc<Slots>>,
+    random: RefCell<fastrand::Rng>,
+}
+
+/// The core's slots for one published list of endpoints, in its order.
+#[derive(Default)]
+struct Slots {
+    members: Arc<Vec<Member>>,
+    each: Vec<Rc<Slot>>,
+}
+
+/// An endpoint as this core sees it.
+pub(super) struct Slot {
+    pub endpoint: Arc<Endpoint>,
+    pub counters: Arc<Counters>,
+    upstream: Arc<Upstream>,
+    permits: Arc<Semaphore>,
+    pending: Cell<usize>,
+    idle: RefCell<Vec<H1>>,
+    h2: RefCell<Vec<Rc<H2>>>,
+    /// The server chose h1 when offered both.
+    prefers_h1: Cell<bool>,
+    dialing: RefCell<Option<Dialing>>,
+}
+
+/// A dial that several requests wait for; its connection is in the slot when it ends.
+type Dialing = Shared<oneshot::Receiver<Result<(), UpstreamError>>>;
+
+/// A connection for one request, with its place among those in flight.
+pub(super) struct Lease {
+    pub link: Link,
+    /// Whether the connection may serve another request after this one.
+    pub reusable: bool,
+    slot: Rc<Slot>,
+    _permit: OwnedSemaphorePermit,
+    _in_flight: Counted,
+}
+
+pub(super) enum Link {
+    H1(H1),
+    H2(Stream),
+}
+
+/// Dropping it closes the connection.
+pub(super) struct H1 {
+    pub sender: http1::SendRequest<RequestBody>,
+    idle_since: Instant,
+    _driver: AbortOnDropHandle<()>,
+    _open: Counted,
+}
+
+/// hyper closes the connection after the last sender and stream are gone.
+struct H2 {
+    sender: http2::SendRequest<RequestBody>,
+    streams: Cell<usize>,
+    idle_since: Cell<Instant>,
+    _open: Counted,
+}
+
+/// One stream of an h2 connection, counted.
+pub(super) struct Stream(Rc<H2>);
+
+/// Why there is no connection.
+pub(super) enum NoLease {
+    /// Too many requests are there already; no fault of the address.
+    Full(UpstreamError),
+    Dial(UpstreamError),
+}
+
+impl Pools {
+    /// The pool for `upstream`, made when first asked for.
+    pub fn of(&self, upstream: &Arc<Upstream>) -> Rc<Pool> {
+        let mut pools = self.by_upstream.borrow_mut();
+        // The pool keeps its upstream alive, so no other can come to stand at the same address.
+        Rc::clone(pools.entry(Arc::as_ptr(upstream)).or_insert_with(|| Pool::new(Arc::clone(upstream))))
+    }
+
+    /// Lets go of pools whose upstream is not among `current`; requests in flight end in peace.
+    pub fn retain(&self, current: &[Arc<Upstream>]) {
+        self.by_upstream
+            .borrow_mut()
+            .retain(|_, pool| current.iter().any(|kept| Arc::ptr_eq(kept, &pool.upstream)));
+    }
+}
+
+impl Pool {
+    /// Must be called inside a `LocalRuntime` (or `LocalSet`).
+    pub fn new(upstream: Arc<Upstream>) -> Rc<Pool> {
+        let pool =
+            Rc::new(Pool { upstream, slots: RefCell::default(), random: RefCell::new(fastrand::Rng::new()) });
+        let weak = Rc::downgrade(&pool);
+        spawn_local(async move {
+            while let Some(pool) = weak.upgrade() {
+                pool.sweep();
+                drop(pool);
+                sleep(SWEEP_PERIOD).await;
+            }
+        });
+        pool
+    }
+
+    pub(super) fn settings(&self) -> &UpstreamSettings {
+        self.upstream.settings()
+    }
+
+    /// An address that is not among `tried`; `None` if all are.
+    pub(super) async fn choose(&self, tried: &[Rc<Slot>]) -> Result<Option<Rc<Slot>>, UpstreamError> {
+        let slots = self.slots().await?;
+        let candidates = slots.each.iter().zip(slots.members.iter()).enumerate();
+        let untried = candidates.filter(|(_, (slot, _))| !tried.iter().any(|other| Rc::ptr_eq(slot, other)));
+        let seen = untried.map(|(index, (slot, member))| Candidate {
+            index,
+            share: member.share,
+            load: slot.load(),
+            ejected: slot.endpoint.is_ejected(),
+        });
+        let chosen = choose(seen, &mut self.random.borrow_mut());
+        Ok(chosen.and_then(|index| slots.each.get(index)).map(Rc::clone))
+    }
+
+    /// The slots for the endpoints of this moment; an address that left takes its idle connections along.
+    async fn slots(&self) -> Result<Rc<Slots>, UpstreamError> {
+        let known = Rc::clone(&self.slots.borrow());
+        if !known.each.is_empty() && self.upstream.is_current(&known.members) {
+            return Ok(known);
+        }
+        let members = self.upstream.members().await?;
+        let slot_of = |member: &Member| {
+            let old = known.each.iter().find(|slot| Arc::ptr_eq(&slot.endpoint, &member.endpoint));
+            old.map_or_else(|| Slot::new(&member.endpoint, &self.upstream), Rc::clone)
+        };
+        let slots = Rc::new(Slots { each: members.iter().map(slot_of).collect(), members });
+        self.slots.replace(Rc::clone(&slots));
+        Ok(slots)
+    }
+
+    fn sweep(&self) {
+        let unused_max = self.settings().limits.pooled_idle_timeout;
+        for slot in &self.slots.borrow().each {
+            slot.idle
+                .borrow_mut()
+                .retain(|h1| !h1.sender.is_closed() && h1.idle_since.elapsed() < unused_max);
+            slot.h2.borrow_mut().retain(|h2| {
+                let unused = h2.streams.get() == 0 && h2.idle_since.get().elapsed() >= unused_max;
+                !h2.sender.is_closed() && !unused
+            });
+        }
+    }
+}
+
+impl Slot {
+    fn new(endpoint: &Arc<Endpoint>, upstream: &Arc<Upstream>) -> Rc<Slot> {
+        Rc::new(Slot {
+            endpoint: Arc::clone(endpoint),
+            counters: endpoint.counters_of_a_core(),
+            upstream: Arc::clone(upstream),
+            permits: Arc::new(Semaphore::new(upstream.settings().limits.in_flight_max)),
+            pending: Cell::new(0),
+            idle: RefCell::default(),
+            h2: RefCell::default(),
+            prefers_h1: Cell::new(false),
+            dialing: RefCell::default(),
+        })
+    }
+
+    fn load(&self) -> u64 {
+        self.counters.in_flight.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    pub fn failed(&self) {
+        self.counters.add(|core| &core.failures);
+        self.endpoint.failed(self.upstream.settings());
+    }
+
+    /// A connection for one request; `fresh` asks for one that never idled (h1).
+    pub async fn lease(self: &Rc<Slot>, offer: Offer, fresh: bool) -> Result<Lease, NoLease> {
+        let within = self.upstream.settings().connect_timeout;
+        let late = || UpstreamError::Timeout(Wait::Connect);
+        let permit = match timeout(within, self.permit()).await {
+            Ok(permit) => permit.map_err(NoLease::Full)?,
+            Err(_) => return Err(NoLease::Full(late())),
+        };
+        let in_flight = Counted::new(&self.counters, |core| &core.in_flight);
+        let link = match timeout(within, self.link(offer, fresh)).await {
+            Ok(link) => link.map_err(NoLease::Dial)?,
+            Err(_) => return Err(NoLease::Dial(late())),
+        };
+        self.counters.add(|core| &core.requests);
+        Ok(Lease { link, reusable: true, slot: Rc::clone(self), _permit: permit, _in_flight: in_flight })
+    }
+
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, UpstreamError> {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Ok(permit);
+        }
+        let full = |what| UpstreamError::Unavailable(format!("{}: {what}", self.endpoint.server.settings));
+        if self.pending.get() >= self.upstream.settings().limits.pending_max {
+            return Err(full("`pending_max` requests wait already"));
+        }
+        let _waiting = Waiting::new(&self.pending);
+        Arc::clone(&self.permits).acquire_owned().await.map_err(|_| full("closed"))
+    }
+
+    async fn link(self: &Rc<Slot>, offer: Offer, fresh: bool) -> Result<Link, UpstreamError> {
+        loop {
+            if offer == Offer::Any
+                && let Some(stream) = self.stream()
+            {
+                return Ok(Link::H2(stream));
+            }
+            if !fresh && let Some(h1) = self.idle_h1() {
+                return Ok(Link::H1(h1));
+            }
+            if offer == Offer::H1 || self.prefers_h1.get() || !self.endpoint.server.may_speak_h2() {
+                return match self.dial(Offer::H1).await? {
+                    Connected::H1 { sender, driver } => Ok(Link::H1(self.h1(sender, driver))),
+                    Connected::H2 { sender } => Ok(Link::H2(Stream::of(self.h2(sender)))),
+                };
+            }
+            self.shared_dial().await?;
+        }
+    }
+
+    async fn dial(&self, offer: Offer) -> Result<Connected, UpstreamError> {
+        self.counters.add(|core| &core.connects);
+        connect(&self.endpoint, offer, self.upstream.settings().limits.streams_per_connection_max).await
+    }
+
+    /// Dials unless somebody does; its own task, so that it ends even if nobody waits any more.
+    async fn shared_dial(self: &Rc<Slot>) -> Result<(), UpstreamError> {
+        let running = self.dialing.borrow().clone();
+        let dialing = running.unwrap_or_else(|| {
+            let (done, outcome) = oneshot::channel();
+            let slot: Weak<Slot> = Rc::downgrade(self);
+            spawn_local(async move {
+                let Some(slot) = slot.upgrade() else { return };
+                let within = slot.upstream.settings().connect_timeout;
+                let dialed = timeout(within, slot.dial(Offer::Any)).await;
+                let outcome = match dialed.unwrap_or(Err(UpstreamError::Timeout(Wait::Connect))) {
+                    Ok(Connected::H1 { sender, driver }) => {
+                        slot.prefers_h1.set(true);
+                        slot.idle.borrow_mut().push(slot.h1(sender, driver));
+                        Ok(())
+                    }
+                    Ok(Connected::H2 { sender }) => {
+                        slot.h2(sender);
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
+                };
+                slot.dialing.replace(None);
+                // Nobody may be waiting any more.
+                let _ = done.send(outcome);
+            });
+            let dialing = outcome.shared();
+            self.dialing.replace(Some(dialing.clone()));
+            dialing
+        });
+        dialing.await.unwrap_or_else(|_| Err(UpstreamError::Unavailable("the dial was given up".to_owned())))
+    }
+
+    /// A stream on a connection that has room for it.
+    fn stream(&self) -> Option<Stream> {
+        let mut connections = self.h2.borrow_mut();
+        connections.retain(|h2| !h2.sender.is_closed());
+        let streams_max = self.upstream.settings().limits.streams_per_connection_max;
+        let free = connections.iter().find(|h2| h2.streams.get() < streams_max)?;
+        Some(Stream::of(Rc::clone(free)))
+    }
+
+    /// The connection used last, if hyper is done with its last exchange. Others that are not ready are
+    /// still flushing, or wait for an upstream that never read its request; sweeping ends them.
+    fn idle_h1(&self) -> Option<H1> {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|h1| !h1.sender.is_closed());
+        let at = idle.iter().rposition(|h1| h1.sender.is_ready())?;
+        Some(idle.remove(at))
+    }
+
+    fn h1(&self, sender: http1::SendRequest<RequestBody>, driver: tokio::task::JoinHandle<()>) -> H1 {
+        H1 {
+            sender,
+            idle_since: Instant::now(),
+            _driver: AbortOnDropHandle::new(driver),
+            _open: Counted::new(&self.counters, |core| &core.connections_open),
+        }
+    }
+
+    fn h2(&self, sender: http2::SendRequest<RequestBody>) -> Rc<H2> {
+        let h2 = Rc::new(H2 {
+            sender,
+            streams: Cell::new(0),
+            idle_since: Cell::new(Instant::now()),
+            _open: Counted::new(&self.counters, |core| &core.connections_open),
+        });
+        self.h2.borrow_mut().push(Rc::clone(&h2));
+        h2
+    }
+}
+
+impl Lease {
+    /// The response ended well. If the request did too, the connection is there for the next one.
+    pub fn end(self, exchange: &Exchange) {
+        if !exchange.is_sent() {
+            exchange.cut();
+        } else if self.reusable
+            && let Link::H1(mut h1) = self.link
+        {
+            h1.idle_since = Instant::now();
+            self.slot.idle.borrow_mut().push(h1);
+        }
+    }
+}
+
+impl Stream {
+    fn of(connection: Rc<H2>) -> Stream {
+        connection.streams.set(connection.streams.get() + 1);
+        Stream(connection)
+    }
+
+    pub fn sender(&self) -> http2::SendRequest<RequestBody> {
+        self.0.sender.clone()
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get().saturating_sub(1));
+        self.0.idle_since.set(Instant::now());
+    }
+}
+
+/// One more that waits, for as long as it lives.
+struct Waiting<'a>(&'a Cell<usize>);
+
+impl Waiting<'_> {
+    fn new(count: &Cell<usize>) -> Waiting<'_> {
+        count.set(count.get() + 1);
+        Waiting(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}

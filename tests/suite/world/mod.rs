@@ -112,18 +112,12 @@ mod tests {
     #[tokio::test]
     async fn a_configuration_names_the_world_around_it() {
         let world = World::new().await;
-        let path = world.configuration("[route.more]\npath = \"/more\"");
+        let path = world.configuration("[route.more]\npath = \"/more\"\nupstream = \"orders\"");
         let text = fs::read_to_string(&path).unwrap();
         let table: toml::Table = text.parse().unwrap();
         assert_eq!(table["issuer"]["corp"]["url"].as_str(), Some(world.issuer.url.as_str()));
         assert_eq!(table["upstream"]["orders"]["server"][0].as_str(), Some(world.upstream.url.as_str()));
-        assert_eq!(table["route"]["more"]["path"].as_str(), Some("/more"));
-        assert!(!text.contains("@upstream@\"") && !text.contains("@issuer@\""));
-        let files = ["certificate", "private_key"].map(|key| table["identity"][key].as_str().unwrap());
-        let cas =
-            table["trust_domain"].as_table().unwrap().values().map(|domain| domain["ca"].as_str().unwrap());
-        let seen =
-            files.into_iter().chain(cas).map(|name| assert!(world.folder.path().join(name).exists())).count();
-        assert_eq!(seen, 4);
+        let loaded = countersign::config::load(&[path], &|_| None, world.issuer.clock.now());
+        assert!(loaded.is_ok(), "{}", loaded.err().map(|report| report.to_text(false)).unwrap_or_default());
     }
 }

@@ -32,8 +32,10 @@ const RANKS: [(&str, u8); 17] = [
     ("main", 9),
 ];
 /// Imports within one rank: (who, whom, why).
-const BESIDE: [(&str, &str, &str); 1] =
-    [("identity", "clock", "a caller's expiry is a `Timestamp`, a plain value")];
+const BESIDE: [(&str, &str, &str); 2] = [
+    ("identity", "clock", "a caller's expiry is a `Timestamp`, a plain value"),
+    ("metrics", "clock", "ages are counted from a `Timestamp`, a plain value"),
+];
 /// Modules that stay pure, with all the crates that they may name.
 const PURE: [(&str, &[&str]); 2] = [
     ("identity", &["schemars", "serde", "serde_json", "thiserror"]),
@@ -157,6 +159,7 @@ const RULES: &[Rule] = &[
         innocent: &[
             ("src/policy/rule.rs", "use std::net::IpAddr;\nuse ipnet::IpNet;\nuse crate::clock::Timestamp;"),
             ("src/policy/rule.rs", "// as hyper::Request does\nuse super::path::url::Url;"),
+            ("src/policy/rule.rs", "#[cfg(test)]\nmod tests { use proptest::prelude::*; }"),
             ("src/proxy/exchange.rs", "use hyper::Request;"),
         ],
     },
@@ -176,7 +179,6 @@ const RULES: &[Rule] = &[
         innocent: &[
             ("src/a.rs", "fn f() { g().unwrap_or_default() } // .unwrap()\nconst S: &str = \"panic!\";"),
             ("src/a.rs", "#[cfg(test)]\nmod tests { fn t() { let c = '{'; g().unwrap() } }"),
-            ("src/a/tests.rs", "fn t() { g().unwrap() }"),
         ],
     },
     Rule {
@@ -187,11 +189,13 @@ const RULES: &[Rule] = &[
             ("src/token/jwt.rs", "fn f() { SystemTime::now(); }"),
             ("src/token/jwt.rs", "fn f() { std::time::Instant::now(); }"),
             ("src/token/jwt.rs", "fn f() { OffsetDateTime::now_utc(); }"),
+            ("src/token/jwt.rs", "use tokio::time::Instant;\nfn f() { std::time::Instant::now(); }"),
             ("src/token/jwt.rs", "#[cfg(test)]\nmod tests { fn t() { SystemTime::now(); } }"),
         ],
         innocent: &[
             ("src/clock.rs", "fn f() { SystemTime::now(); Instant::now(); }"),
             ("src/proxy/exchange.rs", "fn f() { tokio::time::Instant::now(); clock.now(); }"),
+            ("src/proxy/exchange.rs", "use tokio::time::{Instant, sleep};\nfn f() { Instant::now(); }"),
         ],
     },
     Rule {
@@ -281,11 +285,11 @@ fn impure(file: &File) -> Vec<Finding> {
     let mut findings = Vec::new();
     for name in dependencies().iter().filter(|name| !crates.contains(&name.as_str())) {
         findings.extend(
-            paths_from(&file.code, name).map(|(at, _)| (line_of(&file.code, at), format!("`{name}`"))),
+            paths_from(&file.production, name).map(|(at, _)| (line_of(&file.code, at), format!("`{name}`"))),
         );
     }
     const EFFECTS: [&str; 8] = ["fs", "io", "thread", "process", "env", "TcpStream", "Clock", "Stopwatch"];
-    for (at, path) in paths_from(&file.code, "std").chain(paths_from(&file.code, "crate")) {
+    for (at, path) in paths_from(&file.production, "std").chain(paths_from(&file.production, "crate")) {
         let effects = idents(path).into_iter().filter(|name| EFFECTS.contains(name));
         findings.extend(effects.map(|name| (line_of(&file.code, at), format!("`{name}`"))));
     }
@@ -296,12 +300,14 @@ fn time(file: &File) -> Vec<Finding> {
     if file.path == "src/clock.rs" {
         return Vec::new();
     }
-    let code = file.code.replace("tokio::time::Instant::now", "tokio::time::Instant::…");
-    found(
-        &code,
-        &["SystemTime::now", "Instant::now", "::now_utc", "::now_local"],
-        "take a `Clock` or `Stopwatch`",
-    )
+    // timeouts run on tokio's `Instant`; clippy surely knows it from the other
+    let of_tokio = |path: &str| path.starts_with("time") && idents(path).contains(&"Instant");
+    let instant = match paths_from(&file.code, "tokio").any(|(_, path)| of_tokio(path)) {
+        true => "std::time::Instant::now",
+        false => "Instant::now",
+    };
+    let code = file.code.replace("tokio::time::Instant::now", "");
+    found(&code, &["SystemTime::now", instant, "::now_utc", "::now_local"], "take a `Clock` or `Stopwatch`")
 }
 
 fn sleeps(file: &File) -> Vec<Finding> {
@@ -361,7 +367,7 @@ fn each_rule_finds_what_was_planted_and_nothing_else() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 63);
+    assert_eq!(seen, 65);
 }
 
 #[test]

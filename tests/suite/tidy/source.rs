@@ -10,15 +10,14 @@ pub struct File {
     pub text: String,
     /// The text with comments and the insides of strings blanked.
     pub code: String,
-    /// `code` with everything under `#[cfg(test)]` blanked; nothing is left of a file of tests.
+    /// `code` with everything under `#[cfg(test)]` blanked, the whole file included where its `mod` is.
     pub production: String,
 }
 
 impl File {
     pub fn new(path: &str, text: &str) -> File {
         let code = mask(text);
-        let tests_only = path.starts_with("tests/") || path.ends_with("/tests.rs");
-        let production = if tests_only { blank(&code) } else { without_tests(&code) };
+        let production = if path.starts_with("tests/") { blank(&code) } else { without_tests(&code) };
         File { path: path.to_owned(), text: text.to_owned(), code, production }
     }
 
@@ -246,7 +245,30 @@ pub fn rust_files(root: &Path, folders: &[&str]) -> Vec<File> {
         }
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
+    without_test_files(&mut files);
     files
+}
+
+/// Blanks the files that only `#[cfg(test)] mod …;` declares.
+pub fn without_test_files(files: &mut [File]) {
+    let declared = |file: &File, by: fn(&File) -> &str| {
+        let (parents, declaration) = declaration(file);
+        let mut parents = files.iter().filter(|parent| parents.contains(&parent.path));
+        parents.any(|parent| by(parent).contains(&declaration))
+    };
+    let only_tests = |file: &File| declared(file, |it| &it.code) && !declared(file, |it| &it.production);
+    let found: Vec<_> = files.iter().map(only_tests).collect();
+    for (file, _) in files.iter_mut().zip(found).filter(|(_, only_tests)| *only_tests) {
+        file.production = blank(&file.code);
+    }
+}
+
+/// The files that may declare this one as their module, and how they would.
+fn declaration(file: &File) -> ([String; 4], String) {
+    let path = file.path.trim_end_matches(".rs").trim_end_matches("/mod");
+    let (folder, name) = path.rsplit_once('/').unwrap_or_default();
+    let parents = ["/mod.rs", ".rs", "/lib.rs", "/main.rs"].map(|end| format!("{folder}{end}"));
+    (parents, format!("mod {name};"))
 }
 
 /// Whether no other file declares this one as its module; crate roots are nobody's.
@@ -254,16 +276,8 @@ pub fn is_orphan(file: &File, files: &[File]) -> bool {
     if ["src/lib.rs", "src/main.rs", "tests/suite/main.rs"].contains(&file.path.as_str()) {
         return false;
     }
-    let path = file.path.trim_end_matches(".rs").trim_end_matches("/mod");
-    let (folder, name) = path.rsplit_once('/').unwrap_or_default();
-    let parents = [
-        format!("{folder}/mod.rs"),
-        format!("{folder}.rs"),
-        format!("{folder}/lib.rs"),
-        format!("{folder}/main.rs"),
-    ];
-    let declares = |parent: &File| parent.code.contains(&format!("mod {name};"));
-    !files.iter().any(|parent| parents.contains(&parent.path) && declares(parent))
+    let (parents, declaration) = declaration(file);
+    !files.iter().any(|parent| parents.contains(&parent.path) && parent.code.contains(&declaration))
 }
 
 #[cfg(test)]
@@ -283,5 +297,18 @@ mod tests {
         ];
         let seen = cases.map(|(text, code)| assert_eq!(mask(text), code, "{text}")).len();
         assert_eq!(seen, 7);
+    }
+
+    #[test]
+    fn a_file_of_tests_is_known_by_who_declares_it() {
+        let mut files = [
+            File::new("src/lib.rs", "mod a;"),
+            File::new("src/a/mod.rs", "#[cfg(test)]\nmod doubles;\nmod b;"),
+            File::new("src/a/doubles.rs", "fn f() {}"),
+            File::new("src/a/b.rs", "fn f() {}"),
+        ];
+        without_test_files(&mut files);
+        let left = files.map(|file| !file.production.trim().is_empty());
+        assert_eq!(left, [true, true, false, true]);
     }
 }

@@ -15,16 +15,71 @@ pub mod seen;
 pub mod signing;
 pub mod upstream;
 
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
+use countersign::clock::Clock;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
+use tempfile::TempDir;
+
+use certificates::Certificates;
+use issuer::Issuer;
+use upstream::Upstream;
 
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 /// The body of every request and answer that the fixture makes.
 pub type Body = UnsyncBoxBody<Bytes, Error>;
+
+/// What a proxy under test is surrounded by.
+pub struct World {
+    pub certificates: Certificates,
+    pub issuer: Issuer,
+    pub upstream: Upstream,
+    /// Configuration, certificates and keys, and what the proxy itself writes.
+    pub folder: TempDir,
+}
+
+/// The configuration that all tests start from.
+const BASE: &str = include_str!("base.toml");
+
+impl World {
+    pub async fn new() -> World {
+        let clock = Clock::system();
+        let world = World {
+            certificates: Certificates::new(&clock),
+            issuer: Issuer::start(clock).await,
+            upstream: Upstream::start().await,
+            folder: tempfile::tempdir().unwrap(),
+        };
+        let identity = world.certificates.server("orders");
+        world.write("orders.pem", &identity.chain);
+        world.write("orders-key.pem", &identity.key);
+        world.write("shop-ca.pem", &world.certificates.shop.pem());
+        world.write("shop.crl", &world.certificates.crl());
+        world.write("partner-ca.pem", &world.certificates.partner.pem());
+        world
+    }
+
+    /// Writes the base configuration and `more` below it; a proxy is started from this file.
+    pub fn configuration(&self, more: &str) -> PathBuf {
+        let text = format!("{BASE}\n{more}");
+        let text = text.replace("@upstream@", &self.upstream.url).replace("@issuer@", &self.issuer.url);
+        self.write("countersign.toml", &text)
+    }
+
+    /// Replaces a file whole, as a deployment does: nobody ever reads half of one.
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        let fresh = path.with_extension("fresh");
+        fs::write(&fresh, text).unwrap();
+        fs::rename(&fresh, &path).unwrap();
+        path
+    }
+}
 
 /// How long the fixture waits for anything before the test has failed.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -48,4 +103,21 @@ pub fn sha256(bytes: &[u8]) -> String {
 
 pub fn hex(bytes: impl AsRef<[u8]>) -> String {
     bytes.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_configuration_names_the_world_around_it() {
+        let world = World::new().await;
+        let path = world.configuration("[route.more]\npath = \"/more\"\nupstream = \"orders\"");
+        let text = fs::read_to_string(&path).unwrap();
+        let table: toml::Table = text.parse().unwrap();
+        assert_eq!(table["issuer"]["corp"]["url"].as_str(), Some(world.issuer.url.as_str()));
+        assert_eq!(table["upstream"]["orders"]["server"][0].as_str(), Some(world.upstream.url.as_str()));
+        let loaded = countersign::config::load(&[path], &|_| None, world.issuer.clock.now());
+        assert!(loaded.is_ok(), "{}", loaded.err().map(|report| report.to_text(false)).unwrap_or_default());
+    }
 }

@@ -95,8 +95,9 @@ impl Report {
         for diagnostic in &mut diagnostics {
             for (span, content) in hidden.iter().filter(|(span, _)| *span == diagnostic.span) {
                 let typed = sources.typed(*span).trim_matches(['"', '\'']);
-                diagnostic.message = diagnostic.message.replace(content, typed);
-                diagnostic.remedy = diagnostic.remedy.replace(content, typed);
+                let (content, typed) = (format!("`{content}`"), format!("`{typed}`"));
+                diagnostic.message = diagnostic.message.replace(&content, &typed);
+                diagnostic.remedy = diagnostic.remedy.replace(&content, &typed);
             }
         }
         diagnostics.sort_by_key(|diagnostic| diagnostic.span);

@@ -84,7 +84,7 @@ fn every_broken_configuration_is_told_all_its_errors_at_once() {
         }
     }
     assert!(failures.is_empty(), "{failures}");
-    assert!(cases.len() >= 36, "{}", cases.len());
+    assert!(cases.len() >= 48, "{}", cases.len());
 }
 
 #[test]

@@ -14,22 +14,7 @@ use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::audit::line::{is_misleading, write_escaped};
-
-/// `[log]`.
-#[derive(Clone, Debug)]
-pub struct LogSettings {
-    /// As `info`, or `warn,countersign::token=debug`.
-    pub level: String,
-    pub format: LogFormat,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Pretty if standard error is a terminal, JSON else.
-    Auto,
-    Pretty,
-    Json,
-}
+use crate::config::{LogFormat, LogSettings};
 
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {

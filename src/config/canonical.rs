@@ -7,21 +7,22 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::identity::Name;
 use crate::policy::condition::{ClaimPath, ClaimTest, Condition, RoleTerm, RouteTerm, ServiceTerm};
-use crate::policy::role::{CarriedClients, IssuerFacts, PeerPattern, Role, RoleEntries, RoleEntry, Service};
+use crate::policy::role::{CarriedClients, PeerPattern, Role, RoleEntries, RoleEntry, Service};
 use crate::policy::route::Route;
 use crate::policy::rule::Rule;
 use crate::policy::{PolicyHash, PolicyParts, RoleId, ServiceId, UpstreamId};
+use crate::token::{ActorEntry, IssuerSettings};
 
 /// SHA-256 of the canonical text.
-pub fn hash(parts: &PolicyParts) -> PolicyHash {
+pub fn hash(parts: &PolicyParts, issuers: &[IssuerSettings]) -> PolicyHash {
     let mut hash = [0; 32];
-    hash.copy_from_slice(digest(&SHA256, text(parts).as_bytes()).as_ref());
+    hash.copy_from_slice(digest(&SHA256, text(parts, issuers).as_bytes()).as_ref());
     PolicyHash(hash)
 }
 
-fn text(parts: &PolicyParts) -> String {
+fn text(parts: &PolicyParts, issuers: &[IssuerSettings]) -> String {
     let mut lines: Vec<String> = Vec::new();
-    lines.extend(parts.issuers.iter().map(issuer));
+    lines.extend(issuers.iter().map(issuer));
     lines.extend(parts.services.iter().map(|one| service(one, parts)));
     lines.extend(parts.roles.iter().map(|one| role(one, parts)));
     lines.extend(parts.routes.iter().map(|one| route(one, parts)));
@@ -49,14 +50,34 @@ fn named<'p, Id: Copy + 'p, T: 'p>(
     set(ids.iter().filter_map(|id| table.get(index(*id))).map(name))
 }
 
-fn issuer(issuer: &IssuerFacts) -> String {
-    let IssuerFacts { name, requires, subject, client, groups, roles, actors, actor_claims } = issuer;
+/// Whose tokens are taken and how they are read; not where the keys come from.
+fn issuer(issuer: &IssuerSettings) -> String {
+    let IssuerSettings {
+        name,
+        url,
+        keys: _,
+        audience,
+        algorithms,
+        token_type,
+        leeway,
+        requires,
+        only,
+        claims,
+        actors,
+        quirks,
+    } = issuer;
+    let actors = actors.iter().map(|entry| {
+        let ActorEntry { kind, claim, same } = entry;
+        format!("{kind} {} {same:?}", set(claim.iter().map(claim_test)))
+    });
     format!(
-        "issuer {:?} {} {subject:?} {client:?} {groups:?} {roles:?} {} {}",
+        "issuer {:?} {url:?} {} {} {token_type:?} {leeway:?} {} {} {claims:?} {} {quirks:?}",
         name.as_str(),
+        set(audience),
+        set(algorithms),
         set(requires),
-        set(actors),
-        set(actor_claims)
+        set(only.iter().map(claim_test)),
+        set(actors)
     )
 }
 

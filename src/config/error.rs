@@ -95,7 +95,8 @@ impl Report {
         for diagnostic in &mut diagnostics {
             for (span, content) in hidden.iter().filter(|(span, _)| *span == diagnostic.span) {
                 let typed = sources.typed(*span).trim_matches(['"', '\'']);
-                let (content, typed) = (format!("`{content}`"), format!("`{typed}`"));
+                // also where it is the end of a path
+                let (content, typed) = (format!("{content}`"), format!("{typed}`"));
                 diagnostic.message = diagnostic.message.replace(&content, &typed);
                 diagnostic.remedy = diagnostic.remedy.replace(&content, &typed);
             }

@@ -4,7 +4,8 @@
 //! Names, rules and routes are in `file_policy.rs`.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::file_policy::{Issuer, Role, Route, Rule, Service};
 use super::read::{Keyed, List, choice, table};
@@ -26,6 +27,8 @@ table! {
         trust_domain: Keyed<TrustDomain, TrustDomainTable>,
         /// Where requests come in.
         listener: Keyed<Name, Listener>,
+        /// Who may say on whose behalf a connection comes.
+        trusted_hop: Keyed<Name, TrustedHop>,
         /// Who vouches for callers.
         issuer: Keyed<Name, Issuer>,
         /// Names for workloads.
@@ -53,14 +56,14 @@ table! {
         /// The process's own log.
         log: Log,
     }
-    later { trusted_hop, revocation, session }
+    later { revocation, session }
 }
 
 table! {
     /// This instance.
     Proxy {
-        /// Its name in audit records and traces.
-        name: Name = required,
+        /// Its name in audit records and traces. Default: `countersign`.
+        name: Name,
         /// Threads that serve. Default: one for each core.
         workers: u32,
     }
@@ -145,9 +148,29 @@ table! {
         private_key: Pem,
         /// Serves HTTP without TLS. Default: false.
         allow_plaintext: bool,
-        /// Demands the PROXY protocol. Default: not spoken.
+        /// Demands the PROXY protocol, from the `[trusted_hop]`s of kind `proxy` alone. Default: not spoken.
         proxy_protocol: ProxyProtocol,
     }
+}
+
+choice! {
+    /// How a hop tells of whom it speaks for.
+    HopKind {
+        /// By a PROXY protocol header before the first byte, as network load balancers do.
+        Proxy = "proxy",
+    }
+    later { "alb", "envoy", "rfc9440" }
+}
+
+table! {
+    /// Who may say on whose behalf a connection comes.
+    TrustedHop {
+        /// How it tells: `proxy`, by the PROXY protocol.
+        kind: HopKind = required,
+        /// The addresses it comes from, as ranges.
+        address: List<IpNet>,
+    }
+    later { spiffe_id }
 }
 
 table! {
@@ -170,10 +193,8 @@ table! {
         idle_timeout: Timeout,
         /// Failures in a row after which a server is left out for a while. Default: 5.
         eject_after_failures: u32,
-        /// Asked of every server in the background. Default: none is asked.
-        health_path: String,
     }
-    later { credential }
+    later { credential, health_path }
 }
 
 table! {
@@ -260,12 +281,14 @@ table! {
 table! {
     /// How much is remembered.
     Cache {
-        /// Verified tokens. Default: 100000.
-        token_entries_max: u32,
+        /// Verified tokens, by the memory that they take. Default: 64MiB.
+        token_bytes_max: Bytes,
+        /// A verified token that nobody presents for this long is forgotten. Default: 15m.
+        token_idle_time: Timeout,
         /// Tokens that failed. Default: 10000.
         failed_token_entries_max: u32,
-        /// How long a failed token is remembered. Default: 10s.
-        failed_token_time: Duration,
+        /// How long a failed token is refused from memory. Default: 10s.
+        failed_token_time: Timeout,
         /// Standings of a peer and a caller. Default: 100000.
         decision_entries_max: u32,
         /// The age at which a standing is made anew. Default: 5m.

@@ -10,10 +10,10 @@ use super::value::{Bytes, Day, Pem, Secret, Timeout};
 use crate::identity::{ActorKind, Name, SpiffePattern, TrustDomain};
 use crate::policy::condition::{ClaimPath, ClaimValue, GrpcPattern};
 use crate::policy::pattern::{Glob, HostPattern, PathPattern};
+use crate::token::{Algorithm, Preset};
 
 choice! {
-    /// Signature algorithms (RFC 7518, RFC 8037). Never HMAC, never `none`.
-    Algorithm {
+    for Algorithm {
         Rs256 = "RS256",
         Rs384 = "RS384",
         Rs512 = "RS512",
@@ -33,8 +33,7 @@ choice! {
 }
 
 choice! {
-    /// What a provider's tokens look like: fills `claims` and `actor`.
-    Preset {
+    for Preset {
         Okta = "okta",
         Auth0 = "auth0",
         Entra = "entra",
@@ -42,9 +41,19 @@ choice! {
         Keycloak = "keycloak",
         Google = "google",
         Kubernetes = "kubernetes",
-        GitHub = "github",
+        Github = "github",
         Spiffe = "spiffe",
         Generic = "generic",
+    }
+}
+
+choice! {
+    /// Of what type tokens are.
+    TokenType {
+        /// RFC 9068: with that `typ` in the header, and all claims of its §2.2.
+        AccessToken = "at+jwt",
+        /// As most providers do it: with the `typ` `JWT` or `at+jwt`, or without any.
+        Plain = "jwt",
     }
 }
 
@@ -71,14 +80,14 @@ table! {
         claims: ClaimNames,
         /// Kinds of actors, added to the preset's. No match, or two kinds but `agent`, is `unknown`.
         actor: List<ActorEntry>,
-        /// How far the provider's clock may be off; at most 5m. Default: 30s.
+        /// How far the provider's clock may be off; at most 5m. Default: 1m.
         leeway: Duration,
         /// CA certificates that vouch for the provider's servers, as PEM. Default: the system's.
         ca: Pem,
         /// How long the last keys serve when the provider is down. Default: 24h.
         max_stale: Timeout,
-        /// The `typ` of its tokens' headers. Default: the preset's.
-        token_type: List<String>,
+        /// `at+jwt` for tokens as in RFC 9068, else `jwt`. Default: the preset's, `jwt` with nearly all.
+        token_type: TokenType,
         /// The bearer token that the key set is fetched with.
         jwks_credential: Secret,
         /// Fetch from private addresses too. Default: false.

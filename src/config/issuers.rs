@@ -1,201 +1,225 @@
-//! Issuers as typed: whose tokens are believed, and what may not be left open about them.
+//! Issuers: what was typed, added to what the preset knows.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use url::{Host, Url};
+use url::Url;
 
 use super::error::Diagnostics;
 use super::file::File;
-use super::file_policy::{DeclaredKind, Issuer, Preset};
-use super::names::{Names, entries, items, refuse_reserved, texts};
-use super::source::{At, Span};
+use super::file_policy::{Issuer, TokenType as TypedTokenType};
+use super::issuer_checks::check;
+use super::material::Material;
+use super::names::{Names, claim_tests, entries, items, refuse_reserved, texts};
+use super::settings::seconds;
+use super::source::{At, Sources};
 use crate::identity::{ActorKind, Name};
 use crate::policy::condition::ClaimPath;
 use crate::policy::role::IssuerFacts;
+use crate::token::{ActorEntry, IssuerSettings, IssuerUrl, KeySettings, KeySource, Preset, TokenType};
 
-/// A provider's clock may not be further off than this: tokens would outlive their expiry by it.
-const LEEWAY_MAX: Duration = Duration::from_secs(300);
+const MAX_STALE_DEFAULT_S: u64 = 24 * 60 * 60;
 
-/// What stands for the tenant in an issuer's URL that is a template.
-const TENANT: &str = "{tid}";
-
-/// What the policy must know of each issuer.
-pub fn issuers(file: &File, found: &mut Diagnostics) -> (Names, Vec<IssuerFacts>) {
+/// All issuers whose settings could be made out, in the order of their names; an error keeps the rest
+/// from being loaded.
+pub fn issuers(
+    file: &File,
+    sources: &Sources,
+    material: &mut Material<'_>,
+    found: &mut Diagnostics,
+) -> (Names, Vec<IssuerSettings>) {
     refuse_reserved("issuer", &file.issuer, found);
-    for (name, issuer) in entries(&file.issuer) {
-        check_urls(name, &issuer.value, found);
-        check_openness(&issuer.value, found);
-        check_agents(&issuer.value, found);
-    }
-    check_unique(file, found);
-    let facts = entries(&file.issuer)
+    check(file, found);
+    let settings: Vec<_> = entries(&file.issuer)
         .iter()
-        .map(|(name, issuer)| (name.value.to_string(), Some(facts(&name.value, &issuer.value))));
-    Names::number("issuer", "unknown_issuer", facts)
+        .map(|(name, typed)| {
+            let settings = settings(name, &typed.value, sources, material, found);
+            (name.value.to_string(), settings)
+        })
+        .collect();
+    refuse_overlaps(file, &settings, found);
+    Names::number("issuer", "unknown_issuer", settings)
 }
 
-fn facts(name: &Name, issuer: &Issuer) -> IssuerFacts {
-    let claims = issuer.claims.as_ref().map(|claims| &claims.value);
-    let top = |claim: Option<&At<ClaimPath>>| claim.and_then(|claim| claim.value.0.first().cloned());
+/// What the policy must know of an issuer.
+pub fn facts(issuer: &IssuerSettings) -> IssuerFacts {
+    let top = |claim: Option<&ClaimPath>| claim.and_then(|claim| claim.0.first().cloned());
     let mut actors = vec![ActorKind::Unknown];
-    let mut actor_claims: Vec<Arc<str>> = Vec::new();
-    for entry in items(&issuer.actor) {
-        actors.extend(entry.value.kind.map(|kind| kind.value.actor()));
-        actor_claims.extend(entries(&entry.value.claim).iter().map(|(claim, _)| claim.value.as_str().into()));
-    }
+    actors.extend(issuer.actors.iter().map(|entry| entry.kind));
     actors.sort_unstable();
     actors.dedup();
+    let mut actor_claims: Vec<Arc<str>> =
+        issuer.actors.iter().flat_map(ActorEntry::claims).cloned().collect();
     actor_claims.sort_unstable();
     actor_claims.dedup();
     IssuerFacts {
-        name: name.clone(),
-        requires: texts(&issuer.requires),
-        subject: top(claims.and_then(|claims| claims.subject.as_ref())).or_else(|| Some("sub".into())),
-        client: top(claims.and_then(|claims| claims.client.as_ref())),
-        groups: top(claims.and_then(|claims| claims.groups.as_ref())),
-        roles: top(claims.and_then(|claims| claims.roles.as_ref())),
+        name: issuer.name.clone(),
+        requires: issuer.requires.clone(),
+        subject: top(Some(&issuer.claims.subject)),
+        client: top(issuer.claims.client.as_ref()),
+        groups: top(issuer.claims.groups.as_ref()),
+        roles: top(issuer.claims.roles.as_ref()),
         actors,
         actor_claims,
     }
 }
 
-fn check_urls(name: &At<Name>, issuer: &Issuer, found: &mut Diagnostics) {
-    let preset = issuer.preset.map(|preset| preset.value);
-    if !issuer.gives("url") && preset != Some(Preset::Spiffe) {
-        let message = format!("issuer `{}` has no `url`", name.value);
-        found.error(
-            "missing_key",
-            name.span,
-            message,
-            "add `url = \"https://…\"`, the exact `iss` of its tokens",
-        );
-    }
-    let urls = items(&issuer.url);
-    let several = matches!(preset, Some(Preset::Entra | Preset::Google));
-    if let [_, second, ..] = urls
-        && !several
-    {
-        let remedy = "write one issuer for each; only the presets `entra` and `google` have several urls";
-        found.error("contradiction", second.span, "an issuer is one `iss`", remedy);
-    }
-    for url in urls {
-        if url.value.contains(TENANT) && preset != Some(Preset::Entra) {
-            let message = format!("`{TENANT}` stands for a tenant, which only the preset `entra` has");
-            found.error("bad_value", url.span, message, "write the exact `iss`");
-        } else {
-            check_fetch(&url.value.replace(TENANT, "tenant"), url.span, issuer, found);
+fn settings(
+    name: &At<Name>,
+    typed: &Issuer,
+    sources: &Sources,
+    material: &mut Material<'_>,
+    found: &mut Diagnostics,
+) -> Option<IssuerSettings> {
+    let preset = typed.preset.map_or(Preset::Generic, |preset| preset.value);
+    let mut urls: Vec<&str> = items(&typed.url).iter().map(|url| url.value.as_str()).collect();
+    urls.extend(
+        preset.also_issuer().iter().filter(|also| !items(&typed.url).iter().any(|url| url.value == **also)),
+    );
+    let url = match IssuerUrl::parse(&urls) {
+        Ok(url) => url,
+        Err(error) => {
+            if let Some(place) = &typed.url {
+                found.error(
+                    "bad_value",
+                    place.span,
+                    error.to_string(),
+                    "write the exact `iss` of its tokens",
+                );
+            }
+            return None;
         }
-    }
-    if let Some(jwks) = &issuer.jwks
-        && jwks.value.contains("://")
-    {
-        check_fetch(&jwks.value, jwks.span, issuer, found);
-    }
-    if let Some(leeway) = &issuer.leeway
-        && leeway.value > LEEWAY_MAX
-    {
-        let message = "a leeway of more than 5m lets tokens outlive their expiry";
-        found.error("bad_value", leeway.span, message, "write at most `\"5m\"`; `\"30s\"` is the default");
-    }
+    };
+    check_only(name, typed, preset, &url, found);
+    let keys = KeySettings {
+        source: key_source(name, typed, preset, &url, sources, material, found)?,
+        key_use: preset.key_use(),
+        ca: typed.ca.as_ref().and_then(|ca| material.server_ca(ca, found)),
+        credential: typed.jwks_credential.as_ref().map(|secret| material.secret(secret, found)),
+        allow_http: typed.allow_http.is_some_and(|allow| allow.value),
+        allow_private_addresses: typed.allow_private_addresses.is_some_and(|allow| allow.value),
+        max_stale: seconds(&typed.max_stale, MAX_STALE_DEFAULT_S),
+    };
+    let mut settings = preset.fill(name.value.clone(), url, texts(&typed.audience), keys);
+    by_hand(&mut settings, typed);
+    Some(settings)
 }
 
-/// What is fetched over a network is fetched over https, or from this very machine.
-fn check_fetch(text: &str, span: Span, issuer: &Issuer, found: &mut Diagnostics) {
-    // Google's tokens may have this `iss`, which is no URL; nothing is fetched from it.
-    if text == "accounts.google.com" && issuer.preset.is_some_and(|preset| preset.value == Preset::Google) {
-        return;
+/// Keys given by hand win over the preset's; actors add to them.
+fn by_hand(settings: &mut IssuerSettings, typed: &Issuer) {
+    if let Some(algorithms) = &typed.algorithms {
+        settings.algorithms = algorithms.value.iter().map(|algorithm| algorithm.value).collect();
     }
-    let url = match Url::parse(text) {
-        Ok(url) if url.has_host() && url.username().is_empty() && url.password().is_none() => url,
-        Ok(_) => {
-            let remedy = "write it as the provider does, without user or password";
-            found.error("bad_value", span, "this is no url of a provider", remedy);
-            return;
+    match typed.token_type.map(|token_type| token_type.value) {
+        Some(TypedTokenType::AccessToken) => settings.token_type = TokenType::AccessToken,
+        Some(TypedTokenType::Plain) => settings.token_type = TokenType::PLAIN,
+        None => {}
+    }
+    if let Some(leeway) = &typed.leeway {
+        settings.leeway = leeway.value;
+    }
+    settings.requires = texts(&typed.requires);
+    settings.only = claim_tests(&typed.only);
+    if let Some(claims) = &typed.claims {
+        let claims = &claims.value;
+        let map = &mut settings.claims;
+        if let Some(subject) = &claims.subject {
+            map.subject = subject.value.clone();
         }
-        Err(error) => {
-            found.error("bad_value", span, format!("this is no url: {error}"), "write `https://…`");
-            return;
+        for (given, place) in [
+            (&claims.client, &mut map.client),
+            (&claims.scopes, &mut map.scopes),
+            (&claims.groups, &mut map.groups),
+            (&claims.roles, &mut map.roles),
+        ] {
+            if let Some(given) = given {
+                *place = Some(given.value.clone());
+            }
         }
-    };
-    let loopback = match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(domain)) => domain == "localhost",
-        None => false,
-    };
-    match url.scheme() {
-        "https" => {}
-        "http" if !loopback => {
-            let remedy = "write `https://…`; plain http is for loopback only, with `allow_http = true`";
-            found.error("insecure_fetch", span, "keys fetched over plain http can be anybody's", remedy);
-        }
-        "http" if !issuer.allow_http.as_ref().is_some_and(|allow| allow.value) => {
-            let message = "plain http, also from loopback, is said aloud";
-            found.error("insecure_fetch", span, message, "add `allow_http = true` to this issuer");
-        }
-        "http" => {}
-        scheme => {
-            found.error(
-                "bad_value",
-                span,
-                format!("nothing is fetched over `{scheme}`"),
-                "write `https://…`",
-            );
-        }
+    }
+    for entry in items(&typed.actor) {
+        let claim = claim_tests(&entry.value.claim);
+        let kind = entry.value.kind.map(|kind| kind.value.actor());
+        let added = kind.map(|kind| ActorEntry { kind, claim, same: None });
+        settings.actors.extend(added.filter(|added| !settings.actors.contains(added)));
     }
 }
 
 /// Where anybody can get a token, it must say whose are taken.
-fn check_openness(issuer: &Issuer, found: &mut Diagnostics) {
-    let Some(preset) = &issuer.preset else { return };
-    let tenants = items(&issuer.url);
-    let open = match preset.value {
-        Preset::GitHub | Preset::Google => true,
-        Preset::Entra => tenants.len() > 1 || tenants.iter().any(|url| url.value.contains(TENANT)),
-        _ => false,
-    };
-    if open && !issuer.gives("only") {
-        let remedy = match preset.value {
-            Preset::GitHub => "add `only = { repository_owner_id = \"…\" }`",
-            Preset::Google => "add `only = { hd = \"shop.example\" }`",
-            _ => "add `only = { tid = [\"…\"] }`",
-        };
-        found.error("open_issuer", preset.span, "the whole world can get a token of this issuer", remedy);
-    }
-}
-
-/// An agent that could leave the claim away by which it is known would be taken for something else.
-fn check_agents(issuer: &Issuer, found: &mut Diagnostics) {
-    let required = texts(&issuer.requires);
-    let is_agent = |kind: &At<DeclaredKind>| kind.value == DeclaredKind::Agent;
-    for entry in items(&issuer.actor).iter().filter(|entry| entry.value.kind.as_ref().is_some_and(is_agent)) {
-        for (claim, _) in entries(&entry.value.claim) {
-            if !required.iter().any(|required| **required == *claim.value) {
-                let message =
-                    format!("an agent is known by `{}`, which a token of this issuer may lack", claim.value);
-                let remedy = format!("add `\"{}\"` to the issuer's `requires`", claim.value);
-                found.error("agent_evadable", claim.span, message, remedy);
-            }
+fn check_only(name: &At<Name>, typed: &Issuer, preset: Preset, url: &IssuerUrl, found: &mut Diagnostics) {
+    let tenants = preset == Preset::Entra && items(&typed.url).len() > 1;
+    let why = match preset.needs_only(url) {
+        None if tenants => {
+            Some("it has several tenants, so `only` must say which, as `only = { tid = [\"…\"] }`")
         }
+        why => why,
+    };
+    let template_refused =
+        preset != Preset::Entra && items(&typed.url).iter().any(|url| url.value.contains('{'));
+    if let Some(why) = why
+        && !typed.gives("only")
+        && !template_refused
+    {
+        let span = typed.preset.map_or(name.span, |preset| preset.span);
+        let message = format!("issuer `{}` does not say whose tokens it takes", name.value);
+        found.error("open_issuer", span, message, why);
     }
 }
 
-fn check_unique(file: &File, found: &mut Diagnostics) {
-    let mut seen: Vec<&At<String>> = Vec::new();
-    for url in entries(&file.issuer).iter().flat_map(|(_, issuer)| items(&issuer.value.url)) {
-        match seen.iter().find(|earlier| earlier.value == url.value) {
-            Some(earlier) => {
-                let message = format!("`{}` is another issuer's `iss` already", url.value);
-                let places = (url.span.max(earlier.span), url.span.min(earlier.span));
-                found.conflict(
-                    "duplicate_issuer",
-                    places,
-                    message,
-                    "keep one issuer for it, with both audiences",
-                );
+fn key_source(
+    name: &At<Name>,
+    typed: &Issuer,
+    preset: Preset,
+    url: &IssuerUrl,
+    sources: &Sources,
+    material: &mut Material<'_>,
+    found: &mut Diagnostics,
+) -> Option<KeySource> {
+    let Some(jwks) = &typed.jwks else {
+        if typed.gives("jwks") {
+            return None;
+        }
+        return match url.discovery() {
+            Ok(source) => Some(source),
+            Err(error) => {
+                // `check` has told of urls that nothing can be fetched from
+                if url.trust_domain().is_some() {
+                    let span = typed.url.as_ref().map_or(name.span, |url| url.span);
+                    found.error(
+                        "missing_key",
+                        span,
+                        error.to_string(),
+                        "add `jwks = \"…\"`, a file or a URL",
+                    );
+                }
+                None
             }
-            None => seen.push(url),
+        };
+    };
+    if jwks.value.contains("://") {
+        // `check` has told what is wrong with it
+        return Url::parse(&jwks.value).ok().map(KeySource::Url);
+    }
+    let path = sources.folder(jwks.span.file).join(&jwks.value);
+    material.key_file(&path, preset.key_use(), jwks.span, found);
+    Some(KeySource::File(path))
+}
+
+/// Two issuers whose tokens could be taken for one another's.
+fn refuse_overlaps(file: &File, settings: &[(String, Option<IssuerSettings>)], found: &mut Diagnostics) {
+    let place = |name: &str| {
+        let issuer = entries(&file.issuer).iter().find(|(typed, _)| typed.value.as_str() == name);
+        issuer.map(|(name, issuer)| issuer.value.url.as_ref().map_or(name.span, |url| url.span))
+    };
+    for (at, (name, one)) in settings.iter().enumerate() {
+        for (other_name, other) in &settings[at + 1..] {
+            let (Some(one), Some(other)) = (one, other) else { continue };
+            if one.url.overlaps(&other.url)
+                && let (Some(one), Some(other)) = (place(name), place(other_name))
+            {
+                let message = format!("a token could be of issuer `{name}` and of `{other_name}`");
+                let remedy = "keep one issuer for each `iss`, with both audiences";
+                found.conflict("duplicate_issuer", (one.max(other), one.min(other)), message, remedy);
+            }
         }
     }
 }

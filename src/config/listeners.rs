@@ -1,16 +1,132 @@
-//! Listeners, our own certificate and the trust domains, as typed: what must come in pairs, and
-//! what would leave a door open.
+//! Listeners, our own certificate and the trust domains: what must come in pairs, what would leave a
+//! door open, and what they become.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
 
 use super::error::Diagnostics;
-use super::file::{ClientCertificate, File, Listener};
-use super::names::{entries, refuse_reserved};
+use super::file::{ClientCertificate, File, HopKind, Listener};
+use super::material::{Material, TypedTrustDomain};
+use super::names::{entries, items, refuse_reserved};
+use super::ranges::range;
 use super::source::{At, Span};
 use super::value::Pem;
 use crate::identity::Name;
+use crate::tls::{ClientCertificates, OwnCertificate, Trust, TrustDomainSettings};
 
-pub fn check(file: &File, found: &mut Diagnostics) {
+/// `[listener.NAME]`.
+#[derive(Debug)]
+pub struct ListenerSettings {
+    pub name: Name,
+    pub address: SocketAddr,
+    /// `None` only with `allow_plaintext`.
+    pub tls: Option<ListenerTlsSettings>,
+    /// With `proxy_protocol`: the addresses of the hops that speak it, and must. Never empty.
+    pub proxy_hops: Option<Vec<IpNet>>,
+}
+
+/// Equal if and only if the mode, our certificate and key, the CAs and their lists are the same.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerTlsSettings {
+    pub own: OwnCertificate,
+    pub clients: ClientCertificates,
+}
+
+/// `[identity]`, where it is given and can be read.
+pub fn own(file: &File, material: &mut Material<'_>, found: &mut Diagnostics) -> Option<OwnCertificate> {
+    let identity = &file.identity.as_ref()?.value;
+    material.own(identity.certificate.as_ref()?, identity.private_key.as_ref()?, found)
+}
+
+/// All trust domains, where some are given and all can be read.
+pub fn trust(file: &File, material: &mut Material<'_>, found: &mut Diagnostics) -> Option<Arc<Trust>> {
+    let mut domains = Vec::new();
+    for (name, typed) in entries(&file.trust_domain) {
+        let Some(ca) = &typed.value.ca else { continue };
+        let crl = typed.value.crl.as_ref();
+        let names_dns = entries(&file.service).iter().any(|(_, service)| {
+            let domain = service.value.trust_domain.as_ref();
+            service.value.gives("dns_name") && domain.is_some_and(|domain| domain.value == name.value)
+        });
+        let settings = TrustDomainSettings {
+            name: name.value.clone(),
+            ca: material.source(&ca.value),
+            crl: crl.map(|crl| material.source(&crl.value)),
+            allow_dns_names: names_dns,
+        };
+        domains.push(TypedTrustDomain { settings, ca, crl });
+    }
+    if domains.is_empty() { None } else { material.trust(&domains, found) }
+}
+
+/// All listeners, by name; fewer after an error.
+pub fn listeners(
+    file: &File,
+    own: Option<&OwnCertificate>,
+    trust: Option<&Arc<Trust>>,
+    material: &mut Material<'_>,
+    found: &mut Diagnostics,
+) -> Vec<ListenerSettings> {
+    check(file, found);
+    let hops = proxy_hops(file, found);
+    let mut listeners = Vec::new();
+    for (name, typed) in entries(&file.listener) {
+        let listener = &typed.value;
+        let own = match (&listener.certificate, &listener.private_key) {
+            (Some(certificate), Some(key)) => material.own(certificate, key, found),
+            _ => own.cloned(),
+        };
+        let plaintext = listener.allow_plaintext.is_some_and(|allow| allow.value);
+        let tls =
+            own.zip(clients(listener, trust)).map(|(own, clients)| ListenerTlsSettings { own, clients });
+        if let Some(proxy_protocol) = &listener.proxy_protocol
+            && hops.is_empty()
+            && !file.gives("trusted_hop")
+        {
+            let message = format!("nobody may speak the PROXY protocol to listener `{}`", name.value);
+            let remedy =
+                "add `[trusted_hop.…]` with `kind = \"proxy\"` and the `address` of the load balancer";
+            found.error("missing_key", proxy_protocol.span, message, remedy);
+        }
+        let Some(address) = &listener.address else { continue };
+        if tls.is_some() || plaintext {
+            listeners.push(ListenerSettings {
+                name: name.value.clone(),
+                address: address.value,
+                tls: tls.filter(|_| !plaintext),
+                proxy_hops: listener.proxy_protocol.as_ref().map(|_| hops.clone()),
+            });
+        }
+    }
+    listeners
+}
+
+fn clients(listener: &Listener, trust: Option<&Arc<Trust>>) -> Option<ClientCertificates> {
+    match listener.client_certificate.map(|mode| mode.value) {
+        Some(ClientCertificate::None) => Some(ClientCertificates::Off),
+        Some(ClientCertificate::Optional) => trust.cloned().map(ClientCertificates::Optional),
+        Some(ClientCertificate::Required) | None => trust.cloned().map(ClientCertificates::Required),
+    }
+}
+
+/// The addresses of all hops that speak the PROXY protocol.
+fn proxy_hops(file: &File, found: &mut Diagnostics) -> Vec<IpNet> {
+    refuse_reserved("hop", &file.trusted_hop, found);
+    let mut networks = Vec::new();
+    for (name, hop) in entries(&file.trusted_hop) {
+        let Some(HopKind::Proxy) = hop.value.kind.map(|kind| kind.value) else { continue };
+        if !hop.value.gives("address") {
+            let message = format!("hop `{}` has no address that it comes from", name.value);
+            found.error("missing_key", name.span, message, "add `address = [\"10.0.0.0/8\"]`");
+        }
+        networks.extend(items(&hop.value.address).iter().filter_map(|address| range(address, found)));
+    }
+    networks
+}
+
+fn check(file: &File, found: &mut Diagnostics) {
     refuse_reserved("listener", &file.listener, found);
     let own = file.identity.as_ref().map(|identity| &identity.value);
     if let Some(identity) = own {

@@ -8,12 +8,16 @@ mod canonical;
 mod error;
 mod file;
 mod file_policy;
+mod issuer_checks;
 mod issuers;
 mod listeners;
+mod material;
 mod names;
 mod places;
+mod ranges;
 mod read;
 mod resolve;
+mod routes;
 mod rules;
 mod settings;
 mod source;
@@ -26,13 +30,17 @@ mod value;
 use std::path::{Path, PathBuf};
 
 pub use error::{Diagnostic, Diagnostics, Report};
+pub use listeners::{ListenerSettings, ListenerTlsSettings};
 pub use resolve::Config;
+pub use settings::{LogFormat, LogSettings};
 pub use source::{At, FileId, Position, Sources, Span};
 pub use tree::Environment;
+pub use upstreams::{UpstreamConfig, UpstreamTls};
 
 use read::{Field, Reader};
 
 use crate::clock::Timestamp;
+use material::Material;
 
 /// Reads files in the order given, each a file or a directory (its `*.toml`, by name), and resolves
 /// them. `now` is for what must lie in the future.
@@ -42,13 +50,15 @@ use crate::clock::Timestamp;
 pub fn load(paths: &[PathBuf], environment: Environment<'_>, now: Timestamp) -> Result<Config, Report> {
     let mut sources = Sources::default();
     let mut found = Diagnostics::default();
+    let mut material = Material { environment, now, watched: paths.iter().cloned().collect() };
     for path in paths {
         for file in files_of(path) {
+            material.watched.insert(file.clone());
             add_file(file, &mut sources, &mut found);
         }
     }
     let file = read_sources(&mut sources, environment, &mut found);
-    resolve::resolve(file, sources, found, now)
+    resolve::resolve(file, sources, found, material)
 }
 
 /// The JSON Schema of the configuration.

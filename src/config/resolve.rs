@@ -1,57 +1,136 @@
 //! What was typed becomes what the program runs on; what is wrong with it is collected, all of it.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::canonical;
 use super::error::{Diagnostics, Report};
-use super::file::File;
-use super::issuers::issuers;
-use super::names::{Names, entries, refuse_reserved, roles, services};
+use super::file::{Admin, File};
+use super::issuers::{facts, issuers};
+use super::listeners::{self, ListenerSettings};
+use super::material::Material;
+use super::names::{Names, entries, roles, services};
 use super::places::Places;
-use super::rules::{TypedRule, Vocabulary, routes, rule, typed_rules};
+use super::routes::routes;
+use super::rules::{TypedRule, Vocabulary, rule, typed_rules};
+use super::settings::{self, LogSettings};
 use super::source::{At, Sources};
 use super::tree::SYNTAX;
-use super::{canonical, listeners, settings, upstreams};
+use super::upstreams::{UpstreamConfig, upstreams};
+use crate::audit::SinkSettings;
 use crate::clock::Timestamp;
+use crate::decisions::DecisionsSettings;
+use crate::identity::Name;
 use crate::policy::lint::Finding;
 use crate::policy::{Policy, PolicyParts};
 use crate::proxy::limits::Limits;
+use crate::proxy::route::RouteSettings;
+use crate::tls::{OwnCertificate, Trust};
+use crate::token::{IssuerSettings, TokenCacheSettings};
 
 /// A configuration that can be run.
 #[derive(Debug)]
 pub struct Config {
+    /// This instance.
+    pub name: Name,
+    /// Threads that serve.
+    pub workers: usize,
+    pub admin: Option<SocketAddr>,
+    pub health: Option<SocketAddr>,
+    /// By name.
+    pub listeners: Vec<ListenerSettings>,
+    /// `[identity]`.
+    pub own: Option<OwnCertificate>,
+    /// `None` where no trust domain is configured.
+    pub trust: Option<Arc<Trust>>,
+    /// By `IssuerId`.
+    pub issuers: Vec<IssuerSettings>,
+    /// By `UpstreamId`.
+    pub upstreams: Vec<UpstreamConfig>,
+    /// By `RouteId`.
+    pub routes: Vec<RouteSettings>,
     pub policy: Policy,
+    pub audit: SinkSettings,
     pub limits: Limits,
+    pub decisions: DecisionsSettings,
+    pub tokens: TokenCacheSettings,
+    pub log: LogSettings,
+    /// All that was read, configuration files and their folders included.
+    pub watched: Vec<PathBuf>,
     /// What `check` has to say although it can be run.
     pub report: Report,
+}
+
+/// What the policy is made of, and what stands beside it at the same positions.
+struct Resolved {
+    parts: PolicyParts,
+    issuers: Vec<IssuerSettings>,
+    upstreams: Vec<UpstreamConfig>,
+    routes: Vec<RouteSettings>,
 }
 
 pub fn resolve(
     file: Option<At<File>>,
     sources: Sources,
     mut found: Diagnostics,
-    now: Timestamp,
+    mut material: Material<'_>,
 ) -> Result<Config, Report> {
     let Some(file) = file else {
         return Err(Report::new(sources, found));
     };
-    listeners::check(&file.value, &mut found);
-    upstreams::check(&file.value, &mut found);
-    let policy = policy(&file, now, &mut found);
+    let typed = &file.value;
+    let limits = settings::limits(typed);
+    let own = listeners::own(typed, &mut material, &mut found);
+    let trust = listeners::trust(typed, &mut material, &mut found);
+    let listeners = listeners::listeners(typed, own.as_ref(), trust.as_ref(), &mut material, &mut found);
+    let upstreams = upstreams(typed, own.as_ref(), trust.as_ref(), &mut material, &mut found);
+    let (issuer_names, issuers) = issuers(typed, &sources, &mut material, &mut found);
+    let rules = typed_rules(typed, &mut found);
+    let resolved = parts(typed, &rules, (issuer_names, issuers), upstreams, &limits, &mut found);
+    let Resolved { parts, issuers, upstreams, routes } = resolved;
+    let policy = policy(&file, &rules, parts, &issuers, material.now, &mut found);
     drop_consequences(&sources, &mut found);
-    match policy {
-        Some(policy) if !found.has_errors() => {
-            let limits = settings::limits(&file.value);
-            Ok(Config { policy, limits, report: Report::new(sources, found) })
-        }
-        _ => Err(Report::new(sources, found)),
-    }
+    let (Some(policy), Some(name), false) = (policy, settings::name(typed), found.has_errors()) else {
+        return Err(Report::new(sources, found));
+    };
+    let none = Admin::default();
+    let admin = typed.admin.as_ref().map_or(&none, |admin| &admin.value);
+    let (tokens, decisions) = settings::caches(typed);
+    Ok(Config {
+        name,
+        workers: settings::workers(typed),
+        admin: admin.address.map(|address| address.value),
+        health: admin.health_address.map(|address| address.value),
+        listeners,
+        own,
+        trust,
+        issuers,
+        upstreams,
+        routes,
+        policy,
+        audit: settings::audit(typed),
+        limits,
+        decisions,
+        tokens,
+        log: settings::log(typed),
+        watched: material.watched.into_iter().collect(),
+        report: Report::new(sources, found),
+    })
 }
 
 /// The policy, with what it finds wrong with itself; also where something else is wrong already, so
 /// that all is told at once.
-fn policy(file: &At<File>, now: Timestamp, found: &mut Diagnostics) -> Option<Policy> {
-    let typed = typed_rules(&file.value, found);
-    let parts = parts(&file.value, &typed, found);
-    let places = Places::new(file, &typed, &parts);
-    let hash = canonical::hash(&parts);
+fn policy(
+    file: &At<File>,
+    rules: &[TypedRule<'_>],
+    parts: PolicyParts,
+    issuers: &[IssuerSettings],
+    now: Timestamp,
+    found: &mut Diagnostics,
+) -> Option<Policy> {
+    let places = Places::new(file, rules, &parts);
+    let hash = canonical::hash(&parts, issuers);
     match Policy::compile(parts, hash, now) {
         Ok((policy, findings)) => {
             // What looks odd may do so only because a table next to it could not be read.
@@ -81,23 +160,33 @@ fn rests_on_what_was_read(error: &Finding, file: &File) -> bool {
 }
 
 /// Services, roles, routes and rules.
-fn parts(file: &File, typed: &[TypedRule<'_>], found: &mut Diagnostics) -> PolicyParts {
-    refuse_reserved("upstream", &file.upstream, found);
-    let (issuer_names, issuers) = issuers(file, found);
+fn parts(
+    file: &File,
+    typed: &[TypedRule<'_>],
+    (issuer_names, issuers): (Names, Vec<IssuerSettings>),
+    upstreams: Vec<UpstreamConfig>,
+    limits: &Limits,
+    found: &mut Diagnostics,
+) -> Resolved {
     let (service_names, services) = services(file, &issuer_names, found);
     let (role_names, roles) = roles(file, &issuer_names, found);
-    let upstreams =
-        entries(&file.upstream).iter().map(|(name, _)| (name.value.to_string(), Some(name.value.clone())));
-    let (upstream_names, upstreams) = Names::number("upstream", "unknown_upstream", upstreams);
+    let named = entries(&file.upstream).iter().map(|(name, _)| {
+        let upstream = upstreams.iter().find(|upstream| upstream.name == name.value);
+        (name.value.to_string(), upstream.map(|upstream| upstream.name.clone()))
+    });
+    let (upstream_names, upstream_ids) = Names::number("upstream", "unknown_upstream", named);
     let known = Vocabulary {
         issuers: issuer_names,
         services: service_names,
         roles: role_names,
         upstreams: upstream_names,
     };
-    let (route_names, routes) = routes(file, &known, found);
-    let rules: Vec<_> = typed.iter().filter_map(|typed| rule(*typed, &known, &route_names, found)).collect();
-    PolicyParts { issuers, services, roles, routes, upstreams, rules }
+    let (route_names, routes) = routes(file, &known, limits, found);
+    let (routes, route_settings) = routes.into_iter().unzip();
+    let rules = typed.iter().filter_map(|typed| rule(*typed, &known, &route_names, found)).collect();
+    let facts = issuers.iter().map(facts).collect();
+    let parts = PolicyParts { issuers: facts, services, roles, routes, upstreams: upstream_ids, rules };
+    Resolved { parts, issuers, upstreams, routes: route_settings }
 }
 
 /// A line that is not TOML has one error, not also those that follow from reading it wrongly.

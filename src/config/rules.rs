@@ -1,24 +1,22 @@
-//! Routes and rules as typed become routes and rules of the policy.
+//! Rules as typed become rules of the policy.
 
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
-use url::Url;
 
 use super::error::Diagnostics;
 use super::file::File;
 use super::file_policy::{self as typed, RoleNames, RuleMode};
-use super::names::{Names, claim_tests, entries, items, refuse_reserved, stands_alone, texts};
+use super::names::{Names, claim_tests, items, stands_alone, texts};
+use super::ranges::range;
 use super::read::{Keyed, List};
-use super::source::{At, Span};
+use super::source::At;
 use crate::clock::Timestamp;
 use crate::identity::Name;
 use crate::policy::condition::{Condition, MatchClaim, RoleTerm, RouteTerm, ServiceTerm};
 use crate::policy::pattern::MethodSet;
-use crate::policy::route::{Route, Variant};
 use crate::policy::rule::{Effect, Mode, Rule};
-use crate::policy::{IssuerId, RoleId, RouteId, ServiceId, UpstreamId};
+use crate::policy::{IssuerId, RoleId, RouteId, ServiceId};
 
 /// What names in routes and rules can stand for.
 pub struct Vocabulary {
@@ -30,97 +28,6 @@ pub struct Vocabulary {
 
 /// A rule's effect and where it was typed.
 pub type TypedRule<'f> = (Effect, &'f At<typed::Rule>);
-
-pub fn routes(file: &File, known: &Vocabulary, found: &mut Diagnostics) -> (Names, Vec<Route>) {
-    refuse_reserved("route", &file.route, found);
-    let routes: Vec<_> = entries(&file.route)
-        .iter()
-        .map(|(name, table)| (name.value.to_string(), route(&name.value, &table.value, known, found)))
-        .collect();
-    Names::number("route", "unknown_route", routes)
-}
-
-fn route(name: &Name, typed: &typed::Route, known: &Vocabulary, found: &mut Diagnostics) -> Option<Route> {
-    let upstream = find_upstream(&typed.upstream, known, found);
-    let mut variants = Vec::new();
-    for variant in items(&typed.variant) {
-        let role = variant.value.role.as_ref();
-        let role = role.and_then(|role| known.roles.find(role.value.as_str(), role.span, found));
-        let upstream = find_upstream(&variant.value.upstream, known, found);
-        variants.push(role.zip(upstream).map(|(role, upstream)| Variant { role: RoleId(role), upstream }));
-    }
-    let header = headers(&typed.header, found);
-    if let Some(prefix) = &typed.strip_prefix
-        && !is_plain_path(&prefix.value)
-    {
-        let message = format!("`{}` is no start of a path", prefix.value);
-        found.error("bad_value", prefix.span, message, "write whole segments from `/` on, as `\"/api\"`");
-    }
-    for origin in typed.cors.iter().flat_map(|cors| items(&cors.value.origins)) {
-        if !is_origin(&origin.value) {
-            let message = format!("`{}` is no origin", origin.value);
-            found.error(
-                "bad_value",
-                origin.span,
-                message,
-                "write scheme and host, as `\"https://shop.example\"`",
-            );
-        }
-    }
-    let path = match &typed.path {
-        Some(path) => path.value.clone(),
-        None => "/**".parse().ok()?,
-    };
-    if !typed.is_read() {
-        return None;
-    }
-    Some(Route {
-        name: name.clone(),
-        host: items(&typed.host).iter().map(|host| host.value.clone()).collect(),
-        path,
-        header: header?,
-        upstream: upstream?,
-        variants: variants.into_iter().collect::<Option<_>>()?,
-        shadow_until: typed.shadow_until.as_ref().map(|day| day.value.end()),
-    })
-}
-
-/// Whole, non-empty segments without wildcards, since it is taken off byte for byte.
-fn is_plain_path(text: &str) -> bool {
-    text.strip_prefix('/').is_some_and(|rest| {
-        rest.split('/')
-            .all(|segment| !segment.is_empty() && !segment.contains(['*', '{', '}', '%', '?', '#', '\\']))
-    })
-}
-
-/// As browsers send it (RFC 6454 §6.2): no path, no trailing slash, no wildcard.
-fn is_origin(text: &str) -> bool {
-    Url::parse(text).is_ok_and(|url| url.origin().is_tuple() && url.origin().ascii_serialization() == text)
-}
-
-fn find_upstream(name: &Option<At<Name>>, known: &Vocabulary, found: &mut Diagnostics) -> Option<UpstreamId> {
-    let name = name.as_ref()?;
-    known.upstreams.find(name.value.as_str(), name.span, found).map(UpstreamId)
-}
-
-fn headers(
-    typed: &Option<At<Keyed<String, String>>>,
-    found: &mut Diagnostics,
-) -> Option<Vec<(HeaderName, HeaderValue)>> {
-    let mut headers = Vec::new();
-    for (name, value) in entries(typed) {
-        match (name.value.parse(), value.value.parse()) {
-            (Ok(name), Ok(value)) => headers.push(Some((name, value))),
-            (name_read, _) => {
-                let span = if name_read.is_err() { name.span } else { value.span };
-                let message = format!("`{}` is no header field that can be sent", name.value);
-                found.error("bad_value", span, message, "write `header = { x-version = \"2\" }`");
-                headers.push(None);
-            }
-        }
-    }
-    headers.into_iter().collect()
-}
 
 /// All rules by name; two of one name are an error.
 pub fn typed_rules<'f>(file: &'f File, found: &mut Diagnostics) -> Vec<TypedRule<'f>> {
@@ -286,29 +193,7 @@ fn hops(list: &At<List<String>>, found: &mut Diagnostics) -> Option<Vec<Arc<str>
     hops.into_iter().collect()
 }
 
-/// Ranges as they were meant: an IPv4-mapped one would never match, and bits behind the prefix
-/// are a slip of the pen in one or the other.
 fn addresses(list: &At<List<IpNet>>, found: &mut Diagnostics) -> Option<Vec<IpNet>> {
-    let mut ranges = Vec::new();
-    for range in &list.value {
-        let remedy = match range.value {
-            IpNet::V6(net) if net.addr().to_ipv4_mapped().is_some() => {
-                Some("write the IPv4 range: mapped addresses are IPv4 here".to_owned())
-            }
-            net if net.trunc() != net => Some(format!("write `{}`", net.trunc())),
-            _ => None,
-        };
-        match remedy {
-            Some(remedy) => {
-                refuse_range(range.span, range.value, remedy, found);
-                ranges.push(None);
-            }
-            None => ranges.push(Some(range.value)),
-        }
-    }
+    let ranges: Vec<_> = list.value.iter().map(|address| range(address, found)).collect();
     ranges.into_iter().collect()
-}
-
-fn refuse_range(span: Span, range: IpNet, remedy: String, found: &mut Diagnostics) {
-    found.error("bad_value", span, format!("`{range}` is no range of addresses"), remedy);
 }

@@ -1,26 +1,117 @@
-//! Upstreams as typed.
+//! Upstreams: where requests may go, and who must be there.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
 
 use url::Url;
 
 use super::error::Diagnostics;
 use super::file::{File, Upstream};
-use super::names::{entries, items, known_trust_domain};
+use super::material::{Material, TypedTrustDomain};
+use super::names::{entries, items, known_trust_domain, refuse_reserved};
+use super::settings::seconds;
 use super::source::At;
+use crate::identity::Name;
+use crate::tls::client::ExpectedServer;
+use crate::tls::{OwnCertificate, Trust, TrustDomainSettings};
 
-pub fn check(file: &File, found: &mut Diagnostics) {
-    for (_, upstream) in entries(&file.upstream) {
-        check_servers(&upstream.value, found);
-        for id in items(&upstream.value.server_spiffe_id) {
-            if !upstream.value.gives("ca") {
+/// `[upstream.NAME]`, as far as it needs no live connection.
+#[derive(Debug)]
+pub struct UpstreamConfig {
+    pub name: Name,
+    /// URL and weight of each; never none.
+    pub servers: Vec<(String, NonZeroU32)>,
+    pub tls: UpstreamTls,
+    pub connect_timeout: Duration,
+    pub first_byte_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub eject_after_failures: u32,
+}
+
+/// How its https servers are verified. Equal if and only if whom we expect, whom we trust and what we
+/// present are the same.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpstreamTls {
+    pub expected: ExpectedServer,
+    /// Presented to servers that `ca` or `server_spiffe_id` vouches for, never to public ones.
+    pub own: Option<OwnCertificate>,
+}
+
+/// All upstreams, by name; fewer after an error.
+pub fn upstreams(
+    file: &File,
+    own: Option<&OwnCertificate>,
+    trust: Option<&Arc<Trust>>,
+    material: &mut Material<'_>,
+    found: &mut Diagnostics,
+) -> Vec<UpstreamConfig> {
+    refuse_reserved("upstream", &file.upstream, found);
+    let mut upstreams = Vec::new();
+    for (name, typed) in entries(&file.upstream) {
+        let typed = &typed.value;
+        check_servers(typed, found);
+        for id in items(&typed.server_spiffe_id) {
+            if !typed.gives("ca") {
                 known_trust_domain(file, id.value.trust_domain(), id.span, found);
             }
         }
-        if let Some(path) = &upstream.value.health_path
-            && !path.value.starts_with('/')
-        {
-            let message = format!("`{}` is no path", path.value);
-            found.error("bad_value", path.span, message, "write it from `/` on, as `\"/healthz\"`");
+        let Some(expected) = expected(typed, trust, material, found) else { continue };
+        let known_to_us = typed.gives("ca") || typed.gives("server_spiffe_id");
+        upstreams.push(UpstreamConfig {
+            name: name.value.clone(),
+            servers: servers(typed),
+            tls: UpstreamTls { expected, own: own.filter(|_| known_to_us).cloned() },
+            connect_timeout: seconds(&typed.connect_timeout, 5),
+            first_byte_timeout: seconds(&typed.first_byte_timeout, 30),
+            idle_timeout: seconds(&typed.idle_timeout, 60),
+            eject_after_failures: typed.eject_after_failures.map_or(5, |failures| failures.value),
+        });
+    }
+    upstreams
+}
+
+fn servers(typed: &Upstream) -> Vec<(String, NonZeroU32)> {
+    let weights = items(&typed.weight).iter().filter_map(|weight| NonZeroU32::new(weight.value));
+    let weights = weights.chain(std::iter::repeat(NonZeroU32::MIN));
+    items(&typed.server).iter().map(|server| server.value.clone()).zip(weights).collect()
+}
+
+fn expected(
+    typed: &Upstream,
+    trust: Option<&Arc<Trust>>,
+    material: &mut Material<'_>,
+    found: &mut Diagnostics,
+) -> Option<ExpectedServer> {
+    let spiffe_ids = items(&typed.server_spiffe_id);
+    let patterns = || spiffe_ids.iter().map(|id| id.value.clone()).collect();
+    let encrypted = items(&typed.server).iter().any(|server| server.value.starts_with("https:"));
+    match (&typed.ca, spiffe_ids.first()) {
+        (Some(ca), Some(first)) => {
+            let name = first.value.trust_domain();
+            if let Some(other) = spiffe_ids.iter().find(|id| id.value.trust_domain() != name) {
+                let message = "one `ca` cannot vouch for two trust domains";
+                found.error(
+                    "contradiction",
+                    other.span,
+                    message,
+                    "take `ca` out, and add a `[trust_domain]` for each",
+                );
+                return None;
+            }
+            let ca_source = material.source(&ca.value);
+            let settings =
+                TrustDomainSettings { name: name.clone(), ca: ca_source, crl: None, allow_dns_names: false };
+            let trust = material.trust(&[TypedTrustDomain { settings, ca, crl: None }], found)?;
+            Some(ExpectedServer::Workload { trust, spiffe_ids: patterns() })
         }
+        (Some(ca), None) => material.server_ca(ca, found).map(ExpectedServer::Ca),
+        (None, Some(_)) => {
+            Some(ExpectedServer::Workload { trust: Arc::clone(trust?), spiffe_ids: patterns() })
+        }
+        (None, None) if encrypted => Some(ExpectedServer::PublicCa),
+        // Nobody: where no server speaks TLS, the system's CAs need not be there.
+        (None, None) => Some(ExpectedServer::Ca(Vec::new())),
     }
 }
 

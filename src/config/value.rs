@@ -95,6 +95,9 @@ texts! {
 
 choice!(for ActorKind { Human = "human", Service = "service", Agent = "agent", Unknown = "unknown", });
 
+/// What waits longer waits for ever; clocks and caches can count to more.
+const DURATION_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
+
 /// A span of time in one unit, as `"30s"`.
 fn duration(text: &str) -> Result<Duration, &'static str> {
     const SHAPE: &str = "a duration is a whole number and one of `ms`, `s`, `m`, `h`, `d`";
@@ -108,8 +111,10 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
         "d" => 24 * 60 * 60 * 1000,
         _ => return Err(SHAPE),
     };
-    let ms = number.checked_mul(ms_per_unit).ok_or("this is longer than can be counted")?;
-    Ok(Duration::from_millis(ms))
+    match number.checked_mul(ms_per_unit) {
+        Some(ms) if ms <= DURATION_MS_MAX => Ok(Duration::from_millis(ms)),
+        _ => Err("this is longer than a year"),
+    }
 }
 
 const DURATION: &str = "a duration, as `\"30s\"`, `\"15m\"` or `\"2h\"`";
@@ -385,7 +390,7 @@ mod tests {
         assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(duration("60d"), Ok(Duration::from_secs(60 * 86_400)));
-        for bad in ["", "30", "s", "1h30m", "-1s", "1.5s", "30 s", "30S", "99999999999999999999s"] {
+        for bad in ["", "30", "s", "1h30m", "-1s", "1.5s", "30 s", "30S", "367d", "99999999999999999999s"] {
             assert!(duration(bad).is_err(), "{bad}");
         }
         assert_eq!(bytes("64KiB"), Ok(65_536));

@@ -29,7 +29,7 @@ pub struct Caller {
     pub on_behalf_of: ActorKind,
     /// The `act` chain, outermost (the one acting now) first; only that one is ever judged.
     pub chain: Vec<Delegate>,
-    /// `exp` without leeway.
+    /// `exp` plus the issuer's leeway: from then on the token is refused.
     pub expires: Timestamp,
     /// `auth_time` (OpenID Connect Core §2): when the person last logged in.
     pub authenticated_at: Option<Timestamp>,

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crate::token::TokenLimits;
+
 /// The limits of one process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -22,16 +24,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// A request's body, where its route does not say.
     pub body_bytes_max: u64,
-    /// A bearer token.
-    pub token_bytes_max: usize,
-    /// Nesting of arrays and objects in a token's JSON.
-    pub json_depth_max: usize,
-    /// Scopes of a token.
-    pub scope_count_max: usize,
-    /// Groups of a token, and likewise its roles.
-    pub group_count_max: usize,
-    /// Actors in a token's `act` chain.
-    pub delegation_depth_max: usize,
+    /// Of bearer tokens.
+    pub token: TokenLimits,
     /// Concurrent HTTP/2 streams of a connection.
     pub streams_per_connection_max: u32,
     /// HTTP/2 streams that a client may reset before they are answered.
@@ -42,8 +36,6 @@ pub struct Limits {
     pub total_timeout: Duration,
     /// The age at which a connection is asked to close.
     pub connection_age_max: Duration,
-    /// Audit records waiting to be written.
-    pub audit_queue_max: usize,
     /// From SIGTERM until what is still open is cut.
     pub drain_timeout: Duration,
 }

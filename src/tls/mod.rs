@@ -5,6 +5,7 @@
 //! There is no way to skip a verification, and none is planned.
 
 pub mod client;
+mod fingerprint;
 pub mod own;
 pub mod peer;
 pub mod pem;
@@ -20,13 +21,14 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 
-pub use own::{CertificateSettings, OwnCertificate};
+pub use own::{CertificateSettings, OwnCertificate, OwnCertificateError};
 pub use peer::{MalformedCertificate, PeerError, Unverified};
 pub use pem::{PemError, PemSource};
 pub use server::{Accepted, ClientCertificates, HandshakeFailure, ListenerTls};
-pub use trust::{Trust, TrustDomainSettings, TrustError};
+pub use trust::{Trust, TrustDomainSettings, TrustError, ca_certificates};
 
 use crate::clock::{Clock, Timestamp};
+use fingerprint::Fingerprint;
 
 /// The HTTP version agreed on by ALPN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

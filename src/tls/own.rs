@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rustls::sign::CertifiedKey;
 
 use super::peer::{Leaf, LeafName, validity};
-use super::{PemError, PemSource, provider};
+use super::{Fingerprint, PemError, PemSource, provider};
 use crate::clock::Timestamp;
 use crate::identity::SpiffeId;
 
@@ -16,10 +16,11 @@ pub struct CertificateSettings {
     pub private_key: PemSource,
 }
 
-/// A certificate chain with the key that fits it.
+/// A certificate chain with the key that fits it. Equal where chain and key are.
 #[derive(Clone, Debug)]
 pub struct OwnCertificate {
     pub(super) key: Arc<CertifiedKey>,
+    pub(super) fingerprint: Fingerprint,
     /// Whom it names, where it is an X.509-SVID.
     pub spiffe_id: Option<SpiffeId>,
     /// The earliest not-after in the file.
@@ -70,6 +71,8 @@ impl OwnCertificate {
             Some(Ok(Leaf { name: LeafName::Spiffe(id), .. })) => Some(id),
             _ => None,
         };
+        let parts = chain.iter().map(|it| it.as_ref()).chain([key.secret_der()]);
+        let fingerprint = Fingerprint::of(parts);
         let signing = provider()
             .key_provider
             .load_private_key(key)
@@ -79,6 +82,12 @@ impl OwnCertificate {
             certificate: settings.certificate.clone(),
             private_key: settings.private_key.clone(),
         })?;
-        Ok(OwnCertificate { key: Arc::new(key), spiffe_id, not_after })
+        Ok(OwnCertificate { key: Arc::new(key), fingerprint, spiffe_id, not_after })
+    }
+}
+
+impl PartialEq for OwnCertificate {
+    fn eq(&self, other: &OwnCertificate) -> bool {
+        self.fingerprint == other.fingerprint
     }
 }

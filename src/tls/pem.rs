@@ -156,6 +156,22 @@ fn holds(text: &[u8], wanted: &str) -> bool {
     text.windows(wanted.len()).any(|window| window == wanted.as_bytes())
 }
 
+impl PemError {
+    /// What gives nothing usable.
+    pub fn source(&self) -> &PemSource {
+        match self {
+            PemError::Missing(source)
+            | PemError::Unreadable(source, _)
+            | PemError::TooLarge(source)
+            | PemError::Empty(source)
+            | PemError::Garbage(source, _)
+            | PemError::WrongKind(source, _)
+            | PemError::SeveralKeys(source, _)
+            | PemError::EncryptedKey(source) => source,
+        }
+    }
+}
+
 /// As messages name it.
 impl fmt::Display for PemSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -40,7 +40,7 @@ pub struct ListenerTls {
 }
 
 /// `client_certificate` of a listener. A certificate that is presented and bad is refused always.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum ClientCertificates {
     Required(Arc<Trust>),
     Optional(Arc<Trust>),
@@ -342,7 +342,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Timestamp;
-    use crate::tls::{PemSource, TrustDomainSettings};
+    use crate::tls::{Fingerprint, PemSource, TrustDomainSettings};
 
     fn ca() -> (Issuer<'static, KeyPair>, rcgen::Certificate) {
         let mut params = CertificateParams::default();
@@ -390,7 +390,12 @@ mod tests {
     #[tokio::test]
     async fn a_resumed_session_is_judged_by_the_listener_it_came_to() {
         let ((issuer, root), (_, other_root)) = (ca(), ca());
-        let own = OwnCertificate { key: Arc::new(leaf(&issuer)), spiffe_id: None, not_after: Timestamp::MAX };
+        let own = OwnCertificate {
+            key: Arc::new(leaf(&issuer)),
+            fingerprint: Fingerprint::of([]),
+            spiffe_id: None,
+            not_after: Timestamp::MAX,
+        };
         let anonymous = ClientCertificates::Off;
         let here = ClientCertificates::Required(trust(&root));
         let elsewhere = ClientCertificates::Required(trust(&other_root));

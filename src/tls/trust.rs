@@ -23,7 +23,7 @@ use super::peer::{
     Distrust, Leaf, LeafName, MalformedCertificate, OutOfDate, PeerError, Revocation, Validity,
     certificate_hash, is_ca, next_update, validity,
 };
-use super::{PemError, PemSource, provider, timestamp, unix_time};
+use super::{Fingerprint, PemError, PemSource, provider, timestamp, unix_time};
 use crate::clock::Timestamp;
 use crate::identity::{Hop, Peer, PeerName, TrustDomain};
 
@@ -40,10 +40,11 @@ pub struct TrustDomainSettings {
     pub allow_dns_names: bool,
 }
 
-/// All trust domains of one configuration.
+/// All trust domains of one configuration. Equal where their names, CAs and revocation lists are.
 #[derive(Debug)]
 pub struct Trust {
     domains: Vec<Domain>,
+    fingerprint: Fingerprint,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -58,6 +59,7 @@ struct Domain {
     /// The earliest `nextUpdate` among `crls`.
     crls_end: Timestamp,
     allow_dns_names: bool,
+    fingerprint: Fingerprint,
 }
 
 /// Why the configured CAs cannot be used.
@@ -109,7 +111,9 @@ impl Trust {
         if domains.is_empty() {
             return Err(TrustError::NoTrustDomain);
         }
-        Ok(Trust { domains, algorithms: provider().signature_verification_algorithms })
+        let fingerprint = Fingerprint::of(domains.iter().map(|domain| domain.fingerprint.as_bytes()));
+        let algorithms = provider().signature_verification_algorithms;
+        Ok(Trust { domains, fingerprint, algorithms })
     }
 
     pub(super) fn algorithms(&self) -> &WebPkiSupportedAlgorithms {
@@ -174,6 +178,34 @@ impl Trust {
     }
 }
 
+impl PartialEq for Trust {
+    fn eq(&self, other: &Trust) -> bool {
+        self.fingerprint == other.fingerprint
+    }
+}
+
+/// The CA certificates in `source`, each one that can vouch for others; for servers that are known by
+/// their DNS names.
+pub fn ca_certificates(source: &PemSource) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+    let certificates = source.certificates()?;
+    for certificate in &certificates {
+        anchor(certificate, source)?;
+    }
+    Ok(certificates)
+}
+
+fn anchor(
+    certificate: &CertificateDer<'_>,
+    source: &PemSource,
+) -> Result<(TrustAnchor<'static>, Validity), TrustError> {
+    let anchor = webpki::anchor_from_trusted_cert(certificate).ok().map(|anchor| anchor.to_owned());
+    match anchor.zip(validity(certificate)) {
+        None => Err(TrustError::Certificate(source.clone())),
+        Some(_) if !is_ca(certificate) => Err(TrustError::NotACa(source.clone())),
+        Some(anchor) => Ok(anchor),
+    }
+}
+
 fn peer_name(name: LeafName, vouching: &TrustDomain) -> PeerName {
     match name {
         LeafName::Spiffe(id) => PeerName::Spiffe(id),
@@ -215,24 +247,28 @@ impl Domain {
     fn load(settings: &TrustDomainSettings) -> Result<Domain, TrustError> {
         let mut anchors = Vec::new();
         let mut anchors_not_after = Vec::new();
-        for certificate in settings.ca.certificates()? {
-            let not_after = match (webpki::anchor_from_trusted_cert(&certificate), validity(&certificate)) {
-                (Ok(anchor), Some(validity)) => {
-                    anchors.push(anchor.to_owned());
-                    validity.not_after
-                }
-                _ => return Err(TrustError::Certificate(settings.ca.clone())),
-            };
-            if !is_ca(&certificate) {
-                return Err(TrustError::NotACa(settings.ca.clone()));
-            }
-            anchors_not_after.push(not_after);
+        let certificates = settings.ca.certificates()?;
+        for certificate in &certificates {
+            let (anchor, validity) = anchor(certificate, &settings.ca)?;
+            anchors.push(anchor);
+            anchors_not_after.push(validity.not_after);
         }
         let mut crls = Vec::new();
         let mut crls_end = Timestamp::MAX;
+        let named: &[u8] = if settings.allow_dns_names { b"dns" } else { b"spiffe" };
+        let mut parts: Vec<&[u8]> = vec![settings.name.as_str().as_bytes(), named];
+        parts.extend(certificates.iter().map(|certificate| certificate.as_ref()));
+        let lists = match &settings.crl {
+            Some(source) => source.crls()?,
+            None => Vec::new(),
+        };
+        // A part that no certificate can be: what follows it are lists.
+        parts.push(&[]);
+        parts.extend(lists.iter().map(|list| list.as_ref()));
+        let fingerprint = Fingerprint::of(parts);
         if let Some(source) = &settings.crl {
-            for crl in source.crls()? {
-                match (OwnedCertRevocationList::from_der(&crl), next_update(&crl)) {
+            for crl in &lists {
+                match (OwnedCertRevocationList::from_der(crl), next_update(crl)) {
                     (Ok(crl), Some(end)) => {
                         crls.push(crl.into());
                         crls_end = crls_end.min(end);
@@ -248,6 +284,7 @@ impl Domain {
             crls,
             crls_end,
             allow_dns_names: settings.allow_dns_names,
+            fingerprint,
         })
     }
 

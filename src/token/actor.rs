@@ -9,9 +9,6 @@ use super::error::{TokenError, malformed};
 use crate::identity::{ActorKind, Delegate};
 use crate::policy::condition::{ClaimPath, ClaimTest};
 
-/// Longest `act` chain.
-pub const DELEGATION_DEPTH_MAX: usize = 8;
-
 /// `[[issuer.NAME.actor]]`: tokens that pass all tests speak of this kind.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ActorEntry {
@@ -50,14 +47,18 @@ impl ActorEntry {
 }
 
 impl Actors {
-    pub fn read(entries: &[ActorEntry], claims: &Map<String, Value>) -> Result<Actors, TokenError> {
+    pub fn read(
+        entries: &[ActorEntry],
+        claims: &Map<String, Value>,
+        depth_max: usize,
+    ) -> Result<Actors, TokenError> {
         let subject = Kinds::of(entries, claims);
         let on_behalf_of = subject.other;
         let Some(act) = claims.get("act") else {
             let actor = if subject.agent { ActorKind::Agent } else { subject.other };
             return Ok(Actors { actor, on_behalf_of, chain: Vec::new() });
         };
-        let chain = chain(act)?;
+        let chain = chain(act, depth_max)?;
         let foreign = chain
             .first()
             .and_then(|outermost| outermost.issuer.as_deref())
@@ -106,12 +107,12 @@ impl Kinds {
 }
 
 /// RFC 8693 §4.1: objects within one another, outermost first.
-fn chain(act: &Value) -> Result<Vec<Delegate>, TokenError> {
+fn chain(act: &Value, depth_max: usize) -> Result<Vec<Delegate>, TokenError> {
     let mut chain = Vec::new();
     let mut next = Some(act);
     while let Some(link) = next {
-        if chain.len() == DELEGATION_DEPTH_MAX {
-            let detail = format!("`act` is deeper than {DELEGATION_DEPTH_MAX}");
+        if chain.len() == depth_max {
+            let detail = format!("`act` is deeper than {depth_max}");
             return Err(TokenError::LimitExceeded(detail.into()));
         }
         let link = link.as_object().ok_or_else(|| malformed("`act` is no object"))?;
@@ -138,6 +139,8 @@ mod tests {
     use crate::policy::condition::ClaimValue;
     use crate::policy::pattern::Glob;
 
+    const DEPTH_MAX: usize = 4;
+
     fn entry(kind: ActorKind, claim: &str, glob: Glob) -> ActorEntry {
         let test = ClaimTest { claim: ClaimPath::top_level(claim), values: vec![ClaimValue::Text(glob)] };
         ActorEntry { kind, claim: vec![test], same: None }
@@ -151,7 +154,7 @@ mod tests {
             entry(ActorKind::Service, "gty", Glob::Exact("client".into())),
             entry(ActorKind::Service, "sub", Glob::Prefix("svc:".into())),
         ];
-        Actors::read(&entries, claims.as_object().ok_or("no object")?)
+        Actors::read(&entries, claims.as_object().ok_or("no object")?, DEPTH_MAX)
             .map(|read| (read.actor, read.on_behalf_of, read.chain.len()))
             .map_err(|error| error.code())
     }
@@ -199,8 +202,8 @@ mod tests {
     fn a_chain_is_whole_and_bounded() {
         let nested =
             |depth: usize| (1..depth).fold(json!({ "sub": "a" }), |act, _| json!({ "sub": "a", "act": act }));
-        assert!(read(json!({ "act": nested(DELEGATION_DEPTH_MAX) })).is_ok());
-        assert_eq!(read(json!({ "act": nested(DELEGATION_DEPTH_MAX + 1) })), Err("limit_exceeded"));
+        assert!(read(json!({ "act": nested(DEPTH_MAX) })).is_ok());
+        assert_eq!(read(json!({ "act": nested(DEPTH_MAX + 1) })), Err("limit_exceeded"));
         for bad in [
             json!(null),
             json!("agent:7"),

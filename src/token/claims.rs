@@ -11,14 +11,11 @@ use super::actor::Actors;
 use super::error::{TokenError, malformed};
 use super::issuer::{ClaimMap, IssuerSettings, TokenType, speaks_for};
 use super::jwt;
+use super::limits::TokenLimits;
 use crate::clock::Timestamp;
 use crate::identity::{Caller, Confirmation};
 use crate::policy::condition::ClaimPath;
 
-/// Most scopes of one token.
-pub const SCOPES_MAX: usize = 256;
-/// Most groups, and most roles, of one token.
-pub const GROUPS_MAX: usize = 1024;
 /// The last second of the year 9999: later times are nonsense or an attempt to overflow something.
 const SECONDS_MAX: u64 = 253_402_300_799;
 
@@ -33,6 +30,7 @@ impl IssuerSettings {
         &self,
         claims: Map<String, Value>,
         token_hash: [u8; 32],
+        limits: &TokenLimits,
         now: Timestamp,
     ) -> Result<Caller, TokenError> {
         let times = Times::read(&claims)?;
@@ -42,7 +40,7 @@ impl IssuerSettings {
         self.check_required(&claims)?;
         self.check_only(&claims)?;
         check_complete(&self.claims, &claims)?;
-        let actors = Actors::read(&self.actors, &claims)?;
+        let actors = Actors::read(&self.actors, &claims, limits.delegation_depth_max)?;
         let map = &self.claims;
         let client = match &map.client {
             Some(path) => name(&claims, path)?,
@@ -52,13 +50,13 @@ impl IssuerSettings {
             issuer: self.name.clone(),
             subject: name(&claims, &map.subject)?,
             client,
-            scopes: words(&claims, map.scopes.as_ref(), Words::Spaced, SCOPES_MAX)?,
-            groups: words(&claims, map.groups.as_ref(), Words::Whole, GROUPS_MAX)?,
-            roles: words(&claims, map.roles.as_ref(), Words::Whole, GROUPS_MAX)?,
+            scopes: words(&claims, map.scopes.as_ref(), Words::Spaced, limits.scope_count_max)?,
+            groups: words(&claims, map.groups.as_ref(), Words::Whole, limits.group_count_max)?,
+            roles: words(&claims, map.roles.as_ref(), Words::Whole, limits.group_count_max)?,
             actor: actors.actor,
             on_behalf_of: actors.on_behalf_of,
             chain: actors.chain,
-            expires: times.expires,
+            expires: times.expires.plus(self.leeway),
             authenticated_at: times.authenticated,
             acr: text(&claims, "acr")?,
             confirmation: confirmation(&claims)?,
@@ -173,7 +171,8 @@ impl Times {
 
     fn check(&self, issuer: &IssuerSettings, now: Timestamp) -> Result<(), TokenError> {
         let leeway = issuer.leeway;
-        if is_expired(self.expires, issuer, now) {
+        // RFC 7519 §4.1.4: from `exp` on, moved by the leeway.
+        if now >= self.expires.plus(leeway) {
             return Err(TokenError::Expired);
         }
         if self.not_before.is_some_and(|start| start > now.plus(leeway)) {
@@ -184,11 +183,6 @@ impl Times {
         }
         Ok(())
     }
-}
-
-/// RFC 7519 §4.1.4: from `exp` on, moved by the leeway.
-pub(super) fn is_expired(expires: Timestamp, issuer: &IssuerSettings, now: Timestamp) -> bool {
-    now >= expires.plus(issuer.leeway)
 }
 
 /// Refuses tokens that say that a list stands elsewhere (OpenID Connect Core §5.6.2, Entra's overage):

@@ -276,6 +276,9 @@ impl Quirks {
 }
 
 impl TokenType {
+    /// Access tokens as most providers label them.
+    pub const PLAIN: TokenType = TokenType::Provider(&["jwt", "at+jwt"]);
+
     /// Whether a header with this `typ` is of this type.
     pub(super) fn accepts(&self, media_type: Option<&str>) -> bool {
         let name = media_type.map(str::to_ascii_lowercase);

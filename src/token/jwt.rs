@@ -11,13 +11,7 @@ use serde_json::{Map, Value};
 use super::algorithm::Algorithm;
 use super::error::{TokenError, malformed};
 use super::json::{self, JsonError, JsonLimits};
-
-/// Longest token that is read, in bytes.
-pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
-/// Objects and lists within one another, in header and claims each.
-pub const JSON_DEPTH_MAX: usize = 32;
-/// Values of all depths, in header and claims each.
-pub const JSON_VALUES_MAX: usize = 4096;
+use super::limits::TokenLimits;
 
 /// All that a header may have. `crit` and `b64` (RFC 7797) change what a signature means; `jwk`, `jku`,
 /// `x5u` and `x5c` would let a token bring its own key.
@@ -44,9 +38,10 @@ pub(super) struct Header {
 }
 
 impl<'t> Unverified<'t> {
-    pub fn parse(token: &'t str) -> Result<Unverified<'t>, TokenError> {
-        if token.len() > TOKEN_BYTES_MAX {
-            return Err(TokenError::LimitExceeded(format!("longer than {TOKEN_BYTES_MAX} bytes").into()));
+    pub fn parse(token: &'t str, limits: &TokenLimits) -> Result<Unverified<'t>, TokenError> {
+        if token.len() > limits.token_bytes_max {
+            let detail = format!("longer than {} bytes", limits.token_bytes_max);
+            return Err(TokenError::LimitExceeded(detail.into()));
         }
         let mut parts = token.split('.');
         let (Some(header), Some(claims), Some(signature)) = (parts.next(), parts.next(), parts.next()) else {
@@ -59,8 +54,8 @@ impl<'t> Unverified<'t> {
         }
         decode(signature).ok_or_else(|| malformed("signature: no canonical base64url"))?;
         Ok(Unverified {
-            header: Header::read(object(header, "header")?)?,
-            claims: object(claims, "claims")?,
+            header: Header::read(object(header, "header", limits.json())?)?,
+            claims: object(claims, "claims", limits.json())?,
             message: &token[..header.len() + 1 + claims.len()],
             signature,
         })
@@ -97,9 +92,8 @@ pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }
 
-fn object(part: &str, of: &'static str) -> Result<Map<String, Value>, TokenError> {
+fn object(part: &str, of: &'static str, limits: JsonLimits) -> Result<Map<String, Value>, TokenError> {
     let bytes = decode(part).ok_or_else(|| malformed(format!("{of}: no canonical base64url")))?;
-    let limits = JsonLimits { depth_max: JSON_DEPTH_MAX, values_max: JSON_VALUES_MAX };
     json::object(&bytes, limits).map_err(|error| match error {
         JsonError::TooDeep | JsonError::TooMany => TokenError::LimitExceeded(format!("{of} {error}").into()),
         JsonError::Syntax | JsonError::Duplicate => malformed(format!("{of} {error}")),
@@ -109,13 +103,16 @@ fn object(part: &str, of: &'static str) -> Result<Map<String, Value>, TokenError
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::token::limits::JSON_VALUES_MAX;
+
+    const LIMITS: TokenLimits = TokenLimits::FOR_TESTS;
 
     fn b64(text: impl AsRef<[u8]>) -> String {
         URL_SAFE_NO_PAD.encode(text)
     }
 
     fn code(token: &str) -> &'static str {
-        Unverified::parse(token).map_or_else(|error| error.code(), |_| "ok")
+        Unverified::parse(token, &LIMITS).map_or_else(|error| error.code(), |_| "ok")
     }
 
     #[test]
@@ -192,12 +189,13 @@ mod tests {
     #[test]
     fn size_and_depth_have_limits() {
         let header = b64(r#"{"alg":"RS256"}"#);
-        let deep = format!("{{\"a\":{}{}}}", "[".repeat(JSON_DEPTH_MAX), "]".repeat(JSON_DEPTH_MAX));
+        let deep =
+            format!("{{\"a\":{}{}}}", "[".repeat(LIMITS.json_depth_max), "]".repeat(LIMITS.json_depth_max));
         assert_eq!(code(&format!("{header}.{}.AA", b64(deep))), "limit_exceeded");
         let open = format!("{{\"a\":{}", "[".repeat(10_000));
         assert_eq!(code(&format!("{header}.{}.AA", b64(open))), "limit_exceeded");
         let many = format!("{{\"a\":[{}0]}}", "0,".repeat(JSON_VALUES_MAX));
         assert_eq!(code(&format!("{header}.{}.AA", b64(many))), "limit_exceeded");
-        assert_eq!(code(&"a".repeat(TOKEN_BYTES_MAX + 1)), "limit_exceeded");
+        assert_eq!(code(&"a".repeat(LIMITS.token_bytes_max + 1)), "limit_exceeded");
     }
 }

@@ -7,6 +7,7 @@
 //! - Keys older than their lifetime stay in use while they cannot be fetched, visibly, for `max_stale`
 //!   at most; then every token of the issuer is refused.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use url::Url;
 
 use super::issuer::{KeySettings, KeySource};
 use super::json::{self, JsonLimits};
-use super::keys::{KeySet, KeySetError};
+use super::keys::{KeySet, KeySetError, KeyUse};
 use crate::clock::{Clock, Timestamp};
 use crate::fetch::{Client, FetchCounts, FetchError, FetchSettings};
 
@@ -277,6 +278,12 @@ impl HeldKeys {
     fn usable_until(&self, max_stale: Duration) -> Timestamp {
         self.fetched.plus(self.lifetime.max(max_stale))
     }
+}
+
+/// Whether a key set in a file can be used, so that a configuration can say what is wrong with it.
+pub fn check_key_file(path: &Path, key_use: KeyUse) -> Result<(), KeysError> {
+    KeySet::parse(&std::fs::read(path)?, key_use)?;
+    Ok(())
 }
 
 /// Where a discovery document of exactly this issuer has its keys (OpenID Connect Discovery §4.3).

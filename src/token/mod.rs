@@ -17,23 +17,24 @@ mod json;
 mod jwt;
 mod key_cache;
 mod keys;
+mod limits;
 mod preset;
 mod verifier;
 
-pub use actor::{ActorEntry, DELEGATION_DEPTH_MAX};
+pub use actor::ActorEntry;
 pub use algorithm::{Algorithm, SelfTestError, UnknownAlgorithm, self_test};
-pub use claims::{GROUPS_MAX, SCOPES_MAX};
 pub use credential::{Credential, CredentialError};
 pub use error::{Detail, TokenError};
 pub use issuer::{
     ClaimMap, IssuerSettings, IssuerUrl, IssuerUrlError, KeySettings, KeySource, LEEWAY_MAX, Quirks,
     TokenType,
 };
-pub use jwt::{JSON_DEPTH_MAX, JSON_VALUES_MAX, TOKEN_BYTES_MAX};
 pub use key_cache::{
-    DOCUMENT_BYTES_MAX, IssuerKeys, KeyStatus, LIFETIME_MAX, LIFETIME_MIN, UNKNOWN_KEY_REST,
+    DOCUMENT_BYTES_MAX, IssuerKeys, KeyStatus, KeysError, LIFETIME_MAX, LIFETIME_MIN, UNKNOWN_KEY_REST,
+    check_key_file,
 };
 pub use keys::{KEYS_MAX, KeyUse};
+pub use limits::TokenLimits;
 pub use preset::{Preset, UnknownPreset};
 pub use verifier::{Issuer, SameIssuer, TokenCacheSettings, Verifier, VerifierCounts};
 

@@ -40,8 +40,6 @@ pub enum Preset {
 #[error("`{0}` is none of okta auth0 entra cognito keycloak google kubernetes github spiffe generic")]
 pub struct UnknownPreset(pub String);
 
-/// Access tokens as most providers label them.
-const PLAIN: TokenType = TokenType::Provider(&["jwt", "at+jwt"]);
 /// SPIFFE JWT-SVID §2.3.
 const SVID: TokenType = TokenType::Provider(&["jwt", "jose"]);
 const LEEWAY_DEFAULT: Duration = Duration::from_secs(60);
@@ -141,7 +139,7 @@ impl Preset {
             actors: self.actors(),
             quirks: self.quirks(),
             algorithms: self.algorithms(),
-            token_type: if self == Preset::Spiffe { SVID } else { PLAIN },
+            token_type: if self == Preset::Spiffe { SVID } else { TokenType::PLAIN },
             leeway: LEEWAY_DEFAULT,
             requires: Vec::new(),
             only: Vec::new(),

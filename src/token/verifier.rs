@@ -16,13 +16,13 @@ use aws_lc_rs::digest::{self, SHA256};
 use moka::sync::Cache;
 
 use super::algorithm::Algorithm;
-use super::claims::is_expired;
 use super::credential::Credential;
 use super::error::TokenError;
 use super::issuer::IssuerSettings;
-use super::jwt::{TOKEN_BYTES_MAX, Unverified};
+use super::jwt::Unverified;
 use super::key_cache::{HeldKeys, IssuerKeys};
 use super::keys::{Key, KeyName};
+use super::limits::TokenLimits;
 use crate::clock::{Clock, Timestamp};
 use crate::identity::{Caller, CertificateHash, Confirmation, Name, Signature};
 
@@ -30,6 +30,8 @@ use crate::identity::{Caller, CertificateHash, Confirmation, Name, Signature};
 #[derive(Debug)]
 pub struct Verifier {
     issuers: Vec<Issuer>,
+    limits: TokenLimits,
+    failure_lifetime: Duration,
     clock: Clock,
     good: Cache<TokenHash, Remembered>,
     bad: Cache<TokenHash, Failure>,
@@ -49,8 +51,12 @@ pub struct Issuer {
 pub struct TokenCacheSettings {
     /// Of verified tokens, by what they take in memory.
     pub bytes_max: u64,
+    /// A verified token that nobody presents for this long is forgotten.
+    pub idle_max: Duration,
     /// Of failed tokens.
     pub failures_max: u64,
+    /// A failed token is refused from memory for this long.
+    pub failure_lifetime: Duration,
 }
 
 /// What a [`Verifier`] did, since it was made.
@@ -87,16 +93,13 @@ struct Failure {
     until: Timestamp,
 }
 
-/// A failed token is refused from memory for this long.
-const FAILURE_LIFETIME: Duration = Duration::from_secs(10);
-/// A remembered token that nobody presents goes after this long.
-const IDLE_MAX: Duration = Duration::from_secs(15 * 60);
 /// Keys with one `kid` that are tried on one token.
 const CANDIDATES_MAX: usize = 4;
 
 impl Verifier {
     pub fn new(
         issuers: Vec<Issuer>,
+        limits: TokenLimits,
         cache: TokenCacheSettings,
         clock: Clock,
     ) -> Result<Verifier, SameIssuer> {
@@ -110,10 +113,19 @@ impl Verifier {
         let good = Cache::builder()
             .weigher(|_, remembered: &Remembered| remembered.bytes)
             .max_capacity(cache.bytes_max)
-            .time_to_idle(IDLE_MAX);
-        let bad = Cache::builder().max_capacity(cache.failures_max).time_to_live(FAILURE_LIFETIME);
+            .time_to_idle(cache.idle_max);
+        let bad = Cache::builder().max_capacity(cache.failures_max).time_to_live(cache.failure_lifetime);
         let counts = VerifierCounts::default();
-        Ok(Verifier { issuers, clock, good: good.build(), bad: bad.build(), counts })
+        let failure_lifetime = cache.failure_lifetime;
+        Ok(Verifier {
+            issuers,
+            limits,
+            failure_lifetime,
+            clock,
+            good: good.build(),
+            bad: bad.build(),
+            counts,
+        })
     }
 
     pub fn issuers(&self) -> &[Issuer] {
@@ -132,9 +144,6 @@ impl Verifier {
         certificate: Option<&CertificateHash>,
     ) -> Result<Signature<Caller>, TokenError> {
         let Credential::Bearer(token) = credential else { return Ok(Signature::Absent) };
-        if token.len() > TOKEN_BYTES_MAX {
-            return Err(TokenError::LimitExceeded(format!("longer than {TOKEN_BYTES_MAX} bytes").into()));
-        }
         let hash = sha256(token);
         let caller = match self.recall(&hash).await? {
             Some(caller) => caller,
@@ -149,7 +158,7 @@ impl Verifier {
         if let Some(remembered) = self.good.get(hash) {
             let issuer = &self.issuers[remembered.issuer];
             let keys = issuer.current_keys().await?;
-            if is_expired(remembered.caller.expires, &issuer.settings, self.clock.now()) {
+            if self.clock.now() >= remembered.caller.expires {
                 self.good.invalidate(hash);
                 return Err(TokenError::Expired);
             }
@@ -170,7 +179,7 @@ impl Verifier {
     }
 
     async fn judge(&self, token: &str, hash: TokenHash) -> Result<Arc<Caller>, TokenError> {
-        let unverified = Unverified::parse(token)?;
+        let unverified = Unverified::parse(token, &self.limits)?;
         let position = self.issuer_of(&unverified)?;
         let issuer = &self.issuers[position];
         let algorithm = issuer.settings.check_header(&unverified)?;
@@ -195,7 +204,7 @@ impl Verifier {
             // soon true, so not worth remembering
             Err(error @ TokenError::NotYetValid(_)) => Err(error),
             Err(error) => {
-                let until = self.clock.now().plus(FAILURE_LIFETIME);
+                let until = self.clock.now().plus(self.failure_lifetime);
                 let failure = Failure { error: error.clone(), issuer: position, generation, until };
                 self.bad.insert(hash, failure);
                 Err(error)
@@ -218,7 +227,7 @@ impl Verifier {
             algorithm.verifies(token.message, token.signature, &key.material)
         });
         let key = signer.ok_or(TokenError::BadSignature)?.name;
-        let caller = issuer.settings.caller(token.claims, hash, self.clock.now())?;
+        let caller = issuer.settings.caller(token.claims, hash, &self.limits, self.clock.now())?;
         Ok((caller, key))
     }
 

@@ -1,5 +1,6 @@
 //! The integration tests, one binary: `tidy` holds the house rules, `world` is the one fixture.
 
+mod broken_config;
 mod provider;
 mod tidy;
 mod tls_files;

@@ -235,8 +235,8 @@ async fn words_are_read_in_every_form_and_no_wrong_one() {
         (json!({ "hasgroups": true }), Err("token_malformed")),
         (json!({ "hasgroups": "true" }), Err("token_malformed")),
         (json!({ "hasgroups": false }), Ok((1, 0, 0))),
-        (json!({ "scope": vec!["a"; SCOPES_MAX + 1] }), Err("limit_exceeded")),
-        (json!({ "groups": vec!["a"; GROUPS_MAX + 1] }), Err("limit_exceeded")),
+        (json!({ "scope": vec!["a"; TokenLimits::FOR_TESTS.scope_count_max + 1] }), Err("limit_exceeded")),
+        (json!({ "groups": vec!["a"; TokenLimits::FOR_TESTS.group_count_max + 1] }), Err("limit_exceeded")),
     ] {
         let read = world.caller(&mint(&with(good_claims(), changes.clone()))).await;
         let read = read.map(|caller| (caller.scopes.len(), caller.groups.len(), caller.roles.len()));

@@ -29,6 +29,13 @@ pub(super) const NOW: i64 = 1_800_000_000;
 pub(super) const ISS: &str = "https://login.example.com";
 pub(super) const AUD: &str = "https://orders.example";
 
+pub(super) const CACHE: TokenCacheSettings = TokenCacheSettings {
+    bytes_max: 1 << 20,
+    idle_max: Duration::from_secs(900),
+    failures_max: 1000,
+    failure_lifetime: Duration::from_secs(10),
+};
+
 pub(super) enum Pair {
     Rsa(RsaKeyPair),
     P256(EcdsaKeyPair),
@@ -179,8 +186,8 @@ impl World {
             let keys = IssuerKeys::new(settings.keys.clone(), &no_roots(), clock.clone());
             Issuer { settings, keys: Arc::new(keys) }
         });
-        let cache = TokenCacheSettings { bytes_max: 1 << 20, failures_max: 1000 };
-        let verifier = Verifier::new(issuers.collect(), cache, clock.clone()).expect("distinct issuers");
+        let verifier = Verifier::new(issuers.collect(), TokenLimits::FOR_TESTS, CACHE, clock.clone())
+            .expect("distinct issuers");
         World { clock, provider, verifier }
     }
 

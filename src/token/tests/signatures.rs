@@ -174,8 +174,7 @@ fn two_issuers_with_one_url_are_refused() {
         settings.name = name.parse().expect("a name");
         Issuer { settings, keys: Arc::new(IssuerKeys::new(keys.clone(), &no_roots(), clock.clone())) }
     };
-    let cache = TokenCacheSettings { bytes_max: 1000, failures_max: 10 };
-    let made = Verifier::new(vec![issuer("a"), issuer("b")], cache, clock.clone());
+    let made = Verifier::new(vec![issuer("a"), issuer("b")], TokenLimits::FOR_TESTS, CACHE, clock.clone());
     assert!(made.is_err_and(|error| error.to_string().starts_with("issuers `a` and `b`")));
 }
 

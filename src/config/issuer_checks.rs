@@ -1,0 +1,123 @@
+//! Issuers as typed: what may be fetched from where, and what would let an agent hide.
+
+use url::{Host, Url};
+
+use super::error::Diagnostics;
+use super::file::File;
+use super::file_policy::{DeclaredKind, Issuer};
+use super::names::{entries, items, texts};
+use super::source::{At, Span};
+use crate::identity::Name;
+use crate::token::{LEEWAY_MAX, Preset};
+
+/// What stands for the tenant in an issuer's URL that is a template.
+const TENANT: &str = "{tid}";
+
+pub fn check(file: &File, found: &mut Diagnostics) {
+    for (name, issuer) in entries(&file.issuer) {
+        check_urls(name, &issuer.value, found);
+        check_agents(&issuer.value, found);
+    }
+}
+
+fn check_urls(name: &At<Name>, issuer: &Issuer, found: &mut Diagnostics) {
+    let preset = issuer.preset.map(|preset| preset.value);
+    if !issuer.gives("url") {
+        let message = format!("issuer `{}` has no `url`", name.value);
+        found.error(
+            "missing_key",
+            name.span,
+            message,
+            "add `url = \"https://…\"`, the exact `iss` of its tokens",
+        );
+    }
+    let urls = items(&issuer.url);
+    let several = matches!(preset, Some(Preset::Entra | Preset::Google));
+    if let [_, second, ..] = urls
+        && !several
+    {
+        let remedy = "write one issuer for each; only the presets `entra` and `google` have several urls";
+        found.error("contradiction", second.span, "an issuer is one `iss`", remedy);
+    }
+    for url in urls {
+        if url.value.contains(TENANT) && preset != Some(Preset::Entra) {
+            let message = format!("`{TENANT}` stands for a tenant, which only the preset `entra` has");
+            found.error("bad_value", url.span, message, "write the exact `iss`");
+        } else if !issuer.gives("jwks") && !url.value.starts_with("spiffe://") {
+            check_fetch(&url.value.replace(TENANT, "tenant"), url.span, issuer, found);
+        }
+    }
+    if let Some(jwks) = &issuer.jwks
+        && jwks.value.contains("://")
+    {
+        check_fetch(&jwks.value, jwks.span, issuer, found);
+    }
+    if let Some(leeway) = &issuer.leeway
+        && leeway.value > LEEWAY_MAX
+    {
+        let message = "a leeway of more than 5m lets tokens outlive their expiry";
+        found.error("bad_value", leeway.span, message, "write at most `\"5m\"`; `\"1m\"` is the default");
+    }
+}
+
+/// What is fetched over a network is fetched over https, or from this very machine.
+fn check_fetch(text: &str, span: Span, issuer: &Issuer, found: &mut Diagnostics) {
+    // Google's tokens may have this `iss`, which is no URL; nothing is fetched from it.
+    if text == "accounts.google.com" && issuer.preset.is_some_and(|preset| preset.value == Preset::Google) {
+        return;
+    }
+    let url = match Url::parse(text) {
+        Ok(url) if url.has_host() && url.username().is_empty() && url.password().is_none() => url,
+        Ok(_) => {
+            let remedy = "write it as the provider does, without user or password";
+            found.error("bad_value", span, "this is no url of a provider", remedy);
+            return;
+        }
+        Err(error) => {
+            found.error("bad_value", span, format!("this is no url: {error}"), "write `https://…`");
+            return;
+        }
+    };
+    let loopback = match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(domain)) => domain == "localhost",
+        None => false,
+    };
+    match url.scheme() {
+        "https" => {}
+        "http" if !loopback => {
+            let remedy = "write `https://…`; plain http is for loopback only, with `allow_http = true`";
+            found.error("insecure_fetch", span, "keys fetched over plain http can be anybody's", remedy);
+        }
+        "http" if !issuer.allow_http.as_ref().is_some_and(|allow| allow.value) => {
+            let message = "plain http, also from loopback, is said aloud";
+            found.error("insecure_fetch", span, message, "add `allow_http = true` to this issuer");
+        }
+        "http" => {}
+        scheme => {
+            found.error(
+                "bad_value",
+                span,
+                format!("nothing is fetched over `{scheme}`"),
+                "write `https://…`",
+            );
+        }
+    }
+}
+
+/// An agent that could leave the claim away by which it is known would be taken for something else.
+fn check_agents(issuer: &Issuer, found: &mut Diagnostics) {
+    let required = texts(&issuer.requires);
+    let is_agent = |kind: &At<DeclaredKind>| kind.value == DeclaredKind::Agent;
+    for entry in items(&issuer.actor).iter().filter(|entry| entry.value.kind.as_ref().is_some_and(is_agent)) {
+        for (claim, _) in entries(&entry.value.claim) {
+            if !required.iter().any(|required| **required == *claim.value) {
+                let message =
+                    format!("an agent is known by `{}`, which a token of this issuer may lack", claim.value);
+                let remedy = format!("add `\"{}\"` to the issuer's `requires`", claim.value);
+                found.error("agent_evadable", claim.span, message, remedy);
+            }
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! Certificates, keys, lists and secrets are read where the configuration says they are; what is
+//! wrong with one is told at its key. Every file read is one to watch.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::CertificateDer;
+
+use super::error::Diagnostics;
+use super::source::{At, Span};
+use super::tree::Environment;
+use super::value::{Pem, Secret};
+use crate::clock::Timestamp;
+use crate::fetch::SecretSource;
+use crate::identity::TrustDomain;
+use crate::tls::{
+    CertificateSettings, OwnCertificate, OwnCertificateError, PemError, PemSource, Trust,
+    TrustDomainSettings, TrustError, ca_certificates,
+};
+use crate::token::{KeyUse, KeysError, check_key_file};
+
+/// Reads and remembers what it read.
+pub struct Material<'a> {
+    pub environment: Environment<'a>,
+    pub now: Timestamp,
+    pub watched: BTreeSet<PathBuf>,
+}
+
+/// A trust domain and the places of its keys.
+pub struct TypedTrustDomain<'f> {
+    pub settings: TrustDomainSettings,
+    pub ca: &'f At<Pem>,
+    pub crl: Option<&'f At<Pem>>,
+}
+
+impl Material<'_> {
+    pub fn source(&mut self, pem: &Pem) -> PemSource {
+        match pem {
+            Pem::File(path) => {
+                self.watched.insert(path.clone());
+                PemSource::File(path.clone())
+            }
+            Pem::Env(name) => PemSource::Env(name.clone()),
+        }
+    }
+
+    pub fn own(
+        &mut self,
+        certificate: &At<Pem>,
+        private_key: &At<Pem>,
+        found: &mut Diagnostics,
+    ) -> Option<OwnCertificate> {
+        let settings = CertificateSettings {
+            certificate: self.source(&certificate.value),
+            private_key: self.source(&private_key.value),
+        };
+        let error = match OwnCertificate::load(&settings, self.now) {
+            Ok(own) => return Some(own),
+            Err(error) => error,
+        };
+        let message = error.to_string();
+        match &error {
+            OwnCertificateError::Pem(pem) if *pem.source() == settings.private_key => {
+                refuse_pem(pem, private_key.span, found);
+            }
+            OwnCertificateError::Pem(pem) => refuse_pem(pem, certificate.span, found),
+            OwnCertificateError::Certificate(_) => {
+                found.error("bad_certificate", certificate.span, message, "have it issued again");
+            }
+            OwnCertificateError::Key(..) => {
+                let remedy = "use an RSA key of 2048 bits or more, or one on P-256, P-384 or Ed25519";
+                found.error("bad_key", private_key.span, message, remedy);
+            }
+            OwnCertificateError::Mismatch { .. } => {
+                let places = (private_key.span, certificate.span);
+                found.conflict(
+                    "key_mismatch",
+                    places,
+                    message,
+                    "name the key that the certificate was issued for",
+                );
+            }
+            OwnCertificateError::Expired(..) => {
+                found.error("expired_certificate", certificate.span, message, "renew it");
+            }
+            OwnCertificateError::NotYetValid(..) => {
+                let remedy = "wait, renew it, or set this machine's clock";
+                found.error("expired_certificate", certificate.span, message, remedy);
+            }
+        }
+        None
+    }
+
+    /// CAs that vouch for servers by name.
+    pub fn server_ca(
+        &mut self,
+        ca: &At<Pem>,
+        found: &mut Diagnostics,
+    ) -> Option<Vec<CertificateDer<'static>>> {
+        let source = self.source(&ca.value);
+        ca_certificates(&source).map_err(|error| refuse_trust(&error, ca, None, found)).ok()
+    }
+
+    /// All trust domains; each is read by itself first, so that all errors are told.
+    pub fn trust(&self, domains: &[TypedTrustDomain<'_>], found: &mut Diagnostics) -> Option<Arc<Trust>> {
+        let mut good = true;
+        for TypedTrustDomain { settings, ca, crl } in domains {
+            if let Err(error) = Trust::load(std::slice::from_ref(settings)) {
+                refuse_trust(&error, ca, *crl, found);
+                good = false;
+            }
+        }
+        if !good {
+            return None;
+        }
+        let settings: Vec<_> = domains.iter().map(|domain| domain.settings.clone()).collect();
+        let error = match Trust::load(&settings) {
+            Ok(trust) => return Some(Arc::new(trust)),
+            Err(error) => error,
+        };
+        let place = |name: &TrustDomain| {
+            domains.iter().find(|domain| domain.settings.name == *name).map(|domain| domain.ca.span)
+        };
+        match &error {
+            TrustError::SharedCa(one, other) => {
+                if let Some((one, other)) = place(one).zip(place(other)) {
+                    let places = (one.max(other), one.min(other));
+                    let remedy = "give each trust domain its own CA";
+                    found.conflict("shared_ca", places, error.to_string(), remedy);
+                }
+            }
+            // A file that changed between the two readings.
+            _ => domains.iter().take(1).for_each(|domain| refuse_trust(&error, domain.ca, domain.crl, found)),
+        }
+        None
+    }
+
+    pub fn key_file(&mut self, path: &Path, key_use: KeyUse, span: Span, found: &mut Diagnostics) {
+        self.watched.insert(path.to_owned());
+        let Err(error) = check_key_file(path, key_use) else { return };
+        let shown = path.display();
+        match error {
+            KeysError::File(error) => {
+                let message = format!("file `{shown}` cannot be read: {error}");
+                found.error("unreadable_file", span, message, "name a file that this process can read");
+            }
+            error => {
+                let message = format!("file `{shown}`: {error}");
+                let remedy = "put a JSON Web Key Set with a public key there, as `{ \"keys\": [ … ] }`";
+                found.error("bad_jwks", span, message, remedy);
+            }
+        }
+    }
+
+    pub fn secret(&mut self, secret: &At<Secret>, found: &mut Diagnostics) -> SecretSource {
+        let (source, text) = match &secret.value {
+            Secret::Env(name) => (SecretSource::Env(name.clone()), (self.environment)(name)),
+            Secret::File(path) => {
+                self.watched.insert(path.clone());
+                (SecretSource::File(path.clone()), std::fs::read_to_string(path).ok())
+            }
+        };
+        if text.is_none_or(|text| text.trim().is_empty()) {
+            let (message, remedy) = match &secret.value {
+                Secret::Env(name) => (format!("the variable `{name}` is not set"), "set it to the secret"),
+                Secret::File(path) => {
+                    (format!("file `{}` holds no secret", path.display()), "put the secret there, as text")
+                }
+            };
+            found.error("no_secret", secret.span, message, remedy);
+        }
+        source
+    }
+}
+
+fn refuse_trust(error: &TrustError, ca: &At<Pem>, crl: Option<&At<Pem>>, found: &mut Diagnostics) {
+    let is_crl = |source: &PemSource| crl.filter(|crl| source_of(&crl.value) == *source).map(|crl| crl.span);
+    let message = error.to_string();
+    match error {
+        TrustError::Pem(error) => {
+            refuse_pem(error, is_crl(error.source()).unwrap_or(ca.span), found);
+        }
+        TrustError::Crl(source) => {
+            let remedy = "have the CA issue it again, with a time for the next one";
+            found.error("bad_crl", is_crl(source).unwrap_or(ca.span), message, remedy);
+        }
+        TrustError::NotACa(_) => {
+            let remedy = "name the certificate of the CA that issues the workloads' certificates";
+            found.error("bad_ca", ca.span, message, remedy);
+        }
+        _ => found.error("bad_ca", ca.span, message, "name a file with CA certificates as PEM"),
+    }
+}
+
+fn source_of(pem: &Pem) -> PemSource {
+    match pem {
+        Pem::File(path) => PemSource::File(path.clone()),
+        Pem::Env(name) => PemSource::Env(name.clone()),
+    }
+}
+
+fn refuse_pem(error: &PemError, span: Span, found: &mut Diagnostics) {
+    let (code, remedy) = match error {
+        PemError::Missing(PemSource::Env(_)) => ("missing_file", "set the variable to the PEM text itself"),
+        PemError::Missing(PemSource::File(_)) => {
+            ("missing_file", "put it there, or write another path; it starts at the folder of this file")
+        }
+        PemError::Unreadable(..) => ("unreadable_file", "name a file that this process can read"),
+        PemError::TooLarge(_) => ("bad_pem", "name the right file; this one is too large to be PEM"),
+        PemError::Empty(_) | PemError::Garbage(..) | PemError::WrongKind(..) => {
+            ("bad_pem", "name a PEM file of the right kind; convert DER with `openssl … -inform der`")
+        }
+        PemError::SeveralKeys(..) => ("bad_pem", "leave one private key in it"),
+        PemError::EncryptedKey(_) => {
+            ("bad_pem", "write the key without a passphrase, readable for this process alone")
+        }
+    };
+    found.error(code, span, error.to_string(), remedy);
+}

@@ -1,0 +1,38 @@
+//! What is too much of a token.
+
+use super::json::JsonLimits;
+
+/// `[limit]`, as far as it is about tokens. What is over one is refused with `limit_exceeded`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenLimits {
+    /// A whole token.
+    pub token_bytes_max: usize,
+    /// Objects and lists within one another, in header and claims each.
+    pub json_depth_max: usize,
+    /// Scopes of one token.
+    pub scope_count_max: usize,
+    /// Groups of one token, and likewise its roles.
+    pub group_count_max: usize,
+    /// Actors in a token's `act` chain.
+    pub delegation_depth_max: usize,
+}
+
+/// Values of all depths, in header and claims each; no token within its other limits needs more.
+pub(super) const JSON_VALUES_MAX: usize = 4096;
+
+impl TokenLimits {
+    pub(super) fn json(&self) -> JsonLimits {
+        JsonLimits { depth_max: self.json_depth_max, values_max: JSON_VALUES_MAX }
+    }
+}
+
+#[cfg(test)]
+impl TokenLimits {
+    pub(super) const FOR_TESTS: TokenLimits = TokenLimits {
+        token_bytes_max: 16 * 1024,
+        json_depth_max: 32,
+        scope_count_max: 256,
+        group_count_max: 1024,
+        delegation_depth_max: 4,
+    };
+}

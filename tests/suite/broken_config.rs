@@ -1,0 +1,139 @@
+//! Broken configurations are told all their errors at once, each at its place and with a remedy.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use countersign::cli::mint::{Authority, CaSpec, LeafSpec, Validity};
+use countersign::clock::Timestamp;
+use countersign::config;
+use tempfile::TempDir;
+
+const NOW: Timestamp = Timestamp::from_unix_seconds(1_800_000_000);
+
+/// One error that a file is to be told.
+#[derive(Debug)]
+struct Expected {
+    code: String,
+    file: PathBuf,
+    line: usize,
+    column: usize,
+    /// A part of the remedy or of the message.
+    says: String,
+}
+
+/// A copy of `tests/config/` with certificates, sound and not, beside the files.
+fn corpus() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config"), folder.path());
+    let day = Duration::from_secs(86_400);
+    let validity = Validity { from: NOW.minus(day), to: NOW.plus(day) };
+    let ended = Validity { from: NOW.minus(day), to: NOW.minus(Duration::from_secs(1)) };
+    let ca = Authority::root(&CaSpec::new("shop CA", validity)).unwrap();
+    let spec = LeafSpec::workload("spiffe://shop.example/ns/prod/sa/orders", validity);
+    let own = ca.issue(&spec).unwrap();
+    let other = ca.issue(&spec).unwrap();
+    let expired = ca.issue(&LeafSpec { validity: ended, ..spec }).unwrap();
+    for (name, text) in [
+        ("orders.pem", own.chain.as_str()),
+        ("orders-key.pem", &own.key),
+        ("mesh.pem", &other.chain),
+        ("mesh-key.pem", &other.key),
+        ("expired.pem", &expired.chain),
+        ("expired-key.pem", &expired.key),
+        ("shop-ca.pem", &ca.pem()),
+        ("shop.crl", &ca.crl(&[], validity).unwrap()),
+        ("empty.pem", "\n"),
+        ("garbage.pem", "no PEM at all\n"),
+        ("garbage.json", "{\"keys\": [{\"kty\": \"oct\", \"k\": \"c2VjcmV0\"}]}\n"),
+    ] {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    folder
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in from.read_dir().unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            fs::create_dir(&to).unwrap();
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// A line `#^ CODE COLUMN TEXT` says what is wrong with the line above it.
+fn expectations(file: &Path) -> Vec<Expected> {
+    let text = String::from_utf8_lossy(&fs::read(file).unwrap()).into_owned();
+    let mut expected = Vec::new();
+    let mut line = 0;
+    for (above, text) in text.lines().enumerate() {
+        match text.strip_prefix("#^ ") {
+            Some(note) => {
+                let parts: Vec<_> = note.splitn(3, ' ').collect();
+                let [code, column, says] = parts[..] else { panic!("{file:?}: {note}") };
+                let (code, says) = (code.to_owned(), says.to_owned());
+                let column = column.parse().unwrap();
+                expected.push(Expected { code, file: file.to_owned(), line, column, says });
+            }
+            None => line = above + 1,
+        }
+    }
+    expected
+}
+
+fn files(case: &Path) -> Vec<PathBuf> {
+    if !case.is_dir() {
+        return vec![case.to_owned()];
+    }
+    case.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn every_broken_configuration_is_told_all_its_errors_at_once() {
+    let folder = corpus();
+    let entries = folder.path().read_dir().unwrap().map(|entry| entry.unwrap().path());
+    let is_case = |path: &PathBuf| path.is_dir() || path.extension().is_some_and(|it| it == "toml");
+    let mut cases: Vec<_> = entries.filter(is_case).collect();
+    cases.sort();
+    let mut failures = String::new();
+    for case in &cases {
+        let report = config::load(std::slice::from_ref(case), &|_| None, NOW).unwrap_err();
+        let mut missing: Vec<_> = files(case).iter().flat_map(|path| expectations(path)).collect();
+        if case.ends_with("an_unreadable_file") {
+            let file = case.join("20-broken.toml");
+            missing.push(Expected {
+                code: "unreadable".into(),
+                file,
+                line: 1,
+                column: 1,
+                says: "UTF-8".into(),
+            });
+        }
+        let kinds: std::collections::BTreeSet<_> = missing.iter().map(|error| error.code.clone()).collect();
+        assert!(
+            missing.len() >= 2 && (kinds.len() >= 2 || !case.is_file()),
+            "{case:?} has one kind of error"
+        );
+        for error in report.diagnostics() {
+            let at = report.sources.position(error.span);
+            let fits = |expected: &Expected| {
+                let place = (expected.code.as_str(), &*expected.file, expected.line, expected.column);
+                place == (error.code, report.sources.path(error.span.file), at.line, at.column)
+                    && (error.remedy.contains(&expected.says) || error.message.contains(&expected.says))
+            };
+            match missing.iter().position(fits) {
+                Some(found) => drop(missing.remove(found)),
+                None => failures += &format!("\n{case:?}: not expected: {}\n", error.code),
+            }
+            assert!(!error.remedy.is_empty(), "{case:?}: {}", error.message);
+        }
+        if !missing.is_empty() || failures.contains(&format!("{case:?}")) {
+            failures += &format!("\n{case:?}: missing {missing:?}\n{}", report.to_text(false));
+        }
+    }
+    assert!(failures.is_empty(), "{failures}");
+    assert!(cases.len() >= 48, "{}", cases.len());
+}

@@ -17,7 +17,7 @@ use rustls::{
 
 use super::peer::PeerError;
 use super::trust::{Role, Trust};
-use super::{Alpn, ClockTime, OwnCertificate, PemError, PemSource, provider, timestamp};
+use super::{Alpn, ClockTime, OwnCertificate, provider, timestamp};
 use crate::clock::Clock;
 use crate::identity::{PeerName, SpiffePattern};
 
@@ -27,7 +27,7 @@ pub enum ExpectedServer {
     /// Whoever a CA of the operating system's store vouches for under the DNS name dialled.
     PublicCa,
     /// Whoever one of these CAs, and no other, vouches for under the DNS name dialled.
-    Ca(PemSource),
+    Ca(Vec<CertificateDer<'static>>),
     /// A workload: an X.509-SVID that one of the patterns matches. The name dialled proves nothing.
     Workload { trust: Arc<Trust>, spiffe_ids: Vec<SpiffePattern> },
 }
@@ -35,10 +35,8 @@ pub enum ExpectedServer {
 /// Why no connection can be configured.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientTlsError {
-    #[error(transparent)]
-    Pem(#[from] PemError),
-    #[error("{0} holds a certificate that cannot be used as a CA")]
-    Ca(PemSource),
+    #[error("a certificate given as CA cannot be used as one")]
+    Ca,
     #[error("the operating system has no CA certificates; give a `ca` file")]
     NoSystemCa,
     #[error("TLS: {0}")]
@@ -66,7 +64,7 @@ pub fn client_config(
         .with_safe_default_protocol_versions()?;
     let builder = match server {
         ExpectedServer::PublicCa => builder.with_root_certificates(system_roots()?),
-        ExpectedServer::Ca(source) => builder.with_root_certificates(roots(source)?),
+        ExpectedServer::Ca(certificates) => builder.with_root_certificates(roots(certificates)?),
         ExpectedServer::Workload { trust, spiffe_ids } => {
             // Not a loosening: rustls has no verifier that knows SPIFFE IDs.
             let verifier = WorkloadVerifier { trust: Arc::clone(trust), spiffe_ids: spiffe_ids.clone() };
@@ -103,10 +101,10 @@ fn system_roots() -> Result<RootCertStore, ClientTlsError> {
     if roots.is_empty() { Err(ClientTlsError::NoSystemCa) } else { Ok(roots) }
 }
 
-fn roots(source: &PemSource) -> Result<RootCertStore, ClientTlsError> {
+fn roots(certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, ClientTlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in source.certificates()? {
-        roots.add(certificate).map_err(|_| ClientTlsError::Ca(source.clone()))?;
+    for certificate in certificates {
+        roots.add(certificate.clone()).map_err(|_| ClientTlsError::Ca)?;
     }
     Ok(roots)
 }

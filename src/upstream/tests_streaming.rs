@@ -96,7 +96,12 @@ async fn an_early_answer_ends_the_request_and_its_connection_serves_no_other() {
 
 #[tokio::test(flavor = "local")]
 async fn on_h2_an_early_answer_ends_the_stream_alone() {
-    let double = Double::start(Speaks::H2, async |_| Response::new(full("early"))).await;
+    let unread = RefCell::new(Vec::new());
+    let double = Double::start(Speaks::H2, async move |request| {
+        unread.borrow_mut().push(request);
+        Response::new(full("early"))
+    })
+    .await;
     let pool = pool(&[&double.uri("h2c")]);
     for _ in 0..2 {
         let (sender, body) = fed();

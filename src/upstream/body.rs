@@ -62,8 +62,11 @@ impl Exchange {
         self.sent.get()
     }
 
-    /// From now on the request body fails instead of going on.
+    /// From now on the request body fails instead of going on; nothing happens to one that was sent.
     pub fn cut(&self) {
+        if self.sent.get() {
+            return;
+        }
         self.cut.set(true);
         if let Some(waker) = self.waker.take() {
             waker.wake();

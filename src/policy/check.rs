@@ -59,7 +59,13 @@ fn names_once(parts: &PolicyParts, report: &mut Report) {
     for (rule, id) in parts.rules.iter().zip((0..).map(RuleId)) {
         if rule.name.trim().is_empty() {
             let remedy = "say in a few words what the rule is for; records and denials cite it".to_owned();
-            report.error(Item::Rule(id), Some("name"), "rule_unnamed", "a rule has no name".to_owned(), remedy);
+            report.error(
+                Item::Rule(id),
+                Some("name"),
+                "rule_unnamed",
+                "a rule has no name".to_owned(),
+                remedy,
+            );
         } else if seen.insert(&rule.name, id).is_some() {
             let message = format!("the rule name `{}` is used twice", rule.name);
             let remedy = "rename one of the two: records cite rules by name".to_owned();
@@ -102,7 +108,10 @@ fn both_signatures(rule: &Rule, id: RuleId, report: &mut Report) {
                 Some(condition.key()),
                 "waived_but_read",
                 format!("`{}` waives the token and reads it in `{}`", rule.name, condition.key()),
-                format!("take out `{}`, or name a role (or `\"any\"`) in place of `\"none\"`", condition.key()),
+                format!(
+                    "take out `{}`, or name a role (or `\"any\"`) in place of `\"none\"`",
+                    condition.key()
+                ),
             );
         }
     }
@@ -131,14 +140,17 @@ fn times(rule: &Rule, id: RuleId, report: &mut Report) {
     if rule.effect == Effect::Allow {
         return;
     }
-    let given = [(rule.not_before != Timestamp::MIN, "not_before"), (rule.expires != Timestamp::MAX, "expires")];
+    let given =
+        [(rule.not_before != Timestamp::MIN, "not_before"), (rule.expires != Timestamp::MAX, "expires")];
     for (_, key) in given.into_iter().filter(|(given, _)| *given) {
         report.error(
             Item::Rule(id),
             Some(key),
             "rule_time",
             format!("`{key}` on the {} `{}` would open access by the clock", rule.effect.as_str(), rule.name),
-            format!("take out `{key}` and remove the rule by hand when its time is over; an allow may have times"),
+            format!(
+                "take out `{key}` and remove the rule by hand when its time is over; an allow may have times"
+            ),
         );
     }
 }
@@ -169,9 +181,8 @@ fn claims(rule: &Rule, id: RuleId, parts: &PolicyParts, report: &mut Report) {
         );
     }
     for test in rule.match_claims() {
-        let everywhere = rule
-            .paths()
-            .is_some_and(|paths| paths.iter().all(|path| path.position(&test.segment).is_some()));
+        let everywhere =
+            rule.paths().is_some_and(|paths| paths.iter().all(|path| path.position(&test.segment).is_some()));
         if !everywhere {
             report.error(
                 item,

@@ -64,7 +64,8 @@ fn leaves_away(deny: &Rule, allow: &Rule) -> impl Iterator<Item = (&'static str,
 
 fn by_asking_for_less(rule: &Rule, parts: &PolicyParts) -> Vec<Evasion> {
     let mut found = Vec::new();
-    let reached: Vec<&IssuerFacts> = reach::issuers(rule, parts).ones().map(|at| &parts.issuers[at]).collect();
+    let reached: Vec<&IssuerFacts> =
+        reach::issuers(rule, parts).ones().map(|at| &parts.issuers[at]).collect();
     for condition in &rule.conditions {
         let key = condition.key();
         let mut reads = |claim: &str| {
@@ -80,14 +81,17 @@ fn by_asking_for_less(rule: &Rule, parts: &PolicyParts) -> Vec<Evasion> {
                     }
                 }
             }
-            Condition::Claim(tests) => tests.iter().filter_map(|test| test.claim.0.first()).for_each(|c| reads(c)),
+            Condition::Claim(tests) => {
+                tests.iter().filter_map(|test| test.claim.0.first()).for_each(|c| reads(c))
+            }
             Condition::MatchClaim(tests) => {
                 tests.iter().filter_map(|test| test.claim.0.first()).for_each(|c| reads(c));
             }
             Condition::Acr(_) => reads("acr"),
             Condition::MaxAge(_) => reads("auth_time"),
             // a token that lacks what tells its kind is `unknown`, which these lists name
-            Condition::Actor(kinds) if kinds.iter().any(|k| matches!(k, ActorKind::Agent | ActorKind::Unknown)) => {}
+            Condition::Actor(kinds)
+                if kinds.iter().any(|k| matches!(k, ActorKind::Agent | ActorKind::Unknown)) => {}
             Condition::OnBehalfOf(kinds) if kinds.contains(&ActorKind::Unknown) => {}
             Condition::Actor(_) | Condition::OnBehalfOf(_) => {
                 for issuer in &reached {
@@ -116,9 +120,10 @@ fn through_role(role: &Role, entry: &RoleEntry, parts: &PolicyParts, found: &mut
         found.push(Evasion {
             key: "role",
             reads: format!("the scopes of role `{}`", role.name),
-            remedy: "turn it round: give the allow a role that asks for the scope that may; a deny never reads \
+            remedy:
+                "turn it round: give the allow a role that asks for the scope that may; a deny never reads \
                      scopes"
-                .to_owned(),
+                    .to_owned(),
         });
     }
     let mapped = [
@@ -139,7 +144,10 @@ fn optional(key: &'static str, issuer: &IssuerFacts, claim: &str) -> Option<Evas
     (!required).then(|| Evasion {
         key,
         reads: format!("the claim `{claim}`"),
-        remedy: format!("add `{claim}` to the `requires` of `[issuer.{}]`, or deny by what every token has", issuer.name),
+        remedy: format!(
+            "add `{claim}` to the `requires` of `[issuer.{}]`, or deny by what every token has",
+            issuer.name
+        ),
     })
 }
 

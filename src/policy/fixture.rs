@@ -181,21 +181,44 @@ pub const ORDERS: &str = "/customers/{customer}/orders/**";
 pub fn sample() -> PolicyParts {
     use ActorKind::{Agent, Human};
     let rules = vec![
-        allow("people read their own orders through the storefront", vec![
-            service(&[0]), role(&[0]), actor(&[Human]), methods(&["GET"]), paths(&[ORDERS]),
-            match_claim("customer", "sub"),
-        ]),
-        allow("assistants read orders for their person", vec![
-            service(&[1]), role(&[0]), actor(&[Agent]), on_behalf_of(&[Human]), methods(&["GET"]),
-            paths(&[ORDERS]), match_claim("customer", "sub"),
-        ]),
-        allow("people refund their own orders", vec![
-            service(&[0]), role(&[0]), actor(&[Human]), methods(&["POST"]),
-            paths(&["/customers/{customer}/orders/*/refund"]), match_claim("customer", "sub"),
-        ]),
-        require("refunds need step-up", vec![
-            paths(&["/customers/*/orders/*/refund"]), Condition::Acr(vec![text("mfa")]), max_age(900),
-        ]),
+        allow(
+            "people read their own orders through the storefront",
+            vec![
+                service(&[0]),
+                role(&[0]),
+                actor(&[Human]),
+                methods(&["GET"]),
+                paths(&[ORDERS]),
+                match_claim("customer", "sub"),
+            ],
+        ),
+        allow(
+            "assistants read orders for their person",
+            vec![
+                service(&[1]),
+                role(&[0]),
+                actor(&[Agent]),
+                on_behalf_of(&[Human]),
+                methods(&["GET"]),
+                paths(&[ORDERS]),
+                match_claim("customer", "sub"),
+            ],
+        ),
+        allow(
+            "people refund their own orders",
+            vec![
+                service(&[0]),
+                role(&[0]),
+                actor(&[Human]),
+                methods(&["POST"]),
+                paths(&["/customers/{customer}/orders/*/refund"]),
+                match_claim("customer", "sub"),
+            ],
+        ),
+        require(
+            "refunds need step-up",
+            vec![paths(&["/customers/*/orders/*/refund"]), Condition::Acr(vec![text("mfa")]), max_age(900)],
+        ),
         deny("agents never write", vec![actor(&[Agent]), methods(&["POST", "PUT", "PATCH", "DELETE"])]),
     ];
     PolicyParts { rules, ..tables() }
@@ -275,6 +298,7 @@ pub fn signed(caller: Caller) -> Signature<Caller> {
 }
 
 /// A request; what a test does not set is a GET of alice's orders.
+#[derive(Debug)]
 pub struct Ask {
     pub method: &'static str,
     pub host: &'static str,
@@ -322,7 +346,11 @@ impl Ask {
             peer,
             caller,
             action: Action { method: &method, host: &host, path: &path, headers: &self.headers },
-            circumstances: Circumstances { hop: &Hop::Direct, peer_ip: self.client_ip, client_ip: self.client_ip },
+            circumstances: Circumstances {
+                hop: &Hop::Direct,
+                peer_ip: self.client_ip,
+                client_ip: self.client_ip,
+            },
             now: self.now,
         })
     }

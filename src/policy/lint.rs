@@ -76,7 +76,6 @@ impl Report {
     }
 }
 
-
 const EXPIRY_WARNING_DAYS: u64 = 14;
 
 /// What looks wrong with a policy that can serve.
@@ -98,7 +97,13 @@ pub(super) fn findings(parts: &PolicyParts, today: Timestamp) -> Vec<Finding> {
         if matches!(service.clients, CarriedClients::Any) {
             let message = format!("`{}` may carry the token of any client", service.name);
             let remedy = "list the OAuth clients it carries tokens of: a stolen token is then useless to it";
-            report.add(Severity::Finding, Item::Service(id).at("client_id"), "client_id_any", message, remedy.into());
+            report.add(
+                Severity::Finding,
+                Item::Service(id).at("client_id"),
+                "client_id_any",
+                message,
+                remedy.into(),
+            );
         }
     }
     for (route, id) in parts.routes.iter().zip((0..).map(RouteId)) {
@@ -125,7 +130,8 @@ fn expiry(rule: &Rule, id: RuleId, today: Timestamp, report: &mut Report) {
 }
 
 fn waivers(rule: &Rule, id: RuleId, report: &mut Report) {
-    let by_address = rule.conditions.iter().find(|c| matches!(c, Condition::PeerIp(_) | Condition::ClientIp(_)));
+    let by_address =
+        rule.conditions.iter().find(|c| matches!(c, Condition::PeerIp(_) | Condition::ClientIp(_)));
     if let Some(condition) = by_address
         && rule.waives_caller()
         && rule.waives_peer()
@@ -156,7 +162,13 @@ fn redundant(rule: &Rule, id: RuleId, parts: &PolicyParts, report: &mut Report) 
     if let Some(other) = wider {
         let message = format!("`{}` never matters: `{}` allows all that it does", rule.name, other.name);
         let remedy = "remove it, or narrow the other".to_owned();
-        report.add(Severity::Finding, Place { item: Item::Rule(id), key: None }, "allow_redundant", message, remedy);
+        report.add(
+            Severity::Finding,
+            Place { item: Item::Rule(id), key: None },
+            "allow_redundant",
+            message,
+            remedy,
+        );
     }
 }
 

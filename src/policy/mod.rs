@@ -32,9 +32,11 @@ mod fixture;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
+mod tests_check;
+#[cfg(test)]
 mod tests_decision;
 #[cfg(test)]
-mod tests_check;
+mod tests_rollout;
 
 pub use action::{Action, Circumstances, Host};
 pub use compiled::{Policy, PolicyHash, PolicyParts};

@@ -34,7 +34,8 @@ pub(super) fn reasons(rule: &Rule, region: &Region<'_>, parts: &PolicyParts) -> 
 
 fn action(rule: &Rule, region: &Region<'_>) -> Option<Impossible> {
     if region.routes.is_empty() {
-        let key = rule.conditions.iter().map(Condition::key).find(|key| ["path", "host", "grpc"].contains(key));
+        let key =
+            rule.conditions.iter().map(Condition::key).find(|key| ["path", "host", "grpc"].contains(key));
         return Some(Impossible {
             key,
             why: "no route has requests with its `route`, `host` and `path`".to_owned(),
@@ -78,7 +79,9 @@ fn identity(rule: &Rule, parts: &PolicyParts) -> Vec<Impossible> {
     }
     let kinds: Vec<ActorKind> = issuers.ones().flat_map(|at| &parts.issuers[at].actors).copied().collect();
     let possible = |kind: ActorKind| {
-        kind == ActorKind::Unknown || kinds.contains(&kind) || (kind == ActorKind::Agent && rule.effect == Effect::Deny)
+        kind == ActorKind::Unknown
+            || kinds.contains(&kind)
+            || (kind == ActorKind::Agent && rule.effect == Effect::Deny)
     };
     if let Some(wanted) = stated!(rule, Actor)
         && !wanted.iter().any(|kind| possible(*kind))
@@ -121,10 +124,14 @@ fn circumstance(condition: &Condition) -> Option<Impossible> {
         IpNet::V4(_) => false,
     };
     match condition {
-        Condition::MaxAge(age) if *age == Duration::ZERO => {
-            Some(because("max_age", "no login is that fresh", "give the longest time since the login, as `\"15m\"`"))
-        }
-        Condition::PeerIp(nets) | Condition::ClientIp(nets) if !nets.is_empty() && nets.iter().all(mapped) => {
+        Condition::MaxAge(age) if *age == Duration::ZERO => Some(because(
+            "max_age",
+            "no login is that fresh",
+            "give the longest time since the login, as `\"15m\"`",
+        )),
+        Condition::PeerIp(nets) | Condition::ClientIp(nets)
+            if !nets.is_empty() && nets.iter().all(mapped) =>
+        {
             Some(because(condition.key(), "an IPv4-mapped address is IPv4 here", "write the network as IPv4"))
         }
         _ => None,

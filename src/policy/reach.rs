@@ -33,7 +33,12 @@ impl<'p> Region<'p> {
                 && paths.iter().all(|list| list.iter().any(|path| path.overlaps(&route.path)))
         };
         let ids = (0..).map(RouteId).take(parts.routes.len());
-        Region { rule, routes: ids.filter(|id| named(*id) && fits(*id)).collect(), methods: rule.methods(), paths }
+        Region {
+            rule,
+            routes: ids.filter(|id| named(*id) && fits(*id)).collect(),
+            methods: rule.methods(),
+            paths,
+        }
     }
 
     /// Whether no request at all is reached.

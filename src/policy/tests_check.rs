@@ -191,13 +191,26 @@ fn a_deny_on_a_credential_that_an_overlapping_allow_waives_is_an_error() {
     }
     assert_eq!(seen, 11);
     // two services whose patterns can name one peer are not apart
-    let mut parts = with_rules(vec![
-        allow("h", vec![service(&[0]), NO_ROLE]),
-        deny("d", vec![service(&[1]), actor(&[Agent])]),
-    ]);
-    parts.services[1].identities =
-        vec![role::PeerPattern::Spiffe("spiffe://shop.example/ns/prod/**".parse().unwrap())];
-    assert_eq!(error_codes(parts), ["deny_evadable"]);
+    let mut seen = 0;
+    for (first, second, evadable) in [
+        ("/ns/prod/sa/a", "/ns/prod/**", true),
+        ("/ns/prod/**", "/ns/prod/sa/a", true),
+        ("/ns/*/sa/a", "/ns/prod/**", true),
+        ("/ns/test/sa/a", "/ns/prod/**", false),
+    ] {
+        let mut parts = with_rules(vec![
+            allow("h", vec![service(&[0]), NO_ROLE]),
+            deny("d", vec![service(&[1]), actor(&[Agent])]),
+        ]);
+        for (at, path) in [first, second].into_iter().enumerate() {
+            let pattern = format!("spiffe://shop.example{path}").parse().unwrap();
+            parts.services[at].identities = vec![role::PeerPattern::Spiffe(pattern)];
+        }
+        let expected: &[&str] = if evadable { &["deny_evadable"] } else { &[] };
+        assert_eq!(error_codes(parts), expected, "{first} {second}");
+        seen += 1;
+    }
+    assert_eq!(seen, 4);
 }
 
 #[test]

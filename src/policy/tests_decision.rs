@@ -130,6 +130,45 @@ fn challenges_name_the_one_thing_that_a_caller_can_mend() {
 }
 
 #[test]
+fn a_challenge_is_not_given_where_mending_it_would_not_help() {
+    let rules = vec![
+        allow("read", vec![ANY_SERVICE, role(&[0])]),
+        deny("closed", vec![paths(&["/closed"])]),
+        require("one", vec![paths(&["/r"]), Condition::Acr(vec![text("hwk")])]),
+        require("two", vec![paths(&["/r"]), service(&[1])]),
+    ];
+    let policy = compile(with_rules(rules));
+    let no_scope = Caller { scopes: vec![], ..alice() };
+    let answer = |path: &str, peer: &str, caller: &Caller| {
+        challenge(&get(path).judged(&policy, &super::fixture::peer(peer), &signed(caller.clone())))
+    };
+    let scope = Challenge::Scope(vec![text("orders:read")]);
+    assert_eq!(answer("/x", "storefront", &no_scope), scope);
+    assert_eq!(answer("/x", "assistant", &no_scope), Challenge::Forbidden, "not this service's token");
+    assert_eq!(answer("/closed", "storefront", &no_scope), Challenge::Forbidden, "denied in any case");
+    assert_eq!(answer("/x", "nobody", &no_scope), Challenge::Forbidden, "an unnamed peer");
+    assert_eq!(answer("/r", "storefront", &alice()), Challenge::Forbidden, "two requires are unmet");
+    let decision = get("/r").judged(&policy, &peer("storefront"), &signed(alice()));
+    assert_eq!(causes(&decision), [Cause::RequirementUnmet, Cause::StepUpRequired]);
+    assert_eq!(rule_name(&policy, &decision), Some("one"));
+}
+
+#[test]
+fn the_same_name_from_another_issuer_is_another_name() {
+    let mut parts = sample();
+    parts.issuers.push(issuer("partner"));
+    parts.services[0].clients = role::CarriedClients::Any;
+    let policy = compile(parts);
+    let ask = get(OWN);
+    assert!(permits(&ask.judged(&policy, &peer("storefront"), &signed(alice()))));
+    let other = Caller { issuer: name("partner"), ..alice() };
+    let decision = ask.judged(&policy, &peer("storefront"), &signed(other));
+    assert_eq!(causes(&decision), [Cause::RoleMissing]);
+    let failure = &decision.evidence.near_miss.unwrap().failures[0];
+    assert_eq!(failure.seen, "the token is from partner");
+}
+
+#[test]
 fn an_unknown_route_is_told_only_to_who_has_both_signatures() {
     let policy = compile(sample());
     let ask = Ask { host: "other.shop.example", ..get(OWN) };

@@ -105,12 +105,24 @@ fn a_standing_ends_at_the_first_moment_that_could_change_it() {
 }
 
 #[test]
+fn a_login_that_lies_ahead_counts_from_its_moment() {
+    let policy = compile(sample());
+    let soon = NOW.plus(Duration::from_secs(5));
+    let caller = signed(Caller { authenticated_at: Some(soon), ..alice() });
+    assert_eq!(policy.standing(&peer("storefront"), &caller, NOW).valid_until(), soon);
+    for (now, expected) in [(NOW, false), (soon, true)] {
+        let ask = Ask { now, ..post(REFUND) };
+        assert_eq!(permits(&ask.judged(&policy, &peer("storefront"), &caller)), expected);
+    }
+}
+
+#[test]
 fn a_standing_of_another_policy_is_not_believed() {
-    let (strict, open) = (sample(), with_rules(vec![allow("all", vec![ANY_SERVICE, ANY_ROLE])]));
-    let strict = compile(strict);
+    let strict = compile(with_rules(vec![allow("read", vec![ANY_SERVICE, role(&[1])])]));
+    let open = with_rules(vec![allow("read", vec![ANY_SERVICE, ANY_ROLE])]);
     let (open, _) = Policy::compile(open, PolicyHash([9; 32]), NOW).unwrap();
     let (front, caller) = (peer("storefront"), signed(alice()));
     let stale = open.standing(&front, &caller, NOW);
     let decision = get("/x").asked(&front, &caller, |request| decide(&strict, &stale, request));
-    assert_eq!(causes(&decision), [Cause::NoRule]);
+    assert_eq!(causes(&decision), [Cause::RoleMissing]);
 }

@@ -192,6 +192,14 @@ fn an_unknown_route_is_told_only_to_who_has_both_signatures() {
         seen += 1;
     }
     assert_eq!(seen, 5);
+    // where no rule wants a certificate, known routes ask for a token, and so does an unknown one
+    let policy = compile(with_rules(vec![allow("people", vec![NO_SERVICE, role(&[0])])]));
+    for host in ["orders.shop.example", "other.shop.example"] {
+        let ask = Ask { host, ..get(OWN) };
+        assert_eq!(challenge(&ask.judged(&policy, &NO_PEER, &ABSENT)), Challenge::Credentials, "{host}");
+    }
+    let decision = ask.judged(&policy, &NO_PEER, &signed(alice()));
+    assert_eq!(challenge(&decision), Challenge::Forbidden, "one signature is not both");
 }
 
 #[test]
@@ -383,10 +391,12 @@ fn circumstances_are_judged_on_each_request() {
     assert_eq!(seen, 4);
     let decision = get("/").judged(&policy, &peer("storefront"), &signed(alice()));
     assert_eq!(causes(&decision), [Cause::ServiceNotAllowed]);
-    let hop = Condition::Hop(vec![text("front-lb")]);
-    let policy = compile(with_rules(vec![allow("behind", vec![ANY_SERVICE, ANY_ROLE, hop])]));
-    let decision = get("/").judged(&policy, &peer("storefront"), &signed(alice()));
-    assert_eq!(causes(&decision), [Cause::ServiceNotAllowed]);
+    for (hop, expected) in [("front-lb", vec![Cause::ServiceNotAllowed]), ("direct", vec![])] {
+        let hop = Condition::Hop(vec![text(hop)]);
+        let policy = compile(with_rules(vec![allow("by hop", vec![ANY_SERVICE, ANY_ROLE, hop])]));
+        let decision = get("/").judged(&policy, &peer("storefront"), &signed(alice()));
+        assert_eq!(causes(&decision), expected);
+    }
 }
 
 #[test]

@@ -24,3 +24,5 @@ pub mod clock;
 pub mod identity;
 // rank 1: the decision
 pub mod policy;
+// rank 1: documents from elsewhere
+pub mod fetch;

@@ -1,0 +1,331 @@
+//! The one guarded HTTP client: keys, discovery documents and whatever else this proxy itself asks
+//! for. Requests of clients never pass here.
+//!
+//! Invariants:
+//! - https, or http to a loopback address where `allow_http` says so; certificates are verified by
+//!   the TLS configuration that the maker of a [`Client`] hands in.
+//! - The address that is dialled is the one that [`address::Guard`] has seen: names are resolved
+//!   here, once a fetch, so a name that resolves differently a moment later changes nothing.
+//! - No redirects, no compression, no body over its limit, no exchange over its time.
+//! - A credential is read anew for each fetch and goes to the one URL it is given with.
+
+pub mod address;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use url::{Host, Url};
+
+use address::Guard;
+
+/// What a [`Client`] may do, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FetchSettings {
+    /// Take `http` URLs whose host is a loopback address.
+    pub allow_http: bool,
+    /// Dial loopback, private (RFC 1918, RFC 4193) and shared (RFC 6598) addresses.
+    pub allow_private_addresses: bool,
+    /// Longest body, in bytes.
+    pub body_bytes_max: usize,
+    /// For one TCP connection and its TLS handshake.
+    pub connect_timeout: Duration,
+    /// For the whole fetch, from resolving the name to the last byte.
+    pub total_timeout: Duration,
+}
+
+/// Where a secret text stands. Never the secret itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// `{ env = "NAME" }`
+    Env(String),
+    /// `{ file = "path" }`
+    File(PathBuf),
+}
+
+/// Fetches documents under one set of [`FetchSettings`].
+#[derive(Debug)]
+pub struct Client {
+    settings: FetchSettings,
+    guard: Guard,
+    tls: Arc<ClientConfig>,
+    counts: FetchCounts,
+}
+
+/// How often a [`Client`] fetched, since it was made.
+#[derive(Debug, Default)]
+pub struct FetchCounts {
+    started: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// A document, whole.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    pub body: Bytes,
+    /// What `Cache-Control` says of its freshness (RFC 9111 §5.2.2), not clamped: zero for
+    /// `no-store` and `no-cache`, `None` where it says nothing.
+    pub lifetime: Option<Duration>,
+}
+
+/// Why a fetch brought nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    #[error("`{0}` is no https URL")]
+    Scheme(String),
+    #[error("a URL to fetch from has no user name, password or fragment")]
+    UrlPart,
+    #[error("`{0}` could not be resolved")]
+    Resolve(String),
+    #[error("`{0}` resolves only to addresses that may not be dialled (see `allow_private_addresses`)")]
+    AddressRefused(String),
+    #[error("could not connect: {0}")]
+    Connect(std::io::Error),
+    #[error("took longer than {} ms", .0.as_millis())]
+    Timeout(Duration),
+    #[error("the exchange broke off: {0}")]
+    Http(#[from] hyper::Error),
+    #[error("the answer is a redirect, which is never followed")]
+    Redirect,
+    #[error("the answer has status {0}")]
+    Status(u16),
+    #[error("the answer is compressed, which was not asked for")]
+    Compressed,
+    #[error("the answer is longer than {0} bytes")]
+    TooLong(usize),
+    #[error("the credential for the fetch could not be read")]
+    Credential,
+}
+
+/// Longest head of an answer that is read.
+const HEAD_BYTES_MAX: usize = 32 * 1024;
+
+impl Client {
+    /// `tls` verifies the servers; its ALPN list is replaced, since this client speaks HTTP/1.1.
+    pub fn new(settings: FetchSettings, tls: &ClientConfig) -> Client {
+        let mut tls = tls.clone();
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Client {
+            guard: Guard { allow_private_addresses: settings.allow_private_addresses },
+            settings,
+            tls: Arc::new(tls),
+            counts: FetchCounts::default(),
+        }
+    }
+
+    pub fn counts(&self) -> &FetchCounts {
+        &self.counts
+    }
+
+    /// One `GET`, answered with 200 or an error. `credential` is sent as a bearer token.
+    pub async fn get(&self, url: &Url, credential: Option<&SecretSource>) -> Result<Fetched, FetchError> {
+        self.counts.started.fetch_add(1, Ordering::Relaxed);
+        let limit = self.settings.total_timeout;
+        let outcome = match timeout(limit, self.exchange(url, credential)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(FetchError::Timeout(limit)),
+        };
+        if outcome.is_err() {
+            self.counts.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        outcome
+    }
+
+    async fn exchange(&self, url: &Url, credential: Option<&SecretSource>) -> Result<Fetched, FetchError> {
+        let plain = self.check(url)?;
+        let request = request(url, credential).await?;
+        let addresses = self.addresses(url, plain).await?;
+        let limit = self.settings.connect_timeout;
+        let mut failure = FetchError::AddressRefused(host_of(url));
+        for address in addresses {
+            match timeout(limit, self.connect(url, plain, address)).await {
+                Ok(Ok(Connection::Plain(stream))) => return self.converse(stream, request).await,
+                Ok(Ok(Connection::Tls(stream))) => return self.converse(stream, request).await,
+                Ok(Err(error)) => failure = FetchError::Connect(error),
+                Err(_) => failure = FetchError::Timeout(limit),
+            }
+        }
+        Err(failure)
+    }
+
+    /// Whether `url` is to be fetched without TLS, if at all.
+    fn check(&self, url: &Url) -> Result<bool, FetchError> {
+        if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
+            return Err(FetchError::UrlPart);
+        }
+        match url.scheme() {
+            "https" => Ok(false),
+            "http" if self.settings.allow_http => Ok(true),
+            _ => Err(FetchError::Scheme(url.origin().ascii_serialization())),
+        }
+    }
+
+    /// The addresses of the URL's host that may be dialled; never an empty list.
+    async fn addresses(&self, url: &Url, plain: bool) -> Result<Vec<SocketAddr>, FetchError> {
+        let unresolved = || FetchError::Resolve(host_of(url));
+        let port = url.port_or_known_default().ok_or_else(unresolved)?;
+        let found: Vec<SocketAddr> = match url.host().ok_or_else(unresolved)? {
+            Host::Ipv4(ip) => vec![(ip, port).into()],
+            Host::Ipv6(ip) => vec![(ip, port).into()],
+            Host::Domain(name) => {
+                tokio::net::lookup_host((name, port)).await.map_err(|_| unresolved())?.collect()
+            }
+        };
+        let may_dial = |ip| if plain { address::is_loopback(ip) } else { self.guard.allows(ip) };
+        let allowed: Vec<SocketAddr> = found.into_iter().filter(|at| may_dial(at.ip())).collect();
+        if allowed.is_empty() { Err(FetchError::AddressRefused(host_of(url))) } else { Ok(allowed) }
+    }
+
+    async fn connect(&self, url: &Url, plain: bool, address: SocketAddr) -> std::io::Result<Connection> {
+        let stream = TcpStream::connect(address).await?;
+        if plain {
+            return Ok(Connection::Plain(stream));
+        }
+        let name = match url.host() {
+            Some(Host::Ipv4(ip)) => ServerName::from(std::net::IpAddr::from(ip)),
+            Some(Host::Ipv6(ip)) => ServerName::from(std::net::IpAddr::from(ip)),
+            _ => ServerName::try_from(host_of(url)).map_err(std::io::Error::other)?,
+        };
+        Ok(Connection::Tls(Box::new(TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await?)))
+    }
+
+    /// Sends the request and reads the answer; the connection is driven here and ends here.
+    async fn converse<S>(&self, stream: S, request: Request<Empty<Bytes>>) -> Result<Fetched, FetchError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (mut sender, connection) = http1::Builder::new()
+            .max_buf_size(HEAD_BYTES_MAX)
+            .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
+            .await?;
+        let mut connection = pin!(connection);
+        let mut answer = pin!(async { self.read(sender.send_request(request).await?).await });
+        tokio::select! {
+            outcome = &mut answer => outcome,
+            _ = &mut connection => answer.await,
+        }
+    }
+
+    async fn read(&self, answer: Response<Incoming>) -> Result<Fetched, FetchError> {
+        let status = answer.status();
+        if status.is_redirection() {
+            return Err(FetchError::Redirect);
+        }
+        if status != StatusCode::OK {
+            return Err(FetchError::Status(status.as_u16()));
+        }
+        let encodings = answer.headers().get_all(header::CONTENT_ENCODING);
+        if encodings.iter().any(|value| value != "identity") {
+            return Err(FetchError::Compressed);
+        }
+        let lifetime = lifetime(answer.headers());
+        let limit = self.settings.body_bytes_max;
+        match Limited::new(answer.into_body(), limit).collect().await {
+            Ok(body) => Ok(Fetched { body: body.to_bytes(), lifetime }),
+            Err(error) if error.is::<LengthLimitError>() => Err(FetchError::TooLong(limit)),
+            Err(error) => Err(match error.downcast::<hyper::Error>() {
+                Ok(broken) => FetchError::Http(*broken),
+                Err(_) => FetchError::TooLong(limit),
+            }),
+        }
+    }
+}
+
+enum Connection {
+    Plain(TcpStream),
+    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+impl FetchCounts {
+    /// Fetches begun.
+    pub fn started(&self) -> u64 {
+        self.started.load(Ordering::Relaxed)
+    }
+
+    /// Of these, the ones that ended in an error.
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+}
+
+impl SecretSource {
+    /// The secret as it is now, without the white space around it.
+    async fn read(&self) -> Result<String, FetchError> {
+        let text = match self {
+            SecretSource::Env(name) => std::env::var(name).ok(),
+            SecretSource::File(path) => tokio::fs::read_to_string(path).await.ok(),
+        };
+        match text.as_deref().map(str::trim) {
+            None | Some("") => Err(FetchError::Credential),
+            Some(secret) => Ok(secret.to_owned()),
+        }
+    }
+}
+
+async fn request(url: &Url, credential: Option<&SecretSource>) -> Result<Request<Empty<Bytes>>, FetchError> {
+    let mut request = Request::new(Empty::new());
+    let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
+    let host = &url[url::Position::BeforeHost..url::Position::AfterPort];
+    let bad_url = |_| FetchError::Scheme(url.origin().ascii_serialization());
+    *request.uri_mut() = target.parse().map_err(bad_url)?;
+    let host = HeaderValue::from_str(host).map_err(|_| FetchError::UrlPart)?;
+    let headers = request.headers_mut();
+    headers.insert(header::HOST, host);
+    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.insert(header::USER_AGENT, HeaderValue::from_static("countersign"));
+    if let Some(source) = credential {
+        let mut value = HeaderValue::try_from(format!("Bearer {}", source.read().await?))
+            .map_err(|_| FetchError::Credential)?;
+        value.set_sensitive(true);
+        headers.insert(header::AUTHORIZATION, value);
+    }
+    Ok(request)
+}
+
+fn host_of(url: &Url) -> String {
+    url.host_str().unwrap_or_default().to_owned()
+}
+
+/// The shortest lifetime that any directive of any `Cache-Control` field gives.
+fn lifetime(headers: &HeaderMap) -> Option<Duration> {
+    let fields = headers.get_all(header::CACHE_CONTROL);
+    let directives = fields.iter().filter_map(|field| field.to_str().ok()).flat_map(|field| field.split(','));
+    directives.filter_map(|directive| freshness(directive.trim())).min()
+}
+
+fn freshness(directive: &str) -> Option<Duration> {
+    let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
+    if name.eq_ignore_ascii_case("no-store") || name.eq_ignore_ascii_case("no-cache") {
+        return Some(Duration::ZERO);
+    }
+    if !name.eq_ignore_ascii_case("max-age") {
+        return None;
+    }
+    // RFC 9111 §1.2.2: what does not fit is very long; what is no number is taken as stale (§4.2.1)
+    let digits = value.trim_matches('"');
+    let all_digits = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    let seconds = if all_digits { digits.parse().unwrap_or(u64::from(u32::MAX)) } else { 0 };
+    Some(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+pub(crate) mod double;
+#[cfg(test)]
+mod tests;

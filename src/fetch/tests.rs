@@ -1,0 +1,182 @@
+use std::io::Write;
+
+use rustls::RootCertStore;
+use rustls::crypto::aws_lc_rs::default_provider;
+
+use super::double::{Answer, Provider};
+use super::*;
+
+fn settings() -> FetchSettings {
+    FetchSettings {
+        allow_http: true,
+        allow_private_addresses: true,
+        body_bytes_max: 1000,
+        connect_timeout: Duration::from_secs(5),
+        total_timeout: Duration::from_secs(5),
+    }
+}
+
+fn tls(roots: RootCertStore) -> ClientConfig {
+    ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("protocol versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+fn client(settings: FetchSettings) -> Client {
+    Client::new(settings, &tls(RootCertStore::empty()))
+}
+
+/// What the error is, by the name of its variant.
+async fn outcome(client: &Client, url: &str) -> String {
+    match client.get(&url.parse().expect("a url"), None).await {
+        Ok(fetched) => format!("{} bytes", fetched.body.len()),
+        Err(error) => format!("{error:?}").split(['(', ' ']).next().unwrap_or_default().to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn only_a_plain_whole_answer_counts() {
+    let provider = Provider::start(None).await;
+    let client = client(settings());
+    let mut seen = 0;
+    for (path, answer, expected) in [
+        ("/good", Answer::json("{}"), "2 bytes"),
+        ("/identity", Answer::json("{}").with("content-encoding", "identity"), "2 bytes"),
+        ("/gzip", Answer::json("{}").with("content-encoding", "gzip"), "Compressed"),
+        ("/zstd", Answer::json("{}").with("content-encoding", "zstd"), "Compressed"),
+        ("/limit", Answer::json("x".repeat(1000)), "1000 bytes"),
+        ("/long", Answer::json("x".repeat(1001)), "TooLong"),
+        ("/huge", Answer::json("x".repeat(5_000_000)), "TooLong"),
+        ("/moved", Answer { status: 302, ..Answer::json("{}").with("location", "/good") }, "Redirect"),
+        ("/error", Answer { status: 500, ..Answer::json("{}") }, "Status"),
+        ("/empty", Answer { status: 204, ..Answer::json("") }, "Status"),
+    ] {
+        provider.set(path, answer);
+        assert_eq!(outcome(&client, provider.url(path).as_str()).await, expected, "{path}");
+        assert_eq!(provider.hits(path), 1, "{path}");
+        seen += 1;
+    }
+    assert_eq!(seen, 10);
+    assert_eq!(provider.hits("/good"), 1, "the redirect was not followed");
+    assert_eq!((client.counts().started(), client.counts().failed()), (10, 7));
+    assert_eq!(provider.last("/good")["accept-encoding"], "identity");
+    assert!(!provider.last("/good").contains_key("authorization"));
+}
+
+#[tokio::test]
+async fn nothing_is_dialled_that_the_guard_refuses() {
+    let provider = Provider::start(None).await;
+    provider.set("/", Answer::json("{}"));
+    let port = provider.address.port();
+    let strict = FetchSettings { allow_http: false, allow_private_addresses: false, ..settings() };
+    let mut seen = 0;
+    for (settings, host, expected) in [
+        (strict.clone(), "http://127.0.0.1", "Scheme"),
+        (strict.clone(), "ftp://127.0.0.1", "Scheme"),
+        (strict.clone(), "https://127.0.0.1", "AddressRefused"),
+        (strict.clone(), "https://2130706433", "AddressRefused"),
+        (strict.clone(), "https://0x7f.1", "AddressRefused"),
+        (strict.clone(), "https://[::1]", "AddressRefused"),
+        (strict.clone(), "https://[::ffff:127.0.0.1]", "AddressRefused"),
+        (strict.clone(), "https://localhost", "AddressRefused"),
+        (strict.clone(), "https://169.254.169.254", "AddressRefused"),
+        (self::settings(), "https://169.254.169.254", "AddressRefused"),
+        (self::settings(), "http://10.0.0.1", "AddressRefused"),
+        (self::settings(), "http://93.184.216.34", "AddressRefused"),
+        (self::settings(), "http://user@127.0.0.1", "UrlPart"),
+        (self::settings(), "http://:secret@127.0.0.1", "UrlPart"),
+        (self::settings(), "http://127.0.0.1", "2 bytes"),
+        (self::settings(), "http://localhost", "2 bytes"),
+    ] {
+        assert_eq!(outcome(&client(settings), &format!("{host}:{port}/")).await, expected, "{host}");
+        seen += 1;
+    }
+    assert_eq!(seen, 16);
+    assert_eq!(provider.hits("/"), 2);
+    assert_eq!(outcome(&client(self::settings()), &format!("http://127.0.0.1:{port}/#x")).await, "UrlPart");
+}
+
+#[tokio::test]
+async fn a_silent_server_costs_the_total_time_and_no_more() {
+    let provider = Provider::start(None).await;
+    provider.set("/", Answer::json("{}"));
+    provider.gate.forget_permits(usize::MAX);
+    let client = client(FetchSettings { total_timeout: Duration::from_millis(20), ..settings() });
+    assert_eq!(outcome(&client, provider.url("/").as_str()).await, "Timeout");
+}
+
+#[tokio::test]
+async fn the_credential_is_read_for_each_fetch() {
+    let provider = Provider::start(None).await;
+    provider.set("/", Answer::json("{}"));
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    let source = SecretSource::File(file.path().to_owned());
+    let client = client(settings());
+    for secret in ["first", "second"] {
+        file.as_file().set_len(0).expect("an empty file");
+        std::io::Seek::rewind(&mut file).expect("the start");
+        writeln!(file, "{secret}").expect("a secret");
+        client.get(&provider.url("/"), Some(&source)).await.expect("a document");
+        assert_eq!(provider.last("/")["authorization"], format!("Bearer {secret}"));
+    }
+    for missing in
+        [SecretSource::File("/nowhere/at/all".into()), SecretSource::Env("NO_SUCH_VARIABLE_9".into())]
+    {
+        let outcome = client.get(&provider.url("/"), Some(&missing)).await;
+        assert!(matches!(outcome, Err(FetchError::Credential)), "{missing:?}");
+    }
+    assert_eq!(provider.hits("/"), 2);
+}
+
+#[tokio::test]
+async fn a_server_is_verified() {
+    let issued = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let key = rustls::pki_types::PrivateKeyDer::try_from(issued.signing_key.serialize_der()).expect("a key");
+    let server = rustls::ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("protocol versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![issued.cert.der().clone()], key)
+        .expect("a server configuration");
+    let provider = Provider::start(Some(Arc::new(server))).await;
+    provider.set("/", Answer::json("{}"));
+    let mut roots = RootCertStore::empty();
+    roots.add(issued.cert.der().clone()).expect("a root");
+    let url = |host: &str| format!("https://{host}:{}/", provider.address.port());
+    let trusting = Client::new(settings(), &tls(roots));
+    assert_eq!(outcome(&trusting, &url("localhost")).await, "2 bytes");
+    assert_eq!(outcome(&trusting, &url("127.0.0.1")).await, "Connect", "another name");
+    assert_eq!(outcome(&client(settings()), &url("localhost")).await, "Connect", "another CA");
+    assert_eq!(provider.hits("/"), 1);
+}
+
+#[test]
+fn cache_control_gives_the_shortest_lifetime_it_names() {
+    let mut seen = 0;
+    for (fields, expected) in [
+        (&[][..], None),
+        (&["public"][..], None),
+        (&["max-age=300, public"], Some(300)),
+        (&["public,max-age=300"], Some(300)),
+        (&["Max-Age=\"300\""], Some(300)),
+        (&["max-age=300", "max-age=60"], Some(60)),
+        (&["max-age=300, no-store"], Some(0)),
+        (&["no-cache"], Some(0)),
+        (&["max-age=0"], Some(0)),
+        (&["max-age=-1"], Some(0)),
+        (&["max-age=soon"], Some(0)),
+        (&["max-age"], Some(0)),
+        (&["max-age=99999999999999999999999"], Some(u64::from(u32::MAX))),
+        (&["s-maxage=5, max-age=9"], Some(9)),
+    ] {
+        let mut headers = HeaderMap::new();
+        for field in fields {
+            headers.append(header::CACHE_CONTROL, HeaderValue::from_static(field));
+        }
+        assert_eq!(lifetime(&headers).map(|lifetime| lifetime.as_secs()), expected, "{fields:?}");
+        seen += 1;
+    }
+    assert_eq!(seen, 14);
+}

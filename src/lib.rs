@@ -26,3 +26,5 @@ pub mod identity;
 pub mod policy;
 // rank 1: documents from elsewhere
 pub mod fetch;
+// rank 3: the second signature
+pub mod token;

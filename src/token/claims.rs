@@ -1,0 +1,301 @@
+//! The claims of a token whose signature was verified become a [`Caller`], or a refusal.
+//!
+//! A claim of the wrong type is an error, never an absence: what cannot be read must not look like
+//! something that was not said (RFC 8725 §3.1, CVE-2026-25537).
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::actor::Actors;
+use super::error::{TokenError, malformed};
+use super::issuer::{ClaimMap, IssuerSettings, TokenType, speaks_for};
+use super::jwt;
+use crate::clock::Timestamp;
+use crate::identity::{Caller, Confirmation};
+use crate::policy::condition::ClaimPath;
+
+/// Most scopes of one token.
+pub const SCOPES_MAX: usize = 256;
+/// Most groups, and most roles, of one token.
+pub const GROUPS_MAX: usize = 1024;
+/// The last second of the year 9999: later times are nonsense or an attempt to overflow something.
+const SECONDS_MAX: u64 = 253_402_300_799;
+
+/// RFC 9068 §2.2.
+const ACCESS_TOKEN_CLAIMS: [&str; 7] = ["iss", "exp", "aud", "sub", "client_id", "iat", "jti"];
+/// What the claim `typ`, or `token_use`, says of tokens that are no access tokens.
+const OTHER_TYPES: [&str; 6] = ["ID", "id", "Refresh", "refresh", "Offline", "Logout"];
+
+impl IssuerSettings {
+    /// What the verified claims say, if they may be believed now.
+    pub(super) fn caller(
+        &self,
+        claims: Map<String, Value>,
+        token_hash: [u8; 32],
+        now: Timestamp,
+    ) -> Result<Caller, TokenError> {
+        let times = Times::read(&claims)?;
+        self.check_type(&claims)?;
+        times.check(self, now)?;
+        self.check_audience(&claims)?;
+        self.check_required(&claims)?;
+        self.check_only(&claims)?;
+        check_complete(&self.claims, &claims)?;
+        let actors = Actors::read(&self.actors, &claims)?;
+        let map = &self.claims;
+        let client = match &map.client {
+            Some(path) => name(&claims, path)?,
+            None => None,
+        };
+        Ok(Caller {
+            issuer: self.name.clone(),
+            subject: name(&claims, &map.subject)?,
+            client,
+            scopes: words(&claims, map.scopes.as_ref(), Words::Spaced, SCOPES_MAX)?,
+            groups: words(&claims, map.groups.as_ref(), Words::Whole, GROUPS_MAX)?,
+            roles: words(&claims, map.roles.as_ref(), Words::Whole, GROUPS_MAX)?,
+            actor: actors.actor,
+            on_behalf_of: actors.on_behalf_of,
+            chain: actors.chain,
+            expires: times.expires,
+            authenticated_at: times.authenticated,
+            acr: text(&claims, "acr")?,
+            confirmation: confirmation(&claims)?,
+            token_id: text(&claims, "jti")?,
+            token_hash,
+            claims,
+        })
+    }
+
+    /// Refuses what is no access token (RFC 8725 §3.11, §3.12).
+    fn check_type(&self, claims: &Map<String, Value>) -> Result<(), TokenError> {
+        let refused = |detail: &'static str| Err(TokenError::TypeRefused(detail.into()));
+        let says = |name: &str, value: &str| claims.get(name).and_then(Value::as_str) == Some(value);
+        let quirks = &self.quirks;
+        if claims.contains_key("events") {
+            return refused("a security event or logout token");
+        }
+        if let Some((name, value)) = quirks.access_mark
+            && !says(name, value)
+        {
+            return refused("it does not have its provider's mark of an access token");
+        }
+        if !quirks.access_claims.is_empty()
+            && !quirks.access_claims.iter().any(|name| claims.contains_key(*name))
+        {
+            return refused("it lacks what every access token of its provider has");
+        }
+        if quirks.takes_id_tokens {
+            return Ok(());
+        }
+        let other = OTHER_TYPES.iter().any(|kind| says("typ", kind) || says("token_use", kind));
+        let hashes = claims.contains_key("at_hash") || claims.contains_key("c_hash");
+        // some providers copy `nonce` into access tokens, but those mark them
+        let nonce = claims.contains_key("nonce") && quirks.access_mark.is_none();
+        if other || hashes || nonce {
+            return refused("an ID, refresh or logout token is no access token");
+        }
+        Ok(())
+    }
+
+    /// RFC 7519 §4.1.3.
+    fn check_audience(&self, claims: &Map<String, Value>) -> Result<(), TokenError> {
+        let ours = |audience: &str| self.audience.iter().any(|own| **own == *audience);
+        let meant = match claims.get("aud") {
+            Some(Value::String(audience)) => ours(audience),
+            Some(Value::Array(audiences)) => {
+                let texts: Option<Vec<&str>> = audiences.iter().map(Value::as_str).collect();
+                let texts = texts.ok_or_else(|| malformed("`aud` holds something that is no string"))?;
+                texts.into_iter().any(ours)
+            }
+            Some(_) => return Err(malformed("`aud` is neither a string nor a list")),
+            None if self.quirks.client_is_audience => match claims.get("client_id") {
+                Some(Value::String(client)) => ours(client),
+                Some(_) => return Err(malformed("`client_id` is no string")),
+                None => false,
+            },
+            None => return Err(TokenError::WrongAudience("it has no `aud`".into())),
+        };
+        if meant { Ok(()) } else { Err(TokenError::WrongAudience("it is meant for somebody else".into())) }
+    }
+
+    fn check_required(&self, claims: &Map<String, Value>) -> Result<(), TokenError> {
+        let profile = match self.token_type {
+            TokenType::AccessToken => &ACCESS_TOKEN_CLAIMS[..],
+            TokenType::Provider(_) => &[],
+        };
+        let mut names = profile.iter().copied().chain(self.requires.iter().map(|name| &**name));
+        match names.find(|name| claims.get(*name).is_none_or(Value::is_null)) {
+            Some(missing) => Err(malformed(format!("the required claim `{missing}` is missing"))),
+            None => Ok(()),
+        }
+    }
+
+    fn check_only(&self, claims: &Map<String, Value>) -> Result<(), TokenError> {
+        if let Some(failed) = self.only.iter().find(|test| !test.holds(claims)) {
+            let path = failed.claim.0.join(".");
+            return Err(TokenError::IssuerUnknown(format!("`only` does not take its `{path}`").into()));
+        }
+        match self.url.trust_domain() {
+            Some(domain) if !speaks_for(domain, claims) => {
+                Err(TokenError::IssuerUnknown("its subject is of another trust domain".into()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The times of a token, as RFC 7519 `NumericDate`, whole seconds only.
+struct Times {
+    expires: Timestamp,
+    not_before: Option<Timestamp>,
+    issued: Option<Timestamp>,
+    authenticated: Option<Timestamp>,
+}
+
+impl Times {
+    fn read(claims: &Map<String, Value>) -> Result<Times, TokenError> {
+        let time = |name: &str| match claims.get(name) {
+            None => Ok(None),
+            Some(value) => match value.as_u64().filter(|seconds| *seconds <= SECONDS_MAX) {
+                Some(seconds) => Ok(i64::try_from(seconds).ok().map(Timestamp::from_unix_seconds)),
+                None => Err(malformed(format!("`{name}` is no time in whole seconds"))),
+            },
+        };
+        Ok(Times {
+            expires: time("exp")?.ok_or_else(|| malformed("it has no `exp`"))?,
+            not_before: time("nbf")?,
+            issued: time("iat")?,
+            authenticated: time("auth_time")?,
+        })
+    }
+
+    fn check(&self, issuer: &IssuerSettings, now: Timestamp) -> Result<(), TokenError> {
+        let leeway = issuer.leeway;
+        if is_expired(self.expires, issuer, now) {
+            return Err(TokenError::Expired);
+        }
+        if self.not_before.is_some_and(|start| start > now.plus(leeway)) {
+            return Err(TokenError::NotYetValid("`nbf` is in the future".into()));
+        }
+        if self.issued.is_some_and(|issued| issued > now.plus(leeway)) {
+            return Err(TokenError::NotYetValid("`iat` is in the future".into()));
+        }
+        Ok(())
+    }
+}
+
+/// RFC 7519 §4.1.4: from `exp` on, moved by the leeway.
+pub(super) fn is_expired(expires: Timestamp, issuer: &IssuerSettings, now: Timestamp) -> bool {
+    now >= expires.plus(issuer.leeway)
+}
+
+/// Refuses tokens that say that a list stands elsewhere (OpenID Connect Core §5.6.2, Entra's overage):
+/// "no groups" would be a guess.
+fn check_complete(map: &ClaimMap, claims: &Map<String, Value>) -> Result<(), TokenError> {
+    let lists = [&map.scopes, &map.groups, &map.roles];
+    let mapped =
+        |name: &str| lists.into_iter().flatten().any(|path| path.0.first().is_some_and(|top| **top == *name));
+    match claims.get("_claim_names") {
+        None => {}
+        Some(Value::Object(names)) if !names.keys().any(|name| mapped(name)) => {}
+        Some(_) => return Err(malformed("a list of it is incomplete (`_claim_names`)")),
+    }
+    match claims.get("hasgroups") {
+        None | Some(Value::Bool(false)) => Ok(()),
+        Some(_) if map.groups.is_none() => Ok(()),
+        Some(_) => Err(malformed("its list of groups is incomplete (`hasgroups`)")),
+    }
+}
+
+/// What stands at `path`: `None` only where a member is not there at all.
+fn find<'c>(claims: &'c Map<String, Value>, path: &ClaimPath) -> Result<Option<&'c Value>, TokenError> {
+    let Some((first, inner)) = path.0.split_first() else { return Ok(None) };
+    let mut found = claims.get(&**first);
+    for name in inner {
+        let Some(value) = found else { return Ok(None) };
+        let members = value.as_object().ok_or_else(|| wrong_type(path))?;
+        found = members.get(&**name);
+    }
+    Ok(found)
+}
+
+fn wrong_type(path: &ClaimPath) -> TokenError {
+    malformed(format!("the claim `{}` has the wrong type", path.0.join(".")))
+}
+
+/// A mapped claim that is one non-empty string.
+fn name(claims: &Map<String, Value>, path: &ClaimPath) -> Result<Option<Arc<str>>, TokenError> {
+    match find(claims, path)? {
+        None => Ok(None),
+        Some(Value::String(name)) if !name.is_empty() => Ok(Some(name.as_str().into())),
+        Some(_) => Err(wrong_type(path)),
+    }
+}
+
+fn text(claims: &Map<String, Value>, name: &'static str) -> Result<Option<Arc<str>>, TokenError> {
+    match claims.get(name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.as_str().into())),
+        Some(_) => Err(malformed(format!("`{name}` is no string"))),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Words {
+    /// A string holds several, with spaces between (RFC 6749 §3.3).
+    Spaced,
+    /// A string is one, and an object's member names count.
+    Whole,
+}
+
+fn words(
+    claims: &Map<String, Value>,
+    path: Option<&ClaimPath>,
+    form: Words,
+    count_max: usize,
+) -> Result<Vec<Arc<str>>, TokenError> {
+    let Some(path) = path else { return Ok(Vec::new()) };
+    let found: Vec<Arc<str>> = match find(claims, path)? {
+        None => Vec::new(),
+        Some(Value::String(text)) if form == Words::Spaced => {
+            text.split(' ').filter(|word| !word.is_empty()).map(Arc::from).collect()
+        }
+        Some(Value::String(text)) => vec![text.as_str().into()],
+        Some(Value::Object(members)) if form == Words::Whole => {
+            members.keys().map(|name| name.as_str().into()).collect()
+        }
+        Some(Value::Array(list)) => {
+            let texts = list.iter().map(|value| value.as_str().map(Arc::from));
+            texts.collect::<Option<_>>().ok_or_else(|| wrong_type(path))?
+        }
+        Some(_) => return Err(wrong_type(path)),
+    };
+    if found.len() > count_max {
+        let detail = format!("the claim `{}` has more than {count_max} values", path.0.join("."));
+        return Err(TokenError::LimitExceeded(detail.into()));
+    }
+    Ok(found)
+}
+
+/// RFC 7800 §3.1. More than one method at once is none that can be proven here.
+fn confirmation(claims: &Map<String, Value>) -> Result<Option<Confirmation>, TokenError> {
+    let Some(cnf) = claims.get("cnf") else { return Ok(None) };
+    let members = cnf.as_object().ok_or_else(|| malformed("`cnf` is no object"))?;
+    let mut entries = members.iter();
+    let (Some((method, value)), None) = (entries.next(), entries.next()) else {
+        return Ok(Some(Confirmation::Unsupported));
+    };
+    let text = value.as_str();
+    Ok(Some(match (method.as_str(), text) {
+        ("x5t#S256", _) => {
+            let hash = text.and_then(jwt::decode).and_then(|bytes| bytes.try_into().ok());
+            let hash = hash.ok_or_else(|| malformed("`x5t#S256` in `cnf` is no SHA-256"))?;
+            Confirmation::Certificate(hash)
+        }
+        ("jkt", Some(thumbprint)) => Confirmation::Key(thumbprint.into()),
+        ("jkt", None) => return Err(malformed("`jkt` in `cnf` is no string")),
+        _ => Confirmation::Unsupported,
+    }))
+}

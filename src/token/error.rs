@@ -1,0 +1,61 @@
+//! Why a token was refused. One variant for each reason code that a token can give; the text with it
+//! is for the record and holds no byte of the token and no claim's value.
+
+use std::borrow::Cow;
+
+/// A short text: what exactly was wrong.
+pub type Detail = Cow<'static, str>;
+
+/// Why a presented token yields no caller.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    #[error("over a limit: {0}")]
+    LimitExceeded(Detail),
+    #[error("malformed token: {0}")]
+    Malformed(Detail),
+    #[error("unknown issuer: {0}")]
+    IssuerUnknown(Detail),
+    #[error("wrong type of token: {0}")]
+    TypeRefused(Detail),
+    #[error("algorithm refused: {0}")]
+    AlgorithmRefused(Detail),
+    #[error("unknown key: {0}")]
+    KeyUnknown(Detail),
+    #[error("the signature does not fit the token and its issuer's key")]
+    BadSignature,
+    #[error("expired")]
+    Expired,
+    #[error("not yet valid: {0}")]
+    NotYetValid(Detail),
+    #[error("wrong audience: {0}")]
+    WrongAudience(Detail),
+    #[error("bound to a key that was not proven: {0}")]
+    NotSenderConstrained(Detail),
+    #[error("the issuer's keys are not to be had: {0}")]
+    IssuerUnavailable(Detail),
+}
+
+impl TokenError {
+    /// The reason code, as it stands in records.
+    pub fn code(&self) -> &'static str {
+        match self {
+            TokenError::LimitExceeded(_) => "limit_exceeded",
+            TokenError::Malformed(_) => "token_malformed",
+            TokenError::IssuerUnknown(_) => "token_issuer_unknown",
+            TokenError::TypeRefused(_) => "token_type_refused",
+            TokenError::AlgorithmRefused(_) => "token_algorithm_refused",
+            TokenError::KeyUnknown(_) => "token_key_unknown",
+            TokenError::BadSignature => "token_bad_signature",
+            TokenError::Expired => "token_expired",
+            TokenError::NotYetValid(_) => "token_not_yet_valid",
+            TokenError::WrongAudience(_) => "token_wrong_audience",
+            TokenError::NotSenderConstrained(_) => "token_not_sender_constrained",
+            TokenError::IssuerUnavailable(_) => "issuer_unavailable",
+        }
+    }
+}
+
+/// Shorthand for the commonest of them.
+pub(super) fn malformed(detail: impl Into<Detail>) -> TokenError {
+    TokenError::Malformed(detail.into())
+}

@@ -1,0 +1,326 @@
+//! One issuer's keys, kept fresh. Shared by all runtimes, and by the generations of a configuration
+//! in which the issuer's [`KeySettings`] did not change.
+//!
+//! Invariants:
+//! - At most one fetch at a time, and after one a rest before a request may cause the next.
+//! - A fetch that fails, or brings something that is no good key set, leaves the keys as they were.
+//! - Keys older than their lifetime stay in use while they cannot be fetched, visibly, for `max_stale`
+//!   at most; then every token of the issuer is refused.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use moka::future::Cache;
+use moka::ops::compute::Op;
+use rustls::ClientConfig;
+use serde_json::Value;
+use url::Url;
+
+use super::issuer::{KeySettings, KeySource};
+use super::json::{self, JsonLimits};
+use super::keys::{KeySet, KeySetError};
+use crate::clock::{Clock, Timestamp};
+use crate::fetch::{Client, FetchCounts, FetchError, FetchSettings};
+
+/// Longest key set or discovery document, in bytes.
+pub const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
+/// Keys are used for this long without a new fetch, whatever `Cache-Control` says.
+pub const LIFETIME_MIN: Duration = Duration::from_secs(60);
+pub const LIFETIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Where `Cache-Control` says nothing.
+const LIFETIME_DEFAULT: Duration = Duration::from_secs(10 * 60);
+/// After a fetch, unknown `kid`s cause no other for this long.
+pub const UNKNOWN_KEY_REST: Duration = Duration::from_secs(10);
+/// After a failed fetch, requests that find no keys cause no other for this long.
+const NO_KEYS_REST: Duration = Duration::from_secs(1);
+/// Between background attempts while they fail, growing from one second.
+const RETRY_MAX: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
+const DISCOVERY_LIMITS: JsonLimits = JsonLimits { depth_max: 8, values_max: 4096 };
+
+/// The live keys of one issuer.
+#[derive(Debug)]
+pub struct IssuerKeys {
+    settings: KeySettings,
+    client: Client,
+    clock: Clock,
+    /// One entry: the last good keys. Its lock on that entry is what makes fetches single-flight.
+    held: Cache<(), Arc<HeldKeys>>,
+    /// Fetches ended, good or not.
+    attempts: AtomicU64,
+    /// When the last one ended, as [`Timestamp::unix_ms`].
+    last_attempt_ms: AtomicI64,
+    status: ArcSwap<KeyStatus>,
+}
+
+/// Keys as they were fetched together.
+#[derive(Debug)]
+pub(super) struct HeldKeys {
+    pub set: KeySet,
+    /// Differs between any two that one [`IssuerKeys`] ever held.
+    pub generation: u64,
+    fetched: Timestamp,
+    lifetime: Duration,
+}
+
+/// For readiness, metrics and logs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyStatus {
+    /// Usable keys; zero before the first good fetch.
+    pub keys: usize,
+    /// When these were fetched.
+    pub fetched: Option<Timestamp>,
+    /// When they become stale: still used, but a fetch is overdue.
+    pub fresh_until: Option<Timestamp>,
+    /// When they stop being used unless a fetch succeeds.
+    pub usable_until: Option<Timestamp>,
+    /// Why the last fetch failed, if it did.
+    pub last_error: Option<Arc<str>>,
+}
+
+/// Why an issuer's keys could not be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    #[error("discovery: {0}")]
+    Discovery(FetchError),
+    #[error("discovery: the document has another `issuer` than the one configured, or no `jwks_uri`")]
+    DiscoveryDocument,
+    #[error("key set: {0}")]
+    Fetch(#[from] FetchError),
+    #[error("key set: {0}")]
+    File(#[from] std::io::Error),
+    #[error(transparent)]
+    KeySet(#[from] KeySetError),
+}
+
+impl IssuerKeys {
+    /// Holds no keys until [`IssuerKeys::refresh`]. `tls` verifies the issuer, with the trust anchors
+    /// that [`KeySettings::ca`] names.
+    pub fn new(settings: KeySettings, tls: &ClientConfig, clock: Clock) -> IssuerKeys {
+        let fetch = FetchSettings {
+            allow_http: settings.allow_http,
+            allow_private_addresses: settings.allow_private_addresses,
+            body_bytes_max: DOCUMENT_BYTES_MAX,
+            connect_timeout: CONNECT_TIMEOUT,
+            total_timeout: TOTAL_TIMEOUT,
+        };
+        IssuerKeys {
+            settings,
+            client: Client::new(fetch, tls),
+            clock,
+            held: Cache::builder().build(),
+            attempts: AtomicU64::new(0),
+            last_attempt_ms: AtomicI64::new(i64::MIN),
+            status: ArcSwap::default(),
+        }
+    }
+
+    /// What they were made from; equal settings mean that they can be carried over a reload.
+    pub fn settings(&self) -> &KeySettings {
+        &self.settings
+    }
+
+    pub fn status(&self) -> Arc<KeyStatus> {
+        self.status.load_full()
+    }
+
+    pub fn fetch_counts(&self) -> &FetchCounts {
+        self.client.counts()
+    }
+
+    /// Fetches the keys, or waits for the fetch that is under way.
+    pub async fn refresh(&self) -> Result<(), Arc<str>> {
+        self.attempt(self.attempts.load(Ordering::Acquire)).await;
+        match &self.status.load().last_error {
+            Some(error) => Err(Arc::clone(error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps the keys fresh for ever; starts with a fetch. To be spawned on the background runtime.
+    pub async fn keep_fresh(self: Arc<Self>) {
+        let mut failures = 0;
+        loop {
+            failures = if self.refresh().await.is_ok() { 0 } else { failures + 1 };
+            tokio::time::sleep(self.rest_before_refresh(failures)).await;
+        }
+    }
+
+    /// After a success three quarters of what is left of the lifetime; after failures ever longer.
+    fn rest_before_refresh(&self, failures: u32) -> Duration {
+        if let Some(doublings) = failures.checked_sub(1) {
+            return Duration::from_secs(1 << doublings.min(6)).min(RETRY_MAX);
+        }
+        let fresh_until = self.status.load().fresh_until.unwrap_or(Timestamp::MIN);
+        (fresh_until.since(self.clock.now()) * 3 / 4).clamp(NO_KEYS_REST, LIFETIME_MAX)
+    }
+
+    /// The keys to verify with now; fetches them if there are none.
+    pub(super) async fn current(self: &Arc<Self>) -> Result<Arc<HeldKeys>, Arc<str>> {
+        let now = self.clock.now();
+        if let Some(held) = self.held.get(&()).await
+            && self.is_usable(&held, now)
+        {
+            return Ok(held);
+        }
+        self.attempt_after(NO_KEYS_REST, now).await;
+        match self.held.get(&()).await {
+            Some(held) if self.is_usable(&held, now) => Ok(held),
+            _ => {
+                let error = self.status.load().last_error.clone();
+                Err(error.unwrap_or_else(|| "no keys were fetched yet".into()))
+            }
+        }
+    }
+
+    /// Keys other than `seen`, which lack the one that a token names.
+    pub(super) async fn other_than(self: &Arc<Self>, seen: &HeldKeys) -> Option<Arc<HeldKeys>> {
+        self.attempt_after(UNKNOWN_KEY_REST, self.clock.now()).await;
+        self.held.get(&()).await.filter(|held| held.generation != seen.generation)
+    }
+
+    fn is_usable(&self, held: &HeldKeys, now: Timestamp) -> bool {
+        now < held.usable_until(self.settings.max_stale)
+    }
+
+    /// One attempt, unless the last one ended less than `rest` ago. It goes on if the request that
+    /// caused it goes away: others may wait for it, and starting anew each time would void the rest.
+    async fn attempt_after(self: &Arc<Self>, rest: Duration, now: Timestamp) {
+        let seen = self.attempts.load(Ordering::Acquire);
+        let last = Timestamp::from_unix_ms(self.last_attempt_ms.load(Ordering::Acquire));
+        // a clock that was set back must not hold off fetches until it has caught up
+        let rested = now < last || now >= last.plus(rest);
+        if rested {
+            let keys = Arc::clone(self);
+            // an error here is a runtime that shuts down: then there is simply no new key
+            let _ = tokio::spawn(async move { keys.attempt(seen).await }).await;
+        }
+    }
+
+    /// Fetches, unless another attempt has ended since the caller counted `seen` of them.
+    async fn attempt(&self, seen: u64) {
+        let fetch = async |_| {
+            if self.attempts.load(Ordering::Acquire) != seen {
+                return Op::Nop;
+            }
+            let outcome = self.fetch().await;
+            let now = self.clock.now();
+            let op = self.note(outcome, seen + 1, now);
+            self.last_attempt_ms.store(now.unix_ms(), Ordering::Release);
+            self.attempts.store(seen + 1, Ordering::Release);
+            op
+        };
+        self.held.entry(()).and_compute_with(fetch).await;
+    }
+
+    /// Records how an attempt ended.
+    fn note(
+        &self,
+        outcome: Result<(KeySet, Duration), KeysError>,
+        generation: u64,
+        now: Timestamp,
+    ) -> Op<Arc<HeldKeys>> {
+        match outcome {
+            Ok((set, lifetime)) => {
+                let held = HeldKeys { set, generation, fetched: now, lifetime };
+                self.status.store(Arc::new(KeyStatus {
+                    keys: held.set.len(),
+                    fetched: Some(now),
+                    fresh_until: Some(now.plus(lifetime)),
+                    usable_until: Some(held.usable_until(self.settings.max_stale)),
+                    last_error: None,
+                }));
+                Op::Put(Arc::new(held))
+            }
+            Err(error) => {
+                let error: Arc<str> = error.to_string().into();
+                tracing::warn!(%error, from = %self.settings.source, "an issuer's keys could not be fetched");
+                let before = self.status.load_full();
+                self.status.store(Arc::new(KeyStatus { last_error: Some(error), ..(*before).clone() }));
+                Op::Nop
+            }
+        }
+    }
+
+    async fn fetch(&self) -> Result<(KeySet, Duration), KeysError> {
+        let credential = self.settings.credential.as_ref();
+        let (body, lifetime) = match &self.settings.source {
+            KeySource::File(path) => {
+                let body = Bytes::from(tokio::fs::read(path).await?);
+                if body.len() > DOCUMENT_BYTES_MAX {
+                    return Err(FetchError::TooLong(DOCUMENT_BYTES_MAX).into());
+                }
+                (body, Some(LIFETIME_MIN))
+            }
+            KeySource::Url(url) => {
+                let fetched = self.client.get(url, credential).await?;
+                (fetched.body, fetched.lifetime)
+            }
+            KeySource::Discovery { document, issuer } => {
+                let found = self.client.get(document, credential).await.map_err(KeysError::Discovery)?;
+                let url = jwks_uri(&found.body, issuer).ok_or(KeysError::DiscoveryDocument)?;
+                let credential = credential.filter(|_| url.origin() == document.origin());
+                let fetched = self.client.get(&url, credential).await?;
+                (fetched.body, fetched.lifetime)
+            }
+        };
+        let set = KeySet::parse(&body, self.settings.key_use)?;
+        Ok((set, lifetime.unwrap_or(LIFETIME_DEFAULT).clamp(LIFETIME_MIN, LIFETIME_MAX)))
+    }
+}
+
+impl HeldKeys {
+    fn usable_until(&self, max_stale: Duration) -> Timestamp {
+        self.fetched.plus(self.lifetime.max(max_stale))
+    }
+}
+
+/// Where a discovery document of exactly this issuer has its keys (OpenID Connect Discovery §4.3).
+fn jwks_uri(document: &[u8], issuer: &str) -> Option<Url> {
+    let members = json::object(document, DISCOVERY_LIMITS).ok()?;
+    let text = |name| members.get(name).and_then(Value::as_str);
+    if text("issuer") != Some(issuer) {
+        return None;
+    }
+    Url::parse(text("jwks_uri")?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::KeyUse;
+
+    #[test]
+    fn refreshes_come_before_the_keys_age_out_and_failures_are_spaced() {
+        let settings = KeySettings {
+            source: KeySource::File("keys.json".into()),
+            key_use: KeyUse::Signature,
+            ca: None,
+            credential: None,
+            allow_http: false,
+            allow_private_addresses: false,
+            max_stale: LIFETIME_MAX,
+        };
+        let tls =
+            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+                .with_safe_default_protocol_versions()
+                .expect("protocol versions")
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth();
+        let clock = Clock::manual(Timestamp::from_unix_seconds(1_800_000_000));
+        let keys = IssuerKeys::new(settings, &tls, clock.clone());
+        let seconds = |failures| keys.rest_before_refresh(failures).as_secs();
+        let spaced: Vec<u64> = (1..=9).map(seconds).collect();
+        assert_eq!(spaced, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(seconds(u32::MAX), 60);
+        let fresh_until = Some(clock.now().plus(Duration::from_secs(400)));
+        keys.status.store(Arc::new(KeyStatus { fresh_until, ..KeyStatus::default() }));
+        assert_eq!(seconds(0), 300);
+        clock.advance(Duration::from_secs(500));
+        assert_eq!(seconds(0), 1, "never a busy loop");
+    }
+}

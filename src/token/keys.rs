@@ -1,0 +1,223 @@
+//! An issuer's public keys, read from a JWK set (RFC 7517) or a SPIFFE bundle.
+//!
+//! Invariants: every key is public, asymmetric, strong enough, meant for signatures and pinned to one
+//! kind of algorithm. A set without one such key is an error, so it never replaces a good set. Keys that
+//! do not qualify are left out one by one. Not checked: moduli from the ROCA generator (CVE-2017-15361).
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{self, SHA256};
+use aws_lc_rs::signature::{self, ParsedPublicKey};
+use jsonwebtoken::DecodingKey;
+use serde_json::{Map, Value};
+
+use super::algorithm::{Algorithm, KeyKind};
+use super::json::{self, JsonError, JsonLimits};
+use super::jwt::decode;
+
+/// Most entries of a key set, unusable ones included.
+pub const KEYS_MAX: usize = 128;
+
+const LIMITS: JsonLimits = JsonLimits { depth_max: 8, values_max: 8192 };
+const RSA_BITS_MIN: usize = 2048;
+const RSA_BITS_MAX: usize = 8192;
+/// Smaller exponents have a history of padding attacks; FIPS 186-5 §5.1 asks for more than 2^16.
+const RSA_EXPONENT_MIN: u64 = 65_537;
+const RSA_EXPONENT_BYTES_MAX: usize = 5;
+
+/// What marks the keys of a set that sign tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyUse {
+    /// `use` is absent or `sig` (RFC 7517 §4.2).
+    Signature,
+    /// `use` is `jwt-svid` (SPIFFE Trust Domain and Bundle §4.2.2).
+    JwtSvid,
+}
+
+/// SHA-256 over a key's kind, material and `kid`: equal names mean the same key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KeyName([u8; 32]);
+
+/// One usable key.
+#[derive(Debug)]
+pub(super) struct Key {
+    pub name: KeyName,
+    pub kid: Option<Arc<str>>,
+    pub kind: KeyKind,
+    /// The only algorithm that its `alg` allows, if it has one.
+    pub algorithm: Option<Algorithm>,
+    /// Entra's `issuer` of a key: whose tokens it signs, perhaps with `{tenantid}` in it.
+    pub issuer: Option<Arc<str>>,
+    pub material: DecodingKey,
+}
+
+/// All usable keys of an issuer at one time; at least one.
+#[derive(Debug)]
+pub(super) struct KeySet {
+    keys: Vec<Key>,
+}
+
+/// Why a document is no key set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeySetError {
+    #[error("the key set {0}")]
+    Json(#[from] JsonError),
+    #[error("the key set has no list `keys` of objects")]
+    Shape,
+    #[error("the key set has more than {KEYS_MAX} keys")]
+    TooMany,
+    #[error("the key set has no usable key")]
+    Empty,
+}
+
+impl KeySet {
+    pub fn parse(document: &[u8], key_use: KeyUse) -> Result<KeySet, KeySetError> {
+        let members = json::object(document, LIMITS)?;
+        let Some(Value::Array(entries)) = members.get("keys") else { return Err(KeySetError::Shape) };
+        if entries.len() > KEYS_MAX {
+            return Err(KeySetError::TooMany);
+        }
+        let mut keys = Vec::new();
+        for entry in entries {
+            let entry = entry.as_object().ok_or(KeySetError::Shape)?;
+            keys.extend(Key::read(entry, key_use));
+        }
+        if keys.is_empty() { Err(KeySetError::Empty) } else { Ok(KeySet { keys }) }
+    }
+
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    pub fn holds(&self, name: &KeyName) -> bool {
+        self.keys.iter().any(|key| key.name == *name)
+    }
+
+    /// The keys that a token with this `alg` and `kid` can be verified with. Without a `kid` the set
+    /// must leave no choice.
+    pub fn candidates(&self, algorithm: Algorithm, kid: Option<&str>) -> Vec<&Key> {
+        let fitting = self.keys.iter().filter(|key| key.takes(algorithm));
+        match kid {
+            Some(kid) => fitting.filter(|key| key.kid.as_deref() == Some(kid)).collect(),
+            None => {
+                let all: Vec<&Key> = fitting.collect();
+                if all.len() == 1 { all } else { Vec::new() }
+            }
+        }
+    }
+}
+
+impl Key {
+    fn takes(&self, algorithm: Algorithm) -> bool {
+        self.kind == algorithm.key_kind() && self.algorithm.is_none_or(|only| only == algorithm)
+    }
+
+    /// `None` for whatever may not verify a token's signature.
+    fn read(entry: &Map<String, Value>, key_use: KeyUse) -> Option<Key> {
+        let private = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+        if private.iter().any(|name| entry.contains_key(*name)) || !is_meant(entry, key_use) {
+            return None;
+        }
+        let (kind, parts) = match (text(entry, "kty")?, text(entry, "crv")) {
+            ("RSA", None) => (KeyKind::Rsa, [bytes(entry, "n")?, bytes(entry, "e")?]),
+            ("EC", Some("P-256")) => (KeyKind::P256, [bytes(entry, "x")?, bytes(entry, "y")?]),
+            ("EC", Some("P-384")) => (KeyKind::P384, [bytes(entry, "x")?, bytes(entry, "y")?]),
+            ("OKP", Some("Ed25519")) => (KeyKind::Ed25519, [bytes(entry, "x")?, Vec::new()]),
+            _ => return None,
+        };
+        let material = material(kind, &parts)?;
+        let algorithm = match entry.get("alg") {
+            None => None,
+            Some(named) => Some(named.as_str()?.parse::<Algorithm>().ok()?),
+        };
+        if algorithm.is_some_and(|algorithm| algorithm.key_kind() != kind) {
+            return None;
+        }
+        let kid = optional_text(entry, "kid")?;
+        let issuer = optional_text(entry, "issuer")?;
+        let name = KeyName::of(kind, &parts, kid.as_deref());
+        Some(Key { name, kid, kind, algorithm, issuer, material })
+    }
+}
+
+impl KeyName {
+    fn of(kind: KeyKind, parts: &[Vec<u8>; 2], kid: Option<&str>) -> KeyName {
+        let mut hash = digest::Context::new(&SHA256);
+        hash.update(&[kind as u8, u8::from(kid.is_some())]);
+        for field in [&parts[0], &parts[1], kid.unwrap_or_default().as_bytes()] {
+            hash.update(&(field.len() as u64).to_be_bytes());
+            hash.update(field);
+        }
+        let mut name = [0; 32];
+        name.copy_from_slice(hash.finish().as_ref());
+        KeyName(name)
+    }
+}
+
+/// Honours `use` and `key_ops` (RFC 7517 §4.2, §4.3).
+fn is_meant(entry: &Map<String, Value>, key_use: KeyUse) -> bool {
+    let by_use = match (entry.get("use"), key_use) {
+        (None, KeyUse::Signature) => true,
+        (Some(Value::String(named)), KeyUse::Signature) => named == "sig",
+        (Some(Value::String(named)), KeyUse::JwtSvid) => named == "jwt-svid",
+        _ => false,
+    };
+    let by_operations = match entry.get("key_ops") {
+        None => true,
+        Some(Value::Array(named)) => named.iter().any(|operation| operation == "verify"),
+        Some(_) => false,
+    };
+    by_use && by_operations
+}
+
+fn material(kind: KeyKind, [first, second]: &[Vec<u8>; 2]) -> Option<DecodingKey> {
+    match kind {
+        KeyKind::Rsa => {
+            let strong = is_strong_modulus(first) && is_strong_exponent(second);
+            strong.then(|| DecodingKey::from_rsa_raw_components(first, second))
+        }
+        KeyKind::P256 => point(first, second, 32, &signature::ECDSA_P256_SHA256_FIXED),
+        KeyKind::P384 => point(first, second, 48, &signature::ECDSA_P384_SHA384_FIXED),
+        KeyKind::Ed25519 => (first.len() == 32).then(|| DecodingKey::from_ed_der(first)),
+    }
+}
+
+/// An uncompressed point (SEC 1 §2.3.3) that lies on its curve.
+fn point(
+    x: &[u8],
+    y: &[u8],
+    size: usize,
+    curve: &'static signature::EcdsaVerificationAlgorithm,
+) -> Option<DecodingKey> {
+    let point = [&[4], x, y].concat();
+    let on_curve = x.len() == size && y.len() == size && ParsedPublicKey::new(curve, &point).is_ok();
+    on_curve.then(|| DecodingKey::from_ec_der(&point))
+}
+
+fn is_strong_modulus(modulus: &[u8]) -> bool {
+    let leading = modulus.first().map_or(8, |byte| byte.leading_zeros() as usize);
+    let bits = modulus.len() * 8 - leading.min(modulus.len() * 8);
+    let odd = modulus.last().is_some_and(|byte| byte & 1 == 1);
+    leading < 8 && odd && (RSA_BITS_MIN..=RSA_BITS_MAX).contains(&bits)
+}
+
+fn is_strong_exponent(exponent: &[u8]) -> bool {
+    let value = exponent.iter().fold(0u64, |value, byte| value << 8 | u64::from(*byte));
+    exponent.len() <= RSA_EXPONENT_BYTES_MAX && value >= RSA_EXPONENT_MIN && value & 1 == 1
+}
+
+fn text<'e>(entry: &'e Map<String, Value>, name: &str) -> Option<&'e str> {
+    entry.get(name)?.as_str()
+}
+
+/// `None` where the member is there and no string.
+fn optional_text(entry: &Map<String, Value>, name: &str) -> Option<Option<Arc<str>>> {
+    match entry.get(name) {
+        None => Some(None),
+        Some(value) => value.as_str().map(|text| Some(text.into())),
+    }
+}
+
+fn bytes(entry: &Map<String, Value>, name: &str) -> Option<Vec<u8>> {
+    decode(text(entry, name)?)
+}

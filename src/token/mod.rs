@@ -1,0 +1,41 @@
+//! A credential becomes a caller. The only place in the tree that reads tokens.
+//!
+//! [`Credential::from_headers`] says what a request presents, [`Verifier::verify`] who that is. A missing
+//! token is a fact for the policy to judge; a bad one is a [`TokenError`] and a refusal whatever the
+//! policy says.
+//!
+//! Deliberately absent: symmetric algorithms, keys that a token brings along, tokens in a query or a
+//! form, and any guess at what an issuer did not say.
+
+mod actor;
+mod algorithm;
+mod claims;
+mod credential;
+mod error;
+mod issuer;
+mod json;
+mod jwt;
+mod key_cache;
+mod keys;
+mod preset;
+mod verifier;
+
+pub use actor::{ActorEntry, DELEGATION_DEPTH_MAX};
+pub use algorithm::{Algorithm, SelfTestError, UnknownAlgorithm, self_test};
+pub use claims::{GROUPS_MAX, SCOPES_MAX};
+pub use credential::{Credential, CredentialError};
+pub use error::{Detail, TokenError};
+pub use issuer::{
+    ClaimMap, IssuerSettings, IssuerUrl, IssuerUrlError, KeySettings, KeySource, LEEWAY_MAX, Quirks,
+    TokenType,
+};
+pub use jwt::{JSON_DEPTH_MAX, JSON_VALUES_MAX, TOKEN_BYTES_MAX};
+pub use key_cache::{
+    DOCUMENT_BYTES_MAX, IssuerKeys, KeyStatus, LIFETIME_MAX, LIFETIME_MIN, UNKNOWN_KEY_REST,
+};
+pub use keys::{KEYS_MAX, KeyUse};
+pub use preset::{Preset, UnknownPreset};
+pub use verifier::{Issuer, SameIssuer, TokenCacheSettings, Verifier, VerifierCounts};
+
+#[cfg(test)]
+mod tests;

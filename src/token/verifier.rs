@@ -1,0 +1,314 @@
+//! The one verifier of tokens, and its memory.
+//!
+//! A token is judged in this order: its structure, its issuer, its type and algorithm, its key, its
+//! signature, its claims. Nothing in it decides about a key but `kid` among the keys of the issuer that
+//! `iss` names exactly.
+//!
+//! A remembered caller is given out only while, by our own clock, its token has not expired, and while
+//! the key that signed it is still one of its issuer's.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::digest::{self, SHA256};
+use moka::sync::Cache;
+
+use super::algorithm::Algorithm;
+use super::claims::is_expired;
+use super::credential::Credential;
+use super::error::TokenError;
+use super::issuer::IssuerSettings;
+use super::jwt::{TOKEN_BYTES_MAX, Unverified};
+use super::key_cache::{HeldKeys, IssuerKeys};
+use super::keys::{Key, KeyName};
+use crate::clock::{Clock, Timestamp};
+use crate::identity::{Caller, CertificateHash, Confirmation, Name, Signature};
+
+/// Turns credentials into callers, for one generation of the configuration.
+#[derive(Debug)]
+pub struct Verifier {
+    issuers: Vec<Issuer>,
+    clock: Clock,
+    good: Cache<TokenHash, Remembered>,
+    bad: Cache<TokenHash, Failure>,
+    counts: VerifierCounts,
+}
+
+/// An issuer whose tokens are taken.
+#[derive(Debug)]
+pub struct Issuer {
+    pub settings: IssuerSettings,
+    /// Made from `settings.keys`.
+    pub keys: Arc<IssuerKeys>,
+}
+
+/// How much a [`Verifier`] remembers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenCacheSettings {
+    /// Of verified tokens, by what they take in memory.
+    pub bytes_max: u64,
+    /// Of failed tokens.
+    pub failures_max: u64,
+}
+
+/// What a [`Verifier`] did, since it was made.
+#[derive(Debug, Default)]
+pub struct VerifierCounts {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    failure_hits: AtomicU64,
+    signature_checks: AtomicU64,
+}
+
+/// Two issuers that one token could be of.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("issuers `{0}` and `{1}` have the same `url`; tokens of the one would be taken for the other's")]
+pub struct SameIssuer(pub Name, pub Name);
+
+type TokenHash = [u8; 32];
+
+#[derive(Clone, Debug)]
+struct Remembered {
+    caller: Arc<Caller>,
+    /// Position in [`Verifier::issuers`].
+    issuer: usize,
+    key: KeyName,
+    bytes: u32,
+}
+
+#[derive(Clone, Debug)]
+struct Failure {
+    error: TokenError,
+    issuer: usize,
+    /// Of the keys that it failed with.
+    generation: u64,
+    until: Timestamp,
+}
+
+/// A failed token is refused from memory for this long.
+const FAILURE_LIFETIME: Duration = Duration::from_secs(10);
+/// A remembered token that nobody presents goes after this long.
+const IDLE_MAX: Duration = Duration::from_secs(15 * 60);
+/// Keys with one `kid` that are tried on one token.
+const CANDIDATES_MAX: usize = 4;
+
+impl Verifier {
+    pub fn new(
+        issuers: Vec<Issuer>,
+        cache: TokenCacheSettings,
+        clock: Clock,
+    ) -> Result<Verifier, SameIssuer> {
+        for (at, one) in issuers.iter().enumerate() {
+            for other in &issuers[at + 1..] {
+                if one.settings.url.overlaps(&other.settings.url) {
+                    return Err(SameIssuer(one.settings.name.clone(), other.settings.name.clone()));
+                }
+            }
+        }
+        let good = Cache::builder()
+            .weigher(|_, remembered: &Remembered| remembered.bytes)
+            .max_capacity(cache.bytes_max)
+            .time_to_idle(IDLE_MAX);
+        let bad = Cache::builder().max_capacity(cache.failures_max).time_to_live(FAILURE_LIFETIME);
+        let counts = VerifierCounts::default();
+        Ok(Verifier { issuers, clock, good: good.build(), bad: bad.build(), counts })
+    }
+
+    pub fn issuers(&self) -> &[Issuer] {
+        &self.issuers
+    }
+
+    pub fn counts(&self) -> &VerifierCounts {
+        &self.counts
+    }
+
+    /// Who the credential stands for. `certificate` is that of the peer on this connection, which a
+    /// token may be bound to.
+    pub async fn verify(
+        &self,
+        credential: Credential<'_>,
+        certificate: Option<&CertificateHash>,
+    ) -> Result<Signature<Caller>, TokenError> {
+        let Credential::Bearer(token) = credential else { return Ok(Signature::Absent) };
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(TokenError::LimitExceeded(format!("longer than {TOKEN_BYTES_MAX} bytes").into()));
+        }
+        let hash = sha256(token);
+        let caller = match self.recall(&hash).await? {
+            Some(caller) => caller,
+            None => self.judge(token, hash).await?,
+        };
+        check_confirmation(&caller, certificate)?;
+        Ok(Signature::Verified(caller))
+    }
+
+    /// What is remembered of a token and still true.
+    async fn recall(&self, hash: &TokenHash) -> Result<Option<Arc<Caller>>, TokenError> {
+        if let Some(remembered) = self.good.get(hash) {
+            let issuer = &self.issuers[remembered.issuer];
+            let keys = issuer.current_keys().await?;
+            if is_expired(remembered.caller.expires, &issuer.settings, self.clock.now()) {
+                self.good.invalidate(hash);
+                return Err(TokenError::Expired);
+            }
+            if keys.set.holds(&remembered.key) {
+                self.counts.hits.fetch_add(1, Ordering::Relaxed);
+                return Ok(Some(remembered.caller));
+            }
+            self.good.invalidate(hash);
+        } else if let Some(failure) = self.bad.get(hash) {
+            let keys = self.issuers[failure.issuer].current_keys().await?;
+            if failure.generation == keys.generation && self.clock.now() < failure.until {
+                self.counts.failure_hits.fetch_add(1, Ordering::Relaxed);
+                return Err(failure.error);
+            }
+        }
+        self.counts.misses.fetch_add(1, Ordering::Relaxed);
+        Ok(None)
+    }
+
+    async fn judge(&self, token: &str, hash: TokenHash) -> Result<Arc<Caller>, TokenError> {
+        let unverified = Unverified::parse(token)?;
+        let position = self.issuer_of(&unverified)?;
+        let issuer = &self.issuers[position];
+        let algorithm = issuer.settings.check_header(&unverified)?;
+        let mut keys = issuer.current_keys().await?;
+        if issuer.candidates(&keys, algorithm, &unverified).is_empty() {
+            let unknown = || TokenError::KeyUnknown("its issuer has no such key for this algorithm".into());
+            keys = issuer.keys.other_than(&keys).await.ok_or_else(unknown)?;
+            if issuer.candidates(&keys, algorithm, &unverified).is_empty() {
+                return Err(unknown());
+            }
+        }
+        let generation = keys.generation;
+        match self.check(issuer, &keys, algorithm, unverified, hash) {
+            Ok((caller, key)) => {
+                let caller = Arc::new(caller);
+                // the claims, and the words taken from them, are about this much
+                let bytes = u32::try_from(token.len() * 3 + 512).unwrap_or(u32::MAX);
+                let remembered = Remembered { caller: Arc::clone(&caller), issuer: position, key, bytes };
+                self.good.insert(hash, remembered);
+                Ok(caller)
+            }
+            // soon true, so not worth remembering
+            Err(error @ TokenError::NotYetValid(_)) => Err(error),
+            Err(error) => {
+                let until = self.clock.now().plus(FAILURE_LIFETIME);
+                let failure = Failure { error: error.clone(), issuer: position, generation, until };
+                self.bad.insert(hash, failure);
+                Err(error)
+            }
+        }
+    }
+
+    /// Signature, then claims.
+    fn check(
+        &self,
+        issuer: &Issuer,
+        keys: &HeldKeys,
+        algorithm: Algorithm,
+        token: Unverified<'_>,
+        hash: TokenHash,
+    ) -> Result<(Caller, KeyName), TokenError> {
+        let mut candidates = issuer.candidates(keys, algorithm, &token).into_iter().take(CANDIDATES_MAX);
+        let signer = candidates.find(|key| {
+            self.counts.signature_checks.fetch_add(1, Ordering::Relaxed);
+            algorithm.verifies(token.message, token.signature, &key.material)
+        });
+        let key = signer.ok_or(TokenError::BadSignature)?.name;
+        let caller = issuer.settings.caller(token.claims, hash, self.clock.now())?;
+        Ok((caller, key))
+    }
+
+    fn issuer_of(&self, token: &Unverified<'_>) -> Result<usize, TokenError> {
+        for (position, issuer) in self.issuers.iter().enumerate() {
+            match issuer.settings.url.accepts(&token.claims) {
+                Some(true) => return Ok(position),
+                Some(false) => {}
+                None => return Err(TokenError::Malformed("`iss` is no string".into())),
+            }
+        }
+        Err(TokenError::IssuerUnknown("its `iss` is no configured issuer's `url`".into()))
+    }
+}
+
+impl Issuer {
+    async fn current_keys(&self) -> Result<Arc<HeldKeys>, TokenError> {
+        let keys = self.keys.current().await;
+        keys.map_err(|error| TokenError::IssuerUnavailable(error.to_string().into()))
+    }
+
+    fn candidates<'k>(
+        &self,
+        keys: &'k HeldKeys,
+        algorithm: Algorithm,
+        token: &Unverified<'_>,
+    ) -> Vec<&'k Key> {
+        let IssuerSettings { quirks, url, .. } = &self.settings;
+        let mut found = keys.set.candidates(algorithm, token.header.kid.as_deref());
+        found.retain(|key| quirks.key_may_sign(key.issuer.as_deref(), url, &token.claims));
+        found
+    }
+}
+
+impl IssuerSettings {
+    fn check_header(&self, token: &Unverified<'_>) -> Result<Algorithm, TokenError> {
+        if !self.token_type.accepts(token.header.media_type.as_deref()) {
+            return Err(TokenError::TypeRefused("its `typ` is not the one of this issuer's tokens".into()));
+        }
+        match token.header.algorithm {
+            Some(algorithm) if self.algorithms.contains(&algorithm) => Ok(algorithm),
+            Some(algorithm) => {
+                Err(TokenError::AlgorithmRefused(format!("{algorithm} is not one of the issuer's").into()))
+            }
+            None => Err(TokenError::AlgorithmRefused("none that this proxy takes from anybody".into())),
+        }
+    }
+}
+
+impl VerifierCounts {
+    /// Tokens known already.
+    pub fn hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
+    }
+
+    /// Tokens that had to be judged.
+    pub fn misses(&self) -> u64 {
+        self.misses.load(Ordering::Relaxed)
+    }
+
+    /// Tokens known already to be bad.
+    pub fn failure_hits(&self) -> u64 {
+        self.failure_hits.load(Ordering::Relaxed)
+    }
+
+    pub fn signature_checks(&self) -> u64 {
+        self.signature_checks.load(Ordering::Relaxed)
+    }
+}
+
+/// RFC 8705 §3: a bound token is worth something only in the hands of whom it was bound to. Judged on
+/// every request, since the same token may come over another connection.
+fn check_confirmation(caller: &Caller, certificate: Option<&CertificateHash>) -> Result<(), TokenError> {
+    let detail = match (&caller.confirmation, certificate) {
+        (None, _) => return Ok(()),
+        (Some(Confirmation::Certificate(bound)), Some(CertificateHash(presented))) => {
+            if verify_slices_are_equal(bound, presented).is_ok() {
+                return Ok(());
+            }
+            "its certificate is not this connection's"
+        }
+        (Some(Confirmation::Certificate(_)), None) => "this connection has no client certificate",
+        (Some(Confirmation::Key(_)), _) => "DPoP proofs are not checked by this version",
+        (Some(Confirmation::Unsupported), _) => "its `cnf` is none that can be checked here",
+    };
+    Err(TokenError::NotSenderConstrained(detail.into()))
+}
+
+fn sha256(token: &str) -> TokenHash {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&SHA256, token.as_bytes()).as_ref());
+    hash
+}

@@ -310,8 +310,11 @@ fn several_runtimes_share_one_fetch() {
 }
 
 #[tokio::test]
-async fn no_token_is_no_fetch() {
+async fn no_token_is_no_fetch_and_every_future_can_move() {
     let world = World::new(|_| {}).await;
+    fn spawned<T: Send>(_: T) {}
+    spawned(Arc::clone(keys(&world)).keep_fresh());
+    spawned(world.verifier.verify(Credential::Absent, None));
     let absent = world.verifier.verify(Credential::Absent, None).await;
     assert!(matches!(absent, Ok(Signature::Absent)));
     assert_eq!(world.provider.hits(JWKS), 0);

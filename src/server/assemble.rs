@@ -144,7 +144,8 @@ fn issuer(
     old: Option<&Assembled>,
     tools: &Tools<'_>,
 ) -> Result<KeyedIssuer, AssembleError> {
-    let kept = old.into_iter().flat_map(|old| &old.issuers).find(|keyed| *keyed.keys.settings() == settings.keys);
+    let kept =
+        old.into_iter().flat_map(|old| &old.issuers).find(|keyed| *keyed.keys.settings() == settings.keys);
     if let Some(kept) = kept {
         return Ok(KeyedIssuer { name: settings.name.clone(), ..kept.clone() });
     }
@@ -179,7 +180,7 @@ fn upstream(
     let servers = config
         .servers
         .iter()
-        .map(|(url, weight)| ServerSettings::parse(url, *weight, &tls))
+        .map(|(url, weight)| ServerSettings::parse(url, *weight, Some(&tls)))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|source| AssembleError::Upstream { name: name.clone(), source })?;
     let settings = UpstreamSettings {

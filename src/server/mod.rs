@@ -119,7 +119,8 @@ impl Server {
         }
         let admin = config.admin.map(|address| bind_one("[admin] address", address)).transpose()?;
         let health = config.health.map(|address| bind_one("[admin] health_address", address)).transpose()?;
-        let address_of = |socket: &Option<std::net::TcpListener>| socket.as_ref().and_then(|it| it.local_addr().ok());
+        let address_of =
+            |socket: &Option<std::net::TcpListener>| socket.as_ref().and_then(|it| it.local_addr().ok());
         let addresses = Addresses { listeners, admin: address_of(&admin), health: address_of(&health) };
 
         let metrics = Arc::new(Metrics::new());
@@ -156,8 +157,16 @@ impl Server {
             Arc::clone(&status),
             addresses.clone(),
         ));
-        let mut server =
-            Server { shared, status, clock, assembled, addresses, background, workers: Vec::new(), drain_timeout };
+        let mut server = Server {
+            shared,
+            status,
+            clock,
+            assembled,
+            addresses,
+            background,
+            workers: Vec::new(),
+            drain_timeout,
+        };
         for (core, sockets) in sockets.into_iter().enumerate() {
             let shared = Arc::clone(&server.shared);
             let thread = thread::Builder::new().name(format!("core-{core}"));
@@ -176,7 +185,14 @@ impl Server {
         let shared = &self.shared;
         let mut assembled = self.assembled.lock().unwrap_or_else(PoisonError::into_inner);
         let present = shared.generation.load_full();
-        let taken = assemble::next(config, &present, &assembled, &self.background.handle, &shared.metrics, &self.clock);
+        let taken = assemble::next(
+            config,
+            &present,
+            &assembled,
+            &self.background.handle,
+            &shared.metrics,
+            &self.clock,
+        );
         shared.metrics.reloaded(taken.is_ok(), self.clock.now());
         let (generation, next) = taken?;
         let generation = Arc::new(generation);
@@ -280,7 +296,11 @@ impl Drop for Background {
 }
 
 fn bind(what: &str, address: SocketAddr, count: usize) -> Result<Vec<std::net::TcpListener>, StartError> {
-    listener::bind(address, count).map_err(|source| StartError::Bind { what: what.to_owned(), address, source })
+    listener::bind(address, count).map_err(|source| StartError::Bind {
+        what: what.to_owned(),
+        address,
+        source,
+    })
 }
 
 fn bind_one(what: &str, address: SocketAddr) -> Result<std::net::TcpListener, StartError> {

@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use super::Addresses;
 use super::assemble::Assembled;
-use crate::admin::{
-    CertificateStatus, IssuerStatus, ListenerStatus, Serving, Status, UpstreamStatus,
-};
+use crate::admin::{CertificateStatus, IssuerStatus, ListenerStatus, Serving, Status, UpstreamStatus};
 use crate::audit::{Audit, Event};
 use crate::identity::Name;
 use crate::metrics::Metrics;
@@ -29,7 +27,11 @@ pub async fn keep_reporting(
     let mut reloaded = shared.reloaded.subscribe();
     loop {
         let generation = shared.generation.load_full();
-        status.serves(serving(&generation, &assembled.lock().unwrap_or_else(PoisonError::into_inner), &addresses));
+        status.serves(serving(
+            &generation,
+            &assembled.lock().unwrap_or_else(PoisonError::into_inner),
+            &addresses,
+        ));
         export(&shared, &generation, &assembled.lock().unwrap_or_else(PoisonError::into_inner));
         tokio::select! {
             () = tokio::time::sleep(PERIOD) => {}
@@ -114,7 +116,11 @@ pub fn changes(audit: &Audit, old: (&Generation, &Assembled), new: (&Generation,
     }
     for (name, own) in certificates(new.1) {
         if !certificates(old.1).any(|(old_name, old)| old_name == name && old == own) {
-            audit.event(&Event::CertificateRotated { name, certificate: own.hash(), not_after: own.not_after });
+            audit.event(&Event::CertificateRotated {
+                name,
+                certificate: own.hash(),
+                not_after: own.not_after,
+            });
         }
     }
 }

@@ -40,5 +40,6 @@ pub mod proxy;
 pub mod config;
 // rank 7: composition, and what operators ask
 pub mod admin;
+pub mod server;
 // rank 8: one file a command
 pub mod cli;

@@ -1,3 +1,10 @@
 //! Arguments → command → exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use countersign::cli::Cli;
+
+fn main() -> ExitCode {
+    Cli::parse().run()
+}

@@ -1,4 +1,83 @@
 //! The commands, one file each, and what they share.
 
+pub mod check;
+pub mod completions;
+pub mod healthcheck;
 pub mod log;
 pub mod mint;
+pub mod run;
+pub mod schema;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::clock::Clock;
+use crate::config::{self, Config, Report};
+
+/// An identity-aware reverse proxy: every request needs two signatures, the service that carries it (mTLS)
+/// and the caller behind it (OAuth / OIDC). One policy decides on both; one audit line says why.
+#[derive(Debug, Parser)]
+#[command(name = "countersign", version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve. SIGHUP or a changed file reloads, SIGTERM drains
+    Run(run::RunArgs),
+    /// Say all that is wrong with a configuration, and what looks wrong
+    Check(check::CheckArgs),
+    /// Print the JSON Schema of the configuration
+    Schema,
+    /// Ask a running proxy whether it lives; for containers without a shell
+    Healthcheck(healthcheck::HealthcheckArgs),
+    /// Print the completions for a shell
+    Completions(completions::CompletionsArgs),
+    /// Print the manual page
+    Man,
+}
+
+/// Where the configuration is.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// A configuration file, or a folder of them (its *.toml, by name); several are merged in order
+    #[arg(short = 'c', long = "config", value_name = "FILE", required = true, env = "COUNTERSIGN_CONFIG")]
+    pub files: Vec<PathBuf>,
+}
+
+/// How a command answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    Text,
+    Json,
+}
+
+/// The configuration cannot be loaded (`EX_CONFIG` of sysexits).
+pub const EXIT_CONFIG: u8 = 78;
+/// There are findings, or it did not go as it should.
+pub const EXIT_FINDINGS: u8 = 1;
+
+impl Cli {
+    pub fn run(self) -> ExitCode {
+        match self.command {
+            Command::Run(args) => run::run(&args),
+            Command::Check(args) => check::run(&args),
+            Command::Schema => schema::run(),
+            Command::Healthcheck(args) => healthcheck::run(&args),
+            Command::Completions(args) => completions::run(&args),
+            Command::Man => completions::man(),
+        }
+    }
+}
+
+impl ConfigArgs {
+    /// Loads the configuration with this process's environment.
+    pub fn load(&self, clock: &Clock) -> Result<Config, Report> {
+        config::load(&self.files, &|name| std::env::var(name).ok(), clock.now())
+    }
+}

@@ -1,7 +1,5 @@
 //! Issuers: what was typed, added to what the preset knows.
 
-use std::sync::Arc;
-
 use url::Url;
 
 use super::error::Diagnostics;
@@ -12,9 +10,7 @@ use super::material::Material;
 use super::names::{Names, claim_tests, entries, items, refuse_reserved, texts};
 use super::settings::seconds;
 use super::source::{At, Sources};
-use crate::identity::{ActorKind, Name};
-use crate::policy::condition::ClaimPath;
-use crate::policy::role::IssuerFacts;
+use crate::identity::Name;
 use crate::token::{ActorEntry, IssuerSettings, IssuerUrl, KeySettings, KeySource, Preset, TokenType};
 
 const MAX_STALE_DEFAULT_S: u64 = 24 * 60 * 60;
@@ -38,29 +34,6 @@ pub fn issuers(
         .collect();
     refuse_overlaps(file, &settings, found);
     Names::number("issuer", "unknown_issuer", settings)
-}
-
-/// What the policy must know of an issuer.
-pub fn facts(issuer: &IssuerSettings) -> IssuerFacts {
-    let top = |claim: Option<&ClaimPath>| claim.and_then(|claim| claim.0.first().cloned());
-    let mut actors = vec![ActorKind::Unknown];
-    actors.extend(issuer.actors.iter().map(|entry| entry.kind));
-    actors.sort_unstable();
-    actors.dedup();
-    let mut actor_claims: Vec<Arc<str>> =
-        issuer.actors.iter().flat_map(ActorEntry::claims).cloned().collect();
-    actor_claims.sort_unstable();
-    actor_claims.dedup();
-    IssuerFacts {
-        name: issuer.name.clone(),
-        requires: issuer.requires.clone(),
-        subject: top(Some(&issuer.claims.subject)),
-        client: top(issuer.claims.client.as_ref()),
-        groups: top(issuer.claims.groups.as_ref()),
-        roles: top(issuer.claims.roles.as_ref()),
-        actors,
-        actor_claims,
-    }
 }
 
 fn settings(

@@ -5,6 +5,7 @@
 //! nothing from here.
 
 mod canonical;
+mod effective;
 mod error;
 mod file;
 mod file_policy;
@@ -57,8 +58,8 @@ pub fn load(paths: &[PathBuf], environment: Environment<'_>, now: Timestamp) -> 
             add_file(file, &mut sources, &mut found);
         }
     }
-    let file = read_sources(&mut sources, environment, &mut found);
-    resolve::resolve(file, sources, found, material)
+    let typed = read_sources(&mut sources, environment, &mut found);
+    resolve::resolve(typed, sources, found, material)
 }
 
 /// The JSON Schema of the configuration.
@@ -92,12 +93,19 @@ fn add_file(path: PathBuf, sources: &mut Sources, found: &mut Diagnostics) {
     }
 }
 
+/// All files as one.
+struct Typed {
+    file: At<file::File>,
+    /// The same, for `check --resolved`.
+    merged: toml::Table,
+}
+
 /// Parses, merges, expands and reads all files.
 fn read_sources(
     sources: &mut Sources,
     environment: Environment<'_>,
     found: &mut Diagnostics,
-) -> Option<At<file::File>> {
+) -> Option<Typed> {
     let mut whole = tree::Table::default();
     let mut first = None;
     for file in sources.ids() {
@@ -106,9 +114,10 @@ fn read_sources(
     }
     let span = Span::start_of(first?);
     tree::expand(&mut whole, environment, found);
+    let merged = effective::table(&whole);
     let node = tree::Node { value: tree::Value::Table(whole), span };
     let mut secrets = Vec::new();
     let value = file::File::read(&node, &mut Reader { found, sources, secrets: &mut secrets });
     secrets.into_iter().for_each(|secret| sources.blank(secret));
-    value.map(|value| At { value, span })
+    value.map(|value| Typed { file: At { value, span }, merged })
 }

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::canonical;
+use super::Typed;
 use super::error::{Diagnostics, Report};
 use super::file::{Admin, File};
-use super::issuers::{facts, issuers};
+use super::issuers::issuers;
 use super::listeners::{self, ListenerSettings};
 use super::material::Material;
 use super::names::{Names, entries, roles, services};
@@ -18,6 +18,7 @@ use super::settings::{self, LogSettings};
 use super::source::{At, Sources};
 use super::tree::SYNTAX;
 use super::upstreams::{UpstreamConfig, upstreams};
+use super::{canonical, effective};
 use crate::audit::SinkSettings;
 use crate::clock::Timestamp;
 use crate::decisions::DecisionsSettings;
@@ -56,6 +57,8 @@ pub struct Config {
     pub decisions: DecisionsSettings,
     pub tokens: TokenCacheSettings,
     pub log: LogSettings,
+    /// All files as one, with variables, presets and defaults filled in.
+    pub resolved: toml::Table,
     /// All that was read, configuration files and their folders included.
     pub watched: Vec<PathBuf>,
     /// What `check` has to say although it can be run.
@@ -71,12 +74,12 @@ struct Resolved {
 }
 
 pub fn resolve(
-    file: Option<At<File>>,
+    typed: Option<Typed>,
     sources: Sources,
     mut found: Diagnostics,
     mut material: Material<'_>,
 ) -> Result<Config, Report> {
-    let Some(file) = file else {
+    let Some(Typed { file, merged }) = typed else {
         return Err(Report::new(sources, found));
     };
     let typed = &file.value;
@@ -97,7 +100,7 @@ pub fn resolve(
     let none = Admin::default();
     let admin = typed.admin.as_ref().map_or(&none, |admin| &admin.value);
     let (tokens, decisions) = settings::caches(typed);
-    Ok(Config {
+    let config = Config {
         name,
         workers: settings::workers(typed),
         admin: admin.address.map(|address| address.value),
@@ -115,8 +118,10 @@ pub fn resolve(
         tokens,
         log: settings::log(typed),
         watched: material.watched.into_iter().collect(),
+        resolved: toml::Table::new(),
         report: Report::new(sources, found),
-    })
+    };
+    Ok(Config { resolved: effective::filled(merged, &config), ..config })
 }
 
 /// The policy, with what it finds wrong with itself; also where something else is wrong already, so
@@ -184,7 +189,7 @@ fn parts(
     let (route_names, routes) = routes(file, &known, limits, found);
     let (routes, route_settings) = routes.into_iter().unzip();
     let rules = typed.iter().filter_map(|typed| rule(*typed, &known, &route_names, found)).collect();
-    let facts = issuers.iter().map(facts).collect();
+    let facts = issuers.iter().map(IssuerSettings::facts).collect();
     let parts = PolicyParts { issuers: facts, services, roles, routes, upstreams: upstream_ids, rules };
     Resolved { parts, issuers, upstreams, routes: route_settings }
 }

@@ -183,7 +183,7 @@ pub fn decide(policy: &Policy, standing: &Standing, request: &Request<'_>) -> De
             evidence.route = Some(route);
             decide_on(policy, standing, route, &who, &asked, evidence)
         }
-        None => Decision { verdict: Verdict::Denial(no_route(standing, &who)), evidence },
+        None => Decision { verdict: Verdict::Denial(no_route(policy, standing, &who)), evidence },
     }
 }
 
@@ -315,11 +315,13 @@ fn credentials_end(who: &Who<'_>) -> Timestamp {
     ends.min().unwrap_or(Timestamp::MAX)
 }
 
-/// An unknown route answers as a known one that wants both signatures; that there is none is told
-/// only to who has both.
-fn no_route(standing: &Standing, who: &Who<'_>) -> Denial {
+/// An unknown route answers as a known one that wants what this policy wants; that there is none is
+/// told only to who has both signatures.
+fn no_route(policy: &Policy, standing: &Standing, who: &Who<'_>) -> Denial {
+    let mut allows = policy.enforced().allows.ones().map(|at| policy.rule(policy.order()[at]));
+    let peer_wanted = who.caller.is_some() || allows.any(|allow| !allow.waives_peer());
     let mut causes = Vec::new();
-    causes.extend(who.peer.is_none().then_some(Cause::PeerMissing));
+    causes.extend((who.peer.is_none() && peer_wanted).then_some(Cause::PeerMissing));
     causes.extend((who.peer.is_some() && who.services.is_clear()).then_some(Cause::PeerUnknown));
     causes.extend(who.caller.is_none().then_some(Cause::TokenMissing));
     causes.extend((!standing.token_mapped).then_some(Cause::TokenNotIssuedToService));

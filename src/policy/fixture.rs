@@ -298,6 +298,7 @@ pub fn signed(caller: Caller) -> Signature<Caller> {
 }
 
 /// A request; what a test does not set is a GET of alice's orders.
+#[derive(Debug)]
 pub struct Ask {
     pub method: &'static str,
     pub host: &'static str,

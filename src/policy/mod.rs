@@ -4,6 +4,12 @@
 //! A [`Policy`] is compiled once a reload. A request is judged in two steps: a [`Standing`] (which
 //! rules' identity conditions hold for this peer and caller; cacheable) and [`decide`], which joins
 //! it with the action and its circumstances. Nothing but `decision.rs` can make a [`Permit`].
+//!
+//! - What a request is judged by: `path`, `action`, `condition`, `pattern`, `role`, `route`, `rule`.
+//! - How: `judge` alone says whether a condition holds; `index` finds the rules that an action reaches;
+//!   `near_miss` and `words` say what was lacking.
+//! - What keeps a policy from serving, or looks wrong: `check` with `never`, `evade` and `reach`; `lint`
+//!   with `wider`.
 
 pub mod action;
 mod check;
@@ -35,6 +41,8 @@ mod properties;
 mod tests_check;
 #[cfg(test)]
 mod tests_decision;
+#[cfg(test)]
+mod tests_rollout;
 
 pub use action::{Action, Circumstances, Host};
 pub use compiled::{Policy, PolicyHash, PolicyParts};

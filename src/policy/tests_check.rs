@@ -1,1 +1,394 @@
+//! Every error and finding of a policy, each with a policy that has it and one beside it that has not.
 
+use std::time::Duration;
+
+use ActorKind::{Agent, Human, Service as ServiceKind, Unknown};
+
+use super::condition::{ClaimPath, ClaimValue};
+use super::fixture::*;
+use super::role::{CarriedClients, IssuerFacts, Role, RoleEntries, RoleEntry};
+use super::route::Route;
+use super::rule::{Mode, Rule};
+use super::*;
+use crate::clock::Timestamp;
+use crate::identity::ActorKind;
+
+fn errors_of(rules: Vec<Rule>) -> Vec<&'static str> {
+    error_codes(with_rules(rules))
+}
+
+/// An allow for everyone verified, with more conditions.
+fn open(more: Vec<Condition>) -> Rule {
+    let mut conditions = vec![ANY_SERVICE, ANY_ROLE];
+    conditions.extend(more);
+    allow("open", conditions)
+}
+
+fn days(days: u64) -> Timestamp {
+    NOW.plus(Duration::from_secs(days * 86_400))
+}
+
+fn orders(path: &str) -> Route {
+    Route { path: path.parse().unwrap(), ..tables().routes[0].clone() }
+}
+
+fn two_issuers(mut parts: PolicyParts) -> PolicyParts {
+    parts.issuers.push(issuer("partner"));
+    parts
+}
+
+#[test]
+fn the_sample_has_no_errors_and_no_findings() {
+    assert_eq!(finding_codes(sample()), []);
+}
+
+#[test]
+fn errors_of_a_single_rule() {
+    let timed = |rule: Rule| Rule { expires: days(1), ..rule };
+    let cases: Vec<(&str, Rule, &[&str])> = vec![
+        ("no service", allow("a", vec![ANY_ROLE]), &["allow_without_service"]),
+        ("no role", allow("a", vec![ANY_SERVICE]), &["allow_without_role"]),
+        ("neither", allow("a", vec![]), &["allow_without_service", "allow_without_role"]),
+        ("no name", allow(" ", vec![ANY_SERVICE, ANY_ROLE]), &["rule_unnamed"]),
+        ("empty path", open(vec![Condition::Path(vec![])]), &["empty_list"]),
+        ("empty service", allow("a", vec![service(&[]), ANY_ROLE]), &["empty_list"]),
+        (
+            "empty claim values",
+            open(vec![Condition::Claim(vec![condition::ClaimTest {
+                claim: ClaimPath::top_level("tier"),
+                values: vec![],
+            }])]),
+            &["empty_list"],
+        ),
+        ("deny ends", timed(deny("d", vec![])), &["rule_time"]),
+        ("deny begins", Rule { not_before: days(1), ..deny("d", vec![]) }, &["rule_time"]),
+        ("require ends", timed(require("r", vec![ANY_ROLE])), &["rule_time"]),
+        ("allow ends", timed(open(vec![])), &[]),
+        ("demands nothing", require("r", vec![paths(&["/x"])]), &["require_demands_nothing"]),
+        ("demands absence", require("r", vec![NO_ROLE]), &["require_none"]),
+        ("demands no peer", require("r", vec![NO_SERVICE, ANY_ROLE]), &["require_none"]),
+        ("waived actor", allow("a", vec![ANY_SERVICE, NO_ROLE, actor(&[Human])]), &["waived_but_read"]),
+        (
+            "waived claim",
+            allow("a", vec![ANY_SERVICE, NO_ROLE, Condition::Claim(vec![claim("tier", "x")])]),
+            &["waived_but_read"],
+        ),
+        (
+            "waived acr",
+            allow("a", vec![ANY_SERVICE, NO_ROLE, Condition::Acr(vec![text("mfa")])]),
+            &["waived_but_read"],
+        ),
+        ("waived", allow("a", vec![ANY_SERVICE, NO_ROLE]), &[]),
+        ("segment nowhere", open(vec![match_claim("customer", "sub")]), &["match_claim_segment"]),
+        (
+            "segment in one path",
+            open(vec![paths(&["/a/{c}", "/b/*"]), match_claim("c", "sub")]),
+            &["match_claim_segment"],
+        ),
+        ("segment in each path", open(vec![paths(&["/a/{c}", "/b/{c}"]), match_claim("c", "sub")]), &[]),
+        (
+            "ends before it begins",
+            Rule { not_before: days(2), expires: days(1), ..open(vec![]) },
+            &["never_holds"],
+        ),
+        ("host of no route", open(vec![hosts(&["other.example"])]), &["never_holds"]),
+        ("wildcard host", open(vec![hosts(&["*.shop.example"])]), &[]),
+        ("no such kind", open(vec![actor(&[ServiceKind])]), &["never_holds"]),
+        ("unknown is always possible", open(vec![actor(&[Unknown])]), &[]),
+        ("on behalf of an agent", open(vec![actor(&[Agent]), on_behalf_of(&[Agent])]), &["never_holds"]),
+        ("grpc by GET", open(vec![grpc(&["a.B/C"]), methods(&["GET"])]), &["never_holds"]),
+        ("grpc elsewhere", open(vec![grpc(&["a.B/C"]), paths(&["/x"])]), &["never_holds"]),
+        ("grpc", open(vec![grpc(&["a.B/*"])]), &[]),
+        ("deny of nobody's token", deny("d", vec![NO_ROLE, actor(&[Agent])]), &["never_holds"]),
+        ("no login is that fresh", open(vec![max_age(0)]), &["never_holds"]),
+        (
+            "mapped address",
+            open(vec![Condition::ClientIp(vec!["::ffff:10.0.0.0/104".parse().unwrap()])]),
+            &["never_holds"],
+        ),
+        ("deny by agent", deny("d", vec![actor(&[Agent])]), &[]),
+    ];
+    let mut seen = 0;
+    for (what, rule, expected) in cases {
+        assert_eq!(errors_of(vec![rule]), expected, "{what}");
+        seen += 1;
+    }
+    assert_eq!(seen, 34);
+}
+
+#[test]
+fn a_missing_signature_is_answered_with_the_three_ways_to_say_it() {
+    let errors = Policy::compile(with_rules(vec![allow("a", vec![])]), HASH, NOW).unwrap_err();
+    assert_eq!(errors.len(), 2);
+    for error in errors {
+        for offered in ["NAME", "any", "none"] {
+            assert!(error.remedy.contains(&format!("\"{offered}\"")), "{}", error.remedy);
+        }
+    }
+}
+
+#[test]
+fn errors_come_all_at_once_each_at_its_place() {
+    let rules = vec![open(vec![]), open(vec![hosts(&["x.example"])]), allow("b", vec![ANY_ROLE])];
+    let errors = Policy::compile(with_rules(rules), HASH, NOW).unwrap_err();
+    let places: Vec<_> = errors.iter().map(|error| (error.code, error.place.item)).collect();
+    let rule = |at| Item::Rule(RuleId(at));
+    assert_eq!(
+        places,
+        [("duplicate_rule", rule(1)), ("never_holds", rule(1)), ("allow_without_service", rule(2)),]
+    );
+}
+
+#[test]
+fn a_deny_that_less_would_evade_is_an_error() {
+    let role_of = |entry: RoleEntry| {
+        let mut parts = tables();
+        parts.roles[0].entries = RoleEntries::AnyOf(vec![entry]);
+        parts.rules = vec![deny("d", vec![role(&[0])])];
+        error_codes(parts)
+    };
+    assert_eq!(role_of(RoleEntry { scope: vec![text("s")], ..entry(0) }), ["deny_evadable"]);
+    assert_eq!(role_of(RoleEntry { group: vec![text("g")], ..entry(0) }), ["deny_evadable"]);
+    assert_eq!(role_of(RoleEntry { claim: vec![claim("tier", "x")], ..entry(0) }), ["deny_evadable"]);
+    assert_eq!(role_of(RoleEntry { actor_subject: globs(&["x"]), ..entry(0) }), ["deny_evadable"]);
+    assert!(role_of(RoleEntry { subject: globs(&["x"]), client: globs(&["y"]), ..entry(0) }).is_empty());
+    let by = |condition| errors_of(vec![deny("d", vec![condition])]);
+    assert_eq!(by(Condition::Claim(vec![claim("tier", "x")])), ["deny_evadable"]);
+    assert_eq!(by(Condition::Acr(vec![text("pwd")])), ["deny_evadable"]);
+    assert_eq!(by(max_age(5)), ["deny_evadable"]);
+    assert_eq!(by(actor(&[Human])), ["deny_evadable"], "without `uid` a person is unknown");
+    assert_eq!(by(on_behalf_of(&[Human])), ["deny_evadable"]);
+    assert!(by(actor(&[Human, Unknown])).is_empty());
+    assert!(by(Condition::Claim(vec![claim("cid", "x")])).is_empty());
+    assert!(by(ANY_ROLE).is_empty() && by(service(&[0])).is_empty());
+    let mut parts = with_rules(vec![deny("d", vec![actor(&[Human])])]);
+    parts.issuers[0] = IssuerFacts { requires: vec![text("uid")], ..issuer("corp") };
+    assert!(error_codes(parts).is_empty());
+}
+
+#[test]
+fn a_deny_on_a_credential_that_an_overlapping_allow_waives_is_an_error() {
+    let no_token = || allow("health", vec![ANY_SERVICE, NO_ROLE, methods(&["GET"]), paths(&["/health"])]);
+    let no_peer = || allow("public", vec![NO_SERVICE, ANY_ROLE]);
+    let cases = [
+        (no_token(), deny("d", vec![actor(&[Agent])]), true),
+        (no_token(), deny("d", vec![actor(&[Agent]), methods(&["POST"])]), false),
+        (no_token(), deny("d", vec![actor(&[Agent]), paths(&["/orders/**"])]), false),
+        (no_token(), deny("d", vec![ANY_ROLE, paths(&["/*"])]), true),
+        (no_token(), deny("d", vec![NO_ROLE]), false),
+        (no_token(), deny("d", vec![service(&[0])]), false),
+        (no_peer(), deny("d", vec![service(&[0])]), true),
+        (no_peer(), deny("d", vec![actor(&[Agent])]), false),
+        (no_peer(), deny("d", vec![NO_SERVICE]), false),
+        (allow("h", vec![service(&[0]), NO_ROLE]), deny("d", vec![service(&[1]), actor(&[Agent])]), false),
+        (allow("h", vec![service(&[0]), NO_ROLE]), deny("d", vec![service(&[0]), actor(&[Agent])]), true),
+    ];
+    let mut seen = 0;
+    for (allow, deny, evadable) in cases {
+        let expected: &[&str] = if evadable { &["deny_evadable"] } else { &[] };
+        assert_eq!(errors_of(vec![allow, deny]), expected, "case {seen}");
+        seen += 1;
+    }
+    assert_eq!(seen, 11);
+    // two services whose patterns can name one peer are not apart
+    let mut seen = 0;
+    for (first, second, evadable) in [
+        ("/ns/prod/sa/a", "/ns/prod/**", true),
+        ("/ns/prod/**", "/ns/prod/sa/a", true),
+        ("/ns/*/sa/a", "/ns/prod/**", true),
+        ("/ns/test/sa/a", "/ns/prod/**", false),
+    ] {
+        let mut parts = with_rules(vec![
+            allow("h", vec![service(&[0]), NO_ROLE]),
+            deny("d", vec![service(&[1]), actor(&[Agent])]),
+        ]);
+        for (at, path) in [first, second].into_iter().enumerate() {
+            let pattern = format!("spiffe://shop.example{path}").parse().unwrap();
+            parts.services[at].identities = vec![role::PeerPattern::Spiffe(pattern)];
+        }
+        let expected: &[&str] = if evadable { &["deny_evadable"] } else { &[] };
+        assert_eq!(error_codes(parts), expected, "{first} {second}");
+        seen += 1;
+    }
+    assert_eq!(seen, 4);
+}
+
+#[test]
+fn a_claim_is_read_of_one_issuer_only() {
+    let test = || Condition::Claim(vec![claim("tier", "gold")]);
+    let code = |rule: Rule| error_codes(two_issuers(with_rules(vec![rule])));
+    assert_eq!(code(open(vec![test()])), ["claim_without_issuer"]);
+    assert_eq!(code(open(vec![paths(&["/{c}"]), match_claim("c", "sub")])), ["claim_without_issuer"]);
+    assert!(code(open(vec![test(), Condition::Issuer(vec![IssuerId(0)])])).is_empty());
+    assert!(code(allow("a", vec![ANY_SERVICE, role(&[0]), test()])).is_empty());
+    assert!(errors_of(vec![open(vec![test()])]).is_empty(), "there is but one");
+    let both = Condition::Issuer(vec![IssuerId(0), IssuerId(1)]);
+    assert_eq!(code(open(vec![test(), both])), ["claim_without_issuer"]);
+}
+
+#[test]
+fn roles_and_issuers_must_go_together() {
+    let code = |conditions: Vec<Condition>| {
+        let mut parts = two_issuers(tables());
+        let there = RoleEntry { group: vec![text("g")], ..entry(1) };
+        parts.roles.push(Role { name: name("partner"), entries: RoleEntries::AnyOf(vec![there]) });
+        parts.services[1].clients = CarriedClients::Any;
+        parts.rules = vec![allow("a", conditions)];
+        error_codes(parts)
+    };
+    let issuer = |id| Condition::Issuer(vec![IssuerId(id)]);
+    let all =
+        |ids: &[u32]| Condition::Role(condition::RoleTerm::AllOf(ids.iter().map(|id| RoleId(*id)).collect()));
+    assert_eq!(code(vec![ANY_SERVICE, role(&[0]), issuer(1)]), ["never_holds"]);
+    assert_eq!(code(vec![ANY_SERVICE, all(&[0, 2])]), ["never_holds"]);
+    assert!(code(vec![ANY_SERVICE, all(&[0, 1])]).is_empty());
+    assert_eq!(code(vec![service(&[0]), role(&[2])]), ["never_holds"], "it carries tokens of corp only");
+    assert!(code(vec![service(&[1]), role(&[2])]).is_empty());
+}
+
+#[test]
+fn a_service_whose_tokens_are_not_stated_takes_none() {
+    let code = |conditions| {
+        let mut parts = with_rules(vec![allow("a", conditions)]);
+        parts.services[0].clients = CarriedClients::Unstated;
+        error_codes(parts)
+    };
+    assert_eq!(code(vec![service(&[0]), ANY_ROLE]), ["service_without_client_id"]);
+    assert_eq!(code(vec![ANY_SERVICE, ANY_ROLE]), ["service_without_client_id"]);
+    assert!(code(vec![service(&[1]), ANY_ROLE]).is_empty());
+    assert!(code(vec![service(&[0]), NO_ROLE]).is_empty());
+}
+
+#[test]
+fn roles_and_services_that_say_nothing() {
+    let role_code = |entries| {
+        let mut parts = tables();
+        parts.issuers.push(issuer("partner"));
+        parts.roles[0].entries = entries;
+        error_codes(parts)
+    };
+    let group = |issuer| RoleEntry { group: vec![text("g")], ..entry(issuer) };
+    assert_eq!(role_code(RoleEntries::AnyOf(vec![])), ["empty_list"]);
+    assert_eq!(role_code(RoleEntries::AnyOf(vec![entry(0)])), ["role_entry_empty"]);
+    assert_eq!(role_code(RoleEntries::AllOf(vec![group(0), group(1)])), ["never_holds"]);
+    assert!(role_code(RoleEntries::AnyOf(vec![group(0), group(1)])).is_empty());
+    let mut parts = tables();
+    parts.services[0].identities.clear();
+    parts.services[1].clients = CarriedClients::Listed(vec![]);
+    assert_eq!(error_codes(parts), ["empty_list", "empty_list"]);
+}
+
+#[test]
+fn with_several_routes_a_rule_says_which() {
+    let code = |conditions| {
+        let mut parts = with_rules(vec![open(conditions)]);
+        parts.routes.push(orders("/next/**"));
+        error_codes(parts)
+    };
+    assert_eq!(code(vec![]), ["route_unnamed"]);
+    assert!(code(vec![route(&[1])]).is_empty());
+    assert!(code(vec![Condition::Route(condition::RouteTerm::Any)]).is_empty());
+    assert!(code(vec![hosts(&["orders.shop.example"])]).is_empty());
+    assert_eq!(code(vec![route(&[1]), paths(&["/customers"])]), ["never_holds"]);
+}
+
+#[test]
+fn routes_are_chosen_by_what_is_judged() {
+    let code = |second: Route, rule: Vec<Condition>| {
+        let mut parts = with_rules(vec![open(rule)]);
+        parts.routes.push(second);
+        error_codes(parts)
+    };
+    assert_eq!(code(orders("/**"), vec![route(&[0, 1])]), ["route_tie"]);
+    let header = vec![(http::HeaderName::from_static("x-next"), http::HeaderValue::from_static("1"))];
+    let by_header = || Route { header: header.clone(), ..orders("/**") };
+    assert!(code(by_header(), vec![route(&[0, 1])]).is_empty());
+    assert_eq!(code(by_header(), vec![route(&[1])]), ["header_chooses_rules"]);
+    let shadow = Route { shadow_until: Some(days(1)), ..by_header() };
+    assert_eq!(code(shadow, vec![route(&[0, 1])]), ["header_chooses_rules"]);
+    // what lies behind a route without headers cannot be got by leaving the header away
+    let mut parts = with_rules(vec![open(vec![route(&[1, 2])])]);
+    parts.routes.extend([orders("/api/**"), Route { header: header.clone(), ..orders("/api/**") }]);
+    assert!(error_codes(parts).is_empty());
+}
+
+#[test]
+fn a_route_stays_in_shadow_for_sixty_days_at_most() {
+    let code = |until| {
+        let mut parts = sample();
+        parts.routes[0].shadow_until = Some(until);
+        error_codes(parts)
+    };
+    assert_eq!(code(days(61)), ["shadow_too_long"]);
+    assert!(code(days(60)).is_empty());
+}
+
+#[test]
+fn what_looks_wrong_is_found() {
+    use Severity::{Finding, Information};
+    let ends = |at| Rule { expires: at, ..open(vec![]) };
+    let net = || Condition::PeerIp(vec!["10.0.0.0/8".parse().unwrap()]);
+    let guard = deny("g", vec![paths(&["/x"])]);
+    type Case = (Vec<Rule>, Vec<(&'static str, Severity)>);
+    let cases: Vec<Case> = vec![
+        (vec![ends(days(15))], vec![]),
+        (vec![ends(days(13))], vec![("rule_expires_soon", Finding)]),
+        (vec![ends(NOW)], vec![("rule_expired", Finding)]),
+        (vec![allow("a", vec![NO_SERVICE, NO_ROLE, net()])], vec![("address_only", Finding)]),
+        (vec![allow("a", vec![NO_SERVICE, ANY_ROLE])], vec![("signature_waived", Information)]),
+        (vec![open(vec![paths(&["/y"])]), guard.clone()], vec![("guard_rail", Information)]),
+        (vec![open(vec![]), guard], vec![]),
+    ];
+    let mut seen = 0;
+    for (rules, expected) in cases {
+        assert_eq!(finding_codes(with_rules(rules)), expected, "case {seen}");
+        seen += 1;
+    }
+    assert_eq!(seen, 7);
+    let mut parts = sample();
+    parts.services[0].clients = CarriedClients::Any;
+    parts.routes[0].shadow_until = Some(NOW);
+    assert_eq!(finding_codes(parts), [("client_id_any", Finding), ("shadow_over", Finding)]);
+}
+
+#[test]
+fn an_allow_within_another_never_matters() {
+    let base = || vec![service(&[0]), role(&[0]), methods(&["GET"]), paths(&["/a/**"])];
+    let narrower = |more: Vec<Condition>| {
+        let mut conditions = base();
+        conditions.retain(|c| !more.iter().any(|m| m.key() == c.key()));
+        conditions.extend(more);
+        allow("b", conditions)
+    };
+    let value = |value| {
+        Condition::Claim(vec![condition::ClaimTest {
+            claim: ClaimPath::top_level("tier"),
+            values: vec![ClaimValue::Integer(value)],
+        }])
+    };
+    let cases = [
+        (narrower(vec![]), true),
+        (narrower(vec![paths(&["/a/b"])]), true),
+        (narrower(vec![paths(&["/b"])]), false),
+        (narrower(vec![methods(&["HEAD"])]), true),
+        (narrower(vec![methods(&["POST"])]), false),
+        (narrower(vec![service(&[0, 1])]), false),
+        (narrower(vec![role(&[0, 1])]), false),
+        (narrower(vec![value(1)]), true),
+        (narrower(vec![actor(&[Human])]), true),
+        (narrower(vec![actor(&[Agent])]), false),
+        (narrower(vec![actor(&[Human]), on_behalf_of(&[Human])]), false),
+        (Rule { mode: Mode::Shadow, ..narrower(vec![]) }, false),
+        (Rule { expires: days(100), ..narrower(vec![]) }, true),
+    ];
+    let mut seen = 0;
+    for (rule, redundant) in cases {
+        let (_, found) = Policy::compile(with_rules(vec![allow("a", base()), rule]), HASH, NOW).unwrap();
+        let place = Place { item: Item::Rule(RuleId(1)), key: None };
+        let named = found.iter().any(|found| found.code == "allow_redundant" && found.place == place);
+        assert_eq!(named, redundant, "case {seen}");
+        assert!(found.len() <= 1, "of two equal rules one is named: {found:?}");
+        seen += 1;
+    }
+    assert_eq!(seen, 13);
+}

@@ -186,7 +186,9 @@ fn entry(entry: &RoleEntry) -> String {
 
 /// What the token has of the kinds of things that the roles ask for.
 fn role_seen(policy: &Policy, term: &RoleTerm, caller: &Caller) -> String {
-    let (RoleTerm::AnyOf(ids) | RoleTerm::AllOf(ids)) = term else { return String::new() };
+    let (RoleTerm::AnyOf(ids) | RoleTerm::AllOf(ids)) = term else {
+        return "a token was presented".to_owned();
+    };
     let tables = policy.parts();
     let entries: Vec<_> = ids.iter().flat_map(|id| tables.roles[id.index()].entries()).collect();
     if entries.iter().all(|entry| tables.issuers[entry.issuer.index()].name != caller.issuer) {
@@ -252,7 +254,7 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// In the largest unit that gives a whole number of at least two, or one.
+/// In the largest unit that gives a whole number, as durations are written in rules.
 fn duration(length: Duration) -> String {
     let seconds = length.as_secs();
     [(86_400, "d"), (3_600, "h"), (60, "m")]

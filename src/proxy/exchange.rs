@@ -8,10 +8,11 @@ use hyper::body::Incoming;
 
 use super::body::Body;
 use super::connection::Connection;
-use super::forward::{self, Passage};
+use super::forward::{Passage, forward};
 use super::generation::Generation;
 use super::normalize::Asked;
 use super::refusal::{Form, Refusal};
+use super::route::CrossOrigin;
 use super::worker::Worker;
 use crate::audit::{Arrival, Draft, Protocol, Reason};
 use crate::clock::{Stopwatch, Timestamp};
@@ -32,38 +33,46 @@ pub async fn exchange(
     request: Request<Incoming>,
 ) -> Response<Body> {
     let generation = worker.shared.generation.load_full();
-    let now = worker.shared.clock.now();
     let (head, body) = request.into_parts();
+    let form = Form::of(&head);
     let mut draft = worker.shared.audit.begin(arrival(&connection, &head));
-    let passed = async {
-        let asked = Asked::read(&head, connection.server_name.as_ref())?;
-        draft.asked(&asked.host, &asked.path);
-        if let Some(answer) = forward::preflight(&generation, &asked, &head.headers) {
-            draft.because(Reason::Preflight);
-            return Ok(Passed::Answered(answer));
-        }
-        let signatures = verify(&generation, &connection, &head, now, &mut draft).await?;
-        let decision = decide(&generation, &connection, &asked, &head, &signatures, now, &mut draft);
-        let permit = match decision.verdict {
-            Verdict::Permit(permit) => permit,
-            Verdict::Denial(denial) => return Err(Refusal::from(&denial)),
-        };
-        draft.forwarding(&permit).map_err(|_| Refusal::of(Reason::AuditUnavailable))?;
-        Ok(Passed::Permitted(Passage { asked, signatures, permit, evidence: decision.evidence }))
+    let asked = match Asked::read(&head, connection.server_name.as_ref()) {
+        Ok(asked) => asked,
+        Err(error) => return refuse(draft, form, &error.into()),
     };
-    match passed.await {
-        Ok(Passed::Permitted(passage)) => {
-            forward::forward(&worker, &generation, &connection, head, body, passage, draft).await
-        }
-        Ok(Passed::Answered(answer)) => finish(draft, answer),
-        Err(refusal) => refuse(draft, Form::of(&head), &refusal),
+    draft.asked(&asked.host, &asked.path);
+    let cross_origin = CrossOrigin::of(&generation, &asked, &head.headers);
+    if let Some(answer) = cross_origin.preflight(&asked, &head.headers) {
+        draft.because(Reason::Preflight);
+        return finish(draft, answer);
     }
+    let mut answer = match judge(&worker, &generation, &connection, &asked, &head, &mut draft).await {
+        Ok(passage) => forward(&worker, &generation, &connection, asked, head, body, passage, draft).await,
+        Err(refusal) => refuse(draft, form, &refusal),
+    };
+    cross_origin.expose(answer.headers_mut());
+    answer
 }
 
-enum Passed {
-    Permitted(Passage),
-    /// Without an upstream: a preflight.
-    Answered(Response<Body>),
+/// Both signatures, one decision, and the record's place in the queue: all that must be before a request
+/// is forwarded.
+async fn judge(
+    worker: &Worker,
+    generation: &Generation,
+    connection: &Connection,
+    asked: &Asked,
+    head: &Parts,
+    draft: &mut Draft,
+) -> Result<Passage, Refusal> {
+    let now = worker.shared.clock.now();
+    let signatures = verify(generation, connection, head, now, draft).await?;
+    let decision = decide(generation, connection, asked, head, &signatures, now, draft);
+    let permit = match decision.verdict {
+        Verdict::Permit(permit) => permit,
+        Verdict::Denial(denial) => return Err(Refusal::from(&denial)),
+    };
+    draft.forwarding(&permit).map_err(|_| Refusal::of(Reason::AuditUnavailable))?;
+    Ok(Passage { signatures, permit, evidence: decision.evidence })
 }
 
 /// Verifies both signatures, also when the first is bad: the record says what became of each.

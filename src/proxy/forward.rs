@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -31,7 +32,6 @@ use crate::upstream::{self, Pool, Switched, TunnelEnd, Upgrade};
 
 /// A request that was permitted, with all that it rests on.
 pub struct Passage {
-    pub asked: Asked,
     pub signatures: Signatures,
     pub permit: Permit,
     pub evidence: Evidence,
@@ -44,18 +44,6 @@ struct Journey<'a> {
     pool: Rc<Pool>,
     /// For the answer's head and body.
     deadline: Instant,
-    /// The client's headers, where its answer may depend on its origin.
-    origin: Option<HeaderMap>,
-}
-
-/// A preflight's answer, where its route has `cors` and the origin is allowed.
-pub fn preflight(generation: &Generation, asked: &Asked, headers: &HeaderMap) -> Option<Response<Body>> {
-    let route = generation.policy.route_for(&asked.action(headers))?;
-    let cors = generation.routes.get(route.index())?.cors.as_ref()?;
-    let mut answer = Response::new(Body::default());
-    *answer.status_mut() = StatusCode::NO_CONTENT;
-    *answer.headers_mut() = cors.preflight(&asked.method, headers)?;
-    Some(answer)
 }
 
 /// Forwards what `passage` permits.
@@ -63,6 +51,7 @@ pub async fn forward(
     worker: &Rc<Worker>,
     generation: &Generation,
     connection: &Connection,
+    asked: Asked,
     mut head: Parts,
     body: Incoming,
     passage: Passage,
@@ -74,17 +63,11 @@ pub async fn forward(
     let (Some(route), Some(pool)) = (settings, worker.pool(generation, permit.upstream())) else {
         return refuse(draft, form, &Refusal::of(Reason::Internal));
     };
-    let journey = Journey {
-        worker,
-        route,
-        pool,
-        deadline: Instant::now() + route.total_timeout,
-        origin: route.cors.as_ref().map(|_| head.headers.clone()),
-    };
-    if let Err(refusal) = rewrite(generation, connection, route, &mut head, &passage, &mut draft) {
+    let journey = Journey { worker, route, pool, deadline: Instant::now() + route.total_timeout };
+    if let Err(refusal) = rewrite(generation, connection, route, &asked, &mut head, &passage, &mut draft) {
         return refuse(draft, form, &refusal);
     }
-    match passage.asked.kind {
+    match asked.kind {
         Kind::Plain | Kind::Grpc => journey.plain(head, body, form, draft).await,
         Kind::WebSocket if route.websocket => {
             let ends = Instant::now() + permit.deadline().since(worker.shared.clock.now());
@@ -102,11 +85,12 @@ fn rewrite(
     generation: &Generation,
     connection: &Connection,
     route: &RouteSettings,
+    asked: &Asked,
     head: &mut Parts,
     passage: &Passage,
     draft: &mut Draft,
 ) -> Result<(), Refusal> {
-    let Passage { asked, signatures, permit, evidence } = passage;
+    let Passage { signatures, permit, evidence } = passage;
     let path = match &route.strip_prefix {
         Some(prefix) => asked.path.strip_prefix(prefix)?,
         None => asked.path.clone(),
@@ -173,9 +157,6 @@ impl Journey<'_> {
     ) -> Response<Body> {
         let (mut head, body) = answer.into_parts();
         headers::for_client(&mut head.headers);
-        if let (Some(cors), Some(asked)) = (&self.route.cors, &self.origin) {
-            cors.expose(asked, &mut head.headers);
-        }
         draft.answered(head.status);
         // The version is hyper's business, on each side of us.
         head.version = Version::default();
@@ -189,12 +170,24 @@ impl Journey<'_> {
             return refuse(draft, form, &Refusal::of(Reason::Internal));
         };
         let by_connect = head.version == Version::HTTP_2;
-        if by_connect && let Err(refusal) = add_handshake(&mut head.headers) {
-            return refuse(draft, form, &refusal);
-        }
+        let accept = match by_connect.then(|| add_handshake(&mut head.headers)).transpose() {
+            Ok(accept) => accept,
+            Err(refusal) => return refuse(draft, form, &refusal),
+        };
         let asking = self.pool.upgrade(Request::from_parts(head, ()), "websocket");
         match timeout_at(self.deadline, asking).await {
-            Ok(Ok(Upgrade::Switched(switched))) => self.switch(client, switched, by_connect, ends, draft),
+            Ok(Ok(Upgrade::Switched(switched))) => {
+                let accepted = switched.response.headers().get(SEC_WEBSOCKET_ACCEPT);
+                if accept.is_some() && accepted != accept.as_ref() {
+                    let refusal = Refusal::of(Reason::UpstreamUnavailable);
+                    return refuse(
+                        draft,
+                        form,
+                        &refusal.because("it did not accept the WebSocket handshake"),
+                    );
+                }
+                self.switch(client, switched, by_connect, ends, draft)
+            }
             Ok(Ok(Upgrade::Answered(answer))) => self.deliver(answer, Rc::default(), draft),
             Ok(Err(error)) => refuse(draft, form, &Refusal::from(&error)),
             Err(_) => refuse(draft, form, &Refusal::of(Reason::UpstreamTimeout)),
@@ -245,14 +238,18 @@ impl Journey<'_> {
     }
 }
 
-/// What extended CONNECT leaves out and an HTTP/1.1 handshake has (RFC 8441 §5).
-fn add_handshake(headers: &mut HeaderMap) -> Result<(), Refusal> {
+/// What extended CONNECT leaves out and an HTTP/1.1 handshake has (RFC 8441 §5). The outcome is what the
+/// upstream must answer in `Sec-WebSocket-Accept` (RFC 6455 §4.2.2).
+fn add_handshake(headers: &mut HeaderMap) -> Result<HeaderValue, Refusal> {
+    let internal = |_| Refusal::of(Reason::Internal);
     let mut nonce = [0; 16];
     rand::fill(&mut nonce).map_err(|_| Refusal::of(Reason::Internal))?;
-    let key = HeaderValue::from_str(&STANDARD.encode(nonce)).map_err(|_| Refusal::of(Reason::Internal))?;
-    headers.insert(SEC_WEBSOCKET_KEY, key);
+    let key = STANDARD.encode(nonce);
+    let proof =
+        digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes());
+    headers.insert(SEC_WEBSOCKET_KEY, HeaderValue::from_str(&key).map_err(internal)?);
     headers.entry(SEC_WEBSOCKET_VERSION).or_insert(HeaderValue::from_static("13"));
-    Ok(())
+    HeaderValue::from_str(&STANDARD.encode(proof)).map_err(internal)
 }
 
 fn too_large() -> Refusal {

@@ -7,8 +7,11 @@ use http::header::{
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
     ACCESS_CONTROL_REQUEST_METHOD, HeaderValue, ORIGIN, VARY,
 };
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, Response, StatusCode};
 
+use super::body::Body;
+use super::generation::Generation;
+use super::normalize::Asked;
 use crate::policy::NormalPath;
 
 /// `[route.NAME]`, as far as it is not judged; by `RouteId` beside the policy's routes.
@@ -34,49 +37,80 @@ pub struct Cors {
     pub origins: Vec<String>,
 }
 
-/// How long a browser may keep a preflight's answer.
-const PREFLIGHT_MAX_AGE: &str = "600";
-
-impl Cors {
+/// How a request's answer may be read by the page that sent it: as its route's `cors` says.
+pub struct CrossOrigin<'g> {
+    cors: Option<&'g Cors>,
     /// The request's `Origin`, if it is one that may read answers.
-    pub fn origin<'h>(&self, headers: &'h HeaderMap) -> Option<&'h HeaderValue> {
-        let mut given = headers.get_all(ORIGIN).iter();
-        let (Some(origin), None) = (given.next(), given.next()) else { return None };
-        self.origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()).then_some(origin)
+    origin: Option<HeaderValue>,
+}
+
+/// How long a browser may keep a preflight's answer, in seconds.
+const PREFLIGHT_MAX_AGE: HeaderValue = HeaderValue::from_static("600");
+
+impl<'g> CrossOrigin<'g> {
+    pub fn of(generation: &'g Generation, asked: &Asked, headers: &HeaderMap) -> CrossOrigin<'g> {
+        if !headers.contains_key(ORIGIN) {
+            return CrossOrigin { cors: None, origin: None };
+        }
+        let route = generation.policy.route_for(&asked.action(headers));
+        let settings = route.and_then(|route| generation.routes.get(route.index()));
+        CrossOrigin::new(settings.and_then(|route| route.cors.as_ref()), headers)
     }
 
-    /// The headers that answer a preflight (Fetch §3.2.2), if this is one from an allowed origin.
-    pub fn preflight(&self, method: &Method, headers: &HeaderMap) -> Option<HeaderMap> {
+    fn new(cors: Option<&'g Cors>, headers: &HeaderMap) -> CrossOrigin<'g> {
+        let mut given = headers.get_all(ORIGIN).iter();
+        let origin = match (given.next(), given.next(), cors) {
+            (Some(origin), None, Some(cors)) => {
+                let allowed = cors.origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes());
+                allowed.then(|| origin.clone())
+            }
+            _ => None,
+        };
+        CrossOrigin { cors, origin }
+    }
+
+    /// The answer to a preflight (Fetch §3.2.2), if this is one from an allowed origin.
+    pub fn preflight(&self, asked: &Asked, headers: &HeaderMap) -> Option<Response<Body>> {
+        self.preflight_headers(&asked.method, headers).map(|headers| {
+            let mut answer = Response::new(Body::default());
+            *answer.status_mut() = StatusCode::NO_CONTENT;
+            *answer.headers_mut() = headers;
+            answer
+        })
+    }
+
+    fn preflight_headers(&self, method: &Method, asked: &HeaderMap) -> Option<HeaderMap> {
         if method != Method::OPTIONS {
             return None;
         }
-        let asked_method = headers.get(ACCESS_CONTROL_REQUEST_METHOD)?;
-        let origin = self.origin(headers)?;
+        let asked_method = asked.get(ACCESS_CONTROL_REQUEST_METHOD)?;
         let mut answer = HeaderMap::new();
-        answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, self.origin.clone()?);
         answer.insert(ACCESS_CONTROL_ALLOW_METHODS, asked_method.clone());
-        if let Some(asked_headers) = headers.get(ACCESS_CONTROL_REQUEST_HEADERS) {
+        if let Some(asked_headers) = asked.get(ACCESS_CONTROL_REQUEST_HEADERS) {
             answer.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked_headers.clone());
         }
-        answer.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_MAX_AGE));
-        answer.insert(
-            VARY,
-            HeaderValue::from_static("origin, access-control-request-method, access-control-request-headers"),
-        );
+        answer.insert(ACCESS_CONTROL_MAX_AGE, PREFLIGHT_MAX_AGE);
+        answer.insert(VARY, PREFLIGHT_VARY);
         Some(answer)
     }
 
-    /// Lets the origin of the request read the answer; an answer is never readable by an origin that the
-    /// upstream alone names.
-    pub fn expose(&self, asked: &HeaderMap, answer: &mut HeaderMap) {
-        answer.remove(ACCESS_CONTROL_ALLOW_ORIGIN);
+    /// Lets the page read an answer, a refusal too; never one of an origin that the upstream alone names.
+    pub fn expose(&self, answer: &mut HeaderMap) {
+        if self.cors.is_none() {
+            return;
+        }
         answer.append(VARY, HeaderValue::from_static("origin"));
-        if let Some(origin) = self.origin(asked) {
+        answer.remove(ACCESS_CONTROL_ALLOW_ORIGIN);
+        if let Some(origin) = &self.origin {
             answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
             answer.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("www-authenticate"));
         }
     }
 }
+
+const PREFLIGHT_VARY: HeaderValue =
+    HeaderValue::from_static("origin, access-control-request-method, access-control-request-headers");
 
 #[cfg(test)]
 mod tests {
@@ -86,25 +120,37 @@ mod tests {
         pairs.iter().map(|(k, v)| (k.parse().unwrap(), HeaderValue::from_static(v))).collect()
     }
 
+    fn cors() -> Cors {
+        Cors { origins: vec!["https://app.example".into()] }
+    }
+
     #[test]
     fn a_preflight_is_answered_only_to_an_exact_origin() {
-        let cors = Cors { origins: vec!["https://app.example".into()] };
+        let cors = cors();
+        let answer = |method, asked: &HeaderMap| {
+            CrossOrigin::new(Some(&cors), asked).preflight_headers(&method, asked)
+        };
         let asked = |origin| headers(&[("origin", origin), ("access-control-request-method", "PUT")]);
-        let answer = cors.preflight(&Method::OPTIONS, &asked("https://app.example")).unwrap();
-        assert_eq!(answer[ACCESS_CONTROL_ALLOW_ORIGIN], "https://app.example");
-        assert_eq!(answer[ACCESS_CONTROL_ALLOW_METHODS], "PUT");
+        let good = asked("https://app.example");
+        let allowed = answer(Method::OPTIONS, &good).unwrap();
+        assert_eq!(allowed[ACCESS_CONTROL_ALLOW_ORIGIN], "https://app.example");
+        assert_eq!(allowed[ACCESS_CONTROL_ALLOW_METHODS], "PUT");
         for other in ["https://app.example.evil", "http://app.example", "https://APP.example", "null"] {
-            assert!(cors.preflight(&Method::OPTIONS, &asked(other)).is_none(), "{other}");
+            assert!(answer(Method::OPTIONS, &asked(other)).is_none(), "{other}");
         }
-        assert!(cors.preflight(&Method::GET, &asked("https://app.example")).is_none());
-        assert!(cors.preflight(&Method::OPTIONS, &headers(&[("origin", "https://app.example")])).is_none());
+        assert!(answer(Method::GET, &good).is_none());
+        assert!(answer(Method::OPTIONS, &headers(&[("origin", "https://app.example")])).is_none());
+        assert!(CrossOrigin::new(None, &good).preflight_headers(&Method::OPTIONS, &good).is_none());
     }
 
     #[test]
     fn an_upstream_cannot_open_its_answers_to_other_origins() {
-        let cors = Cors { origins: vec!["https://app.example".into()] };
+        let cors = cors();
         let mut answer = headers(&[("access-control-allow-origin", "*")]);
-        cors.expose(&headers(&[("origin", "https://other.example")]), &mut answer);
+        CrossOrigin::new(Some(&cors), &headers(&[("origin", "https://other.example")])).expose(&mut answer);
         assert!(!answer.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN));
+        let mut untouched = headers(&[("access-control-allow-origin", "*")]);
+        CrossOrigin::new(None, &HeaderMap::new()).expose(&mut untouched);
+        assert_eq!(untouched[ACCESS_CONTROL_ALLOW_ORIGIN], "*");
     }
 }

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use rustls::sign::CertifiedKey;
 
-use super::peer::{Leaf, LeafName, validity};
+use super::peer::{Leaf, LeafName, certificate_hash, validity};
 use super::{Fingerprint, PemError, PemSource, provider};
 use crate::clock::Timestamp;
-use crate::identity::SpiffeId;
+use crate::identity::{CertificateHash, SpiffeId};
 
 /// Where our certificate chain (leaf first) and its private key stand.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -83,6 +83,13 @@ impl OwnCertificate {
             private_key: settings.private_key.clone(),
         })?;
         Ok(OwnCertificate { key: Arc::new(key), fingerprint, spiffe_id, not_after })
+    }
+}
+
+impl OwnCertificate {
+    /// Of the leaf.
+    pub fn hash(&self) -> CertificateHash {
+        certificate_hash(self.key.end_entity_cert().map_or(&[], |leaf| leaf.as_ref()))
     }
 }
 

@@ -58,7 +58,7 @@ impl PemSource {
     }
 
     /// All certificates in it, in order; never none.
-    pub(super) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    pub fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, PemError> {
         self.sections(CERTIFICATE, |kind, der| match kind {
             SectionKind::Certificate => Some(CertificateDer::from(der)),
             _ => None,

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 
 use super::actor::Actors;
 use super::error::{TokenError, malformed};
-use super::issuer::{ClaimMap, IssuerSettings, TokenType, speaks_for};
+use super::issuer::{ClaimMap, IssuerSettings};
+use super::issuer_url::speaks_for;
 use super::jwt;
 use super::limits::TokenLimits;
 use crate::clock::Timestamp;
@@ -19,8 +20,6 @@ use crate::policy::condition::ClaimPath;
 /// The last second of the year 9999: later times are nonsense or an attempt to overflow something.
 const SECONDS_MAX: u64 = 253_402_300_799;
 
-/// RFC 9068 §2.2.
-const ACCESS_TOKEN_CLAIMS: [&str; 7] = ["iss", "exp", "aud", "sub", "client_id", "iat", "jti"];
 /// What the claim `typ`, or `token_use`, says of tokens that are no access tokens.
 const OTHER_TYPES: [&str; 6] = ["ID", "id", "Refresh", "refresh", "Offline", "Logout"];
 
@@ -119,11 +118,8 @@ impl IssuerSettings {
     }
 
     fn check_required(&self, claims: &Map<String, Value>) -> Result<(), TokenError> {
-        let profile = match self.token_type {
-            TokenType::AccessToken => &ACCESS_TOKEN_CLAIMS[..],
-            TokenType::Provider(_) => &[],
-        };
-        let mut names = profile.iter().copied().chain(self.requires.iter().map(|name| &**name));
+        let mut names =
+            self.token_type.claims().iter().copied().chain(self.requires.iter().map(|name| &**name));
         match names.find(|name| claims.get(*name).is_none_or(Value::is_null)) {
             Some(missing) => Err(malformed(format!("the required claim `{missing}` is missing"))),
             None => Ok(()),

@@ -153,8 +153,8 @@ impl IssuerKeys {
 
     /// After a success three quarters of what is left of the lifetime; after failures ever longer.
     fn rest_before_refresh(&self, failures: u32) -> Duration {
-        if failures > 0 {
-            return Duration::from_secs(1 << (failures - 1).min(6)).min(RETRY_MAX);
+        if let Some(doublings) = failures.checked_sub(1) {
+            return Duration::from_secs(1 << doublings.min(6)).min(RETRY_MAX);
         }
         let fresh_until = self.status.load().fresh_until.unwrap_or(Timestamp::MIN);
         (fresh_until.since(self.clock.now()) * 3 / 4).clamp(NO_KEYS_REST, LIFETIME_MAX)
@@ -239,7 +239,7 @@ impl IssuerKeys {
             }
             Err(error) => {
                 let error: Arc<str> = error.to_string().into();
-                tracing::warn!(%error, "an issuer's keys could not be fetched");
+                tracing::warn!(%error, from = %self.settings.source, "an issuer's keys could not be fetched");
                 let before = self.status.load_full();
                 self.status.store(Arc::new(KeyStatus { last_error: Some(error), ..(*before).clone() }));
                 Op::Nop
@@ -294,4 +294,40 @@ fn jwks_uri(document: &[u8], issuer: &str) -> Option<Url> {
         return None;
     }
     Url::parse(text("jwks_uri")?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::KeyUse;
+
+    #[test]
+    fn refreshes_come_before_the_keys_age_out_and_failures_are_spaced() {
+        let settings = KeySettings {
+            source: KeySource::File("keys.json".into()),
+            key_use: KeyUse::Signature,
+            ca: None,
+            credential: None,
+            allow_http: false,
+            allow_private_addresses: false,
+            max_stale: LIFETIME_MAX,
+        };
+        let tls =
+            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+                .with_safe_default_protocol_versions()
+                .expect("protocol versions")
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth();
+        let clock = Clock::manual(Timestamp::from_unix_seconds(1_800_000_000));
+        let keys = IssuerKeys::new(settings, &tls, clock.clone());
+        let seconds = |failures| keys.rest_before_refresh(failures).as_secs();
+        let spaced: Vec<u64> = (1..=9).map(seconds).collect();
+        assert_eq!(spaced, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        assert_eq!(seconds(u32::MAX), 60);
+        let fresh_until = Some(clock.now().plus(Duration::from_secs(400)));
+        keys.status.store(Arc::new(KeyStatus { fresh_until, ..KeyStatus::default() }));
+        assert_eq!(seconds(0), 300);
+        clock.advance(Duration::from_secs(500));
+        assert_eq!(seconds(0), 1, "never a busy loop");
+    }
 }

@@ -13,6 +13,7 @@ mod claims;
 mod credential;
 mod error;
 mod issuer;
+mod issuer_url;
 mod json;
 mod jwt;
 mod key_cache;
@@ -25,10 +26,8 @@ pub use actor::ActorEntry;
 pub use algorithm::{Algorithm, SelfTestError, UnknownAlgorithm, self_test};
 pub use credential::{Credential, CredentialError};
 pub use error::{Detail, TokenError};
-pub use issuer::{
-    ClaimMap, IssuerSettings, IssuerUrl, IssuerUrlError, KeySettings, KeySource, LEEWAY_MAX, Quirks,
-    TokenType,
-};
+pub use issuer::{ClaimMap, IssuerSettings, KeySettings, KeySource, LEEWAY_MAX, Quirks, TokenType};
+pub use issuer_url::{IssuerUrl, IssuerUrlError};
 pub use key_cache::{
     DOCUMENT_BYTES_MAX, IssuerKeys, KeyStatus, KeysError, LIFETIME_MAX, LIFETIME_MIN, UNKNOWN_KEY_REST,
     check_key_file,

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::actor::ActorEntry;
 use super::algorithm::Algorithm;
-use super::issuer::{ClaimMap, IssuerSettings, IssuerUrl, KeySettings, Quirks, TokenType};
+use super::issuer::{ClaimMap, IssuerSettings, KeySettings, Quirks, TokenType};
+use super::issuer_url::IssuerUrl;
 use super::keys::KeyUse;
 use crate::identity::{ActorKind, Name};
 use crate::policy::condition::{ClaimPath, ClaimTest, ClaimValue};

@@ -236,7 +236,7 @@ impl Verifier {
             match issuer.settings.url.accepts(&token.claims) {
                 Some(true) => return Ok(position),
                 Some(false) => {}
-                None => return Err(TokenError::Malformed("`iss` or `tid` is no string".into())),
+                None => return Err(TokenError::Malformed("`iss` is no string".into())),
             }
         }
         Err(TokenError::IssuerUnknown("its `iss` is no configured issuer's `url`".into()))

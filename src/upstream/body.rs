@@ -62,8 +62,11 @@ impl Exchange {
         self.sent.get()
     }
 
-    /// From now on the request body fails instead of going on.
+    /// From now on the request body fails instead of going on; nothing happens to one that was sent.
     pub fn cut(&self) {
+        if self.sent.get() {
+            return;
+        }
         self.cut.set(true);
         if let Some(waker) = self.waker.take() {
             waker.wake();
@@ -241,10 +244,6 @@ impl ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        // hyper drops a body of known length without asking for its end.
-        if self.failed.is_none() && self.incoming.is_end_stream() {
-            self.end();
-        }
         self.exchange.cut();
     }
 }
@@ -261,9 +260,14 @@ impl Body for ResponseBody {
         if let Some(error) = &this.failed {
             return Poll::Ready(Some(Err(error.clone())));
         }
+        // Cutting the request may reset the stream: what comes from it after its end means nothing.
+        if this.lease.is_none() {
+            return Poll::Ready(None);
+        }
         match Pin::new(&mut this.incoming).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.waiting_since = None;
+                // A body of known length is not asked for its end.
                 if frame.is_trailers() || this.incoming.is_end_stream() {
                     this.end();
                 }
@@ -287,7 +291,7 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.failed.is_none() && self.incoming.is_end_stream()
+        self.failed.is_none() && self.lease.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -182,7 +182,9 @@ impl Server {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::testing::{settings, trusting_nobody};
+    use crate::upstream::Pool;
+    use crate::upstream::testing::{Double, Speaks, full, get, settings, text, trusting_nobody};
+    use http::Response;
 
     fn addresses(upstream: &Upstream) -> Vec<String> {
         upstream.status().endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect()
@@ -220,6 +222,32 @@ mod tests {
         assert_eq!((before[0].share, after[0].share, after[1].share), (65536, 32768, 32768));
         resolving(&upstream, &mut known, Ok(&["10.0.0.1:80", "10.0.0.3:80"])).await;
         assert!(Arc::ptr_eq(&after, &upstream.members().await.unwrap()), "nothing new, nothing written");
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn an_address_that_leaves_gets_no_more_requests_and_loses_its_idle_connections() {
+        let answering = async || Double::start(Speaks::H1, async |_| Response::new(full("hello"))).await;
+        let (old, new) = (answering().await, answering().await);
+        let [old_address, new_address] = [&old, &new].map(|double| format!("127.0.0.1:{}", double.port));
+        let (upstream, mut known) = upstream(&["http://orders:80"]);
+        let upstream = Arc::new(upstream);
+        let pool = Pool::new(Arc::clone(&upstream));
+        resolving(&upstream, &mut known, Ok(&[&old_address])).await;
+        text(pool.send(get("/")).await.unwrap()).await;
+        let endpoint = Arc::clone(&upstream.members().await.unwrap()[0].endpoint);
+        assert_eq!(endpoint.status().connections_open, 1);
+        resolving(&upstream, &mut known, Ok(&[&new_address])).await;
+        text(pool.send(get("/")).await.unwrap()).await;
+        assert_eq!((old.requests.get(), new.requests.get()), (1, 1));
+        assert_eq!(endpoint.status().connections_open, 0);
+    }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_name_is_looked_up_in_the_background() {
+        let double = Double::start(Speaks::H1, async |_| Response::new(full("hello"))).await;
+        let uri = format!("http://localhost:{}", double.port);
+        let pool = Pool::new(Upstream::start(settings(&[&uri], &trusting_nobody())));
+        assert_eq!(text(pool.send(get("/")).await.unwrap()).await, "hello");
     }
 
     #[tokio::test]

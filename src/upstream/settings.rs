@@ -95,17 +95,19 @@ pub enum ServerError {
     Scheme(String),
     #[error("`{0}`: a server has neither path nor query nor user; routes decide on paths")]
     MoreThanOrigin(String),
+    #[error("`{0}`: https needs a TLS configuration")]
+    TlsMissing(String),
     #[error("`{0}`: TLS cannot verify this host name")]
     HostName(String),
 }
 
 impl ServerSettings {
     /// Reads one entry of `server`. Without a port the scheme's own is meant (80, for https 443).
-    /// `tls` is used for https alone.
+    /// Only https needs `tls`.
     pub fn parse(
         uri: &str,
         weight: NonZeroU32,
-        tls: &Arc<ClientConfig>,
+        tls: Option<&Arc<ClientConfig>>,
     ) -> Result<ServerSettings, ServerError> {
         let typed = || uri.to_owned();
         // `url` knows ports and IPv6 for http alone, so h2c is read as http and told apart here.
@@ -128,7 +130,7 @@ impl ServerSettings {
         let transport = match (h2c, url.scheme()) {
             (true, _) => Transport::H2c,
             (false, "https") => Transport::Https {
-                config: Arc::clone(tls),
+                config: tls.map(Arc::clone).ok_or_else(|| ServerError::TlsMissing(typed()))?,
                 server_name: ServerName::try_from(host.clone())
                     .map_err(|_| ServerError::HostName(typed()))?,
             },
@@ -171,7 +173,7 @@ mod tests {
     use crate::upstream::testing::trusting_nobody;
 
     fn parse(uri: &str) -> Result<ServerSettings, ServerError> {
-        ServerSettings::parse(uri, NonZeroU32::MIN, &trusting_nobody())
+        ServerSettings::parse(uri, NonZeroU32::MIN, Some(&trusting_nobody()))
     }
 
     #[test]
@@ -218,10 +220,17 @@ mod tests {
     }
 
     #[test]
+    fn https_without_a_tls_configuration_is_refused() {
+        let parse = |uri| ServerSettings::parse(uri, NonZeroU32::MIN, None);
+        assert_eq!(parse("https://orders"), Err(ServerError::TlsMissing("https://orders".to_owned())));
+        assert!(parse("http://orders").is_ok() && parse("h2c://orders").is_ok());
+    }
+
+    #[test]
     fn a_new_tls_configuration_makes_other_settings() {
         let tls = trusting_nobody();
-        let one = ServerSettings::parse("https://orders", NonZeroU32::MIN, &tls).unwrap();
-        assert_eq!(ServerSettings::parse("https://orders", NonZeroU32::MIN, &tls).unwrap(), one);
+        let one = ServerSettings::parse("https://orders", NonZeroU32::MIN, Some(&tls)).unwrap();
+        assert_eq!(ServerSettings::parse("https://orders", NonZeroU32::MIN, Some(&tls)).unwrap(), one);
         assert_ne!(parse("https://orders").unwrap(), one);
         assert_ne!(parse("http://orders").unwrap(), one);
     }

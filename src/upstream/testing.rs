@@ -218,7 +218,7 @@ pub async fn settle() {
 }
 
 pub fn settings(servers: &[&str], tls: &Arc<ClientConfig>) -> UpstreamSettings {
-    let parse = |uri: &&str| ServerSettings::parse(uri, NonZeroU32::MIN, tls).unwrap();
+    let parse = |uri: &&str| ServerSettings::parse(uri, NonZeroU32::MIN, Some(tls)).unwrap();
     UpstreamSettings {
         name: "orders".to_owned(),
         servers: servers.iter().map(parse).collect(),

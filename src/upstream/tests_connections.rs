@@ -38,6 +38,20 @@ async fn an_h1_connection_is_kept_and_used_again() {
 }
 
 #[tokio::test(flavor = "local")]
+async fn as_many_h1_connections_are_opened_as_requests_are_in_flight() {
+    let double = Double::start(Speaks::H1, async |_| Response::new(full("hello"))).await;
+    let pool = pool(&[&double.uri("http")]);
+    let worker = || async {
+        for _ in 0..100 {
+            assert_eq!(text(pool.send(post(full("hello"))).await.unwrap()).await, "hello");
+        }
+    };
+    join_all((0..8).map(|_| worker())).await;
+    assert_eq!((double.requests.get(), status(&pool)[0].failures), (800, 0));
+    assert!(double.connections.get() <= 9, "{}", double.connections.get());
+}
+
+#[tokio::test(flavor = "local")]
 async fn sixteen_cold_requests_open_one_h2_connection() {
     let (server, client) = tls_pair("127.0.0.1", &[b"h2", b"http/1.1"]);
     for (speaks, scheme) in [(Speaks::H2, "h2c"), (Speaks::Tls(server), "https")] {

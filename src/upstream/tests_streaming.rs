@@ -96,7 +96,12 @@ async fn an_early_answer_ends_the_request_and_its_connection_serves_no_other() {
 
 #[tokio::test(flavor = "local")]
 async fn on_h2_an_early_answer_ends_the_stream_alone() {
-    let double = Double::start(Speaks::H2, async |_| Response::new(full("early"))).await;
+    let unread = RefCell::new(Vec::new());
+    let double = Double::start(Speaks::H2, async move |request| {
+        unread.borrow_mut().push(request);
+        Response::new(full("early"))
+    })
+    .await;
     let pool = pool(&[&double.uri("h2c")]);
     for _ in 0..2 {
         let (sender, body) = fed();
@@ -336,4 +341,34 @@ async fn a_refused_upgrade_is_an_answer_and_its_connection_is_not_kept() {
             .await;
     let other = self::pool(&[&uri]).upgrade(handshake(), "websocket").await;
     assert!(matches!(other.err().unwrap(), UpstreamError::Unavailable(_)));
+}
+
+/// hyper on both sides, as in the proxy: what the client is told depends on what the upstream wants.
+#[tokio::test(flavor = "local")]
+async fn a_client_is_told_to_continue_only_if_the_upstream_wants_its_body() {
+    let refusing = b"HTTP/1.1 417 Expectation Failed\r\ncontent-length: 0\r\n\r\n";
+    let wanting = b"HTTP/1.1 100 Continue\r\n\r\n";
+    let mut seen = 0;
+    for (answer, told) in [(&refusing[..], "HTTP/1.1 417 "), (wanting, "HTTP/1.1 100 Continue\r\n")] {
+        let (_connections, uri) = raw_answering(answer).await;
+        let pool = pool(&[&uri]);
+        let (mut client, listener) = duplex(4096);
+        let service = hyper::service::service_fn(move |request| {
+            let pool = Rc::clone(&pool);
+            async move { pool.send(request).await }
+        });
+        let io = hyper_util::rt::TokioIo::new(listener);
+        let front = hyper::server::conn::http1::Builder::new().serve_connection(io, service).with_upgrades();
+        let client = async {
+            let head = "POST / HTTP/1.1\r\nhost: orders\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n";
+            client.write_all(head.as_bytes()).await.unwrap();
+            let mut first = vec![0; told.len()];
+            client.read_exact(&mut first).await.unwrap();
+            String::from_utf8(first).unwrap()
+        };
+        let first = tokio::select! { first = client => first, _ = front => panic!("no answer") };
+        assert_eq!(first, told);
+        seen += 1;
+    }
+    assert_eq!(seen, 2);
 }

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 
 use countersign::cli::mint::{LeafSpec, Minted, Validity};
-use countersign::tls::ca_certificates;
-use countersign::tls::ca_certificates;
 use countersign::tls::client::{ExpectedServer, client_config, identity_mismatch};
 use countersign::tls::{Alpn, ClientCertificates, ListenerTls};
 use rcgen::ExtendedKeyUsagePurpose;
@@ -70,8 +68,8 @@ async fn a_server_known_by_name_needs_the_name_the_ca_and_the_time() {
     let tls = Tls::new();
     let spec = LeafSpec { uris: Vec::new(), dns: vec!["orders.example".into()], ..good() };
     let server = tls.shop.issue(&spec).unwrap();
-    let ca = ExpectedServer::Ca(ca_certificates(&tls.file("upstream-ca.pem", &tls.shop.pem())).unwrap());
-    let other_ca = ExpectedServer::Ca(ca_certificates(&tls.file("other-ca.pem", &tls.bank.pem())).unwrap());
+    let ca = ExpectedServer::Ca(tls.file("upstream-ca.pem", &tls.shop.pem()).certificates().unwrap());
+    let other_ca = ExpectedServer::Ca(tls.file("other-ca.pem", &tls.bank.pem()).certificates().unwrap());
     dial(&tls, &server, &ca, "orders.example").await.unwrap();
     dial(&tls, &server, &ca, "else.example").await.unwrap_err();
     dial(&tls, &server, &other_ca, "orders.example").await.unwrap_err();

@@ -279,13 +279,43 @@ async fn keys_come_from_a_file_too() {
     assert_eq!(world.provider.hits(JWKS), 0);
 }
 
+#[test]
+fn several_runtimes_share_one_fetch() {
+    let runtime = || {
+        let built =
+            tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+        built.expect("a runtime")
+    };
+    let (ready, world) = std::sync::mpsc::channel();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = std::thread::spawn(move || {
+        runtime().block_on(async move {
+            ready.send(World::new(|_| {}).await).expect("a test that waits");
+            stopped.await.expect("the end of the test");
+        });
+    });
+    let world = world.recv().expect("a world");
+    let codes: Vec<&str> = std::thread::scope(|scope| {
+        let ask = |core: usize| {
+            let tokens: Vec<String> = (0..20).map(|at| token_of(&P256, "k1", core * 20 + at)).collect();
+            runtime().block_on(join_all(tokens.iter().map(|token| world.code(token))))
+        };
+        let cores: Vec<_> = (0..4).map(|core| scope.spawn(move || ask(core))).collect();
+        cores.into_iter().flat_map(|core| core.join().expect("a core")).collect()
+    });
+    assert_eq!(codes, ["ok"; 80]);
+    assert_eq!(world.provider.hits(JWKS), 1);
+    stop.send(()).expect("a server that waits");
+    serving.join().expect("the server");
+}
+
 #[tokio::test]
-async fn keys_serve_several_runtimes() {
-    fn shared<T: Send + Sync>(_: &T) {}
+async fn no_token_is_no_fetch_and_every_future_can_move() {
     let world = World::new(|_| {}).await;
-    shared(&world.verifier);
-    shared(keys(&world));
+    fn spawned<T: Send>(_: T) {}
+    spawned(Arc::clone(keys(&world)).keep_fresh());
+    spawned(world.verifier.verify(Credential::Absent, None));
     let absent = world.verifier.verify(Credential::Absent, None).await;
     assert!(matches!(absent, Ok(Signature::Absent)));
-    assert_eq!(world.provider.hits(JWKS), 0, "no token, no fetch");
+    assert_eq!(world.provider.hits(JWKS), 0);
 }

@@ -355,3 +355,21 @@ async fn a_graph_token_says_why_it_cannot_be_taken() {
         world.caller(&mint_with(&P256, header, fixture.good.to_string())).await.expect_err("a refusal");
     assert!(error.to_string().contains("Microsoft Graph"), "{error}");
 }
+
+#[tokio::test]
+async fn the_policy_knows_what_a_preset_filled_in() {
+    let fixture = fixtures().into_iter().find(|fixture| fixture.preset == Preset::Okta).expect("okta");
+    let world = world_of(&fixture).await;
+    let mut settings = world.verifier.issuers()[0].settings.clone();
+    let facts = settings.facts();
+    assert_eq!(facts.actors, [ActorKind::Human, ActorKind::Service, ActorKind::Unknown]);
+    let claims: Vec<&str> = facts.actor_claims.iter().map(|claim| &**claim).collect();
+    assert_eq!(claims, ["cid", "sub", "uid"]);
+    assert_eq!(
+        (facts.client.as_deref(), facts.groups.as_deref(), facts.roles),
+        (Some("cid"), Some("groups"), None)
+    );
+    assert!(facts.requires.is_empty());
+    settings.token_type = TokenType::AccessToken;
+    assert!(settings.facts().requires.contains(&"client_id".into()));
+}

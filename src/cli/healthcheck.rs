@@ -1,0 +1,68 @@
+//! `countersign healthcheck`: asks a running proxy how it is, where there is neither shell nor curl.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{ConfigArgs, EXIT_FINDINGS};
+use crate::clock::Clock;
+
+#[derive(Debug, Args)]
+pub struct HealthcheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Ask /readyz (send it requests?) instead of /livez (restart it?)
+    #[arg(long)]
+    ready: bool,
+}
+
+const TIMEOUT: Duration = Duration::from_secs(3);
+const STATUS_LINE_BYTES_MAX: u64 = 64;
+
+/// Exit codes are 0 and 1 alone: container engines reserve 2.
+pub fn run(args: &HealthcheckArgs) -> ExitCode {
+    match check(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("unhealthy: {why}");
+            ExitCode::from(EXIT_FINDINGS)
+        }
+    }
+}
+
+fn check(args: &HealthcheckArgs) -> Result<(), String> {
+    let config = args.config.load(&Clock::system()).map_err(|report| report.to_text(false))?;
+    let address = config
+        .health
+        .or(config.admin)
+        .ok_or("the configuration has neither `[admin] health_address` nor `address`")?;
+    let page = if args.ready { "/readyz" } else { "/livez" };
+    let status =
+        ask(reachable(address), page).map_err(|error| format!("{address} does not answer: {error}"))?;
+    if status.starts_with("HTTP/1.1 200 ") { Ok(()) } else { Err(format!("{page} answered {status}")) }
+}
+
+/// The status line of the answer.
+fn ask(address: SocketAddr, page: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    write!(stream, "GET {page} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.take(STATUS_LINE_BYTES_MAX).read_to_end(&mut answer)?;
+    let line = answer.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    Ok(String::from_utf8_lossy(line).into_owned())
+}
+
+/// Where an unspecified address is reached from the machine itself.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}

@@ -1,0 +1,171 @@
+//! `countersign run`: serves until told to stop.
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use std::thread;
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+use super::{ConfigArgs, EXIT_CONFIG, EXIT_FINDINGS, log};
+use crate::clock::Clock;
+use crate::config::{Config, Report};
+use crate::server::Server;
+use crate::tls::reload::Watch;
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+/// Signals that a running proxy obeys.
+struct Signals {
+    hang_up: Signal,
+    stop: Stop,
+}
+
+/// Told to stop: by SIGTERM or, at a terminal, by SIGINT.
+struct Stop {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+pub fn run(args: &RunArgs) -> ExitCode {
+    let clock = Clock::system();
+    let (config, watch) = match load_and_watch(&args.config, &clock) {
+        Ok(loaded) => loaded,
+        Err(report) => {
+            eprint!("{}", report.to_text(std::io::stderr().is_terminal()));
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    if let Err(error) = log::set_up(&config.log) {
+        eprintln!("error: {error}");
+        return ExitCode::from(EXIT_CONFIG);
+    }
+    let server = match Server::start(config, clock.clone()) {
+        Ok(server) => server,
+        Err(error) => {
+            tracing::error!(%error, "cannot start");
+            return ExitCode::from(EXIT_FINDINGS);
+        }
+    };
+    for (name, address) in &server.addresses().listeners {
+        tracing::info!(listener = %name, %address, "listening");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let served = runtime.and_then(|runtime| runtime.block_on(serve(args, server, watch, &clock)));
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "signals cannot be waited for");
+            ExitCode::from(EXIT_FINDINGS)
+        }
+    }
+}
+
+/// Reads the configuration, and again once all its files are watched: a change in between is not missed.
+fn load_and_watch(config: &ConfigArgs, clock: &Clock) -> Result<(Config, Option<Watch>), Report> {
+    let loaded = config.load(clock)?;
+    match Watch::new(loaded.watched) {
+        Ok(watch) => Ok((config.load(clock)?, Some(watch))),
+        Err(error) => {
+            tracing::warn!(%error, "files cannot be watched; send SIGHUP after a change");
+            Ok((config.load(clock)?, None))
+        }
+    }
+}
+
+async fn serve(
+    args: &RunArgs,
+    server: Server,
+    mut watch: Option<Watch>,
+    clock: &Clock,
+) -> std::io::Result<()> {
+    let mut signals = Signals::new()?;
+    loop {
+        let changed = async {
+            match &mut watch {
+                Some(watch) => watch.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            _ = signals.hang_up.recv() => server.reopen_audit(),
+            () = changed => {}
+            () = signals.stop.told() => break,
+        }
+        if let Some(new) = reload(args, &server, clock) {
+            watch = new;
+        }
+    }
+    tracing::info!("draining; a second signal ends at once");
+    let stopper = server.stopper();
+    let (done, drained) = oneshot::channel();
+    let draining = thread::spawn(move || {
+        server.drain();
+        // The other side ends only after this.
+        let _ = done.send(());
+    });
+    tokio::pin!(drained);
+    tokio::select! {
+        _ = &mut drained => {}
+        () = signals.stop.told() => {
+            stopper.cancel();
+            let _ = drained.await;
+        }
+    }
+    if draining.join().is_err() {
+        tracing::error!("the drain ended by a panic");
+    }
+    Ok(())
+}
+
+/// Takes what the files say now; what cannot be taken leaves the present configuration in place. The
+/// outcome is the new watch, where there is a new configuration.
+fn reload(args: &RunArgs, server: &Server, clock: &Clock) -> Option<Option<Watch>> {
+    let (config, watch) = match load_and_watch(&args.config, clock) {
+        Ok(loaded) => loaded,
+        Err(report) => {
+            server.reload_failed();
+            tracing::error!("the new configuration cannot be loaded; the present one stays");
+            for line in report.to_text(false).lines() {
+                tracing::error!("{line}");
+            }
+            return None;
+        }
+    };
+    match server.reload(config) {
+        Ok(()) => {
+            tracing::info!("configuration loaded");
+            Some(watch)
+        }
+        Err(error) => {
+            tracing::error!(%error, "the new configuration cannot be taken; the present one stays");
+            None
+        }
+    }
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            hang_up: signal(SignalKind::hangup())?,
+            stop: Stop {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+            },
+        })
+    }
+}
+
+impl Stop {
+    async fn told(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! A configuration becomes a [`Generation`]. What did not change is carried over from the present one:
+//! TLS configurations with their ticket keys, issuers' keys, upstreams with their connections.
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::AssembleError;
+use crate::clock::Clock;
+use crate::config::{Config, ListenerSettings, UpstreamConfig, UpstreamTls};
+use crate::decisions::Decisions;
+use crate::identity::Name;
+use crate::metrics::Metrics;
+use crate::proxy::{Generation, ListenerState};
+use crate::tls::client::{ExpectedServer, client_config};
+use crate::tls::{Alpn, ListenerTls, OwnCertificate};
+use crate::token::{Issuer, IssuerKeys, IssuerSettings, KeySource, Verifier};
+use crate::upstream::{ServerSettings, Upstream, UpstreamSettings};
+
+/// What a generation was made from, as far as the next one may keep it.
+pub struct Assembled {
+    pub name: Name,
+    pub listeners: Vec<ListenerSettings>,
+    pub own: Option<OwnCertificate>,
+    pub issuers: Vec<KeyedIssuer>,
+    pub upstreams: Vec<(UpstreamTls, Arc<rustls::ClientConfig>, Arc<Upstream>)>,
+}
+
+/// An issuer's keys with the task that keeps them fresh, which ends with the last generation that uses it.
+#[derive(Clone)]
+pub struct KeyedIssuer {
+    pub name: Name,
+    pub keys: Arc<IssuerKeys>,
+    _fresh: Arc<AbortOnDropHandle<()>>,
+}
+
+/// What all steps of assembling need.
+struct Tools<'a> {
+    background: &'a Handle,
+    metrics: &'a Arc<Metrics>,
+    clock: &'a Clock,
+}
+
+/// The first generation.
+pub fn first(
+    config: Config,
+    background: &Handle,
+    metrics: &Arc<Metrics>,
+    clock: &Clock,
+) -> Result<(Generation, Assembled), AssembleError> {
+    assemble(config, None, 1, &Tools { background, metrics, clock })
+}
+
+/// The generation after `present`, which was assembled from `assembled`.
+pub fn next(
+    config: Config,
+    present: &Generation,
+    assembled: &Assembled,
+    background: &Handle,
+    metrics: &Arc<Metrics>,
+    clock: &Clock,
+) -> Result<(Generation, Assembled), AssembleError> {
+    let place = |listener: &ListenerSettings| (listener.name.clone(), listener.address);
+    if !config.listeners.iter().map(place).eq(assembled.listeners.iter().map(place)) {
+        return Err(AssembleError::NeedsRestart("the name or address of a `[listener]`"));
+    }
+    if config.name != assembled.name {
+        return Err(AssembleError::NeedsRestart("`[proxy] name`"));
+    }
+    let tools = Tools { background, metrics, clock };
+    assemble(config, Some((present, assembled)), present.number + 1, &tools)
+}
+
+fn assemble(
+    config: Config,
+    before: Option<(&Generation, &Assembled)>,
+    number: u64,
+    tools: &Tools<'_>,
+) -> Result<(Generation, Assembled), AssembleError> {
+    let old = before.map(|(_, assembled)| assembled);
+    let listeners = config
+        .listeners
+        .iter()
+        .enumerate()
+        .map(|(position, settings)| listener(settings, position, before, tools))
+        .collect::<Result<Vec<_>, _>>()?;
+    let upstreams = config
+        .upstreams
+        .into_iter()
+        .map(|settings| upstream(settings, old, tools))
+        .collect::<Result<Vec<_>, _>>()?;
+    let issuers = config
+        .issuers
+        .iter()
+        .map(|settings| issuer(settings, old, tools))
+        .collect::<Result<Vec<_>, AssembleError>>()?;
+    let verified = config
+        .issuers
+        .into_iter()
+        .zip(&issuers)
+        .map(|(settings, keyed)| Issuer { settings, keys: Arc::clone(&keyed.keys) })
+        .collect();
+    let generation = Generation {
+        number,
+        policy: config.policy,
+        verifier: Verifier::new(verified, config.limits.token, config.tokens, tools.clock.clone())?,
+        standings: Decisions::new(config.decisions, tools.metrics.decision_cache.clone()),
+        routes: config.routes,
+        upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
+        listeners,
+        own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
+        limits: config.limits,
+    };
+    let assembled =
+        Assembled { name: config.name, listeners: config.listeners, own: config.own, issuers, upstreams };
+    Ok((generation, assembled))
+}
+
+fn listener(
+    settings: &ListenerSettings,
+    position: usize,
+    before: Option<(&Generation, &Assembled)>,
+    tools: &Tools<'_>,
+) -> Result<ListenerState, AssembleError> {
+    let kept = before.and_then(|(generation, assembled)| {
+        let same = assembled.listeners.get(position)?.tls == settings.tls;
+        if same { Some(generation.listeners.get(position)?.tls.clone()) } else { None }
+    });
+    let tls = match (kept, &settings.tls) {
+        (Some(kept), _) => kept,
+        (None, None) => None,
+        (None, Some(tls)) => {
+            let made = ListenerTls::new(&tls.own, tls.clients.clone(), tools.clock.clone());
+            let failed = |source| AssembleError::Listener { listener: settings.name.clone(), source };
+            Some(Arc::new(made.map_err(failed)?))
+        }
+    };
+    Ok(ListenerState { name: settings.name.clone(), tls, proxy_hops: settings.proxy_hops.clone() })
+}
+
+fn issuer(
+    settings: &IssuerSettings,
+    old: Option<&Assembled>,
+    tools: &Tools<'_>,
+) -> Result<KeyedIssuer, AssembleError> {
+    let kept =
+        old.into_iter().flat_map(|old| &old.issuers).find(|keyed| *keyed.keys.settings() == settings.keys);
+    if let Some(kept) = kept {
+        return Ok(KeyedIssuer { name: settings.name.clone(), ..kept.clone() });
+    }
+    let expected = match (&settings.keys.source, &settings.keys.ca) {
+        // Never dialled.
+        (KeySource::File(_), _) => ExpectedServer::Ca(Vec::new()),
+        (_, Some(ca)) => ExpectedServer::Ca(ca.clone()),
+        (_, None) => ExpectedServer::PublicCa,
+    };
+    let tls = client_config(&expected, None, &[Alpn::Http1], tools.clock);
+    let tls = tls.map_err(|source| AssembleError::Client { name: settings.name.clone(), source })?;
+    let keys = Arc::new(IssuerKeys::new(settings.keys.clone(), &tls, tools.clock.clone()));
+    let fresh = tools.background.spawn(Arc::clone(&keys).keep_fresh());
+    Ok(KeyedIssuer { name: settings.name.clone(), keys, _fresh: Arc::new(AbortOnDropHandle::new(fresh)) })
+}
+
+fn upstream(
+    config: UpstreamConfig,
+    old: Option<&Assembled>,
+    tools: &Tools<'_>,
+) -> Result<(UpstreamTls, Arc<rustls::ClientConfig>, Arc<Upstream>), AssembleError> {
+    let old = || old.into_iter().flat_map(|old| &old.upstreams);
+    let name = &config.name;
+    let tls = match old().find(|(tls, ..)| *tls == config.tls) {
+        Some((_, kept, _)) => Arc::clone(kept),
+        None => {
+            let UpstreamTls { expected, own } = &config.tls;
+            client_config(expected, own.as_ref(), &[Alpn::Http2, Alpn::Http1], tools.clock)
+                .map_err(|source| AssembleError::Client { name: name.clone(), source })?
+        }
+    };
+    let servers = config
+        .servers
+        .iter()
+        .map(|(url, weight)| ServerSettings::parse(url, *weight, Some(&tls)))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|source| AssembleError::Upstream { name: name.clone(), source })?;
+    let settings = UpstreamSettings {
+        name: name.to_string(),
+        servers,
+        connect_timeout: config.connect_timeout,
+        first_byte_timeout: config.first_byte_timeout,
+        idle_timeout: config.idle_timeout,
+        eject_after_failures: config.eject_after_failures,
+        limits: Default::default(),
+    };
+    let kept = old().map(|(.., upstream)| upstream).find(|upstream| *upstream.settings() == settings);
+    let upstream = match kept {
+        Some(kept) => Arc::clone(kept),
+        None => {
+            let _inside = tools.background.enter();
+            Upstream::start(settings)
+        }
+    };
+    Ok((config.tls, tls, upstream))
+}

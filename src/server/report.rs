@@ -1,0 +1,130 @@
+//! What the proxy says of itself: its status and metrics, kept up to date, and events of a reload.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::Addresses;
+use super::assemble::Assembled;
+use crate::admin::{CertificateStatus, IssuerStatus, ListenerStatus, Serving, Status, UpstreamStatus};
+use crate::audit::{Audit, Event};
+use crate::identity::Name;
+use crate::metrics::Metrics;
+use crate::policy::Policy;
+use crate::proxy::{Generation, Shared};
+use crate::tls::OwnCertificate;
+
+/// How often the status is taken anew.
+const PERIOD: Duration = Duration::from_millis(500);
+
+/// Keeps status and metrics up to date until the proxy has stopped.
+pub async fn keep_reporting(
+    shared: Arc<Shared>,
+    assembled: Arc<Mutex<Assembled>>,
+    status: Arc<Status>,
+    addresses: Addresses,
+) {
+    let mut reloaded = shared.reloaded.subscribe();
+    loop {
+        let generation = shared.generation.load_full();
+        status.serves(serving(
+            &generation,
+            &assembled.lock().unwrap_or_else(PoisonError::into_inner),
+            &addresses,
+        ));
+        export(&shared, &generation, &assembled.lock().unwrap_or_else(PoisonError::into_inner));
+        tokio::select! {
+            () = tokio::time::sleep(PERIOD) => {}
+            _ = reloaded.changed() => {}
+        }
+    }
+}
+
+fn serving(generation: &Generation, assembled: &Assembled, addresses: &Addresses) -> Serving {
+    let listener = |(name, address): (&Name, &_)| ListenerStatus { name: name.clone(), address: *address };
+    Serving {
+        policy: generation.policy.hash().to_string(),
+        generation: generation.number,
+        listeners: addresses.listeners.iter().map(listener).collect(),
+        issuers: assembled
+            .issuers
+            .iter()
+            .map(|issuer| {
+                let status = issuer.keys.status();
+                IssuerStatus {
+                    name: issuer.name.clone(),
+                    keys: status.keys,
+                    failure: status.last_error.as_deref().map(str::to_owned),
+                }
+            })
+            .collect(),
+        certificates: certificates(assembled)
+            .map(|(name, own)| CertificateStatus { name, not_after: own.not_after })
+            .collect(),
+        upstreams: assembled
+            .upstreams
+            .iter()
+            .zip(&generation.policy.parts().upstreams)
+            .map(|((.., upstream), name)| {
+                let status = upstream.status();
+                let ejected = status.endpoints.iter().filter(|endpoint| endpoint.ejected).count();
+                UpstreamStatus { name: name.clone(), servers: status.endpoints.len(), ejected }
+            })
+            .collect(),
+    }
+}
+
+/// Our own certificates, by their place in the configuration.
+fn certificates(assembled: &Assembled) -> impl Iterator<Item = (String, &OwnCertificate)> {
+    let identity = assembled.own.iter().map(|own| ("identity".to_owned(), own));
+    let listeners = assembled.listeners.iter().filter_map(|listener| {
+        let own = &listener.tls.as_ref()?.own;
+        (assembled.own.as_ref() != Some(own)).then(|| (format!("listener.{}", listener.name), own))
+    });
+    identity.chain(listeners)
+}
+
+fn export(shared: &Shared, generation: &Generation, assembled: &Assembled) {
+    let metrics: &Metrics = &shared.metrics;
+    metrics.connections_open.set(i64::try_from(shared.admission.connections_open()).unwrap_or(i64::MAX));
+    for (name, own) in certificates(assembled) {
+        metrics.certificate_in_use(&name, own.not_after);
+    }
+    for issuer in &assembled.issuers {
+        if let Some(fetched) = issuer.keys.status().fetched {
+            metrics.keys_fetched(issuer.name.as_str(), fetched);
+        }
+    }
+    for ((.., upstream), name) in assembled.upstreams.iter().zip(&generation.policy.parts().upstreams) {
+        let endpoints = upstream.status().endpoints;
+        let ejected = endpoints.iter().filter(|endpoint| endpoint.ejected).count();
+        metrics.upstream_health(name.as_str(), endpoints.len(), ejected);
+    }
+}
+
+/// Records what a reload changed.
+pub fn changes(audit: &Audit, old: (&Generation, &Assembled), new: (&Generation, &Assembled)) {
+    let (old_policy, new_policy) = (&old.0.policy, &new.0.policy);
+    if old_policy.hash() != new_policy.hash() {
+        let (before, after) = (rule_names(old_policy), rule_names(new_policy));
+        audit.event(&Event::PolicyLoaded {
+            old: Some(old_policy.hash()),
+            new: new_policy.hash(),
+            rules_added: after.difference(&before).map(|name| (*name).to_owned()).collect(),
+            rules_removed: before.difference(&after).map(|name| (*name).to_owned()).collect(),
+        });
+    }
+    for (name, own) in certificates(new.1) {
+        if !certificates(old.1).any(|(old_name, old)| old_name == name && old == own) {
+            audit.event(&Event::CertificateRotated {
+                name,
+                certificate: own.hash(),
+                not_after: own.not_after,
+            });
+        }
+    }
+}
+
+fn rule_names(policy: &Policy) -> BTreeSet<&str> {
+    policy.parts().rules.iter().map(|rule| rule.name.as_str()).collect()
+}

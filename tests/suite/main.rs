@@ -10,4 +10,5 @@ mod tls_protocol;
 mod tls_resumption;
 mod tls_trust;
 mod tls_upstreams;
+mod truth_table;
 mod world;

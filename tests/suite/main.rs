@@ -1,6 +1,8 @@
 //! The integration tests, one binary: `tidy` holds the house rules, `world` is the one fixture.
 
 mod broken_config;
+mod policy_cases;
+mod policy_matrix;
 mod provider;
 mod tidy;
 mod tls_files;

@@ -7,6 +7,7 @@
 
 pub mod certificates;
 pub mod client;
+pub mod court;
 pub mod grpc;
 pub mod issuer;
 pub mod listen;

@@ -1,46 +1,68 @@
-//! The sample reads as it stands, also in pieces. (Broken files are in `tests/config/`.)
+//! The sample reads as it stands, also in pieces; what is decided has one hash however it is written.
+//! (Broken files are told in `broken_config.rs`.)
 
+use std::fs;
+use std::path::Path;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use countersign::cli::mint::{Authority, CaSpec, LeafSpec, Validity};
+use countersign::clock::Timestamp;
+use countersign::config::{self, Config, Report};
 use tempfile::TempDir;
-
-use super::*;
-use crate::cli::mint::{Authority, CaSpec, LeafSpec, Validity};
 
 const SAMPLE: &str = include_str!("../../config/sidecar.toml");
 
-const NOW: Timestamp = Timestamp::from_unix_seconds(1_800_000_000);
+pub const NOW: Timestamp = Timestamp::from_unix_seconds(1_800_000_000);
 
-/// A folder with the certificates that the sample names.
+/// A folder with the certificates that the sample names, twice.
 static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
-    let day = Duration::from_secs(86_400);
-    let validity = Validity { from: NOW.minus(day), to: NOW.plus(day) };
-    let ca = Authority::root(&CaSpec::new("shop CA", validity)).unwrap();
-    let own = ca.issue(&LeafSpec::workload("spiffe://shop.example/ns/prod/sa/orders", validity)).unwrap();
     for certs in ["certs", "other"] {
-        let certs = folder.path().join(certs);
-        std::fs::create_dir(&certs).unwrap();
-        let write = |name, text: &str| std::fs::write(certs.join(name), text).unwrap();
-        write("orders.pem", &own.chain);
-        write("orders-key.pem", &own.key);
-        write("shop-ca.pem", &ca.pem());
-        write("shop.crl", &ca.crl(&[], validity).unwrap());
+        fs::create_dir(folder.path().join(certs)).unwrap();
+        write_certificates(&folder.path().join(certs));
     }
     folder
 });
 
-fn load_texts(texts: &[&str]) -> Result<Config, Report> {
-    let mut sources = Sources::default();
-    let mut found = Diagnostics::default();
-    for (at, text) in texts.iter().enumerate() {
-        sources.add(FOLDER.path().join(format!("{at}.toml")), (*text).to_owned());
+/// Writes what every configuration needs beside it, under the names of the sample.
+pub fn write_certificates(folder: &Path) {
+    let day = Duration::from_secs(86_400);
+    let validity = Validity { from: NOW.minus(day), to: NOW.plus(day) };
+    let ended = Validity { from: NOW.minus(day), to: NOW.minus(Duration::from_secs(1)) };
+    let ca = Authority::root(&CaSpec::new("shop CA", validity)).unwrap();
+    let spec = LeafSpec::workload("spiffe://shop.example/ns/prod/sa/orders", validity);
+    let own = ca.issue(&spec).unwrap();
+    let other = ca.issue(&spec).unwrap();
+    let expired = ca.issue(&LeafSpec { validity: ended, ..spec }).unwrap();
+    for (name, text) in [
+        ("orders.pem", own.chain.as_str()),
+        ("orders-key.pem", &own.key),
+        ("mesh.pem", &other.chain),
+        ("mesh-key.pem", &other.key),
+        ("expired.pem", &expired.chain),
+        ("expired-key.pem", &expired.key),
+        ("shop-ca.pem", &ca.pem()),
+        ("shop.crl", &ca.crl(&[], validity).unwrap()),
+    ] {
+        fs::write(folder.join(name), text).unwrap();
     }
-    let environment = |name: &str| (name == "HOST").then(|| "127.0.0.1".to_owned());
-    let file = read_sources(&mut sources, &environment, &mut found);
-    let material = Material { environment: &environment, now: NOW, watched: Default::default() };
-    resolve::resolve(file, sources, found, material)
+}
+
+fn load_with(texts: &[&str], environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, Report> {
+    static FILES: AtomicUsize = AtomicUsize::new(0);
+    let write = |text: &&str| {
+        let path = FOLDER.path().join(format!("{}.toml", FILES.fetch_add(1, Ordering::Relaxed)));
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let files: Vec<_> = texts.iter().map(write).collect();
+    config::load(&files, environment, NOW)
+}
+
+fn load_texts(texts: &[&str]) -> Result<Config, Report> {
+    load_with(texts, &|name| (name == "HOST").then(|| "127.0.0.1".to_owned()))
 }
 
 fn codes(result: &Result<Config, Report>) -> Vec<&'static str> {
@@ -105,13 +127,7 @@ fn the_content_of_a_variable_is_never_shown() {
                 [issuer.corp]\nurl = \"${TOKEN}\"\naudience = \"a\"\n[proxy]\nname = \"${TOKEN}\"\n\
                 [upstream.a]\nserver = \"${TOKEN}\"\n[identity]\ncertificate = \"x\"\n\
                 private_key = \"${TOKEN}\"\n";
-    let mut sources = Sources::default();
-    let mut found = Diagnostics::default();
-    sources.add("a.toml".into(), text.to_owned());
-    let environment = |_: &str| Some("s3 cr3t".to_owned());
-    let file = read_sources(&mut sources, &environment, &mut found);
-    let material = Material { environment: &environment, now: NOW, watched: Default::default() };
-    let report = resolve::resolve(file, sources, found, material).unwrap_err();
+    let report = load_with(&[text], &|_| Some("s3 cr3t".to_owned())).unwrap_err();
     assert_eq!(report.diagnostics().len(), 6, "{}", report.to_text(false));
     assert!(!report.to_text(false).contains("s3 cr3t"), "{}", report.to_text(false));
 }
@@ -144,7 +160,7 @@ fn assert_in_schema(schema: &serde_json::Value, root: &serde_json::Value, table:
 
 #[test]
 fn the_schema_knows_every_key_of_the_sample() {
-    let schema = schema();
+    let schema = config::schema();
     let seen = assert_in_schema(&schema, &schema, &toml::from_str(SAMPLE).unwrap());
     assert!(seen > 100, "{seen}");
     assert_eq!(schema["required"], serde_json::json!(["version"]));

@@ -28,6 +28,9 @@ fn corpus() -> TempDir {
     for (name, text) in [
         ("empty.pem", "\n"),
         ("garbage.pem", "no PEM at all\n"),
+        ("broken.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+        ("broken-key.pem", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
+        ("broken.crl", "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"),
         ("garbage.json", "{\"keys\": [{\"kty\": \"oct\", \"k\": \"c2VjcmV0\"}]}\n"),
     ] {
         fs::write(folder.path().join(name), text).unwrap();
@@ -116,5 +119,5 @@ fn every_broken_configuration_is_told_all_its_errors_at_once() {
         }
     }
     assert!(failures.is_empty(), "{failures}");
-    assert!(cases.len() >= 48, "{}", cases.len());
+    assert!(cases.len() >= 57, "{}", cases.len());
 }

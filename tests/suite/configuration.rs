@@ -10,6 +10,8 @@ use std::time::Duration;
 use countersign::cli::mint::{Authority, CaSpec, LeafSpec, Validity};
 use countersign::clock::Timestamp;
 use countersign::config::{self, Config, Report};
+use countersign::identity::ActorKind;
+use countersign::tls::ClientCertificates;
 use tempfile::TempDir;
 
 const SAMPLE: &str = include_str!("../../config/sidecar.toml");
@@ -191,6 +193,12 @@ fn the_hash_is_of_what_is_decided_not_of_how_it_is_written() {
         ("orders/*/refund", "orders/*/refunds"),
         ("sa/storefront", "sa/store"),
         ("[[deny]]", "[[deny]]\nmode = \"shadow\""),
+        ("https://login.example.com", "https://login2.example.com"),
+        ("https://orders.shop.example", "https://orders2.shop.example"),
+        ("groups = \"groups\"", "groups = [\"realm\", \"groups\"]"),
+        ("{ uid = \"*\" }", "{ uid = \"00u*\" }"),
+        ("requires   = [\"sub\", \"cid\"]", "requires   = [\"sub\", \"cid\"]\nonly = { org = \"shop\" }"),
+        ("[\"RS256\", \"ES256\"]", "[\"ES256\"]"),
     ] {
         assert!(SAMPLE.contains(from), "{from}");
         seen.push(hash(&[&SAMPLE.replace(from, to)]));
@@ -198,7 +206,91 @@ fn the_hash_is_of_what_is_decided_not_of_how_it_is_written() {
     let count = seen.len();
     seen.sort_by_key(|hash| hash.0);
     seen.dedup();
-    assert_eq!((seen.len(), count), (9, 9));
+    assert_eq!((seen.len(), count), (15, 15));
+}
+
+#[test]
+fn all_that_runs_comes_of_what_was_typed_presets_and_defaults() {
+    let config = load_texts(&[SAMPLE]).unwrap();
+    let [corp] = &config.issuers[..] else { panic!("{:?}", config.issuers) };
+    assert_eq!(corp.algorithms.len(), 2);
+    // what is typed twice over stands once
+    assert_eq!(corp.actors.iter().filter(|entry| entry.kind == ActorKind::Human).count(), 1);
+    assert_eq!(corp.actors.iter().filter(|entry| entry.kind == ActorKind::Service).count(), 1);
+    assert_eq!(corp.actors.len(), 3);
+    let facts = &config.policy.parts().issuers[0];
+    assert_eq!(facts.client.as_deref(), Some("cid"));
+    assert!(facts.actor_claims.iter().any(|claim| &**claim == "uid"), "{facts:?}");
+    assert!(matches!(config.listeners[0].tls.as_ref().unwrap().clients, ClientCertificates::Required(_)));
+    assert_eq!(config.upstreams.len(), 2);
+    assert_eq!(config.upstreams[0].tls.own, None, "a public server is shown no certificate of ours");
+    assert_eq!((config.routes.len(), config.routes[0].body_bytes_max), (1, 10 << 20));
+    assert_eq!(config.limits.token.delegation_depth_max, 4);
+    for name in ["orders.pem", "orders-key.pem", "shop-ca.pem", "shop.crl"] {
+        let path = FOLDER.path().join("certs").join(name);
+        assert!(config.watched.contains(&path), "{name}: {:?}", config.watched);
+    }
+    assert_eq!(config.resolved["issuer"]["corp"]["actor"].as_array().map(Vec::len), Some(3));
+    assert_eq!(config.resolved["limit"]["token_bytes_max"].as_integer(), Some(16384));
+    let again = config.resolved.to_string();
+    assert_eq!(toml::from_str::<toml::Table>(&again).unwrap(), config.resolved);
+}
+
+#[test]
+fn every_limit_and_cache_of_the_schema_has_an_effect() {
+    let root = config::schema();
+    let plain = load_texts(&[SAMPLE]).unwrap();
+    let mut seen = 0;
+    for table in ["limit", "cache"] {
+        let name = root["properties"][table]["$ref"].as_str().unwrap().trim_start_matches('#');
+        for (key, schema) in root.pointer(name).unwrap()["properties"].as_object().unwrap() {
+            let value = if schema["pattern"].is_string() { "\"77s\"" } else { "77" };
+            let config =
+                load_texts(&[SAMPLE, &format!("version = 1\n[{table}]\n{key} = {value}\n")]).unwrap();
+            let all = |config: &Config| {
+                format!("{:?} {:?} {:?} {:?}", config.limits, config.tokens, config.decisions, config.audit)
+            };
+            assert_ne!(all(&config), all(&plain), "{key}");
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 26);
+}
+
+/// What is compared over a reload to find out whether connections and sessions may be kept.
+#[test]
+fn tls_material_is_the_same_while_no_byte_of_it_changed() {
+    let upstream = "[upstream.far]\nserver = \"https://far.example\"\nca = \"certs/shop-ca.pem\"\n\
+                    [upstream.mesh]\nserver = \"https://mesh.example\"\n\
+                    server_spiffe_id = \"spiffe://shop.example/mesh\"\n";
+    let text = format!("{SAMPLE}\n{upstream}");
+    let tls = |text: &str| {
+        let config = load_texts(&[text]).unwrap();
+        let listener = config.listeners[0].tls.clone().unwrap();
+        let upstreams: Vec<_> = config.upstreams.iter().map(|upstream| upstream.tls.clone()).collect();
+        (config.own, listener, upstreams)
+    };
+    let first = tls(&text);
+    assert_eq!(first, tls(&text));
+    assert_eq!(first, tls(&text.replace("\"POST\", ", "")), "another policy");
+    assert!(first.2[0].own.is_some() && first.2[1].own.is_some(), "{:?}", first.2);
+    // certificate and key, CA, list: each by itself; then the mode
+    let mut seen = 0;
+    for (from, to, same_own, same_far) in [
+        ("certs/orders", "other/orders", false, false),
+        ("ca  = \"certs", "ca  = \"other", true, true),
+        ("crl = \"certs", "crl = \"other", true, true),
+        ("ca = \"certs", "ca = \"other", true, false),
+        ("\"required\" ", "\"optional\"", true, true),
+    ] {
+        assert!(text.contains(from), "{from}");
+        let (own, listener, upstreams) = tls(&text.replace(from, to));
+        assert_eq!(own == first.0, same_own, "{from}");
+        assert_eq!(upstreams[0] == first.2[0], same_far, "{from}");
+        assert_eq!(listener == first.1, from == "ca = \"certs", "{from}");
+        seen += 1;
+    }
+    assert_eq!(seen, 5);
 }
 
 #[test]

@@ -1,14 +1,16 @@
 //! A configuration becomes a [`Generation`]. What did not change is carried over from the present one:
 //! TLS configurations with their ticket keys, issuers' keys, upstreams with their connections.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::AssembleError;
+use crate::audit::SinkSettings;
 use crate::clock::Clock;
-use crate::config::{Config, ListenerSettings, UpstreamConfig, UpstreamTls};
+use crate::config::{Config, ListenerSettings, LogSettings, UpstreamConfig, UpstreamTls};
 use crate::decisions::Decisions;
 use crate::identity::Name;
 use crate::metrics::Metrics;
@@ -20,11 +22,22 @@ use crate::upstream::{ServerSettings, Upstream, UpstreamSettings};
 
 /// What a generation was made from, as far as the next one may keep it.
 pub struct Assembled {
-    pub name: Name,
+    once: Once,
     pub listeners: Vec<ListenerSettings>,
     pub own: Option<OwnCertificate>,
     pub issuers: Vec<KeyedIssuer>,
     pub upstreams: Vec<(UpstreamTls, Arc<rustls::ClientConfig>, Arc<Upstream>)>,
+}
+
+/// What is set up at the start and cannot be changed by a reload.
+#[derive(Clone, PartialEq, Eq)]
+struct Once {
+    name: Name,
+    workers: usize,
+    listeners: Vec<(Name, SocketAddr)>,
+    admin: (Option<SocketAddr>, Option<SocketAddr>),
+    audit: SinkSettings,
+    log: LogSettings,
 }
 
 /// An issuer's keys with the task that keeps them fresh, which ends with the last generation that uses it.
@@ -40,6 +53,34 @@ struct Tools<'a> {
     background: &'a Handle,
     metrics: &'a Arc<Metrics>,
     clock: &'a Clock,
+}
+
+impl Once {
+    fn of(config: &Config) -> Once {
+        let place = |listener: &ListenerSettings| (listener.name.clone(), listener.address);
+        Once {
+            name: config.name.clone(),
+            workers: config.workers,
+            listeners: config.listeners.iter().map(place).collect(),
+            admin: (config.admin, config.health),
+            audit: config.audit.clone(),
+            log: config.log.clone(),
+        }
+    }
+
+    /// What differs, in the words of the configuration.
+    fn changed_in(&self, new: &Once) -> Option<&'static str> {
+        let Once { name, workers, listeners, admin, audit, log } = new;
+        let changes = [
+            (self.name != *name, "`[proxy] name`"),
+            (self.workers != *workers, "`[proxy] workers`"),
+            (self.listeners != *listeners, "the name or address of a `[listener]`"),
+            (self.admin != *admin, "an address in `[admin]`"),
+            (self.audit != *audit, "`[audit]`"),
+            (self.log != *log, "`[log]`"),
+        ];
+        changes.into_iter().find_map(|(changed, what)| changed.then_some(what))
+    }
 }
 
 /// The first generation.
@@ -61,12 +102,8 @@ pub fn next(
     metrics: &Arc<Metrics>,
     clock: &Clock,
 ) -> Result<(Generation, Assembled), AssembleError> {
-    let place = |listener: &ListenerSettings| (listener.name.clone(), listener.address);
-    if !config.listeners.iter().map(place).eq(assembled.listeners.iter().map(place)) {
-        return Err(AssembleError::NeedsRestart("the name or address of a `[listener]`"));
-    }
-    if config.name != assembled.name {
-        return Err(AssembleError::NeedsRestart("`[proxy] name`"));
+    if let Some(what) = assembled.once.changed_in(&Once::of(&config)) {
+        return Err(AssembleError::NeedsRestart(what));
     }
     let tools = Tools { background, metrics, clock };
     assemble(config, Some((present, assembled)), present.number + 1, &tools)
@@ -79,6 +116,7 @@ fn assemble(
     tools: &Tools<'_>,
 ) -> Result<(Generation, Assembled), AssembleError> {
     let old = before.map(|(_, assembled)| assembled);
+    let once = Once::of(&config);
     let listeners = config
         .listeners
         .iter()
@@ -104,7 +142,13 @@ fn assemble(
     let generation = Generation {
         number,
         policy: config.policy,
-        verifier: Verifier::new(verified, config.limits.token, config.tokens, tools.clock.clone())?,
+        verifier: Verifier::new(
+            verified,
+            config.limits.token,
+            config.tokens,
+            tools.metrics.tokens.clone(),
+            tools.clock.clone(),
+        )?,
         standings: Decisions::new(config.decisions, tools.metrics.decision_cache.clone()),
         routes: config.routes,
         upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
@@ -112,8 +156,7 @@ fn assemble(
         own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
         limits: config.limits,
     };
-    let assembled =
-        Assembled { name: config.name, listeners: config.listeners, own: config.own, issuers, upstreams };
+    let assembled = Assembled { once, listeners: config.listeners, own: config.own, issuers, upstreams };
     Ok((generation, assembled))
 }
 
@@ -144,10 +187,9 @@ fn issuer(
     old: Option<&Assembled>,
     tools: &Tools<'_>,
 ) -> Result<KeyedIssuer, AssembleError> {
-    let kept =
-        old.into_iter().flat_map(|old| &old.issuers).find(|keyed| *keyed.keys.settings() == settings.keys);
-    if let Some(kept) = kept {
-        return Ok(KeyedIssuer { name: settings.name.clone(), ..kept.clone() });
+    let same = |keyed: &&KeyedIssuer| keyed.name == settings.name && *keyed.keys.settings() == settings.keys;
+    if let Some(kept) = old.into_iter().flat_map(|old| &old.issuers).find(same) {
+        return Ok(kept.clone());
     }
     let expected = match (&settings.keys.source, &settings.keys.ca) {
         // Never dialled.
@@ -157,7 +199,8 @@ fn issuer(
     };
     let tls = client_config(&expected, None, &[Alpn::Http1], tools.clock);
     let tls = tls.map_err(|source| AssembleError::Client { name: settings.name.clone(), source })?;
-    let keys = Arc::new(IssuerKeys::new(settings.keys.clone(), &tls, tools.clock.clone()));
+    let metrics = tools.metrics.issuer(settings.name.as_str());
+    let keys = Arc::new(IssuerKeys::new(settings.keys.clone(), &tls, metrics, tools.clock.clone()));
     let fresh = tools.background.spawn(Arc::clone(&keys).keep_fresh());
     Ok(KeyedIssuer { name: settings.name.clone(), keys, _fresh: Arc::new(AbortOnDropHandle::new(fresh)) })
 }

@@ -7,6 +7,7 @@
 //! - Keys older than their lifetime stay in use while they cannot be fetched, visibly, for `max_stale`
 //!   at most; then every token of the issuer is refused.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -24,7 +25,8 @@ use super::issuer::{KeySettings, KeySource};
 use super::json::{self, JsonLimits};
 use super::keys::{KeySet, KeySetError, KeyUse};
 use crate::clock::{Clock, Timestamp};
-use crate::fetch::{Client, FetchCounts, FetchError, FetchSettings};
+use crate::fetch::{Client, FetchError, FetchSettings};
+use crate::metrics::IssuerMetrics;
 
 /// Longest key set or discovery document, in bytes.
 pub const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
@@ -48,6 +50,7 @@ const DISCOVERY_LIMITS: JsonLimits = JsonLimits { depth_max: 8, values_max: 4096
 pub struct IssuerKeys {
     settings: KeySettings,
     client: Client,
+    metrics: IssuerMetrics,
     clock: Clock,
     /// One entry: the last good keys. Its lock on that entry is what makes fetches single-flight.
     held: Cache<(), Arc<HeldKeys>>,
@@ -73,6 +76,8 @@ pub(super) struct HeldKeys {
 pub struct KeyStatus {
     /// Usable keys; zero before the first good fetch.
     pub keys: usize,
+    /// Their `kid`s, of those that have one.
+    pub ids: BTreeSet<Arc<str>>,
     /// When these were fetched.
     pub fetched: Option<Timestamp>,
     /// When they become stale: still used, but a fetch is overdue.
@@ -101,7 +106,12 @@ pub enum KeysError {
 impl IssuerKeys {
     /// Holds no keys until [`IssuerKeys::refresh`]. `tls` verifies the issuer, with the trust anchors
     /// that [`KeySettings::ca`] names.
-    pub fn new(settings: KeySettings, tls: &ClientConfig, clock: Clock) -> IssuerKeys {
+    pub fn new(
+        settings: KeySettings,
+        tls: &ClientConfig,
+        metrics: IssuerMetrics,
+        clock: Clock,
+    ) -> IssuerKeys {
         let fetch = FetchSettings {
             allow_http: settings.allow_http,
             allow_private_addresses: settings.allow_private_addresses,
@@ -112,6 +122,7 @@ impl IssuerKeys {
         IssuerKeys {
             settings,
             client: Client::new(fetch, tls),
+            metrics,
             clock,
             held: Cache::builder().build(),
             attempts: AtomicU64::new(0),
@@ -127,10 +138,6 @@ impl IssuerKeys {
 
     pub fn status(&self) -> Arc<KeyStatus> {
         self.status.load_full()
-    }
-
-    pub fn fetch_counts(&self) -> &FetchCounts {
-        self.client.counts()
     }
 
     /// Fetches the keys, or waits for the fetch that is under way.
@@ -225,19 +232,23 @@ impl IssuerKeys {
         generation: u64,
         now: Timestamp,
     ) -> Op<Arc<HeldKeys>> {
+        self.metrics.fetches.inc();
         match outcome {
             Ok((set, lifetime)) => {
                 let held = HeldKeys { set, generation, fetched: now, lifetime };
                 self.status.store(Arc::new(KeyStatus {
                     keys: held.set.len(),
+                    ids: held.set.ids(),
                     fetched: Some(now),
                     fresh_until: Some(now.plus(lifetime)),
                     usable_until: Some(held.usable_until(self.settings.max_stale)),
                     last_error: None,
                 }));
+                self.metrics.fetched.set(now.unix_seconds());
                 Op::Put(Arc::new(held))
             }
             Err(error) => {
+                self.metrics.failures.inc();
                 let error: Arc<str> = error.to_string().into();
                 tracing::warn!(%error, from = %self.settings.source, "an issuer's keys could not be fetched");
                 let before = self.status.load_full();
@@ -319,7 +330,7 @@ mod tests {
                 .with_root_certificates(rustls::RootCertStore::empty())
                 .with_no_client_auth();
         let clock = Clock::manual(Timestamp::from_unix_seconds(1_800_000_000));
-        let keys = IssuerKeys::new(settings, &tls, clock.clone());
+        let keys = IssuerKeys::new(settings, &tls, IssuerMetrics::default(), clock.clone());
         let seconds = |failures| keys.rest_before_refresh(failures).as_secs();
         let spaced: Vec<u64> = (1..=9).map(seconds).collect();
         assert_eq!(spaced, [1, 2, 4, 8, 16, 32, 60, 60, 60]);

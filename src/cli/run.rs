@@ -52,8 +52,14 @@ pub fn run(args: &RunArgs) -> ExitCode {
             return ExitCode::from(EXIT_FINDINGS);
         }
     };
-    for (name, address) in &server.addresses().listeners {
+    let addresses = server.addresses();
+    for (name, address) in &addresses.listeners {
         tracing::info!(listener = %name, %address, "listening");
+    }
+    for (pages, address) in [("admin", addresses.admin), ("health", addresses.health)] {
+        if let Some(address) = address {
+            tracing::info!(pages, %address, "listening");
+        }
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let served = runtime.and_then(|runtime| runtime.block_on(serve(args, server, watch, &clock)));

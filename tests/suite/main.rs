@@ -3,10 +3,14 @@
 mod broken_config;
 mod configuration;
 mod identity_headers;
+mod metrics;
 mod policy_cases;
 mod policy_matrix;
 mod provider;
+mod provider_keys;
+mod reload_certificates;
 mod reload_policy;
+mod signals;
 mod tidy;
 mod tls_files;
 mod tls_fixture;

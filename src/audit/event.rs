@@ -217,12 +217,13 @@ mod tests {
             peer_ip: Some([192, 0, 2, 1].into()),
             client_ip: None,
             reason: Reason::PeerUntrusted,
+            detail: "no configured CA issued it".to_owned(),
             claimed: Some(Claimed { spiffe_id: Some("spiffe://evil/x\n".into()), certificate }),
         };
-        let story = r#"somebody who claims to be \"spiffe://evil/x\\n\" (not verified) was refused in the TLS handshake of mesh, because no configured CA vouches for the client certificate"#;
+        let story = r#"somebody who claims to be \"spiffe://evil/x\\n\" (not verified) was refused in the TLS handshake of mesh, because no configured CA vouches for the client certificate (no configured CA issued it)"#;
         let expected = format!(
             concat!(
-                r#"{{"event":"handshake",{},"verdict":"deny","reason":"peer_untrusted","story":"{}","#,
+                r#"{{"event":"handshake",{},"verdict":"deny","reason":"peer_untrusted","detail":"no configured CA issued it","story":"{}","#,
                 r#""peer":{{"verified":false,"spiffe_id":"spiffe://evil/x\n","certificate":"sha256:{}"}},"#,
                 r#""listener":"mesh","peer_ip":"192.0.2.1","client_ip":null}}"#,
                 "\n"
@@ -235,10 +236,11 @@ mod tests {
         assert_eq!(String::from_utf8(written).unwrap(), expected);
 
         (refused.claimed, refused.reason) = (None, Reason::PeerMissing);
+        refused.detail = "nothing came".to_owned();
         assert_eq!(
             story::handshake(&refused),
             "somebody was refused in the TLS handshake of mesh, because no client certificate was presented where \
-             one is needed"
+             one is needed (nothing came)"
         );
     }
 

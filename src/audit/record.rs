@@ -367,7 +367,7 @@ pub(super) mod tests {
     fn a_denial_is_this_line() {
         let expected = concat!(
             r#"{"event":"request","time":"2023-11-14T22:13:20.123Z","id":"01HF7YAT3V0000000000000007","#,
-            r#""proxy":"orders","verdict":"deny","reason":"scope_missing","also":[],"rule":null,"owner":null,"#,
+            r#""proxy":"orders","verdict":"deny","reason":"scope_missing","also":[],"detail":null,"rule":null,"owner":null,"#,
             r#""ticket":null,"near_miss":{"rule":"people read their own orders through the storefront","#,
             r#""lacks":"role order-reader: scope orders:read or group support","#,
             r#""seen":"the token has scope orders:write"},"would_allow":[],"would_deny":[],"unenforced":[],"#,
@@ -393,7 +393,7 @@ pub(super) mod tests {
         let line = String::from_utf8(line::line(&allowed()).unwrap()).unwrap();
         let expected = concat!(
             r#"{"event":"request","time":"2023-11-14T22:13:20.123Z","id":"01HF7YAT3V0000000000000007","#,
-            r#""proxy":"orders","verdict":"allow","reason":"allowed","also":[],"#,
+            r#""proxy":"orders","verdict":"allow","reason":"allowed","also":[],"detail":null,"#,
             r#""rule":"people read their own orders through the storefront","owner":"team-orders","#,
             r#""ticket":null,"near_miss":null,"would_allow":[],"would_deny":[],"unenforced":[],"#,
             r#""story":"storefront, for alice@corp (human), asked to GET /customers/alice/orders/7 on orders: "#,
@@ -405,6 +405,6 @@ pub(super) mod tests {
             other => panic!("{other}"),
         };
         assert_eq!(fields(&allowed()), fields(&denied()));
-        assert_eq!(fields(&allowed()).len(), 29);
+        assert_eq!(fields(&allowed()).len(), 30);
     }
 }

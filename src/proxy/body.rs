@@ -93,7 +93,7 @@ pub enum Body {
     /// Ours.
     Fixed(Full<Bytes>),
     /// The upstream's.
-    Streamed(ResponseBody),
+    Streamed(Box<ResponseBody>),
 }
 
 /// An upstream's body on its way to the client. It finishes the record of its request, also when it is

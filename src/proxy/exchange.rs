@@ -46,8 +46,8 @@ pub async fn exchange(
         draft.because(Reason::Preflight);
         return finish(draft, answer);
     }
-    let mut answer = match judge(&worker, &generation, &connection, &asked, &head, &mut draft).await {
-        Ok(passage) => forward(&worker, &generation, &connection, asked, head, body, passage, draft).await,
+    let mut answer = match judge(&worker, &generation, &connection, asked, &head, &mut draft).await {
+        Ok(passage) => forward(&worker, &generation, &connection, head, body, passage, draft).await,
         Err(refusal) => refuse(draft, form, &refusal),
     };
     cross_origin.expose(answer.headers_mut());
@@ -60,19 +60,19 @@ async fn judge(
     worker: &Worker,
     generation: &Generation,
     connection: &Connection,
-    asked: &Asked,
+    asked: Asked,
     head: &Parts,
     draft: &mut Draft,
 ) -> Result<Passage, Refusal> {
     let now = worker.shared.clock.now();
     let signatures = verify(generation, connection, head, now, draft).await?;
-    let decision = decide(generation, connection, asked, head, &signatures, now, draft);
+    let decision = decide(generation, connection, &asked, head, &signatures, now, draft);
     let permit = match decision.verdict {
         Verdict::Permit(permit) => permit,
         Verdict::Denial(denial) => return Err(Refusal::from(&denial)),
     };
     draft.forwarding(&permit).map_err(|_| Refusal::of(Reason::AuditUnavailable))?;
-    Ok(Passage { signatures, permit, evidence: decision.evidence })
+    Ok(Passage { asked, signatures, permit, evidence: decision.evidence })
 }
 
 /// Verifies both signatures, also when the first is bad: the record says what became of each.

@@ -32,6 +32,7 @@ use crate::upstream::{self, Pool, Switched, TunnelEnd, Upgrade};
 
 /// A request that was permitted, with all that it rests on.
 pub struct Passage {
+    pub asked: Asked,
     pub signatures: Signatures,
     pub permit: Permit,
     pub evidence: Evidence,
@@ -51,7 +52,6 @@ pub async fn forward(
     worker: &Rc<Worker>,
     generation: &Generation,
     connection: &Connection,
-    asked: Asked,
     mut head: Parts,
     body: Incoming,
     passage: Passage,
@@ -64,10 +64,10 @@ pub async fn forward(
         return refuse(draft, form, &Refusal::of(Reason::Internal));
     };
     let journey = Journey { worker, route, pool, deadline: Instant::now() + route.total_timeout };
-    if let Err(refusal) = rewrite(generation, connection, route, &asked, &mut head, &passage, &mut draft) {
+    if let Err(refusal) = rewrite(generation, connection, route, &mut head, &passage, &mut draft) {
         return refuse(draft, form, &refusal);
     }
-    match asked.kind {
+    match passage.asked.kind {
         Kind::Plain | Kind::Grpc => journey.plain(head, body, form, draft).await,
         Kind::WebSocket if route.websocket => {
             let ends = Instant::now() + permit.deadline().since(worker.shared.clock.now());
@@ -85,12 +85,11 @@ fn rewrite(
     generation: &Generation,
     connection: &Connection,
     route: &RouteSettings,
-    asked: &Asked,
     head: &mut Parts,
     passage: &Passage,
     draft: &mut Draft,
 ) -> Result<(), Refusal> {
-    let Passage { signatures, permit, evidence } = passage;
+    let Passage { asked, signatures, permit, evidence } = passage;
     let path = match &route.strip_prefix {
         Some(prefix) => asked.path.strip_prefix(prefix)?,
         None => asked.path.clone(),
@@ -160,7 +159,10 @@ impl Journey<'_> {
         draft.answered(head.status);
         // The version is hyper's business, on each side of us.
         head.version = Version::default();
-        Response::from_parts(head, Body::Streamed(ResponseBody::new(body, meter, self.deadline, draft)))
+        Response::from_parts(
+            head,
+            Body::Streamed(Box::new(ResponseBody::new(body, meter, self.deadline, draft))),
+        )
     }
 
     /// A WebSocket handshake, by HTTP/1.1 upgrade or HTTP/2 extended CONNECT; upstream always by the

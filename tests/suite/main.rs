@@ -1,6 +1,7 @@
 //! The integration tests, one binary: `tidy` holds the house rules, `world` is the one fixture.
 
 mod broken_config;
+mod demo;
 mod provider;
 mod tidy;
 mod tls_files;

@@ -129,9 +129,6 @@ jwks = "{KEYS_FILE}"                   # the demo's issuer ended with the demo; 
 server = ["http://127.0.0.1:8080"]   # your service here; until one listens, what is allowed is answered with 502
 [upstream.orders-next]
 server = ["http://127.0.0.1:8081"]
-
-[audit]
-output = "{AUDIT_FILE}"              # a line a request; its `story` says why
 "#
     );
     Document::new(SITE_FILE, Access::Everybody, text)

@@ -46,7 +46,7 @@ pub fn script(lines: &[Line], proxy: &str, about: &str) -> String {
     }
     let _ = write!(script, "cd \"$(dirname \"$0\")\" || exit 1\nproxy=${{PROXY:-{proxy}}}\n");
     for (number, line) in (1..).zip(lines) {
-        let title = format!("{number}. {}: {}: {}", line.title, line.answer, line.reason.as_str());
+        let title = format!("{number}. {}: {}, {}", line.title, line.answer, line.reason.as_str());
         let _ = write!(script, "\necho {}\n{}; echo\n", quoted(&title), command(line, "\"$proxy\"", None));
     }
     script

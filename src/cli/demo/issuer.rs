@@ -24,7 +24,7 @@ pub struct IssuerKey(EcdsaKeyPair);
 /// What one token says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Login {
-    /// Alice, who logged in a minute ago with two factors.
+    /// Alice, who has just logged in with two factors.
     Alice,
     /// Alice, who logged in yesterday.
     AliceSinceYesterday,
@@ -129,7 +129,7 @@ impl IssuerKey {
             "uid": "00u-alice",
             "scp": ["orders:read"],
             "acr": "mfa",
-            "auth_time": now.minus(MINUTE).unix_seconds(),
+            "auth_time": now.unix_seconds(),
             "iat": now.unix_seconds(),
             "exp": now.plus(lifetime).unix_seconds(),
             "jti": login.name(),

@@ -23,11 +23,11 @@ pub fn write(path: &Path, policy: &PolicySource, clock: &Clock) -> Result<String
     let about = format!(
         "The demo's requests, against `countersign run -c` with this folder; PROXY=address:port asks elsewhere.\n\
          \n\
-         Made at {now}. Certificates, revocation list and tokens are good until {ends}. The keys that\n\
-         signed them were thrown away, so there will be no more of them: `countersign demo --write` makes new ones.\n\
-         The login in `clients/alice.header` is fresh for 15 minutes; after that the refund asks for a new one,\n\
-         with 401 step_up_required. What is allowed is passed on to [upstream.orders] in 20-site.toml, and\n\
-         answered with 502 until something listens there."
+         Made at {now}. Certificates, revocation list and tokens are good until\n\
+         {ends}. The keys that signed them were thrown away, so there will be no more\n\
+         of them: `countersign demo --write` makes new ones. The login in clients/alice.header is fresh for\n\
+         15 minutes; after that the refund asks for a new one, with 401 step_up_required. What is allowed is\n\
+         passed on to [upstream.orders] in 20-site.toml, and answered with 502 until something listens there."
     );
     let mut documents = vec![
         policy.document(),
@@ -55,14 +55,14 @@ pub fn write(path: &Path, policy: &PolicySource, clock: &Clock) -> Result<String
            jwks.json       the issuer's public keys\n  \
            requests.sh     the demo's requests, with what must come of each\n\
          \n\
-         Serve it, then ask in another terminal; each request leaves its story in audit.jsonl:\n\
+         Serve it, which prints the audit record of every request, then ask in another terminal:\n\
          \n  \
            countersign run -c {folder}\n  \
            {folder}/requests.sh\n\
          \n\
          What is allowed is answered with 502 until a service listens at 127.0.0.1:8080; name your own in\n\
-         20-site.toml. Certificates and tokens are good until {ends}, Alice's login is fresh enough for a\n\
-         refund for 15 minutes. The signing keys were thrown away: for more, write a new folder, or name your\n\
-         own issuer and CA.\n"
+         20-site.toml. Certificates and tokens are good until {ends}; Alice's login is\n\
+         fresh enough for a refund for 15 minutes. The signing keys were thrown away: for more, write a new\n\
+         folder, or name your own issuer and CA.\n"
     ))
 }

@@ -186,7 +186,7 @@ fn introduction(stage: &Stage, policy: &PolicySource, ink: Ink) -> String {
     text.push_str(&ink.bold("Paste any of these into another terminal:"));
     text.push_str("\n\n");
     for (number, line) in (1..).zip(requests::lines()) {
-        let title = format!("# {number}. {}: {}: {}", line.title, line.answer, line.reason.as_str());
+        let title = format!("# {number}. {}: {}, {}", line.title, line.answer, line.reason.as_str());
         let command = curl::command(&line, &stage.proxy.to_string(), Some(stage.folder.path()));
         text.push_str(&format!("{}\n{command}\n", ink.bold(&title)));
     }

@@ -78,7 +78,7 @@ impl Outcome {
         ]
         .into_iter()
         .filter(|(_, said, came)| said != came)
-        .map(|(what, said, came)| format!("{what}: said {said}, came {came}"))
+        .map(|(what, said, came)| format!("{what} {came} instead of {said}"))
         .collect()
     }
 
@@ -96,7 +96,7 @@ impl Outcome {
         );
         let faults = self.faults();
         if let Ok(Came { answer, upstream, reason, story }) = &self.came {
-            let verdict = format!("{answer}: {reason}");
+            let verdict = format!("{answer}, {reason}");
             let by = upstream.as_ref().map(|name| format!(", answered by {name}")).unwrap_or_default();
             let verdict = if faults.is_empty() { ink.green(&verdict) } else { ink.red(&verdict) };
             let _ = writeln!(text, "    {verdict}{by}\n    {story}");

@@ -198,7 +198,7 @@ async fn what_is_written_can_be_served() {
     let upstream = Upstream::start().await;
     fs::write(written.join("30-test.toml"), elsewhere(&upstream)).unwrap();
     let clock = Clock::system();
-    let config = config::load(&[written.clone()], &|_| None, clock.now());
+    let config = config::load(std::slice::from_ref(&written), &|_| None, clock.now());
     let server = Server::start(config.map_err(|report| report.to_text(false)).unwrap(), clock).unwrap();
     let order = "/customers/alice/orders/7";
     let mut seen = 0;

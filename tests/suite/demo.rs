@@ -61,6 +61,10 @@ async fn every_request_of_the_demo_ends_as_said() {
         assert!(text.stdout.contains(line["title"].as_str().unwrap()));
         assert!(text.stdout.contains(line["came"]["story"].as_str().unwrap()), "{line}");
     }
+    // A refused token does not make the service that carries it nameless.
+    let nameless = |line: &&Value| line["came"]["story"].as_str().unwrap().contains("without a name");
+    let nameless: Vec<_> = lines.iter().filter(nameless).map(|line| &line["came"]["reason"]).collect();
+    assert_eq!(nameless, ["peer_unknown"]);
     reasons.sort_unstable();
     reasons.dedup();
     assert_eq!(

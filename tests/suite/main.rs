@@ -2,6 +2,7 @@
 
 mod broken_config;
 mod configuration;
+mod examples;
 mod provider;
 mod tidy;
 mod tls_files;

@@ -81,6 +81,45 @@ fn every_example_is_checked_and_nothing_is_found() {
     assert_eq!(seen, 3);
 }
 
+#[test]
+fn check_tells_by_its_exit_code_what_there_is_to_do() {
+    let folder = beside("sidecar.toml");
+    let check =
+        |arguments: &[&str]| countersign(&[&["check", "-c", "sidecar.toml"], arguments].concat(), &folder);
+    let (code, answer) = check(&["--resolved"]);
+    let resolved: toml::Table = answer.parse().unwrap();
+    assert_eq!(code, Some(0));
+    assert_eq!(resolved["issuer"]["corp"]["claims"]["subject"].as_str(), Some("sub"));
+    assert_eq!(resolved["cache"]["decision_time_max"].as_str(), Some("300s"));
+
+    let text = shipped("sidecar.toml");
+    let path = folder.path().join("sidecar.toml");
+    fs::write(&path, text.replace(r#"["storefront-web"]"#, r#""any""#)).unwrap();
+    let (code, answer) = check(&[]);
+    assert_eq!(code, Some(1), "{answer}");
+    assert!(answer.contains("client_id = \"any\"") && answer.contains("help"), "{answer}");
+
+    fs::write(&path, text.replace("[[deny]]", "[[deny]]\nexpires = 2027-01-01").replace("GET", "get"))
+        .unwrap();
+    let (code, answer) = check(&["--format", "json"]);
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    let codes: Vec<_> =
+        answer["diagnostics"].as_array().unwrap().iter().map(|it| it["code"].as_str()).collect();
+    assert_eq!((code, answer["loads"].as_bool()), (Some(78), Some(false)));
+    assert_eq!(codes, [Some("bad_value"), Some("bad_value"), Some("rule_time")]);
+    for diagnostic in answer["diagnostics"].as_array().unwrap() {
+        let line = diagnostic["line"].as_u64().unwrap() as usize;
+        let shown = fs::read_to_string(&path).unwrap().lines().nth(line - 1).unwrap().to_owned();
+        assert_eq!(diagnostic["text"].as_str(), Some(&*shown));
+        assert!(
+            diagnostic["column"].as_u64() >= Some(1) && !diagnostic["remedy"].as_str().unwrap().is_empty()
+        );
+    }
+
+    let (code, schema) = countersign(&["schema"], &folder);
+    assert_eq!((code, serde_json::from_str::<Value>(&schema).unwrap()), (Some(0), config::schema()));
+}
+
 /// What an environment changes of the sample: where things listen, and who the issuer is.
 const SITE: &str = r#"
 version = 1

@@ -2,6 +2,7 @@
 
 mod broken_config;
 mod configuration;
+mod configuration_reference;
 mod examples;
 mod provider;
 mod tidy;

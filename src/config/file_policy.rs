@@ -315,7 +315,7 @@ table! {
         match_claim: Keyed<String, ClaimPath>,
         /// gRPC methods, as `pkg.Service/Method`.
         grpc: List<GrpcPattern>,
-        /// `direct`, `local` or a trusted hop.
+        /// How the peer was learned: `direct`, by the TLS handshake of this very connection, or `local`.
         hop: List<String>,
         /// Addresses of the other end of the connection.
         peer_ip: List<IpNet>,

@@ -1,6 +1,6 @@
 //! `docs/configuration.md` names every table and key there is, with its meaning, as the schema has it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::configuration::resolved_sample;
 
-/// The order in which the tables are told; `allow`, `deny` and `require` have the same keys.
+/// The order in which the tables are told.
 const TABLES: [&str; 20] = [
     "version",
     "proxy",
@@ -39,23 +39,24 @@ const MARK: &str =
 struct Reference {
     schema: Value,
     text: String,
-    told: BTreeSet<String>,
+    /// Definitions, and the headings they stand under.
+    told: BTreeMap<String, String>,
 }
 
 impl Reference {
     fn new() -> Reference {
         let mut reference =
-            Reference { schema: config::schema(), text: String::new(), told: BTreeSet::new() };
+            Reference { schema: config::schema(), text: String::new(), told: BTreeMap::new() };
         for table in TABLES {
             let schema = reference.schema["properties"][table].clone();
-            reference.table(table, "", &schema);
+            reference.table(table, &schema);
         }
         reference
     }
 
     /// Tells the table that `schema` is, if it is one that has a name, then those inside it.
-    fn table(&mut self, path: &str, above: &str, schema: &Value) {
-        let about = schema["description"].as_str().unwrap_or(above).to_owned();
+    fn table(&mut self, path: &str, schema: &Value) {
+        let about = schema["description"].as_str().unwrap_or_default();
         let keyed = &schema["additionalProperties"];
         let (heading, inside) = if schema["$ref"].is_string() {
             (format!("[{path}]"), schema)
@@ -69,10 +70,11 @@ impl Reference {
         let Some(name) = inside["$ref"].as_str() else { return };
         let definition = self.schema.pointer(name.trim_start_matches('#')).unwrap().clone();
         writeln!(self.text, "\n### `{heading}`\n\n{about}\n").unwrap();
-        if !self.told.insert(name.to_owned()) {
-            writeln!(self.text, "The keys are those of `[[allow]]`.").unwrap();
+        if let Some(other) = self.told.get(name) {
+            writeln!(self.text, "The keys are those of `{other}`.").unwrap();
             return;
         }
+        self.told.insert(name.to_owned(), heading.clone());
         let empty = Map::new();
         let properties = definition["properties"].as_object().unwrap_or(&empty);
         writeln!(self.text, "| key | takes | means |\n| --- | --- | --- |").unwrap();
@@ -86,7 +88,7 @@ impl Reference {
         }
         let path = heading.trim_matches(['[', ']']).to_owned();
         for (key, schema) in properties {
-            self.table(&format!("{path}.{key}"), "", schema);
+            self.table(&format!("{path}.{key}"), schema);
         }
     }
 

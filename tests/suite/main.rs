@@ -2,6 +2,8 @@
 
 mod broken_config;
 mod configuration;
+mod configuration_reference;
+mod examples;
 mod provider;
 mod tidy;
 mod tls_files;

@@ -6,6 +6,7 @@ mod identity_headers;
 mod policy_cases;
 mod policy_matrix;
 mod provider;
+mod refusals;
 mod tidy;
 mod tls_files;
 mod tls_fixture;

@@ -3,6 +3,7 @@
 mod broken_config;
 mod configuration;
 mod identity_headers;
+mod language_holes;
 mod policy_cases;
 mod policy_matrix;
 mod provider;

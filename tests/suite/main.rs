@@ -3,6 +3,7 @@
 mod broken_config;
 mod configuration;
 mod configuration_reference;
+mod demo;
 mod examples;
 mod identity_headers;
 mod language_holes;

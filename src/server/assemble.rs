@@ -22,22 +22,11 @@ use crate::upstream::{ServerSettings, Upstream, UpstreamSettings};
 
 /// What a generation was made from, as far as the next one may keep it.
 pub struct Assembled {
-    once: Once,
+    fixed: Fixed,
     pub listeners: Vec<ListenerSettings>,
     pub own: Option<OwnCertificate>,
     pub issuers: Vec<KeyedIssuer>,
     pub upstreams: Vec<(UpstreamTls, Arc<rustls::ClientConfig>, Arc<Upstream>)>,
-}
-
-/// What is set up at the start and cannot be changed by a reload.
-#[derive(Clone, PartialEq, Eq)]
-struct Once {
-    name: Name,
-    workers: usize,
-    listeners: Vec<(Name, SocketAddr)>,
-    admin: (Option<SocketAddr>, Option<SocketAddr>),
-    audit: SinkSettings,
-    log: LogSettings,
 }
 
 /// An issuer's keys with the task that keeps them fresh, which ends with the last generation that uses it.
@@ -48,39 +37,21 @@ pub struct KeyedIssuer {
     _fresh: Arc<AbortOnDropHandle<()>>,
 }
 
+/// What is taken at the start and stays.
+#[derive(PartialEq)]
+struct Fixed {
+    name: Name,
+    workers: usize,
+    admin: [Option<SocketAddr>; 2],
+    audit: SinkSettings,
+    log: LogSettings,
+}
+
 /// What all steps of assembling need.
 struct Tools<'a> {
     background: &'a Handle,
     metrics: &'a Arc<Metrics>,
     clock: &'a Clock,
-}
-
-impl Once {
-    fn of(config: &Config) -> Once {
-        let place = |listener: &ListenerSettings| (listener.name.clone(), listener.address);
-        Once {
-            name: config.name.clone(),
-            workers: config.workers,
-            listeners: config.listeners.iter().map(place).collect(),
-            admin: (config.admin, config.health),
-            audit: config.audit.clone(),
-            log: config.log.clone(),
-        }
-    }
-
-    /// What differs, in the words of the configuration.
-    fn changed_in(&self, new: &Once) -> Option<&'static str> {
-        let Once { name, workers, listeners, admin, audit, log } = new;
-        let changes = [
-            (self.name != *name, "`[proxy] name`"),
-            (self.workers != *workers, "`[proxy] workers`"),
-            (self.listeners != *listeners, "the name or address of a `[listener]`"),
-            (self.admin != *admin, "an address in `[admin]`"),
-            (self.audit != *audit, "`[audit]`"),
-            (self.log != *log, "`[log]`"),
-        ];
-        changes.into_iter().find_map(|(changed, what)| changed.then_some(what))
-    }
 }
 
 /// The first generation.
@@ -102,8 +73,12 @@ pub fn next(
     metrics: &Arc<Metrics>,
     clock: &Clock,
 ) -> Result<(Generation, Assembled), AssembleError> {
-    if let Some(what) = assembled.once.changed_in(&Once::of(&config)) {
-        return Err(AssembleError::NeedsRestart(what));
+    let place = |listener: &ListenerSettings| (listener.name.clone(), listener.address);
+    if !config.listeners.iter().map(place).eq(assembled.listeners.iter().map(place)) {
+        return Err(AssembleError::ListenersChanged);
+    }
+    if Fixed::of(&config) != assembled.fixed {
+        tracing::warn!("a change of `[proxy]`, `[admin]`, `[audit]` or `[log]` takes effect with a restart");
     }
     let tools = Tools { background, metrics, clock };
     assemble(config, Some((present, assembled)), present.number + 1, &tools)
@@ -116,7 +91,7 @@ fn assemble(
     tools: &Tools<'_>,
 ) -> Result<(Generation, Assembled), AssembleError> {
     let old = before.map(|(_, assembled)| assembled);
-    let once = Once::of(&config);
+    let fixed = Fixed::of(&config);
     let listeners = config
         .listeners
         .iter()
@@ -156,8 +131,20 @@ fn assemble(
         own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
         limits: config.limits,
     };
-    let assembled = Assembled { once, listeners: config.listeners, own: config.own, issuers, upstreams };
+    let assembled = Assembled { fixed, listeners: config.listeners, own: config.own, issuers, upstreams };
     Ok((generation, assembled))
+}
+
+impl Fixed {
+    fn of(config: &Config) -> Fixed {
+        Fixed {
+            name: config.name.clone(),
+            workers: config.workers,
+            admin: [config.admin, config.health],
+            audit: config.audit.clone(),
+            log: config.log.clone(),
+        }
+    }
 }
 
 fn listener(

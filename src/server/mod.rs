@@ -82,8 +82,10 @@ pub enum AssembleError {
     Client { name: Name, source: ClientTlsError },
     #[error("upstream `{name}`: {source}")]
     Upstream { name: Name, source: crate::upstream::ServerError },
-    #[error("{0} cannot be changed while running; restart to change it")]
-    NeedsRestart(&'static str),
+    #[error(
+        "listeners were added, removed, renamed or moved: their sockets are opened at the start; restart"
+    )]
+    ListenersChanged,
 }
 
 /// The thread for what no request waits for.

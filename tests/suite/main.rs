@@ -2,12 +2,17 @@
 
 mod broken_config;
 mod configuration;
+mod configuration_reference;
+mod demo;
+mod examples;
 mod identity_headers;
+mod language_holes;
 mod metrics;
 mod policy_cases;
 mod policy_matrix;
 mod provider;
 mod provider_keys;
+mod refusals;
 mod reload_certificates;
 mod reload_policy;
 mod signals;

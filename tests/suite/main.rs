@@ -3,6 +3,9 @@
 mod broken_config;
 mod canary;
 mod configuration;
+mod configuration_reference;
+mod demo;
+mod examples;
 mod identity_headers;
 mod language_holes;
 mod policy_cases;

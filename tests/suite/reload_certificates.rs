@@ -7,6 +7,7 @@ use countersign::cli::mint::{Authority, CaSpec, Validity};
 use countersign::clock::Stopwatch;
 use http::Request;
 use http::header::AUTHORIZATION;
+use rustix::process::Signal;
 use rustls::AlertDescription;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -101,7 +102,7 @@ async fn ask_until_told(
 #[tokio::test]
 async fn a_new_certificate_is_served_without_a_failed_request() {
     let world = World::new().await;
-    let process = world.run(READ).await;
+    let process = world.serve(READ).await;
     let (done, mut doing) = watch::channel(0);
     let (tell, told) = watch::channel(false);
     let mut asking = JoinSet::new();
@@ -137,13 +138,14 @@ async fn a_new_certificate_is_served_without_a_failed_request() {
     while let Some(ended) = asking.join_next().await {
         ended.unwrap();
     }
-    process.stop().await;
+    process.binary.signal(Signal::TERM);
+    assert!(process.binary.ended().await.success());
 }
 
 #[tokio::test]
 async fn a_broken_certificate_keeps_the_last_good_one() {
     let world = World::new().await;
-    let process = world.run(READ).await;
+    let process = world.serve(READ).await;
     let good = presented(&process).await;
     let client = process.client(Who::Storefront, Protocol::H2).await;
     world.write("orders.pem", "-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n");
@@ -161,7 +163,7 @@ async fn a_broken_certificate_keeps_the_last_good_one() {
 #[tokio::test]
 async fn who_came_by_a_removed_ca_is_refused_on_open_connections_and_new_ones() {
     let world = World::new().await;
-    let process = world.run(READ).await;
+    let process = world.serve(READ).await;
     let token = token(&world);
     let busy = process.client(Who::Partner, Protocol::H1).await;
     assert_eq!(busy.ask(signed(&token)).await.unwrap().status, 200);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use countersign::clock::Stopwatch;
 use http::header::AUTHORIZATION;
 use http::{Request, StatusCode};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -203,7 +204,7 @@ async fn until_in_force(process: &Process<'_>, case: &Case, client: &Client) -> 
 #[tokio::test]
 async fn ten_policies_written_under_load_and_every_record_explained_by_its_file() {
     let world = World::new().await;
-    let process = world.run(&policy(0)).await;
+    let process = world.serve(&policy(0)).await;
     let load = Load { cases: Load::cases(&world), due: Semaphore::new(0), done: watch::Sender::new(0) };
     let load = Arc::new(load);
     let (sender, mut receiver) = mpsc::unbounded_channel();
@@ -222,7 +223,7 @@ async fn ten_policies_written_under_load_and_every_record_explained_by_its_file(
     let stages = POLICIES.len() - 1;
     for number in 1..=stages {
         load.due.add_permits(REQUESTS / stages);
-        let log_length = process.log_length();
+        let lines = process.binary.log_lines();
         let written = Stopwatch::start();
         let path = world.configuration(&policy(number));
         if POLICIES[number] == [BROKEN] {
@@ -230,7 +231,7 @@ async fn ten_policies_written_under_load_and_every_record_explained_by_its_file(
             let before = &text[..text.find("\"order-raeder\"").unwrap()];
             let line = before.lines().count();
             let column = before.lines().last().unwrap().len() + 1;
-            process.log_says(log_length, &format!("{}:{line}:{column}", path.display())).await;
+            process.log_says(lines, &format!("{}:{line}:{column}", path.display())).await;
             assert_eq!(process.metric("countersign_config_last_reload_success").await, 0.0);
         } else {
             let claims = json!({"scope": "orders:read", "uid": "u1"});
@@ -246,7 +247,8 @@ async fn ten_policies_written_under_load_and_every_record_explained_by_its_file(
     while let Some(ended) = clients.join_next().await {
         ended.unwrap();
     }
-    process.stop().await;
+    process.binary.signal(Signal::TERM);
+    assert!(process.binary.ended().await.success());
     let mut loaded = 0;
     while let Some(outcome) = receiver.recv().await {
         outcomes.push(outcome);

@@ -10,11 +10,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use moka::Entry;
 use moka::future::Cache;
 use moka::ops::compute::Op;
 use rustls::ClientConfig;
@@ -52,13 +52,20 @@ pub struct IssuerKeys {
     client: Client,
     metrics: IssuerMetrics,
     clock: Clock,
-    /// One entry: the last good keys. Its lock on that entry is what makes fetches single-flight.
-    held: Cache<(), Arc<HeldKeys>>,
-    /// Fetches ended, good or not.
-    attempts: AtomicU64,
-    /// When the last one ended, as [`Timestamp::unix_ms`].
-    last_attempt_ms: AtomicI64,
+    /// One entry, once there was an attempt. The lock on it is what makes fetches single-flight.
+    held: Cache<(), Attempted>,
     status: ArcSwap<KeyStatus>,
+}
+
+/// How the last attempt to fetch left things. One value, so that nobody sees that an attempt has ended
+/// and not yet what it brought.
+#[derive(Clone, Debug)]
+struct Attempted {
+    /// Attempts ended, good or not.
+    count: u64,
+    ended: Timestamp,
+    /// The last good ones.
+    keys: Option<Arc<HeldKeys>>,
 }
 
 /// Keys as they were fetched together.
@@ -125,8 +132,6 @@ impl IssuerKeys {
             metrics,
             clock,
             held: Cache::builder().build(),
-            attempts: AtomicU64::new(0),
-            last_attempt_ms: AtomicI64::new(i64::MIN),
             status: ArcSwap::default(),
         }
     }
@@ -142,7 +147,8 @@ impl IssuerKeys {
 
     /// Fetches the keys, or waits for the fetch that is under way.
     pub async fn refresh(&self) -> Result<(), Arc<str>> {
-        self.attempt(self.attempts.load(Ordering::Acquire)).await;
+        let before = self.held.get(&()).await;
+        self.attempt(before.map_or(0, |before| before.count)).await;
         match &self.status.load().last_error {
             Some(error) => Err(Arc::clone(error)),
             None => Ok(()),
@@ -170,57 +176,61 @@ impl IssuerKeys {
     /// The keys to verify with now; fetches them if there are none.
     pub(super) async fn current(self: &Arc<Self>) -> Result<Arc<HeldKeys>, Arc<str>> {
         let now = self.clock.now();
-        if let Some(held) = self.held.get(&()).await
-            && self.is_usable(&held, now)
-        {
-            return Ok(held);
+        let usable = |attempted: &Attempted| {
+            let keys = attempted.keys.clone();
+            keys.filter(|keys| now < keys.usable_until(self.settings.max_stale))
+        };
+        let before = self.held.get(&()).await;
+        if let Some(keys) = before.as_ref().and_then(usable) {
+            return Ok(keys);
         }
-        self.attempt_after(NO_KEYS_REST, now).await;
-        match self.held.get(&()).await {
-            Some(held) if self.is_usable(&held, now) => Ok(held),
-            _ => {
-                let error = self.status.load().last_error.clone();
-                Err(error.unwrap_or_else(|| "no keys were fetched yet".into()))
-            }
-        }
+        let after = self.attempt_after(NO_KEYS_REST, before, now).await;
+        after.as_ref().and_then(usable).ok_or_else(|| {
+            let error = self.status.load().last_error.clone();
+            error.unwrap_or_else(|| "no keys were fetched yet".into())
+        })
     }
 
     /// Keys other than `seen`, which lack the one that a token names.
     pub(super) async fn other_than(self: &Arc<Self>, seen: &HeldKeys) -> Option<Arc<HeldKeys>> {
-        self.attempt_after(UNKNOWN_KEY_REST, self.clock.now()).await;
-        self.held.get(&()).await.filter(|held| held.generation != seen.generation)
+        let before = self.held.get(&()).await;
+        let after = self.attempt_after(UNKNOWN_KEY_REST, before, self.clock.now()).await;
+        after?.keys.filter(|keys| keys.generation != seen.generation)
     }
 
-    fn is_usable(&self, held: &HeldKeys, now: Timestamp) -> bool {
-        now < held.usable_until(self.settings.max_stale)
-    }
-
-    /// One attempt, unless the last one ended less than `rest` ago. It goes on if the request that
+    /// One attempt, unless the last one ended less than `rest` before `now`. It goes on if the request that
     /// caused it goes away: others may wait for it, and starting anew each time would void the rest.
-    async fn attempt_after(self: &Arc<Self>, rest: Duration, now: Timestamp) {
-        let seen = self.attempts.load(Ordering::Acquire);
-        let last = Timestamp::from_unix_ms(self.last_attempt_ms.load(Ordering::Acquire));
-        // a clock that was set back must not hold off fetches until it has caught up
-        let rested = now < last || now >= last.plus(rest);
-        if rested {
-            let keys = Arc::clone(self);
-            // an error here is a runtime that shuts down: then there is simply no new key
-            let _ = tokio::spawn(async move { keys.attempt(seen).await }).await;
-        }
+    async fn attempt_after(
+        self: &Arc<Self>,
+        rest: Duration,
+        before: Option<Attempted>,
+        now: Timestamp,
+    ) -> Option<Attempted> {
+        let seen = match &before {
+            None => 0,
+            // a clock that was set back must not hold off fetches until it has caught up
+            Some(last) if now < last.ended || now >= last.ended.plus(rest) => last.count,
+            Some(_) => return before,
+        };
+        let keys = Arc::clone(self);
+        // an error here is a runtime that shuts down: then there is simply no new key
+        let _ = tokio::spawn(async move { keys.attempt(seen).await }).await;
+        self.held.get(&()).await
     }
 
     /// Fetches, unless another attempt has ended since the caller counted `seen` of them.
     async fn attempt(&self, seen: u64) {
-        let fetch = async |_| {
-            if self.attempts.load(Ordering::Acquire) != seen {
+        let fetch = async |entry: Option<Entry<(), Attempted>>| {
+            let before = entry.map(Entry::into_value);
+            let count = before.as_ref().map_or(0, |before| before.count);
+            if count != seen {
                 return Op::Nop;
             }
             let outcome = self.fetch().await;
-            let now = self.clock.now();
-            let op = self.note(outcome, seen + 1, now);
-            self.last_attempt_ms.store(now.unix_ms(), Ordering::Release);
-            self.attempts.store(seen + 1, Ordering::Release);
-            op
+            let ended = self.clock.now();
+            let fetched = self.note(outcome, count + 1, ended);
+            let keys = fetched.or_else(|| before?.keys);
+            Op::Put(Attempted { count: count + 1, ended, keys })
         };
         self.held.entry(()).and_compute_with(fetch).await;
     }
@@ -231,7 +241,7 @@ impl IssuerKeys {
         outcome: Result<(KeySet, Duration), KeysError>,
         generation: u64,
         now: Timestamp,
-    ) -> Op<Arc<HeldKeys>> {
+    ) -> Option<Arc<HeldKeys>> {
         self.metrics.fetches.inc();
         match outcome {
             Ok((set, lifetime)) => {
@@ -245,7 +255,7 @@ impl IssuerKeys {
                     last_error: None,
                 }));
                 self.metrics.fetched.set(now.unix_seconds());
-                Op::Put(Arc::new(held))
+                Some(Arc::new(held))
             }
             Err(error) => {
                 self.metrics.failures.inc();
@@ -253,7 +263,7 @@ impl IssuerKeys {
                 tracing::warn!(%error, from = %self.settings.source, "an issuer's keys could not be fetched");
                 let before = self.status.load_full();
                 self.status.store(Arc::new(KeyStatus { last_error: Some(error), ..(*before).clone() }));
-                Op::Nop
+                None
             }
         }
     }

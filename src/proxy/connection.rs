@@ -292,9 +292,10 @@ fn service(worker: &Rc<Worker>, connection: &Rc<Connection>) -> impl Fn(Request<
         let (worker, connection) = (Rc::clone(&worker), Rc::clone(&connection));
         Box::pin(async move {
             let is_http1 = request.version() <= Version::HTTP_11;
-            let mut answer = exchange(worker, Rc::clone(&connection), request).await;
+            let mut answer = exchange(Rc::clone(&worker), Rc::clone(&connection), request).await;
+            let is_last = connection.ending.get() || connection.is_outdated(&worker.shared.generation.load());
             // RFC 9112 §9.6: a client that is told sends nothing more that would be lost.
-            if connection.ending.get() && is_http1 && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            if is_last && is_http1 && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(answer)

@@ -42,7 +42,9 @@ async fn every_figure_moves_with_what_it_counts() {
     assert_eq!(seen, [200, 200, 200, 403, 401, 401]);
     proxy.records(6).await;
 
-    // another key: one fetch, one event
+    // another key: one fetch, one event, once the first keys were reported
+    let reported = async { while proxy.admin("/status").await.json()["issuers"][0]["keys"] != 2 {} };
+    soon("the first keys in /status", reported).await;
     clock.advance(UNKNOWN_KEY_REST);
     world.issuer.publish(&KEYS[1..3]);
     let by_new = world.issuer.token_by(&KEYS[2], json!({}), json!({}));

@@ -6,6 +6,7 @@ mod configuration;
 mod configuration_reference;
 mod demo;
 mod examples;
+mod failures;
 mod identity_headers;
 mod language_holes;
 mod policy_cases;

@@ -145,11 +145,19 @@ async fn outcome(
         Ok(answer) => {
             let record = proxy.record_of(&answer).await;
             assert_eq!(record["status"], answer.status.as_u16());
+            let checked = if who == Who::NoCertificate { "absent" } else { "ok" };
+            assert_eq!(record["checks"]["peer"], checked);
             format!("{} {}", answer.status.as_u16(), record["reason"].as_str().unwrap())
         }
         Err(_) => {
             let records = proxy.events("handshake", handshakes + 1).await;
             let reason = records[handshakes]["reason"].as_str().unwrap().to_owned();
+            // whom the certificate claims to be is said, and that nobody vouches for it
+            let peer = &records[handshakes]["peer"];
+            match who {
+                Who::NoCertificate => assert!(peer.is_null(), "{peer}"),
+                _ => assert_eq!((&peer["verified"], peer["spiffe_id"].is_string()), (&json!(false), true)),
+            }
             let alert = alert_after(address, HOST, config, protocol).await;
             let again = proxy.events("handshake", handshakes + 2).await;
             assert_eq!(again[handshakes + 1]["reason"], reason);

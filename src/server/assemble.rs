@@ -176,6 +176,11 @@ fn issuer(
 ) -> Result<KeyedIssuer, AssembleError> {
     let same = |keyed: &&KeyedIssuer| keyed.name == settings.name && *keyed.keys.settings() == settings.keys;
     if let Some(kept) = old.into_iter().flat_map(|old| &old.issuers).find(same) {
+        if let KeySource::File(_) = settings.keys.source {
+            // The file may be why there is a reload.
+            let keys = Arc::clone(&kept.keys);
+            tools.background.spawn(async move { keys.refresh().await });
+        }
         return Ok(kept.clone());
     }
     let expected = match (&settings.keys.source, &settings.keys.ca) {

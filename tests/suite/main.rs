@@ -6,6 +6,8 @@ mod configuration;
 mod configuration_reference;
 mod demo;
 mod examples;
+mod expiry;
+mod failures;
 mod identity_headers;
 mod language_holes;
 mod metrics;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::clock::Clock;
+use countersign::clock::{Clock, Stopwatch};
 use countersign::token::UNKNOWN_KEY_REST;
 use http::Request;
 use http::header::AUTHORIZATION;
@@ -43,6 +43,9 @@ method = "GET"
 "#;
 
 const PER_SECOND: u32 = 200;
+/// Sent after the rotation.
+const REQUESTS: u32 = 1000;
+/// By each key.
 const TOKENS: usize = 20;
 
 /// A world whose issuer is the provider.
@@ -145,16 +148,19 @@ async fn keys_turn_over_under_load_and_nobody_notices() {
             () = send(&early) => {}
         }
     };
-    for _ in 0..1000 {
+    let loaded = Stopwatch::start();
+    for _ in 0..REQUESTS {
         send(&both).await;
     }
+    let per_second = f64::from(REQUESTS) / loaded.elapsed().as_secs_f64();
     let mut statuses = BTreeSet::new();
     while let Some(answered) = asking.join_next().await {
         statuses.insert(answered.unwrap().unwrap());
     }
     assert_eq!(statuses, BTreeSet::from([200]));
     let fetches = provider.jwks_fetches().await;
-    println!("{sent} requests over a rotation, none failed; keys fetched {fetches} times");
+    println!("{sent} requests over a rotation, {REQUESTS} of them by both keys at {per_second:.0} a second:");
+    println!("none failed; keys fetched {fetches} times");
     assert_eq!(fetches, 2, "at the start, and when the first unknown key came");
     let rotated = &proxy.events("keys_rotated", 1).await[0];
     assert_eq!((&rotated["issuer"], &rotated["added"]), (&json!("corp"), &json!([kids[0]])));

@@ -1,7 +1,8 @@
 //! Policies that change while requests are served: none fails, each is judged wholly by one policy, and
 //! that policy's file explains it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::hash_map::{Entry, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::Arc;
 
@@ -221,12 +222,12 @@ async fn ten_policies_written_under_load_and_every_record_explained_by_its_file(
     let mut slowest = std::time::Duration::ZERO;
     let client = process.client(Who::Storefront, Protocol::H1).await;
     let stages = POLICIES.len() - 1;
-    for number in 1..=stages {
+    for (number, rules) in POLICIES.iter().enumerate().skip(1) {
         load.due.add_permits(REQUESTS / stages);
         let lines = process.binary.log_lines();
         let written = Stopwatch::start();
         let path = world.configuration(&policy(number));
-        if POLICIES[number] == [BROKEN] {
+        if *rules == [BROKEN] {
             let text = fs::read_to_string(&path).unwrap();
             let before = &text[..text.find("\"order-raeder\"").unwrap()];
             let line = before.lines().count();
@@ -289,10 +290,10 @@ async fn judge_all(world: &World, cases: &[Case], outcomes: &[Outcome]) -> usize
         let policy = record["policy"].as_str().unwrap();
         used.insert(policy);
         let court = courts.get(policy).unwrap_or_else(|| panic!("a policy that was never loaded: {record}"));
-        if !verdicts.contains_key(&(*case, policy)) {
-            verdicts.insert((*case, policy), court.judge(&cases[*case].asked).await);
-        }
-        let judged = &verdicts[&(*case, policy)];
+        let judged = match verdicts.entry((*case, policy)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(court.judge(&cases[*case].asked).await),
+        };
         let verdict = if judged.upstream.is_some() { "allow" } else { "deny" };
         assert_eq!(record["verdict"], verdict, "{record}");
         assert_eq!(record["reason"], *judged.reason, "{record}");

@@ -140,6 +140,35 @@ async fn a_client_that_goes_away_does_not_void_the_rest() {
     }
 }
 
+/// As on the cores of a proxy that just started: nobody may see that a fetch has ended before its keys.
+#[test]
+fn all_cores_wait_for_the_first_keys() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("jwks.json");
+    std::fs::write(&path, json!({ "keys": [P256.jwk("k1")] }).to_string()).expect("a file");
+    let settings = keys_at(KeySource::File(path));
+    let mut seen = 0;
+    for _ in 0..200 {
+        let metrics = IssuerMetrics::default();
+        let keys = IssuerKeys::new(settings.clone(), &no_roots(), metrics.clone(), Clock::system());
+        let keys = Arc::new(keys);
+        let core = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            runtime.block_on(async {
+                for _ in 0..50 {
+                    keys.current().await.expect("keys");
+                }
+            });
+        };
+        std::thread::scope(|scope| {
+            let cores: Vec<_> = (0..4).map(|_| scope.spawn(core)).collect();
+            seen += cores.into_iter().map(|core| core.join().expect("no panic")).count();
+        });
+        assert_eq!(metrics.fetches.get(), 1);
+    }
+    assert_eq!(seen, 800);
+}
+
 #[tokio::test]
 async fn a_cold_start_without_a_provider_recovers_by_itself() {
     let world = World::new(|_| {}).await;

@@ -1,6 +1,7 @@
 //! The integration tests, one binary: `tidy` holds the house rules, `world` is the one fixture.
 
 mod broken_config;
+mod configuration;
 mod demo;
 mod provider;
 mod tidy;

@@ -192,6 +192,7 @@ impl Draft {
         }
         record.near_miss = evidence.near_miss.as_ref().map(|near| near_miss(policy, near));
         for verdict in &evidence.shadow {
+            self.audit.0.shadow.inc(verdict.into());
             match verdict {
                 ShadowVerdict::WouldAllow(rule) => record.would_allow.push(rule_name(policy, *rule)),
                 ShadowVerdict::WouldDeny(rule) => record.would_deny.push(rule_name(policy, *rule)),

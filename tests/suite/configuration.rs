@@ -67,6 +67,11 @@ fn load_texts(texts: &[&str]) -> Result<Config, Report> {
     load_with(texts, &|name| (name == "HOST").then(|| "127.0.0.1".to_owned()))
 }
 
+/// The sample with all its defaults.
+pub fn resolved_sample() -> toml::Table {
+    load_texts(&[SAMPLE]).unwrap().resolved
+}
+
 fn codes(result: &Result<Config, Report>) -> Vec<&'static str> {
     let report = match result {
         Ok(config) => &config.report,

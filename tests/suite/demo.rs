@@ -61,6 +61,10 @@ async fn every_request_of_the_demo_ends_as_said() {
         assert!(text.stdout.contains(line["title"].as_str().unwrap()));
         assert!(text.stdout.contains(line["came"]["story"].as_str().unwrap()), "{line}");
     }
+    // A refused token does not make the service that carries it nameless.
+    let nameless = |line: &&Value| line["came"]["story"].as_str().unwrap().contains("without a name");
+    let nameless: Vec<_> = lines.iter().filter(nameless).map(|line| &line["came"]["reason"]).collect();
+    assert_eq!(nameless, ["peer_unknown"]);
     reasons.sort_unstable();
     reasons.dedup();
     assert_eq!(
@@ -198,7 +202,7 @@ async fn what_is_written_can_be_served() {
     let upstream = Upstream::start().await;
     fs::write(written.join("30-test.toml"), elsewhere(&upstream)).unwrap();
     let clock = Clock::system();
-    let config = config::load(&[written.clone()], &|_| None, clock.now());
+    let config = config::load(std::slice::from_ref(&written), &|_| None, clock.now());
     let server = Server::start(config.map_err(|report| report.to_text(false)).unwrap(), clock).unwrap();
     let order = "/customers/alice/orders/7";
     let mut seen = 0;

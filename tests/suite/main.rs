@@ -2,8 +2,15 @@
 
 mod broken_config;
 mod configuration;
+mod configuration_reference;
 mod demo;
+mod examples;
+mod identity_headers;
+mod language_holes;
+mod policy_cases;
+mod policy_matrix;
 mod provider;
+mod refusals;
 mod tidy;
 mod tls_files;
 mod tls_fixture;
@@ -12,4 +19,5 @@ mod tls_protocol;
 mod tls_resumption;
 mod tls_trust;
 mod tls_upstreams;
+mod truth_table;
 mod world;

@@ -216,6 +216,19 @@ pub fn alert(error: &(dyn std::error::Error + 'static)) -> Option<AlertDescripti
     None
 }
 
+/// The fatal alert that a connection ends with, if it does before anything is asked. A server that refuses
+/// the client's certificate under TLS 1.3 says so only after the client's side of the handshake is done.
+pub async fn alert_after(
+    address: SocketAddr,
+    name: &str,
+    mut config: ClientConfig,
+    protocol: Protocol,
+) -> Option<AlertDescription> {
+    config.alpn_protocols = vec![protocol.alpn()];
+    let ended = async { secure(address, name, config).await?.read_u8().await.map_err(Error::from) };
+    alert(&*soon("an alert", ended).await.err()?)
+}
+
 /// A connection for requests that no client library would send.
 pub struct Raw {
     stream: Box<dyn Duplex>,

@@ -1,4 +1,4 @@
-//! The one fixture: everything around a proxy, and in time the proxy itself.
+//! The one fixture: everything around a proxy, and with [`World::start`] the proxy itself.
 //!
 //! What stands outside the process (a client, an upstream, an issuer) is real: real sockets on port
 //! 0, real TLS, real tokens. Doubles are steered by what a request asks of them or by their handle,
@@ -7,10 +7,12 @@
 
 pub mod certificates;
 pub mod client;
+pub mod court;
 pub mod grpc;
 pub mod issuer;
 pub mod listen;
 pub mod program;
+pub mod proxy;
 pub mod seen;
 pub mod signing;
 pub mod upstream;
@@ -22,6 +24,7 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use bytes::Bytes;
 use countersign::clock::Clock;
+use countersign::config::Config;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use tempfile::TempDir;
@@ -36,6 +39,8 @@ pub type Body = UnsyncBoxBody<Bytes, Error>;
 
 /// What a proxy under test is surrounded by.
 pub struct World {
+    /// Of the proxy, the issuer and the certificates; clients look at the machine's.
+    pub clock: Clock,
     pub certificates: Certificates,
     pub issuer: Issuer,
     pub upstream: Upstream,
@@ -48,12 +53,17 @@ const BASE: &str = include_str!("base.toml");
 
 impl World {
     pub async fn new() -> World {
-        let clock = Clock::system();
+        World::at(Clock::system()).await
+    }
+
+    /// A world whose time a test may move.
+    pub async fn at(clock: Clock) -> World {
         let world = World {
             certificates: Certificates::new(&clock),
-            issuer: Issuer::start(clock).await,
+            issuer: Issuer::start(clock.clone()).await,
             upstream: Upstream::start().await,
             folder: tempfile::tempdir().unwrap(),
+            clock,
         };
         let identity = world.certificates.server("orders");
         world.write("orders.pem", &identity.chain);
@@ -69,6 +79,17 @@ impl World {
         let text = format!("{BASE}\n{more}");
         let text = text.replace("@upstream@", &self.upstream.url).replace("@issuer@", &self.issuer.url);
         self.write("countersign.toml", &text)
+    }
+
+    /// A sample configuration, with this world's certificates where the sample says that its own are.
+    pub fn load_sample(&self, text: &str) -> Config {
+        fs::create_dir_all(self.folder.path().join("certs")).unwrap();
+        for name in ["orders.pem", "orders-key.pem", "shop-ca.pem", "shop.crl"] {
+            let pem = fs::read_to_string(self.folder.path().join(name)).unwrap();
+            self.write(&format!("certs/{name}"), &pem);
+        }
+        self.write("countersign.toml", text);
+        self.load()
     }
 
     /// Replaces a file whole, as a deployment does: nobody ever reads half of one.
@@ -117,7 +138,6 @@ mod tests {
         let table: toml::Table = text.parse().unwrap();
         assert_eq!(table["issuer"]["corp"]["url"].as_str(), Some(world.issuer.url.as_str()));
         assert_eq!(table["upstream"]["orders"]["server"][0].as_str(), Some(world.upstream.url.as_str()));
-        let loaded = countersign::config::load(&[path], &|_| None, world.issuer.clock.now());
-        assert!(loaded.is_ok(), "{}", loaded.err().map(|report| report.to_text(false)).unwrap_or_default());
+        assert_eq!(world.try_load().err(), None);
     }
 }

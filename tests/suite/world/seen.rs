@@ -1,6 +1,7 @@
 //! What an upstream saw of a request, as it says it back.
 
 use aws_lc_rs::digest;
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -31,6 +32,20 @@ impl Seen {
         self.headers.iter().filter(|(n, _)| n == name).map(|(_, value)| value.as_str()).collect()
     }
 
+    /// What stands before the body.
+    pub fn head(head: &Parts) -> Seen {
+        Seen {
+            method: head.method.to_string(),
+            uri: head.uri.to_string(),
+            version: format!("{:?}", head.version),
+            headers: listed(&head.headers),
+            body: None,
+            body_bytes: 0,
+            body_sha256: String::new(),
+            trailers: Vec::new(),
+        }
+    }
+
     /// Reads the whole request.
     pub async fn read(request: Request<Incoming>) -> Result<Seen, Error> {
         let (head, mut body) = request.into_parts();
@@ -50,14 +65,11 @@ impl Seen {
         }
         let whole = shown.len() <= BODY_SHOWN_BYTES_MAX;
         Ok(Seen {
-            method: head.method.to_string(),
-            uri: head.uri.to_string(),
-            version: format!("{:?}", head.version),
-            headers: listed(&head.headers),
             body: String::from_utf8(shown).ok().filter(|_| whole),
             body_bytes,
             body_sha256: hex(hash.finish()),
             trailers,
+            ..Seen::head(&head)
         })
     }
 }

@@ -15,14 +15,15 @@
 //! | `reset` | the start of a body, then an error |
 //! | `hangup` | no answer at all |
 //!
-//! A WebSocket handshake gets an echo, a gRPC request the service of `grpc.rs`.
+//! A WebSocket handshake gets an echo, with `seen` after [`Seen`] as the first message; a gRPC request
+//! the service of `grpc.rs`.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{SinkExt, StreamExt, stream};
 use http::header::{CONNECTION, CONTENT_TYPE, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
@@ -31,6 +32,7 @@ use hyper_util::rt::TokioIo;
 use rustls::ServerConfig;
 use tokio::sync::{Semaphore, watch};
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
@@ -228,7 +230,10 @@ fn is_websocket(request: &Request<Incoming>) -> bool {
 }
 
 /// Says every message back until the client closes.
-fn websocket(mut request: Request<Incoming>) -> Result<Response<Body>, Error> {
+fn websocket(request: Request<Incoming>) -> Result<Response<Body>, Error> {
+    let (head, body) = request.into_parts();
+    let seen = (head.uri.query() == Some("seen")).then(|| Seen::head(&head));
+    let mut request = Request::from_parts(head, body);
     let response = match request.headers().get(SEC_WEBSOCKET_KEY) {
         Some(key) => Response::builder()
             .status(StatusCode::SWITCHING_PROTOCOLS)
@@ -240,7 +245,10 @@ fn websocket(mut request: Request<Incoming>) -> Result<Response<Body>, Error> {
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let stream = TokioIo::new(upgraded.await?);
-        let (write, read) = WebSocketStream::from_raw_socket(stream, Role::Server, None).await.split();
+        let (mut write, read) = WebSocketStream::from_raw_socket(stream, Role::Server, None).await.split();
+        if let Some(seen) = seen {
+            write.send(Message::text(serde_json::to_string(&seen)?)).await?;
+        }
         let said =
             read.take_while(|message| std::future::ready(message.as_ref().is_ok_and(|m| !m.is_close())));
         said.forward(write).await?;
@@ -251,9 +259,6 @@ fn websocket(mut request: Request<Incoming>) -> Result<Response<Body>, Error> {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::SinkExt;
-    use tokio_tungstenite::tungstenite::Message;
-
     use super::*;
     use crate::world::client::{Answer, Client, Protocol, Raw, get, next_data, post};
     use crate::world::sha256;

@@ -1,0 +1,135 @@
+//! Both signatures or nothing: every service × every caller of `tests/truth_table.toml`, over h1 and h2.
+
+use std::collections::BTreeMap;
+
+use countersign::clock::Clock;
+use http::header::AUTHORIZATION;
+use rustls::AlertDescription;
+use serde_json::json;
+
+use crate::world::World;
+use crate::world::certificates::Who;
+use crate::world::client::{Client, Protocol, alert_after, get};
+use crate::world::issuer::Issuer;
+use crate::world::proxy::{HOST, Proxy};
+use crate::world::signing::forged;
+
+/// Service → caller → expected outcome.
+type Table = BTreeMap<String, BTreeMap<String, String>>;
+
+const TABLE: &str = include_str!("../truth_table.toml");
+
+const SERVICES: [(&str, Who); 7] = [
+    ("good", Who::Storefront),
+    ("other", Who::Partner),
+    ("unnamed", Who::Unnamed),
+    ("none", Who::NoCertificate),
+    ("untrusted CA", Who::UntrustedCa),
+    ("expired", Who::Expired),
+    ("wrong trust domain", Who::WrongTrustDomain),
+];
+
+/// `@partner@` is the other issuer.
+const POLICY: &str = r#"
+[issuer.partner]
+url = "@partner@"
+audience = ["https://orders.shop.example"]
+allow_http = true
+requires = ["sub", "client_id"]
+
+[service.partner]
+spiffe_id = "spiffe://partner.example/ns/prod/sa/storefront"
+client_id = "any"
+
+[[allow]]
+name = "the storefront reads orders for its callers"
+service = "storefront"
+role = "order-reader"
+method = "GET"
+path = "/orders/**"
+"#;
+
+/// Each caller's token.
+fn callers(corp: &Issuer, partner: &Issuer) -> [(&'static str, Option<String>); 8] {
+    let good = corp.token(json!({}));
+    [
+        ("other role", Some(corp.token(json!({"scope": "orders:write"})))),
+        ("none", None),
+        ("bad signature", Some(forged(&good))),
+        ("expired", Some(corp.token(json!({"exp": corp.clock.now().unix_seconds() - 301})))),
+        ("wrong audience", Some(corp.token(json!({"aud": "https://billing.shop.example"})))),
+        ("other client", Some(corp.token(json!({"client_id": "assistant-7"})))),
+        ("other issuer", Some(partner.token(json!({})))),
+        ("good", Some(good)),
+    ]
+}
+
+#[tokio::test]
+async fn only_both_signatures_open_and_every_other_cell_says_why_it_does_not() {
+    let expected: Table = toml::from_str(TABLE).unwrap();
+    let world = World::new().await;
+    let partner = Issuer::start(Clock::system()).await;
+    let proxy = world.start(&POLICY.replace("@partner@", &partner.url));
+    for protocol in Protocol::BOTH {
+        let mut seen = Table::new();
+        let mut opened = Vec::new();
+        for (service, who) in SERVICES {
+            for (caller, token) in callers(&world.issuer, &partner) {
+                let before = world.upstream.counts().requests;
+                let outcome = outcome(&proxy, protocol, who, token.as_deref()).await;
+                seen.entry(service.to_owned()).or_default().insert(caller.to_owned(), outcome);
+                match world.upstream.counts().requests - before {
+                    0 => {}
+                    moved => opened.push((service, caller, moved)),
+                }
+            }
+        }
+        assert_eq!(seen.values().map(BTreeMap::len).sum::<usize>(), 56);
+        assert_eq!(seen, expected, "{protocol:?}");
+        assert_eq!(opened, [("good", "good", 1)], "{protocol:?}");
+    }
+}
+
+/// Status and reason; or alert and reason, where the handshake ended.
+async fn outcome(proxy: &Proxy<'_>, protocol: Protocol, who: Who, token: Option<&str>) -> String {
+    let config = proxy.world.certificates.client_config(who);
+    let handshakes = proxy.records.until(|all| Some(handshakes(all))).await;
+    let mut request = get("/orders/7");
+    if let Some(token) = token {
+        request.headers_mut().insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+    }
+    let client = Client::tls(proxy.address("mesh"), HOST, config.clone(), protocol).await.unwrap();
+    match client.ask(request).await {
+        Ok(answer) => {
+            let record = proxy.record_of(&answer).await;
+            assert_eq!(record["status"], answer.status.as_u16());
+            format!("{} {}", answer.status.as_u16(), record["reason"].as_str().unwrap())
+        }
+        Err(_) => {
+            let records = proxy.events("handshake", handshakes + 1).await;
+            let reason = records[handshakes]["reason"].as_str().unwrap().to_owned();
+            let alert = alert_after(proxy.address("mesh"), HOST, config, protocol).await;
+            let again = proxy.events("handshake", handshakes + 2).await;
+            assert_eq!(again[handshakes + 1]["reason"], reason);
+            format!("{} {reason}", name(alert.unwrap()))
+        }
+    }
+}
+
+fn handshakes(records: &[serde_json::Value]) -> usize {
+    records.iter().filter(|record| record["event"] == "handshake").count()
+}
+
+/// An alert as RFC 8446 §6 names it.
+fn name(alert: AlertDescription) -> String {
+    let mut name = String::new();
+    let mut before = 'A';
+    for c in format!("{alert:?}").chars() {
+        if c.is_uppercase() && before.is_lowercase() {
+            name.push('_');
+        }
+        name.push(c.to_ascii_lowercase());
+        before = c;
+    }
+    name
+}

@@ -10,7 +10,7 @@ use super::file::{Admin, File};
 use super::issuers::issuers;
 use super::listeners::{self, ListenerSettings};
 use super::material::Material;
-use super::names::{Names, entries, roles, services};
+use super::names::{Names, entries, items, roles, services};
 use super::places::Places;
 use super::routes::routes;
 use super::rules::{TypedRule, Vocabulary, rule, typed_rules};
@@ -94,6 +94,10 @@ pub fn resolve(
     let Resolved { parts, issuers, upstreams, routes } = resolved;
     let policy = policy(&file, &rules, parts, &issuers, material.now, &mut found);
     drop_consequences(&sources, &mut found);
+    if !found.has_errors() && !policy.as_ref().is_some_and(|policy| is_whole(typed, policy, &listeners)) {
+        let message = "this configuration cannot be resolved whole, and nothing says why";
+        found.error("internal", file.span, message, "this is a fault of the program: please report it");
+    }
     let (Some(policy), Some(name), false) = (policy, settings::name(typed), found.has_errors()) else {
         return Err(Report::new(sources, found));
     };
@@ -192,6 +196,19 @@ fn parts(
     let facts = issuers.iter().map(IssuerSettings::facts).collect();
     let parts = PolicyParts { issuers: facts, services, roles, routes, upstreams: upstream_ids, rules };
     Resolved { parts, issuers, upstreams, routes: route_settings }
+}
+
+/// Whether nothing was left out in silence: a rule that was could be a deny.
+fn is_whole(file: &File, policy: &Policy, listeners: &[ListenerSettings]) -> bool {
+    let parts = policy.parts();
+    let rules = items(&file.allow).len() + items(&file.deny).len() + items(&file.require).len();
+    listeners.len() == entries(&file.listener).len()
+        && parts.issuers.len() == entries(&file.issuer).len()
+        && parts.services.len() == entries(&file.service).len()
+        && parts.roles.len() == entries(&file.role).len()
+        && parts.upstreams.len() == entries(&file.upstream).len()
+        && parts.routes.len() == entries(&file.route).len()
+        && parts.rules.len() == rules
 }
 
 /// A line that is not TOML has one error, not also those that follow from reading it wrongly.

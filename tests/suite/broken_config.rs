@@ -119,5 +119,5 @@ fn every_broken_configuration_is_told_all_its_errors_at_once() {
         }
     }
     assert!(failures.is_empty(), "{failures}");
-    assert!(cases.len() >= 57, "{}", cases.len());
+    assert!(cases.len() >= 59, "{}", cases.len());
 }

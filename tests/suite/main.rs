@@ -4,6 +4,7 @@ mod broken_config;
 mod configuration;
 mod configuration_reference;
 mod demo;
+mod docs;
 mod examples;
 mod identity_headers;
 mod language_holes;

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use super::Typed;
 use super::error::{Diagnostics, Report};
@@ -27,7 +26,7 @@ use crate::policy::lint::Finding;
 use crate::policy::{Policy, PolicyParts};
 use crate::proxy::limits::Limits;
 use crate::proxy::route::RouteSettings;
-use crate::tls::{OwnCertificate, Trust};
+use crate::tls::OwnCertificate;
 use crate::token::{IssuerSettings, TokenCacheSettings};
 
 /// A configuration that can be run.
@@ -43,8 +42,6 @@ pub struct Config {
     pub listeners: Vec<ListenerSettings>,
     /// `[identity]`.
     pub own: Option<OwnCertificate>,
-    /// `None` where no trust domain is configured.
-    pub trust: Option<Arc<Trust>>,
     /// By `IssuerId`.
     pub issuers: Vec<IssuerSettings>,
     /// By `UpstreamId`.
@@ -111,7 +108,6 @@ pub fn resolve(
         health: admin.health_address.map(|address| address.value),
         listeners,
         own,
-        trust,
         issuers,
         upstreams,
         routes,

@@ -138,7 +138,7 @@ fn reload(args: &RunArgs, server: &Server, clock: &Clock) -> Option<Option<Watch
         Err(report) => {
             server.reload_failed();
             tracing::error!("the new configuration cannot be loaded; the present one stays");
-            for line in report.to_text(false).lines() {
+            for line in report.to_text(false).lines().filter(|line| !line.is_empty()) {
                 tracing::error!("{line}");
             }
             return None;

@@ -5,6 +5,7 @@ mod canary;
 mod configuration;
 mod configuration_reference;
 mod demo;
+mod docs;
 mod examples;
 mod expiry;
 mod failures;

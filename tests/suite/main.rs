@@ -5,6 +5,7 @@ mod configuration;
 mod configuration_reference;
 mod demo;
 mod examples;
+mod hostile;
 mod identity_headers;
 mod language_holes;
 mod policy_cases;

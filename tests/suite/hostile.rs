@@ -1,0 +1,80 @@
+//! What an attacker tries who has sound credentials, or had them: to have one thing judged and another
+//! forwarded, to outlive what vouched for him, to be written down as something else.
+
+use http::Request;
+use http::header::AUTHORIZATION;
+use serde_json::json;
+
+use crate::world::certificates::Who;
+use crate::world::client::{Protocol, get, post};
+use crate::world::{Body, World};
+
+const POLICY: &str = r#"
+[route.small]
+host = "orders.shop.example"
+path = "/small/**"
+upstream = "orders"
+body_bytes_max = "1KiB"
+
+[route.moved]
+host = "orders.shop.example"
+path = "/{version}/moved"
+upstream = "orders"
+strip_prefix = "/v1"
+
+[[allow]]
+name = "anything of ours"
+service = "storefront"
+role = "none"
+route = ["small", "moved"]
+
+[[allow]]
+name = "calls"
+service = "storefront"
+role = "none"
+grpc = "shop.v1.Orders/*"
+route = "orders"
+
+[[allow]]
+name = "reads"
+service = "storefront"
+role = "any"
+method = "GET"
+path = "/orders/**"
+route = "orders"
+"#;
+
+impl World {
+    fn authorized(&self, mut request: Request<Body>) -> Request<Body> {
+        let bearer = format!("Bearer {}", self.issuer.token(json!({})));
+        request.headers_mut().insert(AUTHORIZATION, bearer.parse().unwrap());
+        request
+    }
+}
+
+#[tokio::test]
+async fn what_is_permitted_and_then_not_forwarded_is_no_allow() {
+    let world = World::new().await;
+    let proxy = world.start(POLICY);
+    for protocol in Protocol::BOTH {
+        let client = proxy.client(Who::Storefront, protocol).await;
+        let refusal = |answer: Result<_, _>| match answer {
+            Ok(_) => panic!("{protocol:?}: a WebSocket on a route without `upgrade`"),
+            Err(refusal) => Result::unwrap(refusal),
+        };
+        let mut cases = 0;
+        for (answer, status, reason) in [
+            (client.ask(post("/small/1", vec![0; 2048])).await.unwrap(), 413, "limit_exceeded"),
+            (client.ask(get("/v2/moved")).await.unwrap(), 400, "request_malformed"),
+            (refusal(client.websocket(world.authorized(get("/orders/1"))).await), 403, "no_route"),
+        ] {
+            assert_eq!(answer.status, status, "{answer:?}");
+            let record = proxy.record_of(&answer).await;
+            assert_eq!((&record["verdict"], &record["reason"]), (&json!("deny"), &json!(reason)), "{record}");
+            cases += 1;
+        }
+        assert_eq!(cases, 3);
+        assert_eq!(client.ask(get("/v1/moved")).await.unwrap().status, 200);
+    }
+    assert_eq!(world.upstream.counts().requests, 2);
+}

@@ -6,7 +6,8 @@ use http::header::AUTHORIZATION;
 use serde_json::json;
 
 use crate::world::certificates::Who;
-use crate::world::client::{Protocol, get, post};
+use crate::world::client::{Protocol, Raw, get, post};
+use crate::world::proxy::{HOST, Proxy};
 use crate::world::{Body, World};
 
 const POLICY: &str = r#"
@@ -52,6 +53,13 @@ impl World {
     }
 }
 
+impl Proxy<'_> {
+    async fn raw(&self, who: Who) -> Raw {
+        let config = self.world.certificates.client_config(who);
+        Raw::tls(self.address("mesh"), HOST, config).await.unwrap()
+    }
+}
+
 #[tokio::test]
 async fn what_is_permitted_and_then_not_forwarded_is_no_allow() {
     let world = World::new().await;
@@ -77,4 +85,33 @@ async fn what_is_permitted_and_then_not_forwarded_is_no_allow() {
         assert_eq!(client.ask(get("/v1/moved")).await.unwrap().status, 200);
     }
     assert_eq!(world.upstream.counts().requests, 2);
+}
+
+#[tokio::test]
+async fn a_connection_header_takes_away_nothing_that_was_judged() {
+    let world = World::new().await;
+    let proxy = world.start(POLICY);
+    let token = world.issuer.token(json!({}));
+    let call = "POST /shop.v1.Orders/Get HTTP/1.1\r\ncontent-type: application/grpc\r\ncontent-length: 0\r\n";
+    let read = format!("GET /orders/7 HTTP/1.1\r\nauthorization: Bearer {token}\r\n");
+    let mut cases = 0;
+    for (start, connection) in [
+        (call, "Content-Type"),
+        (call, "keep-alive, content-type"),
+        (call, "content-length"),
+        (&read, "authorization"),
+        (&read, "close, HOST"),
+    ] {
+        let mut raw = proxy.raw(Who::Storefront).await;
+        raw.send(format!("{start}host: {HOST}\r\nconnection: {connection}\r\n\r\n")).await.unwrap();
+        let head = raw.head().await.unwrap();
+        let refused = head.starts_with("HTTP/1.1 400 ") || head.contains("grpc-status: 3");
+        assert!(refused, "{connection}: {head}");
+        cases += 1;
+    }
+    assert_eq!(cases, 5);
+    assert_eq!(world.upstream.counts().requests, 0);
+    let mut raw = proxy.raw(Who::Storefront).await;
+    raw.send(format!("{read}host: {HOST}\r\nconnection: x-other, te, Keep-Alive\r\n\r\n")).await.unwrap();
+    assert!(raw.head().await.unwrap().starts_with("HTTP/1.1 200 "));
 }

@@ -95,12 +95,16 @@ impl Asked {
 /// Names that some servers behind us would read as another name (`x_user`, `x.user`) are refused, so
 /// that no header is stripped under one spelling and believed under another.
 fn check_names(headers: &HeaderMap) -> Result<(), HeadError> {
-    let plain = |name: &HeaderName| name.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    if headers.keys().all(plain) {
+    if headers.keys().all(is_plain_name) {
         Ok(())
     } else {
         Err(HeadError::Malformed("a header name has a character other than letters, digits and `-`"))
     }
+}
+
+/// Whether no server takes this name for another.
+pub(super) fn is_plain_name(name: &HeaderName) -> bool {
+    name.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
 /// What is judged goes on, so `Connection` may not have it taken away behind the judgement (RFC 9110 §7.6.1

@@ -1,8 +1,10 @@
 //! What an attacker tries who has sound credentials, or had them: to have one thing judged and another
 //! forwarded, to outlive what vouched for him, to be written down as something else.
 
-use http::Request;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
 use serde_json::json;
 
 use crate::world::certificates::Who;
@@ -114,4 +116,20 @@ async fn a_connection_header_takes_away_nothing_that_was_judged() {
     let mut raw = proxy.raw(Who::Storefront).await;
     raw.send(format!("{read}host: {HOST}\r\nconnection: x-other, te, Keep-Alive\r\n\r\n")).await.unwrap();
     assert!(raw.head().await.unwrap().starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn trailers_have_no_aliases_of_reserved_names() {
+    let world = World::new().await;
+    let proxy = world.start(POLICY);
+    for protocol in Protocol::BOTH {
+        let client = proxy.client(Who::Storefront, protocol).await;
+        let names = ["x-sum", "x_auth_subject", "x.auth.subject", "x_forwarded_for"];
+        let trailers = names.map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1")));
+        let frames = [Ok(Frame::data("body".into())), Ok(Frame::trailers(HeaderMap::from_iter(trailers)))];
+        let body = StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync();
+        let request = Request::post("/small/1").header("trailer", names.join(", ")).body(body).unwrap();
+        let answer = client.ask(request).await.unwrap();
+        assert_eq!(answer.json()["trailers"], json!([["x-sum", "1"]]), "{protocol:?}");
+    }
 }

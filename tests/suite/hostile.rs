@@ -1,6 +1,10 @@
 //! What an attacker tries who has sound credentials, or had them: to have one thing judged and another
 //! forwarded, to outlive what vouched for him, to be written down as something else.
 
+use std::time::Duration;
+
+use countersign::cli::mint::Validity;
+use countersign::clock::Clock;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use http_body_util::{BodyExt, StreamBody};
@@ -10,7 +14,7 @@ use serde_json::json;
 use crate::world::certificates::Who;
 use crate::world::client::{Protocol, Raw, get, post};
 use crate::world::proxy::{HOST, Proxy};
-use crate::world::{Body, World};
+use crate::world::{Body, World, soon};
 
 const POLICY: &str = r#"
 [route.small]
@@ -132,4 +136,60 @@ async fn trailers_have_no_aliases_of_reserved_names() {
         let answer = client.ask(request).await.unwrap();
         assert_eq!(answer.json()["trailers"], json!([["x-sum", "1"]]), "{protocol:?}");
     }
+}
+
+#[tokio::test]
+async fn a_connection_ends_with_the_list_that_vouched_that_it_is_not_revoked() {
+    let clock = Clock::manual(Clock::system().now());
+    let world = World::at(clock.clone()).await;
+    let hour = Duration::from_secs(3600);
+    let validity = Validity { from: clock.now().minus(hour), to: clock.now().plus(hour) };
+    world.write("shop.crl", &world.certificates.shop.crl(&[], validity).unwrap());
+    let proxy = world.start(POLICY);
+    let mut clients = Vec::new();
+    for protocol in Protocol::BOTH {
+        let client = proxy.client(Who::Storefront, protocol).await;
+        assert_eq!(client.ask(get("/v1/moved")).await.unwrap().status, 200);
+        clients.push(client);
+    }
+    clock.advance(2 * hour);
+    for client in clients {
+        let answer = client.ask(get("/v1/moved")).await.unwrap();
+        let outcome = (answer.status.as_u16(), &answer.json()["reason"]);
+        assert_eq!(outcome, (403, &json!("peer_revoked")), "{answer:?}");
+    }
+    assert_eq!(world.upstream.counts().requests, 2);
+}
+
+#[tokio::test]
+async fn a_connection_in_the_clear_ends_with_the_listener_that_took_it() {
+    let world = World::new().await;
+    let listener = |mode: &str| {
+        format!(
+            "{POLICY}
+[listener.open]
+address = \"127.0.0.1:0\"
+{mode}
+[[allow]]
+name = \"anybody\"
+service = \"none\"
+role = \"none\"
+route = \"orders\"
+path = \"/open\""
+        )
+    };
+    let proxy = world.start(&listener("allow_plaintext = true"));
+    let mut raw = Raw::plain(proxy.address("open")).await.unwrap();
+    raw.send(format!("GET /open HTTP/1.1\r\nhost: {HOST}\r\n")).await.unwrap();
+    let accepted = async {
+        while !proxy.metrics().await.contains("countersign_connections_open 1") {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the connection", accepted).await;
+    proxy.reload(&listener("client_certificate = \"required\"")).unwrap();
+    raw.send("\r\n").await.unwrap();
+    assert!(raw.head().await.unwrap().starts_with("HTTP/1.1 403 "));
+    assert_eq!(proxy.records(1).await[0]["reason"], "peer_missing");
+    assert_eq!(world.upstream.counts().requests, 0);
 }

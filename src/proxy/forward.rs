@@ -201,6 +201,11 @@ impl Journey<'_> {
                 }
                 self.switch(client, switched, by_connect, ends, draft)
             }
+            // To a CONNECT any 2xx says that the tunnel stands (RFC 9110 §9.3.6).
+            Ok(Ok(Upgrade::Answered(answer))) if by_connect && answer.status().is_success() => {
+                let refusal = Refusal::of(Reason::UpstreamUnavailable);
+                refuse(draft, form, &refusal.because("it answered the WebSocket handshake without a switch"))
+            }
             Ok(Ok(Upgrade::Answered(answer))) => self.deliver(answer, Rc::default(), draft),
             Ok(Err(error)) => refuse(draft, form, &Refusal::from(&error)),
             Err(_) => refuse(draft, form, &Refusal::of(Reason::UpstreamTimeout)),

@@ -9,7 +9,8 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::world::certificates::Who;
 use crate::world::client::{Protocol, Raw, get, post};
@@ -192,4 +193,50 @@ path = \"/open\""
     assert!(raw.head().await.unwrap().starts_with("HTTP/1.1 403 "));
     assert_eq!(proxy.records(1).await[0]["reason"], "peer_missing");
     assert_eq!(world.upstream.counts().requests, 0);
+}
+
+#[tokio::test]
+async fn an_upstream_that_does_not_switch_opens_no_tunnel() {
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", socket.local_addr().unwrap());
+    let upstream = tokio::spawn(async move {
+        for _ in Protocol::BOTH {
+            let (mut stream, _) = socket.accept().await.unwrap();
+            _ = stream.read(&mut [0; 4096]).await.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nno socket here").await.unwrap();
+        }
+    });
+    let world = World::new().await;
+    let proxy = world.start(&format!(
+        "{POLICY}
+[upstream.deaf]
+server = \"{url}\"
+[route.socket]
+host = \"orders.shop.example\"
+path = \"/socket\"
+upstream = \"deaf\"
+upgrade = \"websocket\"
+[[allow]]
+name = \"sockets\"
+service = \"storefront\"
+role = \"none\"
+route = \"socket\""
+    ));
+    let client = proxy.client(Who::Storefront, Protocol::H2).await;
+    let Err(answer) = client.websocket(get("/socket")).await else { panic!("a tunnel to nowhere") };
+    let answer = answer.unwrap();
+    let outcome = (answer.status.as_u16(), &answer.json()["reason"]);
+    assert_eq!(outcome, (502, &json!("upstream_unavailable")), "{answer:?}");
+    let mut raw = proxy.raw(Who::Storefront).await;
+    let key = "dGhlIHNhbXBsZSBub25jZQ==";
+    let upgrade = format!(
+        "GET /socket HTTP/1.1\r\nhost: {HOST}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: {key}\r\n\r\n"
+    );
+    raw.send(upgrade).await.unwrap();
+    assert!(raw.head().await.unwrap().starts_with("HTTP/1.1 200 "), "over h1 it is an answer like any other");
+    soon("the upstream", upstream).await.unwrap();
+    let records = proxy.records(2).await;
+    let statuses: Vec<&Value> = records.iter().map(|record| &record["status"]).collect();
+    assert_eq!(statuses, [&json!(502), &json!(200)]);
 }

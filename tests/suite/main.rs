@@ -9,6 +9,7 @@ mod docs;
 mod examples;
 mod expiry;
 mod failures;
+mod hostile;
 mod identity_headers;
 mod language_holes;
 mod metrics;

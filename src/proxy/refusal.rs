@@ -195,7 +195,13 @@ impl From<&CredentialError> for Refusal {
 
 impl From<&TokenError> for Refusal {
     fn from(error: &TokenError) -> Refusal {
-        Refusal::of(error.into()).because(error)
+        match error {
+            // It stands in the head, and does not become smaller by waiting.
+            TokenError::LimitExceeded(_) => {
+                Refusal::over_limit(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &error.to_string())
+            }
+            _ => Refusal::of(error.into()).because(error),
+        }
     }
 }
 

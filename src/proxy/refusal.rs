@@ -13,8 +13,9 @@ use http::{Method, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::Full;
 
-use super::normalize::{HeadError, is_grpc};
+use super::normalize::HeadError;
 use crate::audit::Reason;
+use crate::policy::action::is_grpc;
 use crate::policy::{Challenge, Denial, PathError};
 use crate::tls::PeerError;
 use crate::token::{CredentialError, TokenError};

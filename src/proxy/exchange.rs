@@ -101,11 +101,12 @@ async fn verify(
         (Ok(peer), Ok(caller)) => Ok(Signatures { peer, caller }),
         (Err(refusal), Ok(_)) => Err(refusal),
         (Ok(peer), Err(refusal)) => {
-            // Nothing is decided, but the record calls the service by its name all the same.
-            if let Some(peer) = peer.verified() {
-                draft.named(&generation.policy.services_of(peer));
-            }
-            Err(refusal)
+            // Nothing is decided, but the record calls the service by its name all the same, or says that it
+            // has none.
+            let Some(peer) = peer.verified() else { return Err(refusal) };
+            let services = generation.policy.services_of(peer);
+            draft.named(&services);
+            Err(if services.is_empty() { refusal.and(Refusal::of(Reason::PeerUnknown)) } else { refusal })
         }
         (Err(peer), Err(caller)) => Err(peer.and(caller)),
     }

@@ -1,10 +1,13 @@
 //! The integration tests, one binary: `tidy` holds the house rules, `world` is the one fixture.
 
 mod broken_config;
+mod canary;
 mod configuration;
 mod configuration_reference;
 mod demo;
 mod examples;
+mod expiry;
+mod failures;
 mod identity_headers;
 mod language_holes;
 mod policy_cases;

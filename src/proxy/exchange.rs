@@ -10,6 +10,7 @@ use super::body::Body;
 use super::connection::Connection;
 use super::forward::{Passage, forward};
 use super::generation::Generation;
+use super::headers::given_traceparent;
 use super::normalize::Asked;
 use super::refusal::{Form, Refusal};
 use super::route::CrossOrigin;
@@ -40,6 +41,9 @@ pub async fn exchange(
         Ok(asked) => asked,
         Err(error) => return refuse(draft, form, &error.into()),
     };
+    if let Some(traceparent) = given_traceparent(&head.headers) {
+        draft.trace(traceparent);
+    }
     draft.asked(&asked.host, &asked.path);
     let cross_origin = CrossOrigin::of(&generation, &asked, &head.headers);
     if let Some(answer) = cross_origin.preflight(&asked, &head.headers) {

@@ -13,5 +13,6 @@ mod tls_protocol;
 mod tls_resumption;
 mod tls_trust;
 mod tls_upstreams;
+mod traffic;
 mod truth_table;
 mod world;

@@ -132,6 +132,13 @@ impl Draft {
         self.record.peer = verified(outcome).map(|peer| PeerRecord::new(peer));
     }
 
+    /// What the policy calls the peer.
+    pub fn named(&mut self, services: &[Name]) {
+        if let Some(peer) = &mut self.record.peer {
+            peer.is_named(services);
+        }
+    }
+
     /// What became of the token; a failure is a reason.
     pub fn caller(&mut self, outcome: Result<&Signature<Caller>, Reason>) {
         self.record.checks.caller = self.check(&outcome);
@@ -176,6 +183,7 @@ impl Draft {
     }
 
     fn rests_on(&mut self, policy: &PolicyParts, evidence: &Evidence) {
+        self.named(&evidence.services);
         let record = &mut *self.record;
         if let Some(rule) = evidence.rule.and_then(|rule| policy.rules.get(rule.index())) {
             record.rule = Some(bounded(&rule.name));
@@ -184,14 +192,12 @@ impl Draft {
         }
         record.action.route =
             evidence.route.and_then(|route| policy.routes.get(route.index())).map(|route| route.name.clone());
-        if let Some(peer) = &mut record.peer {
-            peer.is_named(&evidence.services);
-        }
         if let Some(caller) = &mut record.caller {
             caller.roles.clone_from(&evidence.roles);
         }
         record.near_miss = evidence.near_miss.as_ref().map(|near| near_miss(policy, near));
         for verdict in &evidence.shadow {
+            self.audit.0.shadow.inc(verdict.into());
             match verdict {
                 ShadowVerdict::WouldAllow(rule) => record.would_allow.push(rule_name(policy, *rule)),
                 ShadowVerdict::WouldDeny(rule) => record.would_deny.push(rule_name(policy, *rule)),

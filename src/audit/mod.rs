@@ -9,6 +9,7 @@ pub mod event;
 pub mod line;
 pub mod reason;
 pub mod record;
+mod shadow;
 pub mod sink;
 pub mod story;
 mod writer;
@@ -29,6 +30,7 @@ use crate::clock::Clock;
 use crate::identity::Name;
 use crate::metrics::{CounterBy, Metrics};
 use event::{EventRecord, HandshakeRecord, Head};
+use shadow::ShadowOutcome;
 
 /// Writes records, and counts what they say. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -42,6 +44,7 @@ struct Inner {
     metrics: Arc<Metrics>,
     requests: CounterBy<(Verdict, Reason)>,
     handshakes_refused: CounterBy<Reason>,
+    shadow: CounterBy<ShadowOutcome>,
 }
 
 impl Audit {
@@ -50,8 +53,10 @@ impl Audit {
         let requests = metrics.counter_by("requests", "Requests by verdict and reason");
         let handshakes_refused =
             metrics.counter_by("tls_handshakes_refused", "TLS handshakes refused by reason");
+        let shadow =
+            metrics.counter_by("shadow_outcomes", "What rules and routes in shadow made of requests");
         let proxy = proxy.as_str().into();
-        Audit(Arc::new(Inner { proxy, clock, sink, metrics, requests, handshakes_refused }))
+        Audit(Arc::new(Inner { proxy, clock, sink, metrics, requests, handshakes_refused, shadow }))
     }
 
     /// Opens the record of a request whose head is complete.

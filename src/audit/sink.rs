@@ -18,7 +18,7 @@ use super::writer::Writer;
 use crate::metrics::Metrics;
 
 /// `[audit]`, as far as it is about the output.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SinkSettings {
     pub output: Output,
     /// Forward nothing whose record could be lost.

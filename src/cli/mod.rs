@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod completions;
+pub mod demo;
 pub mod healthcheck;
 pub mod log;
 pub mod mint;
@@ -29,6 +30,8 @@ pub struct Cli {
 enum Command {
     /// Serve. SIGHUP or a changed file reloads, SIGTERM drains
     Run(run::RunArgs),
+    /// The whole story on one machine, with nothing else installed
+    Demo(demo::DemoArgs),
     /// Say all that is wrong with a configuration, and what looks wrong
     Check(check::CheckArgs),
     /// Print the JSON Schema of the configuration
@@ -66,6 +69,7 @@ impl Cli {
     pub fn run(self) -> ExitCode {
         match self.command {
             Command::Run(args) => run::run(&args),
+            Command::Demo(args) => demo::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Schema => schema::run(),
             Command::Healthcheck(args) => healthcheck::run(&args),

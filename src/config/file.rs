@@ -103,9 +103,10 @@ table! {
 table! {
     /// Which CAs vouch for which workloads; a CA speaks for its own trust domain only.
     TrustDomainTable {
-        /// The CA certificates as PEM. Watched.
+        /// Its CA certificates as PEM; none may stand in two trust domains. Watched.
         ca: Pem = required,
-        /// Certificate revocation lists as PEM. When given, an expired or missing one refuses.
+        /// Certificate revocation lists as PEM, one for each CA but the root; an expired or missing one refuses.
+        /// Watched. Default: revocation is not checked.
         crl: Pem,
     }
 }
@@ -138,13 +139,14 @@ table! {
     Listener {
         /// Where it listens.
         address: SocketAddr = required,
-        /// Whether clients present a certificate.
+        /// Whether clients present a certificate; with `optional`, who presents none is judged by rules that
+        /// waive the service. Default: `required`.
         client_certificate: ClientCertificate,
         /// What it is for. Default: `inbound`.
         mode: ListenerMode,
-        /// Another certificate than `[identity]`'s, as PEM.
+        /// Another certificate than `[identity]`'s, as PEM. Default: that one.
         certificate: Pem,
-        /// Its private key, as PEM.
+        /// Its private key, as PEM. Default: that of `[identity]`.
         private_key: Pem,
         /// Serves HTTP without TLS. Default: false.
         allow_plaintext: bool,
@@ -167,7 +169,7 @@ table! {
     TrustedHop {
         /// How it tells: `proxy`, by the PROXY protocol.
         kind: HopKind = required,
-        /// The addresses it comes from, as ranges.
+        /// The addresses it comes from, as ranges, as `10.0.0.0/16`; mandatory with `proxy`.
         address: List<IpNet>,
     }
     later { spiffe_id }
@@ -180,16 +182,17 @@ table! {
         server: List<String> = required,
         /// One for each server, in order. Default: 1 each.
         weight: List<u32>,
-        /// Who the server must be, for https with mTLS.
+        /// Who the server must be, for https with mTLS: our own certificate is presented then. Default: any
+        /// server of the name dialled.
         server_spiffe_id: List<SpiffePattern>,
         /// CA certificates that vouch for the server, as PEM. Default: the trust domain of
         /// `server_spiffe_id`, else those of the system.
         ca: Pem,
-        /// Default: 5s.
+        /// To get a connection, TLS included; for each attempt. Default: 5s.
         connect_timeout: Timeout,
-        /// Until the response's head. Default: 30s.
+        /// From the end of the request until the response's head. Default: 30s.
         first_byte_timeout: Timeout,
-        /// Without a byte in either direction. Default: 60s.
+        /// Without a byte of a body in either direction. Default: 60s.
         idle_timeout: Timeout,
         /// Failures in a row after which a server is left out for a while. Default: 5.
         eject_after_failures: u32,
@@ -315,9 +318,9 @@ choice! {
 table! {
     /// The process's own log, on standard error.
     Log {
-        /// Default: `info`.
+        /// From which severity on. Default: `info`.
         level: LogLevel,
-        /// Default: `pretty` on a terminal, else `json`.
+        /// For people, or one JSON object a line. Default: `pretty` on a terminal, else `json`.
         format: LogFormat,
     }
 }

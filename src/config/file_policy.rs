@@ -70,7 +70,7 @@ table! {
         jwks: String,
         /// Who the tokens must be for; for tokens without `aud`, the client ids.
         audience: List<String> = required,
-        /// Default: RS256, PS256, ES256, EdDSA.
+        /// What its tokens may be signed with; never HMAC, never `none`. Default: RS256, PS256, ES256, EdDSA.
         algorithms: List<Algorithm>,
         /// Claims that every token must have: all that a deny, or an agent entry, may rely on.
         requires: List<String>,
@@ -104,15 +104,15 @@ table! {
     /// Which claims say what. A string is one top-level name, whatever dots or slashes it holds; a
     /// list is a path.
     ClaimNames {
-        /// Default: `sub`.
+        /// Who the token is about. Default: `sub`.
         subject: ClaimPath,
-        /// The OAuth client.
+        /// The OAuth client. Default: the preset's.
         client: ClaimPath,
-        /// A list, or one string with spaces.
+        /// Scopes: a list, or one string with spaces. Default: the preset's.
         scopes: ClaimPath,
-        /// A list.
+        /// Groups: a list, a string, or an object whose names count. Default: the preset's.
         groups: ClaimPath,
-        /// A list.
+        /// The token's own roles: likewise. Default: the preset's.
         roles: ClaimPath,
     }
 }
@@ -178,7 +178,7 @@ table! {
     RoleEntry {
         /// The `[issuer.NAME]`.
         issuer: Name = required,
-        /// `sub`.
+        /// The subject, as the issuer's `claims` map it.
         subject: List<Glob>,
         /// The OAuth client.
         client: List<Glob>,
@@ -219,7 +219,7 @@ table! {
         upstream: Name = required,
         /// Other upstreams by role; the first whose role the caller has.
         variant: List<Variant>,
-        /// Taken off the path before it is forwarded.
+        /// Whole segments taken off the path before it is forwarded, after it was judged.
         strip_prefix: String,
         /// A whole request. Default: `[limit]`'s.
         total_timeout: Timeout,
@@ -229,9 +229,9 @@ table! {
         forward_authorization: bool,
         /// Protocols that it may switch to. Default: none.
         upgrade: List<Upgrade>,
-        /// Answers to CORS preflights.
+        /// Whose browsers may read its answers. Default: nobody's but its own origin's.
         cors: Cors,
-        /// Default: `http`.
+        /// What the route speaks. Default: `http`.
         protocol: Protocol,
         /// Until the end of this day, UTC, what no allow permits is forwarded and recorded.
         shadow_until: Day,
@@ -315,7 +315,7 @@ table! {
         match_claim: Keyed<String, ClaimPath>,
         /// gRPC methods, as `pkg.Service/Method`.
         grpc: List<GrpcPattern>,
-        /// `direct`, `local` or a trusted hop.
+        /// How the peer was learned: `direct`, by the TLS handshake of this very connection, or `local`.
         hop: List<String>,
         /// Addresses of the other end of the connection.
         peer_ip: List<IpNet>,

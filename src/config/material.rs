@@ -203,9 +203,10 @@ fn source_of(pem: &Pem) -> PemSource {
 fn refuse_pem(error: &PemError, span: Span, found: &mut Diagnostics) {
     let (code, remedy) = match error {
         PemError::Missing(PemSource::Env(_)) => ("missing_file", "set the variable to the PEM text itself"),
-        PemError::Missing(PemSource::File(_)) => {
-            ("missing_file", "put it there, or write another path; it starts at the folder of this file")
-        }
+        PemError::Missing(PemSource::File(_)) => (
+            "missing_file",
+            "put it there, or write another path; a relative one starts at the folder of this file",
+        ),
         PemError::Unreadable(..) => ("unreadable_file", "name a file that this process can read"),
         PemError::TooLarge(_) => ("bad_pem", "name the right file; this one is too large to be PEM"),
         PemError::Empty(_) | PemError::Garbage(..) | PemError::WrongKind(..) => {

@@ -22,8 +22,6 @@ mod routes;
 mod rules;
 mod settings;
 mod source;
-#[cfg(test)]
-mod tests;
 mod tree;
 mod upstreams;
 mod value;

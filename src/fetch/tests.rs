@@ -1,3 +1,5 @@
+//! The guarded client against a provider double: what it refuses, and what it lets through.
+
 use std::io::Write;
 
 use rustls::RootCertStore;

@@ -8,7 +8,7 @@ use fixedbitset::FixedBitSet;
 use super::judge::{self, Who};
 use super::{Policy, PolicyHash};
 use crate::clock::Timestamp;
-use crate::identity::{Caller, Peer, Signature};
+use crate::identity::{Caller, Name, Peer, Signature};
 
 /// The rules whose identity conditions (`service issuer role actor on_behalf_of claim acr max_age`)
 /// hold for one peer and one caller under one policy. Opaque outside `policy/`.
@@ -53,6 +53,12 @@ impl Policy {
         let rules = set_of(self.order(), |id| judge::identity_holds(self.rule(*id), &who));
         let valid_until = self.next_change(peer, caller, now);
         Standing { services, roles, rules, token_mapped, policy: self.hash(), valid_until }
+    }
+
+    /// The services that name the peer, for a record of what was refused before any decision.
+    pub fn services_of(&self, peer: &Peer) -> Vec<Name> {
+        let naming = self.parts().services.iter().filter(|service| service.names(peer));
+        naming.map(|service| service.name.clone()).collect()
     }
 
     fn next_change(&self, peer: Option<&Peer>, caller: Option<&Caller>, now: Timestamp) -> Timestamp {

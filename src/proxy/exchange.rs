@@ -95,7 +95,14 @@ async fn verify(
     draft.caller(caller.as_ref().map_err(|refusal| refusal.reason));
     match (peer, caller) {
         (Ok(peer), Ok(caller)) => Ok(Signatures { peer, caller }),
-        (Err(refusal), Ok(_)) | (Ok(_), Err(refusal)) => Err(refusal),
+        (Err(refusal), Ok(_)) => Err(refusal),
+        (Ok(peer), Err(refusal)) => {
+            // Nothing is decided, but the record calls the service by its name all the same.
+            if let Some(peer) = peer.verified() {
+                draft.named(&generation.policy.services_of(peer));
+            }
+            Err(refusal)
+        }
         (Err(peer), Err(caller)) => Err(peer.and(caller)),
     }
 }

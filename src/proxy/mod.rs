@@ -18,6 +18,9 @@ pub mod refusal;
 pub mod route;
 pub mod worker;
 
+#[cfg(test)]
+mod tests_headers;
+
 pub use generation::{Generation, ListenerState, Shared};
 pub use limits::Limits;
 pub use route::{Cors, RouteSettings};

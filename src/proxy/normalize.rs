@@ -8,6 +8,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE}
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Version};
 use hyper::ext::Protocol;
+use url::form_urlencoded;
 
 use crate::policy::action::HostError;
 use crate::policy::{Action, Host, NormalPath, PathError};
@@ -195,16 +196,21 @@ pub fn connection_tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 }
 
 /// RFC 3986 §3.4, and nothing else: a raw byte that one server reads as a delimiter and another does not
-/// has no place behind the `?`.
+/// has no place behind the `?`. Nor has a token (RFC 6750 §2.3): one that is not read here would be read, and
+/// logged, by whoever comes after.
 fn checked_query(query: &str) -> Result<String, HeadError> {
     let fits = |b: u8| (0x21..=0x7e).contains(&b) && !b"\"<>#\\^`{|}".contains(&b);
     // Browsers send `|`, `^`, `` ` ``, `{` and `}` raw in queries; they delimit nothing.
     let tolerated = |b: u8| b"^`{|}".contains(&b);
-    if query.bytes().all(|b| fits(b) || tolerated(b)) {
-        Ok(query.to_owned())
-    } else {
-        Err(HeadError::Malformed("the query has a raw character that must be percent-encoded"))
+    if !query.bytes().all(|b| fits(b) || tolerated(b)) {
+        return Err(HeadError::Malformed("the query has a raw character that must be percent-encoded"));
     }
+    if form_urlencoded::parse(query.as_bytes()).any(|(name, _)| name == "access_token") {
+        return Err(HeadError::Malformed(
+            "there is an `access_token` in the query: send it in `Authorization`",
+        ));
+    }
+    Ok(query.to_owned())
 }
 
 #[cfg(test)]
@@ -289,6 +295,18 @@ mod tests {
             let Ok(uri) = query.parse::<http::Uri>() else { continue };
             let head = head("GET", &uri.to_string(), Version::HTTP_11, &[("host", "a.example")]);
             assert!(Asked::read(&head, None).is_err(), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_token_has_no_place_in_a_query() {
+        for query in
+            ["access_token=x", "a=b&access_token", "access%5Ftoken=x", "a&acces%73_token=", "&access_token=x"]
+        {
+            assert!(read(&format!("/?{query}"), &[("host", "a.example")]).is_err(), "{query}");
+        }
+        for query in ["a=access_token", "access_token_type=x", "my_access_token=x", "access%255Ftoken=x"] {
+            assert!(read(&format!("/?{query}"), &[("host", "a.example")]).is_ok(), "{query}");
         }
     }
 

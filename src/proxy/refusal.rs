@@ -7,9 +7,10 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
+use http_body::Body as _;
 use http_body_util::Full;
 
 use super::normalize::{HeadError, is_grpc};
@@ -41,6 +42,9 @@ pub enum Form {
     Page,
     /// Trailers-only `grpc-status`.
     Grpc,
+    /// The header fields of `Problem` alone, for a HEAD (RFC 9110 §9.3.2): hyper withholds the content on
+    /// HTTP/1.1 only.
+    Head,
 }
 
 impl Form {
@@ -48,9 +52,11 @@ impl Form {
         let header = |name: &str| head.headers.get(name).map(HeaderValue::as_bytes);
         let navigates = header("sec-fetch-mode") == Some(b"navigate");
         let wants_page = header("accept").is_some_and(|accept| accept.starts_with(b"text/html"));
-        if is_grpc(&head.headers) {
+        if head.method == Method::HEAD {
+            Form::Head
+        } else if is_grpc(&head.headers) {
             Form::Grpc
-        } else if matches!(head.method, Method::GET | Method::HEAD) && (navigates || wants_page) {
+        } else if head.method == Method::GET && (navigates || wants_page) {
             Form::Page
         } else {
             Form::Problem
@@ -99,6 +105,7 @@ impl Refusal {
             Form::Problem => self.problem(id),
             Form::Page => self.page(id),
             Form::Grpc => self.grpc(id),
+            Form::Head => without_content(self.problem(id)),
         };
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -175,7 +182,14 @@ impl From<&PeerError> for Refusal {
 
 impl From<&CredentialError> for Refusal {
     fn from(error: &CredentialError) -> Refusal {
-        Refusal::of(error.into()).because(error)
+        let refusal = Refusal::of(error.into()).because(error);
+        match error {
+            // RFC 6750 §3.1.
+            CredentialError::Several => {
+                Refusal { challenge: Some("Bearer error=\"invalid_request\"".to_owned()), ..refusal }
+            }
+            CredentialError::Token(_) => refusal,
+        }
     }
 }
 
@@ -301,6 +315,14 @@ fn answer(status: StatusCode, content_type: &'static str, body: String) -> Respo
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+fn without_content(mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    let content = std::mem::take(response.body_mut());
+    if let Some(length) = content.size_hint().exact() {
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    }
     response
 }
 

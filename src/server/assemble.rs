@@ -1,14 +1,16 @@
 //! A configuration becomes a [`Generation`]. What did not change is carried over from the present one:
 //! TLS configurations with their ticket keys, issuers' keys, upstreams with their connections.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::AssembleError;
+use crate::audit::SinkSettings;
 use crate::clock::Clock;
-use crate::config::{Config, ListenerSettings, UpstreamConfig, UpstreamTls};
+use crate::config::{Config, ListenerSettings, LogSettings, UpstreamConfig, UpstreamTls};
 use crate::decisions::Decisions;
 use crate::identity::Name;
 use crate::metrics::Metrics;
@@ -20,7 +22,7 @@ use crate::upstream::{ServerSettings, Upstream, UpstreamSettings};
 
 /// What a generation was made from, as far as the next one may keep it.
 pub struct Assembled {
-    pub name: Name,
+    fixed: Fixed,
     pub listeners: Vec<ListenerSettings>,
     pub own: Option<OwnCertificate>,
     pub issuers: Vec<KeyedIssuer>,
@@ -33,6 +35,16 @@ pub struct KeyedIssuer {
     pub name: Name,
     pub keys: Arc<IssuerKeys>,
     _fresh: Arc<AbortOnDropHandle<()>>,
+}
+
+/// What is taken at the start and stays.
+#[derive(PartialEq)]
+struct Fixed {
+    name: Name,
+    workers: usize,
+    admin: [Option<SocketAddr>; 2],
+    audit: SinkSettings,
+    log: LogSettings,
 }
 
 /// What all steps of assembling need.
@@ -63,10 +75,10 @@ pub fn next(
 ) -> Result<(Generation, Assembled), AssembleError> {
     let place = |listener: &ListenerSettings| (listener.name.clone(), listener.address);
     if !config.listeners.iter().map(place).eq(assembled.listeners.iter().map(place)) {
-        return Err(AssembleError::NeedsRestart("the name or address of a `[listener]`"));
+        return Err(AssembleError::ListenersChanged);
     }
-    if config.name != assembled.name {
-        return Err(AssembleError::NeedsRestart("`[proxy] name`"));
+    if Fixed::of(&config) != assembled.fixed {
+        tracing::warn!("a change of `[proxy]`, `[admin]`, `[audit]` or `[log]` takes effect with a restart");
     }
     let tools = Tools { background, metrics, clock };
     assemble(config, Some((present, assembled)), present.number + 1, &tools)
@@ -79,6 +91,7 @@ fn assemble(
     tools: &Tools<'_>,
 ) -> Result<(Generation, Assembled), AssembleError> {
     let old = before.map(|(_, assembled)| assembled);
+    let fixed = Fixed::of(&config);
     let listeners = config
         .listeners
         .iter()
@@ -112,9 +125,20 @@ fn assemble(
         own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
         limits: config.limits,
     };
-    let assembled =
-        Assembled { name: config.name, listeners: config.listeners, own: config.own, issuers, upstreams };
+    let assembled = Assembled { fixed, listeners: config.listeners, own: config.own, issuers, upstreams };
     Ok((generation, assembled))
+}
+
+impl Fixed {
+    fn of(config: &Config) -> Fixed {
+        Fixed {
+            name: config.name.clone(),
+            workers: config.workers,
+            admin: [config.admin, config.health],
+            audit: config.audit.clone(),
+            log: config.log.clone(),
+        }
+    }
 }
 
 fn listener(

@@ -44,7 +44,6 @@ pub struct Server {
     addresses: Addresses,
     background: Background,
     workers: Vec<JoinHandle<io::Result<()>>>,
-    drain_timeout: Duration,
 }
 
 /// The addresses that are really listened on: a configured port 0 is another one here.
@@ -83,8 +82,10 @@ pub enum AssembleError {
     Client { name: Name, source: ClientTlsError },
     #[error("upstream `{name}`: {source}")]
     Upstream { name: Name, source: crate::upstream::ServerError },
-    #[error("{0} cannot be changed while running; restart to change it")]
-    NeedsRestart(&'static str),
+    #[error(
+        "listeners were added, removed, renamed or moved: their sockets are opened at the start; restart"
+    )]
+    ListenersChanged,
 }
 
 /// The thread for what no request waits for.
@@ -127,7 +128,6 @@ impl Server {
         let sink = Sink::start(config.audit.clone(), Arc::clone(&metrics))?;
         let audit = Audit::new(&config.name, clock.clone(), sink, Arc::clone(&metrics));
         let background = Background::start().map_err(StartError::Thread)?;
-        let drain_timeout = config.limits.drain_timeout;
         let name = config.name.clone();
         let (generation, assembled) = assemble::first(config, &background.handle, &metrics, &clock)?;
         metrics.reloaded(true, clock.now());
@@ -157,16 +157,8 @@ impl Server {
             Arc::clone(&status),
             addresses.clone(),
         ));
-        let mut server = Server {
-            shared,
-            status,
-            clock,
-            assembled,
-            addresses,
-            background,
-            workers: Vec::new(),
-            drain_timeout,
-        };
+        let mut server =
+            Server { shared, status, clock, assembled, addresses, background, workers: Vec::new() };
         for (core, sockets) in sockets.into_iter().enumerate() {
             let shared = Arc::clone(&server.shared);
             let thread = thread::Builder::new().name(format!("core-{core}"));
@@ -220,7 +212,7 @@ impl Server {
         self.status.drains();
         self.shared.draining.cancel();
         let stopped = self.shared.stopped.clone();
-        let drain_timeout = self.drain_timeout;
+        let drain_timeout = self.shared.generation.load().limits.drain_timeout;
         self.background.handle.spawn(async move {
             tokio::time::sleep(drain_timeout).await;
             stopped.cancel();

@@ -8,12 +8,15 @@ use super::Addresses;
 use super::assemble::Assembled;
 use crate::admin::{CertificateStatus, IssuerStatus, ListenerStatus, Serving, Status, UpstreamStatus};
 use crate::audit::{Audit, Event};
+use crate::clock::Timestamp;
 use crate::identity::Name;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::proxy::{Generation, Shared};
 use crate::tls::OwnCertificate;
 
+/// How often routes in shadow are named in the log.
+const REMINDER_PERIOD: Duration = Duration::from_secs(60);
 /// How often the status is taken anew.
 const PERIOD: Duration = Duration::from_millis(500);
 
@@ -25,6 +28,7 @@ pub async fn keep_reporting(
     addresses: Addresses,
 ) {
     let mut reloaded = shared.reloaded.subscribe();
+    let mut reminder = tokio::time::interval(REMINDER_PERIOD);
     loop {
         let generation = shared.generation.load_full();
         status.serves(serving(
@@ -36,6 +40,18 @@ pub async fn keep_reporting(
         tokio::select! {
             () = tokio::time::sleep(PERIOD) => {}
             _ = reloaded.changed() => {}
+            _ = reminder.tick() => remind(&generation, shared.clock.now()),
+        }
+    }
+}
+
+/// What is let through unenforced must not be forgotten.
+fn remind(generation: &Generation, now: Timestamp) {
+    for route in &generation.policy.parts().routes {
+        if let Some(until) = route.shadow_until
+            && now < until
+        {
+            tracing::warn!(route = %route.name, %until, "the policy is not enforced on this route");
         }
     }
 }

@@ -36,7 +36,8 @@ const SETTLE: Duration = Duration::from_millis(200);
 type Sight = Option<(PathBuf, u64, std::time::SystemTime)>;
 
 impl Watch {
-    /// Watches files, or folders with the files directly in them. What does not exist yet is seen
+    /// Watches files, or folders for the `*.toml` directly in them; what else is written there, as
+    /// audit records, is no change. What does not exist yet is seen
     /// when it comes, if the folder it is to stand in exists. Read the files after this, not
     /// before, and no change is missed.
     pub fn new(paths: impl IntoIterator<Item = PathBuf>) -> Result<Watch, WatchError> {
@@ -93,11 +94,15 @@ fn parent(path: &Path) -> PathBuf {
 fn sights(paths: &[PathBuf]) -> Vec<Sight> {
     let mut sights = Vec::with_capacity(paths.len());
     for path in paths {
-        sights.push(sight(path).ok());
-        if let Ok(entries) = fs::read_dir(path) {
-            let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
-            files.sort();
-            sights.extend(files.iter().map(|file| sight(file).ok()));
+        match fs::read_dir(path) {
+            // Not the folder itself: it changes with every file that comes or goes.
+            Ok(entries) => {
+                let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+                files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
+                files.sort();
+                sights.extend(files.iter().map(|file| sight(file).ok()));
+            }
+            Err(_) => sights.push(sight(path).ok()),
         }
     }
     sights
@@ -107,4 +112,26 @@ fn sight(path: &Path) -> io::Result<(PathBuf, u64, std::time::SystemTime)> {
     let real = fs::canonicalize(path)?;
     let metadata = fs::metadata(&real)?;
     Ok((real, metadata.len(), metadata.modified()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_folder_only_its_configuration_files_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let watched = [folder.path().to_owned()];
+        fs::write(folder.path().join("10.toml"), "a").unwrap();
+        let first = sights(&watched);
+        fs::write(folder.path().join("audit.jsonl"), "a").unwrap();
+        assert_eq!(first, sights(&watched));
+        fs::write(folder.path().join("10.toml"), "ab").unwrap();
+        let second = sights(&watched);
+        assert_ne!(first, second);
+        fs::write(folder.path().join("20.toml"), "a").unwrap();
+        assert_ne!(second, sights(&watched));
+        fs::remove_file(folder.path().join("20.toml")).unwrap();
+        assert_eq!(second, sights(&watched));
+    }
 }

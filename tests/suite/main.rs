@@ -1,10 +1,16 @@
 //! The integration tests, one binary: `tidy` holds the house rules, `world` is the one fixture.
 
 mod broken_config;
+mod configuration;
+mod configuration_reference;
+mod demo;
+mod examples;
 mod identity_headers;
+mod language_holes;
 mod policy_cases;
 mod policy_matrix;
 mod provider;
+mod refusals;
 mod tidy;
 mod tls_files;
 mod tls_fixture;

@@ -32,8 +32,9 @@ const RANKS: [(&str, u8); 17] = [
     ("main", 9),
 ];
 /// Imports within one rank: (who, whom, why).
-const BESIDE: [(&str, &str, &str); 2] = [
+const BESIDE: [(&str, &str, &str); 3] = [
     ("identity", "clock", "a caller's expiry is a `Timestamp`, a plain value"),
+    ("server", "admin", "the composition root also starts what operators ask"),
     ("metrics", "clock", "ages are counted from a `Timestamp`, a plain value"),
 ];
 /// Modules that stay pure, with all the crates that they may name.

@@ -1,3 +1,5 @@
+//! Remembered tokens and keys: storms, rotation, outages, poisoned documents.
+
 use futures_util::future::join_all;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What a verified token says, and which claims keep it from saying anything.
+
 use super::*;
 use crate::identity::Confirmation;
 use crate::policy::condition::{ClaimPath, ClaimTest, ClaimValue};

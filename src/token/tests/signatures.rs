@@ -1,3 +1,5 @@
+//! Whose signature counts: algorithms, keys and headers that must be refused.
+
 use aws_lc_rs::hmac;
 
 use super::*;

@@ -249,17 +249,25 @@ pub fn rust_files(root: &Path, folders: &[&str]) -> Vec<File> {
     files
 }
 
-/// Blanks the files that only `#[cfg(test)] mod …;` declares.
+/// Blanks the files that only `#[cfg(test)] mod …;` declares, and those that only such files declare.
 pub fn without_test_files(files: &mut [File]) {
-    let declared = |file: &File, by: fn(&File) -> &str| {
-        let (parents, declaration) = declaration(file);
-        let mut parents = files.iter().filter(|parent| parents.contains(&parent.path));
-        parents.any(|parent| by(parent).contains(&declaration))
-    };
-    let only_tests = |file: &File| declared(file, |it| &it.code) && !declared(file, |it| &it.production);
-    let found: Vec<_> = files.iter().map(only_tests).collect();
-    for (file, _) in files.iter_mut().zip(found).filter(|(_, only_tests)| *only_tests) {
-        file.production = blank(&file.code);
+    loop {
+        let declared = |file: &File, by: fn(&File) -> &str| {
+            let (parents, declaration) = declaration(file);
+            let mut parents = files.iter().filter(|parent| parents.contains(&parent.path));
+            parents.any(|parent| by(parent).contains(&declaration))
+        };
+        let only_tests = |file: &File| {
+            let blanked = file.production.trim().is_empty();
+            !blanked && declared(file, |it| &it.code) && !declared(file, |it| &it.production)
+        };
+        let found: Vec<_> = files.iter().map(only_tests).collect();
+        if !found.contains(&true) {
+            return;
+        }
+        for (file, _) in files.iter_mut().zip(found).filter(|(_, only_tests)| *only_tests) {
+            file.production = blank(&file.code);
+        }
     }
 }
 

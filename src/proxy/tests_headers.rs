@@ -1,0 +1,188 @@
+//! Identity headers as a hostile client would have them.
+
+use http::{HeaderMap, HeaderValue};
+
+use super::headers::*;
+use crate::clock::Timestamp;
+use crate::identity::{ActorKind, Caller, CertificateHash, Hop, Name, Peer, PeerName};
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn peer() -> Peer {
+    Peer {
+        name: PeerName::Spiffe("spiffe://shop.example/web".parse().unwrap()),
+        certificate: CertificateHash([0xab; 32]),
+        not_after: Timestamp::MAX,
+        hop: Hop::Direct,
+    }
+}
+
+fn caller() -> Caller {
+    Caller {
+        issuer: name("corp"),
+        subject: Some("auth0|ali ce\r\nx-auth-roles: admin".into()),
+        client: Some("web,evil".into()),
+        scopes: vec!["orders:read".into(), "a b".into()],
+        groups: Vec::new(),
+        roles: Vec::new(),
+        actor: ActorKind::Human,
+        on_behalf_of: ActorKind::Human,
+        chain: Vec::new(),
+        expires: Timestamp::MAX,
+        authenticated_at: None,
+        acr: None,
+        confirmation: None,
+        token_id: None,
+        claims: serde_json::Map::new(),
+        token_hash: [0; 32],
+    }
+}
+
+fn introduction<'a>(
+    peer: Option<&'a Peer>,
+    caller: Option<&'a Caller>,
+    names: &'a [Name],
+) -> Introduction<'a> {
+    Introduction {
+        id: "01J",
+        peer,
+        services: names,
+        caller,
+        roles: names,
+        enforced: true,
+        own: None,
+        client_ip: Some("2001:db8::1".parse().unwrap()),
+        authority: "orders.example:8443",
+        secure: true,
+        traceparent: "00-1",
+        trace_continued: false,
+        forward_authorization: false,
+    }
+}
+
+fn through(sent: &[(&'static str, &'static str)], with: &Introduction<'_>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in sent {
+        headers.append(*name, HeaderValue::from_static(value));
+    }
+    for_upstream(&mut headers, with);
+    headers
+}
+
+#[test]
+fn nothing_that_speaks_of_identity_passes_when_nobody_is_there() {
+    let forged = [
+        "x-auth-service",
+        "x-auth-subject",
+        "x-auth-anything",
+        "x-forwarded-for",
+        "x-forwarded-user",
+        "x-forwarded-client-cert",
+        "x-forwarded-prefix",
+        "forwarded",
+        "x-real-ip",
+        "client-cert",
+        "x-amzn-oidc-data",
+        "x-amzn-mtls-clientcert",
+        "x-original-url",
+        "x-rewrite-url",
+        "x-http-method-override",
+        "x-request-id",
+        "tracestate",
+        "authorization",
+        "proxy",
+        "keep-alive",
+        "proxy-authorization",
+        "upgrade",
+        "te",
+    ];
+    let sent: Vec<_> = forged.iter().map(|name| (*name, "forged")).collect();
+    let headers = through(&sent, &introduction(None, None, &[]));
+    let mut seen = 0;
+    for name in forged {
+        assert!(headers.get_all(name).iter().all(|value| value != "forged"), "{name}");
+        seen += 1;
+    }
+    assert_eq!(seen, 23);
+    let ours = [
+        ("x-auth-decision", "01J"),
+        ("x-request-id", "01J"),
+        ("x-forwarded-for", "2001:db8::1"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-host", "orders.example:8443"),
+        ("traceparent", "00-1"),
+        ("forwarded", "for=\"[2001:db8::1]\";host=\"orders.example:8443\";proto=https"),
+    ];
+    for (name, value) in ours {
+        assert_eq!(headers[name], value);
+    }
+    assert_eq!(headers.len(), ours.len());
+}
+
+#[test]
+fn values_from_claims_cannot_break_out_of_their_header() {
+    let (peer, caller, names) = (peer(), caller(), [name("web"), name("api")]);
+    let headers = through(&[], &introduction(Some(&peer), Some(&caller), &names));
+    for (name, value) in [
+        ("x-auth-service", "web,api"),
+        ("x-auth-issuer", "corp"),
+        ("x-auth-subject", "auth0|ali%20ce%0D%0Ax-auth-roles:%20admin"),
+        ("x-auth-client", "web%2Cevil"),
+        ("x-auth-actor", "human"),
+        ("x-auth-roles", "web,api"),
+        ("x-auth-scopes", "orders:read a%20b"),
+    ] {
+        assert_eq!(headers[name], value);
+    }
+    let xfcc = format!("Hash={};URI=spiffe://shop.example/web", "ab".repeat(32));
+    assert_eq!(headers["x-forwarded-client-cert"], xfcc);
+}
+
+#[test]
+fn a_client_cannot_name_our_headers_as_its_hop_s() {
+    let (peer, names) = (peer(), [name("web")]);
+    let sent =
+        [("connection", "X-Auth-Service, close"), ("connection", "x-own"), ("x-own", "1"), ("x-kept", "1")];
+    let headers = through(&sent, &introduction(Some(&peer), None, &names));
+    assert_eq!(headers["x-auth-service"], "web");
+    assert!(!headers.contains_key("x-own") && !headers.contains_key("connection"));
+    assert_eq!(headers["x-kept"], "1");
+}
+
+#[test]
+fn only_trailers_survives_of_te_and_credentials_only_where_the_route_says_so() {
+    let with = introduction(None, None, &[]);
+    assert_eq!(through(&[("te", "Trailers")], &with)["te"], "trailers");
+    assert!(!through(&[("te", "trailers, gzip")], &with).contains_key("te"));
+    let with = Introduction { forward_authorization: true, enforced: false, ..with };
+    let headers = through(&[("authorization", "Bearer x")], &with);
+    assert_eq!(headers["authorization"], "Bearer x");
+    assert_eq!(headers["x-auth-enforced"], "false");
+}
+
+#[test]
+fn a_trace_is_continued_only_if_it_is_one() {
+    let given = |values: &[&'static str]| {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(TRACEPARENT, HeaderValue::from_static(value));
+        }
+        traceparent(&headers, [7; 24])
+    };
+    const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    assert_eq!(given(&[GOOD]), (GOOD.to_owned(), true));
+    let fresh = format!("00-{}-{}-00", "07".repeat(16), "07".repeat(8));
+    let bad: [&[&str]; 6] = [
+        &[],
+        &[GOOD, GOOD],
+        &["01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"],
+        &["00-0AF7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"],
+        &["00-00000000000000000000000000000000-b7ad6b7169203331-01"],
+        &["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x"],
+    ];
+    for values in bad {
+        assert_eq!(given(values), (fresh.clone(), false), "{values:?}");
+    }
+}

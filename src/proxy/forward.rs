@@ -41,6 +41,7 @@ pub struct Passage {
 /// One request on its way.
 struct Journey<'a> {
     worker: &'a Rc<Worker>,
+    connection: &'a Connection,
     route: &'a RouteSettings,
     pool: Rc<Pool>,
     /// For the answer's head and body.
@@ -63,7 +64,7 @@ pub async fn forward(
     let (Some(route), Some(pool)) = (settings, worker.pool(generation, permit.upstream())) else {
         return refuse(draft, form, &Refusal::of(Reason::Internal));
     };
-    let journey = Journey { worker, route, pool, deadline: Instant::now() + route.total_timeout };
+    let journey = Journey { worker, connection, route, pool, deadline: Instant::now() + route.total_timeout };
     if let Err(refusal) = rewrite(generation, connection, route, &mut head, &passage, &mut draft) {
         return refuse(draft, form, &refusal);
     }
@@ -217,7 +218,10 @@ impl Journey<'_> {
         }
         draft.answered(answer.status());
         let cut = self.worker.shared.stopped.child_token();
+        // On h2 the connection goes on, and is not idle while the tunnel is there.
+        let busy = self.connection.busy(false);
         self.worker.tasks.spawn_local(async move {
+            let _busy = busy;
             let Ok(client) = client.await else { return drop(draft) };
             let tunnel = switched.tunnel(TokioIo::new(client), &cut);
             let mut tunnel = std::pin::pin!(tunnel);

@@ -53,7 +53,7 @@ pub fn script(lines: &[Line], proxy: &str, about: &str) -> String {
 }
 
 /// As a shell takes it for one word.
-fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_');
     if !text.is_empty() && text.chars().all(bare) {
         return text.to_owned();

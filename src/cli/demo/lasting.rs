@@ -44,7 +44,9 @@ pub fn write(path: &Path, policy: &PolicySource, clock: &Clock) -> Result<String
     policy.load(trial.path(), clock)?;
     Folder::lasting(path)?.write(&documents)?;
 
+    let quoted = |path: &Path| curl::quoted(&path.to_string_lossy());
     let folder = path.display();
+    let (config, script) = (quoted(path), quoted(&path.join("requests.sh")));
     Ok(format!(
         "{folder} holds a configuration that can be served:\n\
          \n  \
@@ -57,8 +59,8 @@ pub fn write(path: &Path, policy: &PolicySource, clock: &Clock) -> Result<String
          \n\
          Serve it, which prints the audit record of every request, then ask in another terminal:\n\
          \n  \
-           countersign run -c {folder}\n  \
-           {folder}/requests.sh\n\
+           countersign run -c {config}\n  \
+           {script}\n\
          \n\
          What is allowed is answered with 502 until a service listens at 127.0.0.1:8080; name your own in\n\
          20-site.toml. Certificates and tokens are good until {ends}; Alice's login is\n\

@@ -169,6 +169,10 @@ impl IssuerKeys {
             return Ok(held);
         }
         self.attempt_after(NO_KEYS_REST, now).await;
+        if self.status.load().last_error.is_none() {
+            // An attempt counts as ended a moment before its keys are in place.
+            self.held.entry(()).and_compute_with(async |_| Op::Nop).await;
+        }
         match self.held.get(&()).await {
             Some(held) if self.is_usable(&held, now) => Ok(held),
             _ => {

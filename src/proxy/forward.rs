@@ -236,7 +236,11 @@ impl Journey<'_> {
             match tunnel.end {
                 TunnelEnd::Closed | TunnelEnd::Cut => {}
                 TunnelEnd::Idle => draft.because(Reason::UpstreamTimeout),
-                TunnelEnd::Broken(_) => draft.because(Reason::ClientGone),
+                TunnelEnd::ClientBroke(_) => draft.because(Reason::ClientGone),
+                TunnelEnd::UpstreamBroke(error) => {
+                    draft.because(Reason::UpstreamUnavailable);
+                    draft.detail(&error);
+                }
             }
             draft.finish();
         });

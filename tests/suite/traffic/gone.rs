@@ -9,9 +9,9 @@ use hyper::body::Frame;
 use serde_json::json;
 
 use super::{ONWARD, Traffic, everywhere};
+use crate::world::Body;
 use crate::world::certificates::Who;
 use crate::world::client::{Protocol, get, next_data};
-use crate::world::{Body, soon};
 
 /// A body that begins and never goes on.
 fn stuck() -> Body {
@@ -49,7 +49,9 @@ async fn a_client_that_leaves_takes_its_request_along() {
                 let record = &proxy.records(seen).await[seen - 1];
                 assert_eq!(record["reason"], "client_gone", "{way}: {record}");
                 assert_eq!(record["verdict"], "allow", "{way}");
-                assert_eq!(record["status"].is_null(), halfway_up, "{way}: {record}");
+                // Nobody was there to hear the 408.
+                let unanswered = [json!(null), json!(408)].contains(&record["status"]);
+                assert_eq!(unanswered, halfway_up, "{way}: {record}");
             }
         }
     }
@@ -67,10 +69,8 @@ async fn an_upstream_that_dies_is_never_taken_for_one_that_is_done() {
         let answer = client.ask(traffic.signed(kind, get("/?hangup"))).await.unwrap();
         assert_eq!(answer.status, 502, "{way}");
         assert_eq!(answer.json()["reason"], "upstream_unavailable", "{way}");
-        let answer = client.send(traffic.signed(kind, get("/?reset"))).await.unwrap();
-        assert_eq!(answer.status(), 200, "{way}");
-        let whole = soon("the end of the body", answer.into_body().collect()).await;
-        assert!(whole.is_err(), "{way}: {whole:?}");
+        let answer = client.ask(traffic.signed(kind, get("/?reset"))).await;
+        assert!(answer.is_err(), "{way}: {answer:?}");
         seen += 2;
         let records = proxy.records(seen).await;
         for (record, status) in records[seen - 2..].iter().zip([502, 200]) {

@@ -65,7 +65,7 @@ path = "/api/secret/**"
 
 [[deny]]
 name = "not as it is forwarded"
-route = "stripped"
+route = ["orders", "by-header"]
 path = "/open/**"
 "#;
 

@@ -27,6 +27,7 @@ async fn what_is_said_comes_back_and_is_counted() {
         }
         socket.close(None).await.unwrap();
         while let Some(Ok(_)) = soon("the end", socket.next()).await {}
+        drop(socket);
         let record = &proxy.records(number + 1).await[number];
         assert_eq!(record["reason"], "allowed", "{record}");
         assert_eq!(record["status"], if protocol == Protocol::H1 { 101 } else { 200 }, "{record}");

@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_util::sync::CancellationToken;
 
 use super::{Body, Error, full, soon};
 
@@ -46,6 +47,7 @@ pub struct Client {
     scheme: Scheme,
     /// What requests name as their host where they do not name one themselves.
     pub authority: Authority,
+    ended: CancellationToken,
 }
 
 enum Sender {
@@ -92,19 +94,32 @@ impl Client {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let stream = TokioIo::new(stream);
+        let ended = CancellationToken::new();
+        let end = ended.clone().drop_guard();
         let sender = match protocol {
             Protocol::H1 => {
                 let (sender, connection) = http1::handshake(stream).await?;
-                tokio::spawn(connection.with_upgrades());
+                tokio::spawn(async move {
+                    let _end = end;
+                    connection.with_upgrades().await
+                });
                 Sender::H1(tokio::sync::Mutex::new(sender))
             }
             Protocol::H2 => {
                 let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
-                tokio::spawn(connection);
+                tokio::spawn(async move {
+                    let _end = end;
+                    connection.await
+                });
                 Sender::H2(sender)
             }
         };
-        Ok(Client { sender, scheme, authority })
+        Ok(Client { sender, scheme, authority, ended })
+    }
+
+    /// Waits until the connection is no more.
+    pub async fn closed(&self) {
+        self.ended.cancelled().await;
     }
 
     /// The answer's head; its body is still to be read. The host comes from the request's `Host`

@@ -55,6 +55,11 @@ pub fn run(args: &RunArgs) -> ExitCode {
     for (name, address) in &server.addresses().listeners {
         tracing::info!(listener = %name, %address, "listening");
     }
+    for (pages, address) in [("admin", server.addresses().admin), ("health", server.addresses().health)] {
+        if let Some(address) = address {
+            tracing::info!(pages, %address, "listening");
+        }
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let served = runtime.and_then(|runtime| runtime.block_on(serve(args, server, watch, &clock)));
     match served {

@@ -1,5 +1,6 @@
 //! The integration tests, one binary: `tidy` holds the house rules, `world` is the one fixture.
 
+mod balancer;
 mod broken_config;
 mod configuration;
 mod configuration_reference;

@@ -84,6 +84,19 @@ impl Client {
         Client::over(stream, protocol, Scheme::HTTPS, name.parse()?).await
     }
 
+    /// The same behind a load balancer, which says `header` first.
+    pub async fn behind(
+        header: &[u8],
+        address: SocketAddr,
+        name: &str,
+        mut config: ClientConfig,
+        protocol: Protocol,
+    ) -> Result<Client, Error> {
+        config.alpn_protocols = vec![protocol.alpn()];
+        let stream = secure_after(header, address, name, config).await?;
+        Client::over(stream, protocol, Scheme::HTTPS, name.parse()?).await
+    }
+
     async fn over<S>(
         stream: S,
         protocol: Protocol,
@@ -213,8 +226,18 @@ async fn secure(
     name: &str,
     config: ClientConfig,
 ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Error> {
+    secure_after(&[], address, name, config).await
+}
+
+async fn secure_after(
+    header: &[u8],
+    address: SocketAddr,
+    name: &str,
+    config: ClientConfig,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Error> {
     let name = ServerName::try_from(name.to_owned())?;
-    let stream = TcpStream::connect(address).await?;
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(header).await?;
     Ok(soon("a TLS handshake", TlsConnector::from(Arc::new(config)).connect(name, stream)).await?)
 }
 

@@ -52,13 +52,15 @@ pub fn run(args: &RunArgs) -> ExitCode {
             return ExitCode::from(EXIT_FINDINGS);
         }
     };
-    for (name, address) in &server.addresses().listeners {
+    let addresses = server.addresses();
+    for (name, address) in &addresses.listeners {
         tracing::info!(listener = %name, %address, "listening");
     }
-    for (pages, address) in [("admin", server.addresses().admin), ("health", server.addresses().health)] {
-        if let Some(address) = address {
-            tracing::info!(pages, %address, "listening");
-        }
+    if let Some(address) = addresses.admin {
+        tracing::info!(page = "admin", %address, "listening");
+    }
+    if let Some(address) = addresses.health {
+        tracing::info!(page = "health", %address, "listening");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let served = runtime.and_then(|runtime| runtime.block_on(serve(args, server, watch, &clock)));

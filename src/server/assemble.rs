@@ -171,6 +171,11 @@ fn issuer(
     let kept =
         old.into_iter().flat_map(|old| &old.issuers).find(|keyed| *keyed.keys.settings() == settings.keys);
     if let Some(kept) = kept {
+        if let KeySource::File(_) = settings.keys.source {
+            // The file may be why there is a reload.
+            let keys = Arc::clone(&kept.keys);
+            tools.background.spawn(async move { keys.refresh().await });
+        }
         return Ok(KeyedIssuer { name: settings.name.clone(), ..kept.clone() });
     }
     let expected = match (&settings.keys.source, &settings.keys.ca) {

@@ -286,7 +286,11 @@ impl HeldKeys {
 
 /// Whether a key set in a file can be used, so that a configuration can say what is wrong with it.
 pub fn check_key_file(path: &Path, key_use: KeyUse) -> Result<(), KeysError> {
-    KeySet::parse(&std::fs::read(path)?, key_use)?;
+    let body = std::fs::read(path)?;
+    if body.len() > DOCUMENT_BYTES_MAX {
+        return Err(FetchError::TooLong(DOCUMENT_BYTES_MAX).into());
+    }
+    KeySet::parse(&body, key_use)?;
     Ok(())
 }
 

@@ -2,10 +2,13 @@
 
 mod balancer;
 mod broken_config;
+mod canary;
 mod configuration;
 mod configuration_reference;
 mod demo;
 mod examples;
+mod expiry;
+mod failures;
 mod identity_headers;
 mod language_holes;
 mod policy_cases;

@@ -31,6 +31,19 @@ async fn a_token_is_verified_once_and_forgotten_when_it_expires() {
     assert_eq!(counts.signature_checks(), 1);
 }
 
+/// What rests on a caller, as a standing or a permit, ends with the token and not before it.
+#[tokio::test]
+async fn a_caller_expires_when_its_token_is_refused() {
+    let world = World::new(|settings| settings.leeway = Duration::from_secs(60)).await;
+    let token = mint(&good_claims());
+    let expires = world.caller(&token).await.map(|caller| caller.expires);
+    assert_eq!(expires, Ok(Timestamp::from_unix_seconds(NOW + 660)));
+    for (at_ms, code) in [((NOW + 660) * 1000 - 1, "ok"), ((NOW + 660) * 1000, "token_expired")] {
+        world.clock.set(Timestamp::from_unix_ms(at_ms));
+        assert_eq!(world.code(&token).await, code);
+    }
+}
+
 #[tokio::test]
 async fn a_bad_token_costs_one_check_for_a_while() {
     let world = World::new(|_| {}).await;

@@ -5,6 +5,7 @@
 //! never by waiting for some time to pass; whatever waits gives up after [`PATIENCE`] and fails.
 //! All of it ends when its handle is dropped.
 
+pub mod binary;
 pub mod certificates;
 pub mod client;
 pub mod court;

@@ -51,7 +51,7 @@ async fn addresses(log: ChildStderr) -> BTreeMap<String, SocketAddr> {
         let line = lines.next_line().await.unwrap().expect("a proxy that stays");
         let event: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
         if event["message"] == "listening" {
-            let name = event["listener"].as_str().or(event["pages"].as_str()).unwrap();
+            let name = event["listener"].as_str().or(event["page"].as_str()).unwrap();
             addresses.insert(name.to_owned(), event["address"].as_str().unwrap().parse().unwrap());
         }
     }

@@ -1,6 +1,7 @@
 //! Behind a load balancer: its probes, its health checks, and its clients as the PROXY protocol tells them.
 
-use std::net::Ipv4Addr;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use serde_json::json;
@@ -10,6 +11,7 @@ use tokio::time::{Instant, interval};
 
 use crate::world::certificates::Who;
 use crate::world::client::{Client, Protocol, Raw, get, next_data};
+use crate::world::program::run;
 use crate::world::proxy::{HOST, Proxy};
 use crate::world::{World, soon};
 
@@ -75,35 +77,64 @@ async fn probes_are_counted_and_not_recorded() {
     assert_eq!(events, ["started", "request"]);
 }
 
+/// How a page of the health listener is answered.
+async fn answer(health: SocketAddr, page: &str) -> u16 {
+    let client = Client::plain(health, Protocol::H1).await.unwrap();
+    client.ask(get(page)).await.unwrap().status.as_u16()
+}
+
+/// Waits until it is answered with this status.
+async fn turns(health: SocketAddr, page: &str, status: u16) {
+    let turned = async {
+        while answer(health, page).await != status {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(&format!("{page} {status}"), turned).await;
+}
+
 #[tokio::test]
 async fn health_turns_at_once_on_sigterm_and_what_is_under_way_is_finished() {
     let world = World::new().await;
-    let mut process = world.run(ANYTHING).await;
-    assert_eq!(process.health("/livez").await.status, 200);
-    let h1 = process.client(Who::Storefront, Protocol::H1).await;
-    let h2 = process.client(Who::Storefront, Protocol::H2).await;
+    let file = world.configuration(ANYTHING);
+    let mut process = world.run(&[]);
+    let health = process.address("page", "health").await;
+    let text = fs::read_to_string(file).unwrap();
+    let known = format!("health_address = \"{health}\"");
+    let file = world.write("known.toml", &text.replace("health_address = \"127.0.0.1:0\"", &known));
+    let healthcheck = async || {
+        let arguments = ["healthcheck", "-c", file.to_str().unwrap()];
+        run(env!("CARGO_BIN_EXE_countersign"), &arguments, "").await
+    };
+    let mesh = process.address("listener", "mesh").await;
+    let client = async |protocol| {
+        let config = world.certificates.client_config(Who::Storefront);
+        Client::tls(mesh, HOST, config, protocol).await.unwrap()
+    };
+    assert_eq!(answer(health, "/livez").await, 200);
+    let (h1, h2) = (client(Protocol::H1).await, client(Protocol::H2).await);
     let mut feeds = Vec::new();
     for client in [&h1, &h2] {
         let mut feed = client.send(world.ask("/feed?events=2")).await.unwrap().into_body();
         assert_eq!(next_data(&mut feed).await.unwrap().unwrap(), "data: 0\n\n");
         feeds.push(feed);
     }
-    process.health_turns("/readyz", 200).await;
-    assert_eq!(process.command("healthcheck").await.code, Some(0));
+    turns(health, "/readyz", 200).await;
+    assert_eq!(healthcheck().await.code, Some(0));
 
     process.terminate().await;
     let told = Instant::now();
-    process.health_turns("/readyz", 503).await;
+    turns(health, "/readyz", 503).await;
     assert!(told.elapsed() < Duration::from_secs(1), "{:?}", told.elapsed());
-    assert_eq!(process.health("/livez").await.status, 200);
+    assert_eq!(answer(health, "/livez").await, 200);
     for feed in &mut feeds {
         world.upstream.release();
         world.upstream.release();
         assert_eq!(next_data(feed).await.unwrap().unwrap(), "data: 1\n\n");
         assert_eq!(next_data(feed).await.unwrap(), None);
     }
-    assert_eq!(process.ended().await.code(), Some(0));
-    let unhealthy = process.command("healthcheck").await;
+    assert_eq!(process.ended().await, Some(0));
+    let unhealthy = healthcheck().await;
     assert_eq!(unhealthy.code, Some(1), "{unhealthy:?}");
 }
 

@@ -183,34 +183,56 @@ async fn heads_have_their_bounds_in_bytes_and_in_fields() {
 }
 
 #[tokio::test]
-async fn connections_have_their_number_and_their_age() {
+async fn connections_have_their_number() {
+    for limit in ["connections_max", "connections_per_peer_max"] {
+        let traffic = Traffic::new().await;
+        let proxy = traffic.start_with(&format!("{PLAIN}[limit]\n{limit} = 1"));
+        let first = traffic.unencrypted(&proxy, Protocol::H1).await;
+        assert!(first.ask(get("/plain/1")).await.unwrap().status.is_client_error());
+        assert_eq!(traffic.connection(&proxy, "plain").await.rest().await, b"", "{limit}");
+        assert!(first.ask(get("/plain/1")).await.unwrap().status.is_client_error());
+        proxy.metrics_once(&format!("{} 1", limit_hit(limit))).await;
+    }
+}
+
+#[tokio::test]
+async fn an_old_connection_ends_after_what_it_is_at() {
     let traffic = Traffic::new().await;
-    let limits = |limit: &str| traffic.configuration(&format!("{PLAIN}[limit]\n{limit}"));
-    let proxy = traffic.world.start(&limits("connections_max = 1"));
-    let first = traffic.unencrypted(&proxy, Protocol::H1).await;
-    assert_eq!(first.ask(get("/plain/1")).await.unwrap().status, 401);
-    assert_eq!(traffic.connection(&proxy, "plain").await.rest().await, b"");
-    proxy.metrics_once(&format!("{} 1", limit_hit("connections_max"))).await;
-    drop(first);
-    proxy.metrics_once("countersign_connections_open 0").await;
-
-    proxy.reload(&limits("connections_per_peer_max = 1")).unwrap();
-    let first = traffic.unencrypted(&proxy, Protocol::H1).await;
-    assert_eq!(first.ask(get("/plain/1")).await.unwrap().status, 401);
-    assert_eq!(traffic.connection(&proxy, "plain").await.rest().await, b"");
-    proxy.metrics_once(&format!("{} 1", limit_hit("connections_per_peer_max"))).await;
-    drop(first);
-    proxy.metrics_once("countersign_connections_open 0").await;
-
-    // Its request is answered all the same.
     let slow = "[upstream.slow]\nserver = \"@\"\nfirst_byte_timeout = \"500ms\"\n\
-                [route.slow]\nhost = \"orders.shop.example\"\npath = \"/slow\"\nupstream = \"slow\"\n";
-    let slow = slow.replace('@', &traffic.world.upstream.url);
-    proxy.reload(&format!("{slow}{}", limits("connection_age_max = \"200ms\""))).unwrap();
+                [route.slow]\nhost = \"orders.shop.example\"\npath = \"/slow\"\nupstream = \"slow\"\n\
+                [limit]\nconnection_age_max = \"200ms\"";
+    let proxy = traffic.start_with(&slow.replace('@', &traffic.world.upstream.url));
     for protocol in Protocol::BOTH {
         let client = proxy.client(Who::Storefront, protocol).await;
         let answer = client.ask(traffic.signed("", get("/slow?hold"))).await.unwrap();
         assert_eq!(answer.status, 504, "{protocol:?}");
         soon("the end of the connection", client.closed()).await;
     }
+}
+
+#[tokio::test]
+async fn streams_have_their_number_and_resets_have_theirs() {
+    let traffic = Traffic::new().await;
+    let limits = "[limit]\nstreams_per_connection_max = 2\nresets_per_connection_max = 10";
+    let proxy = traffic.start_with(limits);
+    let client = proxy.client(Who::Storefront, Protocol::H2).await;
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut feed = client.send(traffic.signed("", get("/feed?events=2"))).await.unwrap().into_body();
+        next_data(&mut feed).await.unwrap().unwrap();
+        open.push(feed);
+    }
+    // A third waits for one of them.
+    let third = client.ask(traffic.signed("", get("/third")));
+    let ended = async {
+        traffic.world.upstream.release();
+        traffic.world.upstream.release();
+        for feed in &mut open {
+            assert_eq!(next_data(feed).await.unwrap().unwrap(), "data: 1\n\n");
+            assert_eq!(next_data(feed).await.unwrap(), None);
+        }
+        traffic.world.upstream.counts().requests
+    };
+    let (third, _) = tokio::join!(third, ended);
+    assert_eq!(third.unwrap().status, 200);
 }

@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use super::{Traffic, seen};
 use crate::world::certificates::Who;
 use crate::world::client::{Client, Protocol, get, next_data, post};
+use crate::world::proxy::HOST;
 use crate::world::upstream::pattern;
 use crate::world::{hex, sha256};
 
@@ -17,13 +18,16 @@ const GROWTH_KIB_MAX: u64 = 64 << 10;
 #[tokio::test]
 async fn ten_bodies_at_once_both_ways_leave_little_behind() {
     let traffic = Traffic::new().await;
-    let mut process = traffic.world.run(&traffic.configuration("")).await;
+    traffic.world.configuration(&traffic.configuration(""));
+    let mut process = traffic.world.run(&[]);
+    let mesh = process.address("listener", "mesh").await;
     let body = pattern(BODY_BYTES);
     let hash = sha256(&body);
     for protocol in Protocol::BOTH {
         let mut clients = Vec::new();
         for _ in 0..AT_ONCE {
-            let client = process.client(Who::Storefront, protocol).await;
+            let config = traffic.world.certificates.client_config(Who::Storefront);
+            let client = Client::tls(mesh, HOST, config, protocol).await.unwrap();
             seen(&client.ask(traffic.signed("", get("/warm"))).await.unwrap());
             clients.push(client);
         }
@@ -41,7 +45,7 @@ async fn ten_bodies_at_once_both_ways_leave_little_behind() {
         assert!(growth < GROWTH_KIB_MAX, "{protocol:?}: {growth} KiB");
     }
     process.terminate().await;
-    assert_eq!(process.ended().await.code(), Some(0));
+    assert_eq!(process.ended().await, Some(0));
 }
 
 /// The hash of what came, of which nothing is kept.

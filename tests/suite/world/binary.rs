@@ -1,6 +1,7 @@
 //! The program itself as a process of its own, for what only a process has: its log, its environment, its
 //! signals.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::process::Stdio;
 
@@ -10,6 +11,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::program::run;
 use super::{World, soon};
 
 /// `countersign run`; killed when dropped.
@@ -60,6 +62,24 @@ impl Binary {
     pub async fn address(&self, key: &str, name: &str) -> SocketAddr {
         let line = self.logged(|line| line["message"] == "listening" && line[key] == name).await;
         line["address"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Of the memory that it holds, a line of `/proc/PID/status` in KiB, as `VmRSS`.
+    pub fn memory_kib(&self, line: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
+        let found = status.lines().find_map(|other| other.strip_prefix(&format!("{line}:")));
+        found.unwrap().split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// As a supervisor ends it.
+    pub async fn terminate(&self) {
+        let kill = format!("kill -TERM {}", self.child.id().unwrap());
+        assert_eq!(run("sh", &["-c", &kill], "").await.code, Some(0));
+    }
+
+    /// How it ended by itself.
+    pub async fn ended(&mut self) -> Option<i32> {
+        soon("the end of the process", self.child.wait()).await.unwrap().code()
     }
 
     /// Ends it at once: the whole log, and all of its standard output.

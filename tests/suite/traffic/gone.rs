@@ -9,9 +9,10 @@ use hyper::body::Frame;
 use serde_json::json;
 
 use super::{ONWARD, Traffic, everywhere};
-use crate::world::Body;
 use crate::world::certificates::Who;
 use crate::world::client::{Protocol, get, next_data};
+use crate::world::proxy::Proxy;
+use crate::world::{Body, soon};
 
 /// A body that begins and never goes on.
 fn stuck() -> Body {
@@ -79,4 +80,23 @@ async fn an_upstream_that_dies_is_never_taken_for_one_that_is_done() {
         }
     }
     assert_eq!(seen, 12);
+}
+
+#[tokio::test]
+async fn what_the_drain_cuts_is_seen_as_cut_and_has_its_record() {
+    for protocol in Protocol::BOTH {
+        let traffic = Traffic::new().await;
+        let proxy = traffic.start_with("[limit]\ndrain_timeout = \"300ms\"");
+        let client = proxy.client(Who::Storefront, protocol).await;
+        let mut feed = client.send(traffic.signed("", get("/feed?events=2"))).await.unwrap().into_body();
+        next_data(&mut feed).await.unwrap().unwrap();
+        let Proxy { server, records, .. } = proxy;
+        let drained = tokio::task::spawn_blocking(move || server.drain());
+        assert!(next_data(&mut feed).await.is_err(), "{protocol:?}");
+        soon("the drain", drained).await.unwrap();
+        let record = records.until(|all| all.iter().find(|one| one["event"] == "request").cloned()).await;
+        assert_eq!((&record["verdict"], &record["status"]), (&json!("allow"), &json!(200)), "{record}");
+        assert_ne!(record["reason"], "allowed", "{record}");
+        traffic.world.upstream.until(|now| now.abandoned == 1).await;
+    }
 }

@@ -211,10 +211,9 @@ async fn an_old_connection_ends_after_what_it_is_at() {
 }
 
 #[tokio::test]
-async fn streams_have_their_number_and_resets_have_theirs() {
+async fn streams_have_their_number() {
     let traffic = Traffic::new().await;
-    let limits = "[limit]\nstreams_per_connection_max = 2\nresets_per_connection_max = 10";
-    let proxy = traffic.start_with(limits);
+    let proxy = traffic.start_with("[limit]\nstreams_per_connection_max = 2");
     let client = proxy.client(Who::Storefront, Protocol::H2).await;
     let mut open = Vec::new();
     for _ in 0..2 {
@@ -235,4 +234,45 @@ async fn streams_have_their_number_and_resets_have_theirs() {
     };
     let (third, _) = tokio::join!(third, ended);
     assert_eq!(third.unwrap().status, 200);
+}
+
+/// A frame of HTTP/2 (RFC 9113 §4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+#[tokio::test]
+async fn who_resets_what_it_asked_for_again_and_again_is_sent_away() {
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const GO_AWAY: u8 = 7;
+    const END_STREAM_AND_HEADERS: u8 = 5;
+    let traffic = Traffic::new().await;
+    let proxy = traffic.start_with(&format!("{PLAIN}[limit]\nresets_per_connection_max = 10"));
+    // GET http / (RFC 7541, appendix A), and the authority without Huffman's code.
+    let head = [b"\x82\x86\x84\x41\x13", HOST.as_bytes()].concat();
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(SETTINGS, 0, 0, &[]));
+    for number in 0..100 {
+        let stream = 2 * number + 1;
+        bytes.extend(frame(HEADERS, END_STREAM_AND_HEADERS, stream, &head));
+        bytes.extend(frame(RST_STREAM, 0, stream, &8u32.to_be_bytes()));
+    }
+    let mut raw = traffic.connection(&proxy, "plain").await;
+    raw.send(bytes).await.unwrap();
+    let answer = raw.rest().await;
+    let mut rest = &answer[..];
+    let mut codes = Vec::new();
+    while let [a, b, c, kind, _, _, _, _, _, payload @ ..] = rest {
+        let (payload, next) = payload.split_at(u32::from_be_bytes([0, *a, *b, *c]) as usize);
+        if *kind == GO_AWAY {
+            codes.push(payload[4..8].to_vec());
+        }
+        rest = next;
+    }
+    // ENHANCE_YOUR_CALM
+    assert_eq!(codes, [11u32.to_be_bytes()], "{answer:?}");
+    assert_eq!(traffic.world.upstream.counts().requests, 0);
 }

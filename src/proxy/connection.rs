@@ -1,6 +1,6 @@
 //! One client connection: from an accepted socket to the end of its last request.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::admission::{Admitted, Full};
 use super::body::Body;
@@ -33,8 +33,7 @@ use crate::audit::{Claimed, Reason, RefusedHandshake};
 use crate::clock::Timestamp;
 use crate::identity::{Name, Peer, Signature};
 use crate::policy::Host;
-use crate::tls::peer::{OutOfDate, PeerError};
-use crate::tls::{Accepted, Alpn, HandshakeFailure, ListenerTls};
+use crate::tls::{Accepted, Alpn, HandshakeFailure, ListenerTls, PeerError};
 
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -49,11 +48,14 @@ pub struct Connection {
     pub server_name: Option<Host>,
     /// The other end, after the PROXY protocol; an IPv4-mapped address is IPv4 here.
     pub peer_ip: IpAddr,
+    /// No request after the present ones is wanted.
+    ending: Cell<bool>,
     pulse: Arc<Pulse>,
 }
 
 /// Who is at the other end, and under which configuration that was verified.
 struct TlsPeer {
+    made_under: Arc<ListenerTls>,
     chain: Vec<CertificateDer<'static>>,
     verified: RefCell<(Arc<ListenerTls>, Signature<Peer>)>,
 }
@@ -68,21 +70,23 @@ impl Connection {
         self.pulse.busy(has_body)
     }
 
-    /// The peer as of now. Its certificate may have expired since the handshake; and where a reload has
-    /// changed CAs, CRLs or the mode, the chain is verified again under what is in force now.
+    /// The peer as of now. Its certificate may have expired since the handshake, or the list by which it was
+    /// not revoked; and where a reload has changed CAs, CRLs or the mode, what is in force now counts. In
+    /// each case its chain is verified again.
     pub fn peer(&self, generation: &Generation, now: Timestamp) -> Result<Signature<Peer>, PeerError> {
-        let Some(tls) = &self.tls else { return Ok(Signature::Absent) };
-        let current = self.current_tls(generation).ok_or(PeerError::Missing)?;
+        let (tls, current) = match (&self.tls, self.current_tls(generation)) {
+            (Some(tls), Some(current)) => (tls, current),
+            (None, None) => return Ok(Signature::Absent),
+            // Plain text where there is TLS now, or the other way round.
+            _ => return Err(PeerError::Missing),
+        };
         let mut verified = tls.verified.borrow_mut();
-        if !Arc::ptr_eq(&verified.0, current) {
+        let has_ended =
+            |peer: &Signature<Peer>| peer.verified().is_some_and(|peer| current.vouched_until(peer) <= now);
+        if !Arc::ptr_eq(&verified.0, current) || has_ended(&verified.1) {
             *verified = (Arc::clone(current), current.verify(&tls.chain)?);
         }
-        match &verified.1 {
-            Signature::Verified(peer) if peer.not_after <= now => {
-                Err(PeerError::Expired(OutOfDate::Expired(peer.not_after)))
-            }
-            peer => Ok(peer.clone()),
-        }
+        Ok(verified.1.clone())
     }
 
     fn current_tls<'g>(&self, generation: &'g Generation) -> Option<&'g Arc<ListenerTls>> {
@@ -92,7 +96,7 @@ impl Connection {
     /// Whether new connections are made under another TLS configuration by now.
     fn is_outdated(&self, generation: &Generation) -> bool {
         match (&self.tls, self.current_tls(generation)) {
-            (Some(mine), Some(current)) => !Arc::ptr_eq(&mine.verified.borrow().0, current),
+            (Some(mine), Some(current)) => !Arc::ptr_eq(&mine.made_under, current),
             (None, None) => false,
             _ => true,
         }
@@ -108,12 +112,14 @@ pub async fn serve(
     mut admitted: Admitted,
 ) {
     let generation = worker.shared.generation.load_full();
-    let Some(listener) = generation.listeners.get(position) else { return };
-    let limits = &generation.limits;
+    let Some(listener) = generation.listeners.get(position).cloned() else { return };
+    let limits = &generation.limits.clone();
+    // A connection outlives the configuration that it was made under.
+    drop(generation);
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY cannot be set");
     }
-    let peer_ip = match client_address(&worker, listener, limits, &mut stream, from).await {
+    let peer_ip = match client_address(&worker, &listener, limits, &mut stream, from).await {
         Some(address) => address.ip().to_canonical(),
         None => return,
     };
@@ -122,13 +128,13 @@ pub async fn serve(
     }
     let listener_name = listener.name.clone();
     let connection = |tls, server_name| {
-        let pulse = Pulse::new();
-        Rc::new(Connection { listener: position, listener_name, tls, server_name, peer_ip, pulse })
+        let (ending, pulse) = (Cell::new(false), Pulse::new());
+        Rc::new(Connection { listener: position, listener_name, tls, server_name, peer_ip, ending, pulse })
     };
     match &listener.tls {
         None => serve_plain(&worker, connection(None, None), stream, limits).await,
         Some(tls) => {
-            let Some(accepted) = handshake(&worker, listener, tls, stream, limits, peer_ip).await else {
+            let Some(accepted) = handshake(&worker, &listener, tls, stream, limits, peer_ip).await else {
                 return;
             };
             let server_name = match accepted.server_name.as_str().map(str::parse::<Host>) {
@@ -140,7 +146,8 @@ pub async fn serve(
             let chain = accepted.stream.get_ref().1.peer_certificates().unwrap_or_default();
             let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
             let verified = RefCell::new((Arc::clone(tls), accepted.peer));
-            let connection = connection(Some(TlsPeer { chain, verified }), server_name);
+            let peer = TlsPeer { made_under: Arc::clone(tls), chain, verified };
+            let connection = connection(Some(peer), server_name);
             match accepted.alpn {
                 Alpn::Http1 => serve_http1(&worker, connection, accepted.stream, Bytes::new(), limits).await,
                 Alpn::Http2 => serve_http2(&worker, connection, accepted.stream, Bytes::new(), limits).await,
@@ -267,7 +274,9 @@ async fn serve_http1<IO>(
     let io = TokioIo::new(Watched::http1(io, &connection.pulse, start));
     let serving = builder.serve_connection(io, service).with_upgrades();
     let watch = Rc::new(Watch::default());
-    let serving = until_ended(worker, &connection, limits, &watch, serving, |it| it.graceful_shutdown());
+    let serving = until_ended(worker, &connection, limits, (&watch, LAST_REQUEST_WAIT), serving, |it| {
+        it.graceful_shutdown();
+    });
     Rc::clone(&watch).over(serving).await;
 }
 
@@ -295,7 +304,8 @@ async fn serve_http2<IO>(
     let serving = builder.serve_connection(io, service);
     // Each stream has its own.
     let watch = Watch::default();
-    until_ended(worker, &connection, limits, &watch, serving, |it| it.graceful_shutdown()).await;
+    until_ended(worker, &connection, limits, (&watch, Duration::ZERO), serving, |it| it.graceful_shutdown())
+        .await;
 }
 
 /// Requests of one connection as hyper hands them over.
@@ -306,13 +316,23 @@ fn service(worker: &Rc<Worker>, connection: &Rc<Connection>) -> impl Fn(Request<
         let (worker, connection) = (Rc::clone(&worker), Rc::clone(&connection));
         let busy = connection.busy(!request.body().is_end_stream());
         Box::pin(async move {
-            let answer = exchange(worker, connection, request).await;
+            let is_http1 = request.version() <= Version::HTTP_11;
+            let mut answer = exchange(Rc::clone(&worker), Rc::clone(&connection), request).await;
+            let is_last = connection.ending.get() || connection.is_outdated(&worker.shared.generation.load());
+            // RFC 9112 §9.6: a client that is told sends nothing more that would be lost.
+            if is_last && is_http1 && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok(answer.map(|body| Held { body, busy }))
         })
     }
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<Held<Body>>, Infallible>>>>;
+
+/// For how long an HTTP/1.1 connection that is to end waits for one more request, to say so in its answer:
+/// closing one under a request that is on its way would lose it.
+const LAST_REQUEST_WAIT: Duration = Duration::from_secs(1);
 
 /// Drives a connection. It is asked to end (GOAWAY, `Connection: close`) when the drain begins, when a
 /// reload changes its listener's TLS, at its maximum age, and when its client asks for nothing; it is cut
@@ -321,7 +341,7 @@ async fn until_ended<C, E>(
     worker: &Worker,
     connection: &Connection,
     limits: &Limits,
-    watch: &Watch,
+    (watch, last_request_wait): (&Watch, Duration),
     serving: C,
     ask_to_end: fn(Pin<&mut C>),
 ) where
@@ -334,8 +354,10 @@ async fn until_ended<C, E>(
         tokio::select! {
             () = shared.draining.cancelled() => {}
             () = outdated(worker, connection) => {}
-            () = tokio::time::sleep(limits.connection_age_max) => {}
+            () = sleep(limits.connection_age_max) => {}
         }
+        connection.ending.set(true);
+        sleep(last_request_wait).await;
     });
     let mut asked = false;
     loop {
@@ -358,12 +380,12 @@ async fn until_ended<C, E>(
 
 async fn outdated(worker: &Worker, connection: &Connection) {
     let mut reloaded = worker.shared.reloaded.subscribe();
-    while reloaded.changed().await.is_ok() {
-        if connection.is_outdated(&worker.shared.generation.load()) {
-            return;
+    // Before the first wait too: a reload may have come during the handshake.
+    while !connection.is_outdated(&worker.shared.generation.load()) {
+        if reloaded.changed().await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
-    std::future::pending().await
 }
 
 /// How a connection ended is no news: its requests have their records.

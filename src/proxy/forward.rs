@@ -42,7 +42,6 @@ pub struct Passage {
 struct Journey<'a> {
     worker: &'a Rc<Worker>,
     connection: &'a Connection,
-    route: &'a RouteSettings,
     pool: Rc<Pool>,
     /// For the answer's head and body.
     deadline: Instant,
@@ -64,21 +63,31 @@ pub async fn forward(
     let (Some(route), Some(pool)) = (settings, worker.pool(generation, permit.upstream())) else {
         return refuse(draft, form, &Refusal::of(Reason::Internal));
     };
-    let journey = Journey { worker, connection, route, pool, deadline: Instant::now() + route.total_timeout };
-    if let Err(refusal) = rewrite(generation, connection, route, &mut head, &passage, &mut draft) {
+    let journey = Journey { worker, connection, pool, deadline: Instant::now() + route.total_timeout };
+    let meter = Rc::new(Meter::default());
+    let body = RequestBody::new(body, Rc::clone(&meter), route.body_bytes_max);
+    let carried = carries(route, passage.asked.kind, &body)
+        .and_then(|()| rewrite(generation, connection, route, &mut head, &passage, &mut draft))
+        // Last: from here on the record says that the request was passed on.
+        .and_then(|()| draft.forwarding(permit).map_err(|_| Refusal::of(Reason::AuditUnavailable)));
+    if let Err(refusal) = carried {
         return refuse(draft, form, &refusal);
     }
     match passage.asked.kind {
-        Kind::Plain | Kind::Grpc => journey.plain(head, body, form, draft).await,
-        Kind::WebSocket if route.websocket => {
+        Kind::Plain | Kind::Grpc => journey.plain(head, body, meter, form, draft).await,
+        Kind::WebSocket => {
             let ends = Instant::now() + permit.deadline().since(worker.shared.clock.now());
             journey.websocket(head, form, ends, draft).await
         }
-        Kind::WebSocket => {
-            let refusal = Refusal::of(Reason::NoRoute).because("the route has no `upgrade`");
-            refuse(draft, form, &refusal)
-        }
     }
+}
+
+/// Whether the route carries such a request at all.
+fn carries(route: &RouteSettings, kind: Kind, body: &RequestBody) -> Result<(), Refusal> {
+    if kind == Kind::WebSocket && !route.websocket {
+        return Err(Refusal::of(Reason::NoRoute).because("the route has no `upgrade`"));
+    }
+    if body.is_too_large() { Err(too_large()) } else { Ok(()) }
 }
 
 /// Turns the head that was judged into the one that goes upstream.
@@ -127,12 +136,14 @@ fn rewrite(
 }
 
 impl Journey<'_> {
-    async fn plain(self, head: Parts, body: Incoming, form: Form, draft: Draft) -> Response<Body> {
-        let meter = Rc::new(Meter::default());
-        let body = RequestBody::new(body, Rc::clone(&meter), self.route.body_bytes_max);
-        if body.is_too_large() {
-            return refuse(draft, form, &too_large());
-        }
+    async fn plain(
+        self,
+        head: Parts,
+        body: RequestBody,
+        meter: Rc<Meter>,
+        form: Form,
+        draft: Draft,
+    ) -> Response<Body> {
         match timeout_at(self.deadline, self.pool.send(Request::from_parts(head, body))).await {
             Ok(Ok(answer)) => self.deliver(answer, meter, draft),
             failed => {
@@ -190,6 +201,11 @@ impl Journey<'_> {
                     );
                 }
                 self.switch(client, switched, by_connect, ends, draft)
+            }
+            // To a CONNECT any 2xx says that the tunnel stands (RFC 9110 §9.3.6).
+            Ok(Ok(Upgrade::Answered(answer))) if by_connect && answer.status().is_success() => {
+                let refusal = Refusal::of(Reason::UpstreamUnavailable);
+                refuse(draft, form, &refusal.because("it answered the WebSocket handshake without a switch"))
             }
             Ok(Ok(Upgrade::Answered(answer))) => self.deliver(answer, Rc::default(), draft),
             Ok(Err(error)) => refuse(draft, form, &Refusal::from(&error)),

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderName, HeaderValue, TE};
 
-use super::normalize::connection_tokens;
+use super::normalize::{connection_tokens, is_plain_name};
 use crate::identity::{Caller, Name, Peer, PeerName, SpiffeId};
 
 const SERVICE: HeaderName = HeaderName::from_static("x-auth-service");
@@ -120,8 +120,13 @@ pub fn for_client(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
 }
 
-/// Trailers must not hold what framing, routing or authorization reads (RFC 9110 §6.5.1).
+/// Trailers must not hold what framing, routing or authorization reads (RFC 9110 §6.5.1), nor what some
+/// server reads as that: `normalize` saw the head alone.
 pub fn for_trailers(trailers: &mut HeaderMap) {
+    let aliases: Vec<HeaderName> = trailers.keys().filter(|name| !is_plain_name(name)).cloned().collect();
+    for name in aliases {
+        trailers.remove(name);
+    }
     strip_hop_by_hop(trailers);
     strip_reserved(trailers);
     for name in [HOST, CONTENT_LENGTH, AUTHORIZATION, COOKIE, HeaderName::from_static("dpop")] {
@@ -253,15 +258,17 @@ fn list<'a>(members: impl Iterator<Item = &'a str>, separator: char) -> String {
     text
 }
 
-/// The client's `traceparent`, if it is one by W3C Trace Context §3.2 (version 00), else a new one.
-/// The second value says whether it is the client's.
-pub fn traceparent(headers: &HeaderMap, fresh: [u8; 24]) -> (String, bool) {
+/// The client's `traceparent`, if it is one by W3C Trace Context §3.2 (version 00).
+pub fn given_traceparent(headers: &HeaderMap) -> Option<&str> {
     let mut given = headers.get_all(TRACEPARENT).iter();
-    if let (Some(value), None) = (given.next(), given.next())
-        && let Ok(text) = value.to_str()
-        && is_traceparent(text)
-    {
-        return (text.to_owned(), true);
+    let (Some(value), None) = (given.next(), given.next()) else { return None };
+    value.to_str().ok().filter(|text| is_traceparent(text))
+}
+
+/// The client's `traceparent`, else a new one. The second value says whether it is the client's.
+pub fn traceparent(headers: &HeaderMap, fresh: [u8; 24]) -> (String, bool) {
+    if let Some(given) = given_traceparent(headers) {
+        return (given.to_owned(), true);
     }
     let mut text = String::from("00-");
     for (at, byte) in fresh.iter().enumerate() {

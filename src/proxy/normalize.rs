@@ -4,13 +4,15 @@
 //! Host, odd transfer codings, `_` in names). What it hands over is judged here, before anything else
 //! reads it; the [`Asked`] that comes out is what the policy judges and what is forwarded.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, UPGRADE,
+};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, Method, Version};
 use hyper::ext::Protocol;
 use url::form_urlencoded;
 
-use crate::policy::action::HostError;
+use crate::policy::action::{HostError, is_grpc};
 use crate::policy::{Action, Host, NormalPath, PathError};
 
 /// What is asked, in the one form that is judged, recorded and forwarded.
@@ -54,6 +56,7 @@ impl Asked {
     /// the request's host must agree with (RFC 9110 §7.4).
     pub fn read(head: &Parts, server_name: Option<&Host>) -> Result<Asked, HeadError> {
         check_names(&head.headers)?;
+        check_connection(&head.headers)?;
         let (host, port) = authority(head)?;
         if let Some(server_name) = server_name
             && *server_name != host
@@ -92,12 +95,28 @@ impl Asked {
 /// Names that some servers behind us would read as another name (`x_user`, `x.user`) are refused, so
 /// that no header is stripped under one spelling and believed under another.
 fn check_names(headers: &HeaderMap) -> Result<(), HeadError> {
-    let plain = |name: &HeaderName| name.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    if headers.keys().all(plain) {
+    if headers.keys().all(is_plain_name) {
         Ok(())
     } else {
         Err(HeadError::Malformed("a header name has a character other than letters, digits and `-`"))
     }
+}
+
+/// Whether no server takes this name for another.
+pub(super) fn is_plain_name(name: &HeaderName) -> bool {
+    name.as_str().bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
+/// What is judged goes on, so `Connection` may not have it taken away behind the judgement (RFC 9110 §7.6.1
+/// forbids it for fields that are meant for everybody on the way).
+fn check_connection(headers: &HeaderMap) -> Result<(), HeadError> {
+    let judged = [HOST, AUTHORIZATION, CONTENT_TYPE, CONTENT_LENGTH];
+    if connection_tokens(headers)
+        .any(|token| judged.iter().any(|name| token.eq_ignore_ascii_case(name.as_str())))
+    {
+        return Err(HeadError::Malformed("`Connection` names a field that is not of one hop alone"));
+    }
+    Ok(())
 }
 
 /// The one authority that a request names; several ways of naming it must agree.
@@ -173,15 +192,6 @@ fn asks_for_upgrade(headers: &HeaderMap) -> bool {
 
 fn has_length(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0")
-}
-
-pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(http::header::CONTENT_TYPE).is_some_and(|content_type| {
-        let content_type = content_type.as_bytes();
-        content_type == b"application/grpc"
-            || content_type.starts_with(b"application/grpc+")
-            || content_type.starts_with(b"application/grpc;")
-    })
 }
 
 /// The names in `Connection` (RFC 9110 §7.6.1), as they came.

@@ -16,7 +16,7 @@ use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::pki_types::CertificateDer;
 use rustls::server::{Acceptor, NoServerSessionStorage, ProducesTickets, ServerConfig};
 use rustls::sign::SingleCertAndKey;
-use rustls::{CipherSuite, ConfigBuilder, DistinguishedName, HandshakeKind, ProtocolVersion, WantsVerifier};
+use rustls::{ConfigBuilder, DistinguishedName, HandshakeKind, ProtocolVersion, WantsVerifier};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
@@ -26,7 +26,7 @@ use super::tickets::Tickets;
 use super::trust::{Role, Trust};
 use super::verifier::{Seen, Witness};
 use super::{Alpn, ClockTime, OwnCertificate, provider};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::identity::{Peer, Signature};
 
 /// The TLS configuration of one listener, for one generation of its certificates and CAs.
@@ -56,7 +56,6 @@ pub struct Accepted<IO> {
     pub server_name: SentServerName,
     pub alpn: Alpn,
     pub version: Option<ProtocolVersion>,
-    pub cipher_suite: Option<CipherSuite>,
     pub resumed: bool,
 }
 
@@ -141,6 +140,17 @@ impl ListenerTls {
                 let peer = trust.verify(leaf, rest, Role::Client, self.clock.now())?;
                 Ok(Signature::Verified(Arc::new(peer)))
             }
+        }
+    }
+
+    /// Until when a verified peer stays so without being asked about again: its chain ends, or a list that
+    /// says that it is not revoked.
+    pub fn vouched_until(&self, peer: &Peer) -> Timestamp {
+        match &self.clients {
+            ClientCertificates::Required(trust) | ClientCertificates::Optional(trust) => {
+                trust.vouched_until(peer)
+            }
+            ClientCertificates::Off => Timestamp::MIN,
         }
     }
 
@@ -310,9 +320,8 @@ fn accepted<IO>(stream: TlsStream<IO>, peer: Signature<Peer>) -> Accepted<IO> {
     let server_name = SentServerName::new(connection.server_name());
     let alpn = Alpn::from_agreed(connection.alpn_protocol());
     let version = connection.protocol_version();
-    let cipher_suite = connection.negotiated_cipher_suite().map(|suite| suite.suite());
     let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
-    Accepted { peer, server_name, alpn, version, cipher_suite, resumed, stream }
+    Accepted { peer, server_name, alpn, version, resumed, stream }
 }
 
 impl SentServerName {
@@ -322,13 +331,6 @@ impl SentServerName {
 
     pub fn as_str(&self) -> Option<&str> {
         self.0.as_deref()
-    }
-
-    /// Whether a request for `host` (lower-case, without port and last dot) may come over this
-    /// connection; if not, it is misdirected (RFC 9110 §15.5.20). Who sent no name disagrees with
-    /// none: such a client, like one that dials an address, has the listener's own certificate.
-    pub fn agrees_with(&self, host: &str) -> bool {
-        self.0.as_deref().is_none_or(|sent| sent == host)
     }
 }
 
@@ -341,7 +343,6 @@ mod tests {
     use tokio_rustls::TlsConnector;
 
     use super::*;
-    use crate::clock::Timestamp;
     use crate::tls::{Fingerprint, PemSource, TrustDomainSettings};
 
     fn ca() -> (Issuer<'static, KeyPair>, rcgen::Certificate) {
@@ -374,16 +375,6 @@ mod tests {
             }])
             .unwrap(),
         )
-    }
-
-    #[test]
-    fn server_name_and_host_agree_or_the_request_is_misdirected() {
-        let sent = SentServerName::new(Some("Orders.Shop.Example."));
-        assert!(sent.agrees_with("orders.shop.example"));
-        for other in ["shop.example", "next.orders.shop.example", "orders.shop.example.evil.example", ""] {
-            assert!(!sent.agrees_with(other), "{other}");
-        }
-        assert!(SentServerName::new(None).agrees_with("orders.shop.example"));
     }
 
     /// Were a ticket to open at the wrong listener, which its own keys do not let happen.

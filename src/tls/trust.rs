@@ -120,10 +120,10 @@ impl Trust {
         &self.algorithms
     }
 
-    /// When the first revocation list of a trust domain runs out; never, if it has none.
-    pub(super) fn lists_end(&self, name: &TrustDomain) -> Timestamp {
-        let domain = self.domains.iter().find(|domain| domain.name == *name);
-        domain.map_or(Timestamp::MIN, |domain| domain.crls_end)
+    /// When the chain of a verified peer ends, or the first revocation list of its trust domain.
+    pub(super) fn vouched_until(&self, peer: &Peer) -> Timestamp {
+        let domain = self.domains.iter().find(|domain| domain.name == *peer.name.trust_domain());
+        domain.map_or(Timestamp::MIN, |domain| domain.crls_end.min(peer.not_after))
     }
 
     /// The CAs' subjects, from which a client may choose among its certificates.

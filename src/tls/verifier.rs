@@ -42,7 +42,7 @@ impl Witness {
     /// From when on the peer that was verified in this handshake would be refused.
     pub fn peer_ends(&self) -> Option<Timestamp> {
         let peer = self.seen.get()?.outcome.as_ref().ok()?;
-        Some(peer.not_after.min(self.trust.lists_end(peer.name.trust_domain())))
+        Some(self.trust.vouched_until(peer))
     }
 }
 

@@ -118,12 +118,23 @@ impl IssuerSettings {
     }
 
     fn check_required(&self, claims: &Map<String, Value>) -> Result<(), TokenError> {
-        let mut names =
-            self.token_type.claims().iter().copied().chain(self.requires.iter().map(|name| &**name));
-        match names.find(|name| claims.get(*name).is_none_or(Value::is_null)) {
-            Some(missing) => Err(malformed(format!("the required claim `{missing}` is missing"))),
-            None => Ok(()),
+        let names =
+            || self.token_type.claims().iter().copied().chain(self.requires.iter().map(|name| &**name));
+        let missing = |name: &str| Err(malformed(format!("the required claim `{name}` is missing")));
+        if let Some(name) = names().find(|name| claims.get(*name).is_none_or(Value::is_null)) {
+            return missing(name);
         }
+        // Of a word that stands deeper, its whole place is required: an empty object around it says nothing.
+        let ClaimMap { subject, client, scopes, groups, roles } = &self.claims;
+        for path in [Some(subject), client.as_ref(), scopes.as_ref(), groups.as_ref(), roles.as_ref()] {
+            if let Some(path) = path
+                && path.0.first().is_some_and(|top| names().any(|name| *name == **top))
+                && find(claims, path)?.is_none()
+            {
+                return missing(&path.0.join("."));
+            }
+        }
+        Ok(())
     }
 
     fn check_only(&self, claims: &Map<String, Value>) -> Result<(), TokenError> {

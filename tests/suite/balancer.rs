@@ -14,6 +14,7 @@ use crate::world::client::{Client, Protocol, Raw, get, next_data};
 use crate::world::program::run;
 use crate::world::proxy::{HOST, Proxy};
 use crate::world::{World, soon};
+use rustix::process::Signal;
 
 const PROBES: u64 = 100;
 const PROBE_PERIOD: Duration = Duration::from_millis(100);
@@ -97,7 +98,7 @@ async fn turns(health: SocketAddr, page: &str, status: u16) {
 async fn health_turns_at_once_on_sigterm_and_what_is_under_way_is_finished() {
     let world = World::new().await;
     let file = world.configuration(ANYTHING);
-    let mut process = world.run(&[]);
+    let process = world.run(&[]);
     let health = process.address("page", "health").await;
     let text = fs::read_to_string(file).unwrap();
     let known = format!("health_address = \"{health}\"");
@@ -122,7 +123,7 @@ async fn health_turns_at_once_on_sigterm_and_what_is_under_way_is_finished() {
     turns(health, "/readyz", 200).await;
     assert_eq!(healthcheck().await.code, Some(0));
 
-    process.terminate().await;
+    process.signal(Signal::TERM);
     let told = Instant::now();
     turns(health, "/readyz", 503).await;
     assert!(told.elapsed() < Duration::from_secs(1), "{:?}", told.elapsed());
@@ -133,7 +134,7 @@ async fn health_turns_at_once_on_sigterm_and_what_is_under_way_is_finished() {
         assert_eq!(next_data(feed).await.unwrap().unwrap(), "data: 1\n\n");
         assert_eq!(next_data(feed).await.unwrap(), None);
     }
-    assert_eq!(process.ended().await, Some(0));
+    assert_eq!(process.ended().await.code(), Some(0));
     let unhealthy = healthcheck().await;
     assert_eq!(unhealthy.code, Some(1), "{unhealthy:?}");
 }

@@ -224,6 +224,14 @@ fn cases(world: &World) -> Vec<Case> {
             None,
         ),
         case("too large", post("/small/x", vec![b'x'; 1025]), token(json!({})), 413, "limit_exceeded", None),
+        case(
+            "a token of too many parts",
+            order(),
+            token(json!({"scope": "x ".repeat(257)})),
+            431,
+            "limit_exceeded",
+            None,
+        ),
         case("dot segments", get("/orders/../admin/x"), token(json!({})), 400, "request_malformed", None),
         case("encoded slash", get("/orders/a%2fb"), token(json!({})), 400, "request_malformed", None),
         case("another host", get("https://localhost/orders/7"), token(json!({})), 421, "misdirected", None),
@@ -286,7 +294,7 @@ async fn every_refusal_names_its_reason_and_only_what_the_caller_can_mend() {
             );
             seen += 1;
         }
-        assert_eq!(seen, 27);
+        assert_eq!(seen, 28);
     }
     assert_eq!(world.upstream.counts().requests, 0);
 }

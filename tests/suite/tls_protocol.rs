@@ -134,8 +134,6 @@ async fn alpn_and_server_name_are_handed_on() {
         let accepted = outcome.unwrap();
         assert_eq!(accepted.alpn, agreed, "{offered:?}");
         assert_eq!(accepted.server_name.as_str(), Some("localhost"));
-        assert!(accepted.server_name.agrees_with("localhost"));
-        assert!(!accepted.server_name.agrees_with("other.example"));
     }
     let mut client = tls.client(Some(&own));
     client.alpn_protocols = vec![b"h3".to_vec()];
@@ -146,8 +144,7 @@ async fn alpn_and_server_name_are_handed_on() {
     let mut client = tls.client(Some(&own));
     client.enable_sni = false;
     let (outcome, _) = connect(&tls.required(), &client.into()).await;
-    let name = outcome.unwrap().server_name;
-    assert!(name.as_str().is_none() && name.agrees_with("any.example"));
+    assert_eq!(outcome.unwrap().server_name.as_str(), None);
 }
 
 /// The client of TLS 1.3 is done before it is judged. What it sent by then must not turn its alert

@@ -183,6 +183,30 @@ async fn what_an_issuer_requires_is_there() {
 }
 
 #[tokio::test]
+async fn a_required_claim_is_there_down_to_what_is_read_of_it() {
+    let world = World::new(|settings| {
+        settings.requires = vec!["realm_access".into()];
+        settings.claims.roles = Some(ClaimPath(vec!["realm_access".into(), "roles".into()]));
+    })
+    .await;
+    let mut seen = 0;
+    for (access, expected) in [
+        (json!({ "roles": ["banned"] }), "ok"),
+        (json!({ "roles": [] }), "ok"),
+        (json!({}), "token_malformed"),
+        (json!({ "roles": null }), "token_malformed"),
+        (json!({ "role": ["banned"] }), "token_malformed"),
+        (json!([]), "token_malformed"),
+        (json!(null), "token_malformed"),
+    ] {
+        let token = mint(&with(good_claims(), json!({ "realm_access": access })));
+        assert_eq!(world.code(&token).await, expected, "{access}");
+        seen += 1;
+    }
+    assert_eq!(seen, 7);
+}
+
+#[tokio::test]
 async fn only_those_whose_tokens_are_taken() {
     let only = ClaimTest {
         claim: ClaimPath::top_level("org"),

@@ -57,7 +57,9 @@ async fn a_client_that_leaves_takes_its_request_along() {
         }
     }
     assert_eq!(seen, 12);
-    let metrics = proxy.metrics_once("countersign_connections_open 0").await;
+    // Beside this one, and unlike at the start, there is none.
+    let _witness = proxy.client(Who::Storefront, Protocol::H2).await;
+    let metrics = proxy.metrics_once("countersign_connections_open 1").await;
     assert!(metrics.contains(r#"countersign_requests_total{verdict="allow",reason="client_gone"} 12"#));
 }
 

@@ -9,6 +9,7 @@ use crate::world::client::{Client, Protocol, get, next_data, post};
 use crate::world::proxy::HOST;
 use crate::world::upstream::pattern;
 use crate::world::{hex, sha256};
+use rustix::process::Signal;
 
 const BODY_BYTES: usize = 10 << 20;
 const AT_ONCE: usize = 10;
@@ -19,7 +20,7 @@ const GROWTH_KIB_MAX: u64 = 64 << 10;
 async fn ten_bodies_at_once_both_ways_leave_little_behind() {
     let traffic = Traffic::new().await;
     traffic.world.configuration(&traffic.configuration(""));
-    let mut process = traffic.world.run(&[]);
+    let process = traffic.world.run(&[]);
     let mesh = process.address("listener", "mesh").await;
     let body = pattern(BODY_BYTES);
     let hash = sha256(&body);
@@ -44,8 +45,8 @@ async fn ten_bodies_at_once_both_ways_leave_little_behind() {
         );
         assert!(growth < GROWTH_KIB_MAX, "{protocol:?}: {growth} KiB");
     }
-    process.terminate().await;
-    assert_eq!(process.ended().await, Some(0));
+    process.signal(Signal::TERM);
+    assert_eq!(process.ended().await.code(), Some(0));
 }
 
 /// The hash of what came, of which nothing is kept.

@@ -3,15 +3,15 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::program::run;
 use super::{World, soon};
 
 /// `countersign run`; killed when dropped.
@@ -50,12 +50,33 @@ impl World {
 impl Binary {
     /// The first line of its log, as JSON, that `wanted` accepts.
     pub async fn logged(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.logged_after(0, wanted).await
+    }
+
+    /// The same, without the first `lines`.
+    pub async fn logged_after(&self, lines: usize, wanted: impl Fn(&Value) -> bool) -> Value {
         let find = |log: &Vec<String>| {
-            log.iter().filter_map(|line| serde_json::from_str(line).ok()).find(|line| wanted(line))
+            let log = log.iter().skip(lines).filter_map(|line| serde_json::from_str(line).ok());
+            log.into_iter().find(|line| wanted(line))
         };
         let mut log = self.log.clone();
         let log = soon("a line in the log", log.wait_for(|log| find(log).is_some())).await;
-        find(&log.unwrap_or_else(|_| panic!("it ended"))).unwrap()
+        find(&log.unwrap_or_else(|_| panic!("it ended: {:#?}", self.log.borrow()))).unwrap()
+    }
+
+    /// How long its log is by now.
+    pub fn log_lines(&self) -> usize {
+        self.log.borrow().len()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().unwrap().try_into().unwrap()).unwrap();
+        kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn ended(mut self) -> ExitStatus {
+        soon("the program's end", self.child.wait()).await.unwrap()
     }
 
     /// Where `listener.mesh` (`key` is `listener`), or the `admin` page (`key` is `page`), really listens.
@@ -69,17 +90,6 @@ impl Binary {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
         let found = status.lines().find_map(|other| other.strip_prefix(&format!("{line}:")));
         found.unwrap().split_whitespace().next().unwrap().parse().unwrap()
-    }
-
-    /// As a supervisor ends it.
-    pub async fn terminate(&self) {
-        let kill = format!("kill -TERM {}", self.child.id().unwrap());
-        assert_eq!(run("sh", &["-c", &kill], "").await.code, Some(0));
-    }
-
-    /// How it ended by itself.
-    pub async fn ended(&mut self) -> Option<i32> {
-        soon("the end of the process", self.child.wait()).await.unwrap().code()
     }
 
     /// Ends it at once: the whole log, and all of its standard output.

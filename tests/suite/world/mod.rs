@@ -12,6 +12,7 @@ pub mod court;
 pub mod grpc;
 pub mod issuer;
 pub mod listen;
+pub mod process;
 pub mod program;
 pub mod proxy;
 pub mod seen;

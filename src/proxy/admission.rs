@@ -28,7 +28,7 @@ impl Full {
     pub fn as_str(self) -> &'static str {
         match self {
             Full::Connections => "connections_max",
-            Full::ConnectionsPerAddress => "connections_per_address_max",
+            Full::ConnectionsPerAddress => "connections_per_peer_max",
             Full::Handshakes => "handshakes_max",
         }
     }

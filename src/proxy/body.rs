@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::headers;
+use super::stall::Watch;
 use crate::audit::{Draft, Reason};
 use crate::upstream;
 
@@ -102,6 +103,8 @@ pub struct ResponseBody {
     inner: upstream::ResponseBody,
     meter: Rc<Meter>,
     deadline: Pin<Box<Sleep>>,
+    /// The length that was told, if it was: hyper does not ask for the end of a body of known length.
+    bytes_told: Option<u64>,
     /// Taken at the end.
     draft: Option<Draft>,
 }
@@ -114,7 +117,19 @@ impl ResponseBody {
         deadline: Instant,
         draft: Draft,
     ) -> ResponseBody {
-        ResponseBody { inner, meter, deadline: Box::pin(sleep_until(deadline)), draft: Some(draft) }
+        let bytes_told = inner.size_hint().exact();
+        ResponseBody {
+            inner,
+            meter,
+            deadline: Box::pin(sleep_until(deadline)),
+            bytes_told,
+            draft: Some(draft),
+        }
+    }
+
+    /// Whether all of it was passed on.
+    fn is_complete(&self) -> bool {
+        self.inner.is_end_stream() || self.bytes_told == Some(self.meter.response_bytes.get())
     }
 
     fn finish(&mut self, failed: Option<Reason>) {
@@ -141,6 +156,7 @@ impl http_body::Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Watch::asked();
         if self.deadline.as_mut().poll(cx).is_ready() {
             self.finish(Some(Reason::UpstreamTimeout));
             return Poll::Ready(Some(Err("the time of this exchange is over".into())));
@@ -156,6 +172,7 @@ impl http_body::Body for ResponseBody {
             Some(Ok(frame)) => {
                 let seen = frame.data_ref().map_or(0, |data| data.len() as u64);
                 self.meter.response_bytes.set(self.meter.response_bytes.get().saturating_add(seen));
+                Watch::handed(self.deadline.deadline());
             }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
@@ -172,8 +189,8 @@ impl http_body::Body for ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        // hyper does not ask a body for its end that already says that it is there.
-        if self.inner.is_end_stream() {
+        Watch::asked();
+        if self.is_complete() {
             self.finish(None);
         } else {
             drop(self.take_draft());

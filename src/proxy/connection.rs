@@ -3,21 +3,23 @@
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use rustls::pki_types::CertificateDer;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
 
 use super::admission::{Admitted, Full};
 use super::body::Body;
@@ -25,12 +27,15 @@ use super::exchange::exchange;
 use super::generation::{Generation, ListenerState};
 use super::limits::Limits;
 use super::proxy_protocol::{self, ProxyHeaderError};
+use super::stall::{self, Busy, Held, Pulse, Stall, Watch, Watched};
 use super::worker::Worker;
 use crate::audit::{Claimed, Reason, RefusedHandshake};
 use crate::clock::Timestamp;
 use crate::identity::{Name, Peer, Signature};
 use crate::policy::Host;
 use crate::tls::{Accepted, Alpn, HandshakeFailure, ListenerTls, PeerError};
+
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What every request of one connection has in common.
 pub struct Connection {
@@ -45,6 +50,7 @@ pub struct Connection {
     pub peer_ip: IpAddr,
     /// No request after the present ones is wanted.
     ending: Cell<bool>,
+    pulse: Arc<Pulse>,
 }
 
 /// Who is at the other end, and under which configuration that was verified.
@@ -57,6 +63,11 @@ struct TlsPeer {
 impl Connection {
     pub fn is_secure(&self) -> bool {
         self.tls.is_some()
+    }
+
+    /// One more request, until the outcome is dropped.
+    pub fn busy(&self, has_body: bool) -> Busy {
+        self.pulse.busy(has_body)
     }
 
     /// The peer as of now. Its certificate may have expired since the handshake, or the list by which it was
@@ -117,8 +128,8 @@ pub async fn serve(
     }
     let listener_name = listener.name.clone();
     let connection = |tls, server_name| {
-        let ending = Cell::new(false);
-        Rc::new(Connection { listener: position, listener_name, tls, server_name, peer_ip, ending })
+        let (ending, pulse) = (Cell::new(false), Pulse::new());
+        Rc::new(Connection { listener: position, listener_name, tls, server_name, peer_ip, ending, pulse })
     };
     match &listener.tls {
         None => serve_plain(&worker, connection(None, None), stream, limits).await,
@@ -138,8 +149,8 @@ pub async fn serve(
             let peer = TlsPeer { made_under: Arc::clone(tls), chain, verified };
             let connection = connection(Some(peer), server_name);
             match accepted.alpn {
-                Alpn::Http1 => serve_http1(&worker, connection, accepted.stream, limits).await,
-                Alpn::Http2 => serve_http2(&worker, connection, accepted.stream, limits).await,
+                Alpn::Http1 => serve_http1(&worker, connection, accepted.stream, Bytes::new(), limits).await,
+                Alpn::Http2 => serve_http2(&worker, connection, accepted.stream, Bytes::new(), limits).await,
             }
         }
     }
@@ -155,7 +166,7 @@ async fn client_address(
 ) -> Option<SocketAddr> {
     let Some(hops) = &listener.proxy_hops else { return Some(from) };
     let header = proxy_protocol::read(stream, from, hops);
-    match tokio::time::timeout(limits.handshake_timeout, header).await {
+    match timeout(limits.handshake_timeout, header).await {
         Ok(Ok(address)) => return Some(address),
         Ok(Err(ProxyHeaderError::Probe)) => {
             worker.shared.metrics.probes.inc();
@@ -216,73 +227,85 @@ fn claimed(failure: &HandshakeFailure) -> Option<Claimed> {
     Some(Claimed { spiffe_id: unverified.uri.clone(), certificate: unverified.certificate })
 }
 
-async fn serve_http1<IO>(worker: &Rc<Worker>, connection: Rc<Connection>, io: IO, limits: &Limits)
-where
+/// Plain text has no ALPN: HTTP/2 is told by its preface (RFC 9113 §3.4).
+async fn serve_plain(worker: &Rc<Worker>, connection: Rc<Connection>, mut io: TcpStream, limits: &Limits) {
+    let start = match timeout(limits.idle_timeout, first_bytes(&mut io)).await {
+        Ok(Ok(start)) => start,
+        Ok(Err(error)) => return tracing::debug!(%error, "connection ended"),
+        Err(_) => return,
+    };
+    if start.is_empty() {
+        worker.shared.metrics.probes.inc();
+    } else if start == HTTP2_PREFACE {
+        serve_http2(worker, connection, io, start, limits).await;
+    } else {
+        serve_http1(worker, connection, io, start, limits).await;
+    }
+}
+
+/// As many as it takes to tell HTTP/2 from what is not; none if the other end closes first.
+async fn first_bytes(io: &mut TcpStream) -> io::Result<Bytes> {
+    let mut start = BytesMut::with_capacity(HTTP2_PREFACE.len());
+    while start.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(&start) {
+        let room = HTTP2_PREFACE.len() - start.len();
+        if io.take(room as u64).read_buf(&mut start).await? == 0 {
+            break;
+        }
+    }
+    Ok(start.freeze())
+}
+
+async fn serve_http1<IO>(
+    worker: &Rc<Worker>,
+    connection: Rc<Connection>,
+    io: IO,
+    start: Bytes,
+    limits: &Limits,
+) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut builder = http1::Builder::new();
-    http1_limits(&mut builder, limits);
+    // hyper's clock for heads runs while a connection rests, too.
+    builder
+        .header_read_timeout(None)
+        .max_headers(limits.header_count_max)
+        .max_header_size(limits.header_bytes_max);
     let service = service_fn(service(worker, &connection));
-    let serving = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
-    until_ended(worker, &connection, limits, LAST_REQUEST_WAIT, serving, |serving| {
-        serving.graceful_shutdown()
-    })
-    .await;
+    let io = TokioIo::new(Watched::http1(io, &connection.pulse, start));
+    let serving = builder.serve_connection(io, service).with_upgrades();
+    let watch = Rc::new(Watch::default());
+    let serving = until_ended(worker, &connection, limits, (&watch, LAST_REQUEST_WAIT), serving, |it| {
+        it.graceful_shutdown();
+    });
+    Rc::clone(&watch).over(serving).await;
 }
 
-async fn serve_http2<IO>(worker: &Rc<Worker>, connection: Rc<Connection>, io: IO, limits: &Limits)
-where
+async fn serve_http2<IO>(
+    worker: &Rc<Worker>,
+    connection: Rc<Connection>,
+    io: IO,
+    start: Bytes,
+    limits: &Limits,
+) where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let mut builder = http2::Builder::new(LocalExecutor);
+    let mut builder = http2::Builder::new(StreamExecutor { untaken_timeout: limits.idle_timeout });
     builder
         .timer(TokioTimer::new())
         .enable_connect_protocol()
         .max_concurrent_streams(limits.streams_per_connection_max)
-        .max_header_list_size(header_list_bytes(limits))
+        .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(limits.resets_per_connection_max)
         .max_local_error_reset_streams(limits.resets_per_connection_max)
         .keep_alive_interval(limits.idle_timeout)
         .keep_alive_timeout(limits.handshake_timeout);
     let service = service_fn(service(worker, &connection));
-    let serving = builder.serve_connection(TokioIo::new(io), service);
-    until_ended(worker, &connection, limits, Duration::ZERO, serving, |serving| serving.graceful_shutdown())
+    let io = TokioIo::new(Watched::http2(io, &connection.pulse, start));
+    let serving = builder.serve_connection(io, service);
+    // Each stream has its own.
+    let watch = Watch::default();
+    until_ended(worker, &connection, limits, (&watch, Duration::ZERO), serving, |it| it.graceful_shutdown())
         .await;
-}
-
-/// Plain text has no ALPN: HTTP/2 is told by its preface.
-async fn serve_plain(worker: &Rc<Worker>, connection: Rc<Connection>, io: TcpStream, limits: &Limits) {
-    let mut builder = auto::Builder::new(LocalExecutor);
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
-        .max_headers(limits.header_count_max)
-        .max_buf_size(limits.header_bytes_max);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .enable_connect_protocol()
-        .max_concurrent_streams(limits.streams_per_connection_max)
-        .max_header_list_size(header_list_bytes(limits));
-    let service = service_fn(service(worker, &connection));
-    let serving = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
-    until_ended(worker, &connection, limits, LAST_REQUEST_WAIT, serving, |serving| {
-        serving.graceful_shutdown()
-    })
-    .await;
-}
-
-fn header_list_bytes(limits: &Limits) -> u32 {
-    u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX)
-}
-
-fn http1_limits(builder: &mut http1::Builder, limits: &Limits) {
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
-        .max_headers(limits.header_count_max)
-        .max_header_size(limits.header_bytes_max);
 }
 
 /// Requests of one connection as hyper hands them over.
@@ -291,6 +314,7 @@ fn service(worker: &Rc<Worker>, connection: &Rc<Connection>) -> impl Fn(Request<
     let connection = Rc::clone(connection);
     move |request| {
         let (worker, connection) = (Rc::clone(&worker), Rc::clone(&connection));
+        let busy = connection.busy(!request.body().is_end_stream());
         Box::pin(async move {
             let is_http1 = request.version() <= Version::HTTP_11;
             let mut answer = exchange(Rc::clone(&worker), Rc::clone(&connection), request).await;
@@ -299,24 +323,25 @@ fn service(worker: &Rc<Worker>, connection: &Rc<Connection>) -> impl Fn(Request<
             if is_last && is_http1 && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok(answer)
+            Ok(answer.map(|body| Held { body, busy }))
         })
     }
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Held<Body>>, Infallible>>>>;
 
 /// For how long an HTTP/1.1 connection that is to end waits for one more request, to say so in its answer:
 /// closing one under a request that is on its way would lose it.
 const LAST_REQUEST_WAIT: Duration = Duration::from_secs(1);
 
 /// Drives a connection. It is asked to end (GOAWAY, `Connection: close`) when the drain begins, when a
-/// reload changes its listener's TLS, or at its maximum age; and it is cut at the drain's deadline.
+/// reload changes its listener's TLS, at its maximum age, and when its client asks for nothing; it is cut
+/// at the drain's deadline, and when its client stands still within a request.
 async fn until_ended<C, E>(
     worker: &Worker,
     connection: &Connection,
     limits: &Limits,
-    last_request_wait: Duration,
+    (watch, last_request_wait): (&Watch, Duration),
     serving: C,
     ask_to_end: fn(Pin<&mut C>),
 ) where
@@ -325,23 +350,31 @@ async fn until_ended<C, E>(
 {
     let shared = &worker.shared;
     let mut serving = pin!(serving);
-    tokio::select! {
-        ended = serving.as_mut() => return report(ended),
-        () = shared.draining.cancelled() => {}
-        () = outdated(worker, connection) => {}
-        () = tokio::time::sleep(limits.connection_age_max) => {}
-        () = shared.stopped.cancelled() => return,
-    }
-    connection.ending.set(true);
-    tokio::select! {
-        ended = serving.as_mut() => return report(ended),
-        () = tokio::time::sleep(last_request_wait) => {}
-        () = shared.stopped.cancelled() => return,
-    }
-    ask_to_end(serving.as_mut());
-    tokio::select! {
-        ended = serving => report(ended),
-        () = shared.stopped.cancelled() => {}
+    let mut due = pin!(async {
+        tokio::select! {
+            () = shared.draining.cancelled() => {}
+            () = outdated(worker, connection) => {}
+            () = sleep(limits.connection_age_max) => {}
+        }
+        connection.ending.set(true);
+        sleep(last_request_wait).await;
+    });
+    let mut asked = false;
+    loop {
+        tokio::select! {
+            biased;
+            ended = serving.as_mut() => return report(ended),
+            () = shared.stopped.cancelled() => return,
+            () = due.as_mut(), if !asked => {}
+            stall = connection.pulse.stalls(watch, limits) => match stall {
+                Stall::Idle if !asked => connection.pulse.rest(),
+                Stall::Idle => return,
+                Stall::Head => return shared.metrics.limit_hit("header_timeout"),
+                Stall::Answer => return shared.metrics.limit_hit("idle_timeout"),
+            },
+        }
+        asked = true;
+        ask_to_end(serving.as_mut());
     }
 }
 
@@ -362,15 +395,17 @@ fn report<E: std::fmt::Display>(ended: Result<(), E>) {
     }
 }
 
-/// Runs hyper's tasks on this core.
+/// Runs hyper's tasks, one for each h2 stream, on this core.
 #[derive(Clone, Copy, Debug)]
-struct LocalExecutor;
+struct StreamExecutor {
+    untaken_timeout: Duration,
+}
 
-impl<F> hyper::rt::Executor<F> for LocalExecutor
+impl<F> hyper::rt::Executor<F> for StreamExecutor
 where
     F: Future<Output = ()> + 'static,
 {
     fn execute(&self, task: F) {
-        tokio::task::spawn_local(task);
+        tokio::task::spawn_local(stall::stream(task, self.untaken_timeout));
     }
 }

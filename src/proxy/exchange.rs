@@ -37,6 +37,9 @@ pub async fn exchange(
     let (head, body) = request.into_parts();
     let form = Form::of(&head);
     let mut draft = worker.shared.audit.begin(arrival(&connection, &head));
+    if head.headers.len() > generation.limits.header_count_max {
+        return refuse(draft, form, &Refusal::too_many_headers());
+    }
     let asked = match Asked::read(&head, connection.server_name.as_ref()) {
         Ok(asked) => asked,
         Err(error) => return refuse(draft, form, &error.into()),

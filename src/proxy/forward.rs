@@ -41,6 +41,7 @@ pub struct Passage {
 /// One request on its way.
 struct Journey<'a> {
     worker: &'a Rc<Worker>,
+    connection: &'a Connection,
     pool: Rc<Pool>,
     /// For the answer's head and body.
     deadline: Instant,
@@ -62,7 +63,7 @@ pub async fn forward(
     let (Some(route), Some(pool)) = (settings, worker.pool(generation, permit.upstream())) else {
         return refuse(draft, form, &Refusal::of(Reason::Internal));
     };
-    let journey = Journey { worker, pool, deadline: Instant::now() + route.total_timeout };
+    let journey = Journey { worker, connection, pool, deadline: Instant::now() + route.total_timeout };
     let meter = Rc::new(Meter::default());
     let body = RequestBody::new(body, Rc::clone(&meter), route.body_bytes_max);
     let carried = carries(route, passage.asked.kind, &body)
@@ -233,7 +234,10 @@ impl Journey<'_> {
         }
         draft.answered(answer.status());
         let cut = self.worker.shared.stopped.child_token();
+        // On h2 the connection goes on, and is not idle while the tunnel is there.
+        let busy = self.connection.busy(false);
         self.worker.tasks.spawn_local(async move {
+            let _busy = busy;
             let Ok(client) = client.await else { return drop(draft) };
             let tunnel = switched.tunnel(TokioIo::new(client), &cut);
             let mut tunnel = std::pin::pin!(tunnel);
@@ -248,7 +252,11 @@ impl Journey<'_> {
             match tunnel.end {
                 TunnelEnd::Closed | TunnelEnd::Cut => {}
                 TunnelEnd::Idle => draft.because(Reason::UpstreamTimeout),
-                TunnelEnd::Broken(_) => draft.because(Reason::ClientGone),
+                TunnelEnd::ClientBroke(_) => draft.because(Reason::ClientGone),
+                TunnelEnd::UpstreamBroke(error) => {
+                    draft.because(Reason::UpstreamUnavailable);
+                    draft.detail(&error);
+                }
             }
             draft.finish();
         });

@@ -93,7 +93,12 @@ pub struct Introduction<'a> {
 /// Strips, then sets. Hop-by-hop headers go first, so that a client's `Connection: x-auth-subject`
 /// cannot take away what is set afterwards.
 pub fn for_upstream(headers: &mut HeaderMap, with: &Introduction<'_>) {
-    let trailers = headers.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
+    // Of what the client takes only this concerns the upstream too (RFC 9110 §10.1.4).
+    let trailers = headers
+        .get_all(TE)
+        .iter()
+        .filter_map(|te| te.to_str().ok())
+        .any(|te| te.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")));
     strip_hop_by_hop(headers);
     strip_reserved(headers);
     headers.remove(HOST);

@@ -30,7 +30,7 @@ pub struct Limits {
     pub streams_per_connection_max: u32,
     /// HTTP/2 streams that a client may reset before they are answered.
     pub resets_per_connection_max: usize,
-    /// A client connection without a byte in either direction.
+    /// A client that asks for nothing, or takes nothing of what it asked for.
     pub idle_timeout: Duration,
     /// A whole request, where its route does not say.
     pub total_timeout: Duration,

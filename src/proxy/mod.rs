@@ -16,6 +16,7 @@ pub mod normalize;
 pub mod proxy_protocol;
 pub mod refusal;
 pub mod route;
+pub mod stall;
 pub mod worker;
 
 #[cfg(test)]

@@ -83,6 +83,12 @@ impl Refusal {
         Refusal { status, ..Refusal::of(Reason::LimitExceeded).because(detail) }
     }
 
+    /// On h2, where hyper counts only their bytes.
+    pub fn too_many_headers() -> Refusal {
+        let detail = "there are more header fields than `header_count_max`";
+        Refusal::over_limit(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
+    }
+
     /// More than one step refused: the first in the order of the closed list is the reason.
     #[must_use]
     pub fn and(mut self, other: Refusal) -> Refusal {
@@ -277,6 +283,8 @@ fn answer_to(reason: Reason) -> (StatusCode, Option<&'static str>) {
         Reason::UpstreamUnavailable | Reason::UpstreamIdentityMismatch => (StatusCode::BAD_GATEWAY, None),
         Reason::UpstreamTimeout => (StatusCode::GATEWAY_TIMEOUT, None),
         Reason::Internal => (StatusCode::INTERNAL_SERVER_ERROR, None),
+        // For one that is still there and sent nothing more.
+        Reason::ClientGone => (StatusCode::REQUEST_TIMEOUT, None),
         Reason::PeerMissing
         | Reason::PeerMalformed
         | Reason::PeerUntrusted
@@ -295,7 +303,6 @@ fn answer_to(reason: Reason) -> (StatusCode, Option<&'static str>) {
         | Reason::ClaimMismatch
         | Reason::NoRule
         | Reason::NoRoute
-        | Reason::ClientGone
         | Reason::Allowed
         | Reason::Unenforced
         | Reason::Preflight => (StatusCode::FORBIDDEN, None),

@@ -7,13 +7,18 @@ use std::io;
 use std::net::TcpListener as StdListener;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::generation::{Generation, Shared};
 use super::listener;
 use crate::policy::UpstreamId;
 use crate::upstream::{Pool, Pools};
+
+/// From the drain's deadline until what does not end by itself is dropped.
+const CUT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The state of one core.
 pub struct Worker {
@@ -60,7 +65,10 @@ pub fn run(shared: Arc<Shared>, sockets: Vec<StdListener>) -> io::Result<()> {
         worker.tasks.close();
         tokio::select! {
             () = worker.tasks.wait() => {}
-            () = shared.stopped.cancelled() => {}
+            () = shared.stopped.cancelled() => {
+                // What was cut has its records to write.
+                let _ = timeout(CUT_TIMEOUT, worker.tasks.wait()).await;
+            }
         }
         Ok(())
     })

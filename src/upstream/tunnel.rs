@@ -31,22 +31,34 @@ pub enum TunnelEnd {
     Cut,
     /// Nothing moved for the idle timeout.
     Idle,
-    /// A connection broke; the other one was closed with it.
-    Broken(String),
+    /// The client's connection broke; the other one was closed with it.
+    ClientBroke(String),
+    /// The upstream's did.
+    UpstreamBroke(String),
 }
 
-/// What moved, and when last.
-struct Traffic {
-    up: Cell<u64>,
-    down: Cell<u64>,
-    moved_at: Cell<Instant>,
+/// What came from one side, and how that side is.
+#[derive(Default)]
+struct Side {
+    bytes: Cell<u64>,
+    ended: Cell<bool>,
+    broke: Cell<bool>,
 }
 
-/// Counts what is read.
+/// Notes what happens on one side.
 struct Metered<'a, T> {
     io: T,
-    count: &'a Cell<u64>,
+    side: &'a Side,
     moved_at: &'a Cell<Instant>,
+}
+
+impl<T> Metered<'_, T> {
+    fn noting<R>(&self, polled: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+        if let Poll::Ready(Err(_)) = &polled {
+            self.side.broke.set(true);
+        }
+        polled
+    }
 }
 
 /// Copies until the end; dropping the future closes both ends.
@@ -60,14 +72,15 @@ where
     D: AsyncRead + AsyncWrite + Unpin,
     U: AsyncRead + AsyncWrite + Unpin,
 {
-    let traffic = Traffic { up: Cell::new(0), down: Cell::new(0), moved_at: Cell::new(Instant::now()) };
-    let mut client = Metered { io: downstream, count: &traffic.up, moved_at: &traffic.moved_at };
-    let mut server = Metered { io: upstream, count: &traffic.down, moved_at: &traffic.moved_at };
+    let moved_at = Cell::new(Instant::now());
+    let (up, down) = (Side::default(), Side::default());
+    let mut client = Metered { io: downstream, side: &up, moved_at: &moved_at };
+    let mut server = Metered { io: upstream, side: &down, moved_at: &moved_at };
     let idle = async {
         loop {
-            let deadline = traffic.moved_at.get() + idle_timeout;
+            let deadline = moved_at.get() + idle_timeout;
             sleep_until(deadline).await;
-            if traffic.moved_at.get() + idle_timeout <= Instant::now() {
+            if moved_at.get() + idle_timeout <= Instant::now() {
                 break;
             }
         }
@@ -79,11 +92,14 @@ where
         () = cut.cancelled() => TunnelEnd::Cut,
         copied = pin!(copied) => match copied {
             Ok(_) => TunnelEnd::Closed,
-            Err(error) => TunnelEnd::Broken(error.to_string()),
+            // Many just go once the other end has closed.
+            Err(_) if up.ended.get() || down.ended.get() => TunnelEnd::Closed,
+            Err(error) if down.broke.get() => TunnelEnd::UpstreamBroke(error.to_string()),
+            Err(error) => TunnelEnd::ClientBroke(error.to_string()),
         },
         () = idle => TunnelEnd::Idle,
     };
-    Tunnel { bytes_up: traffic.up.get(), bytes_down: traffic.down.get(), end }
+    Tunnel { bytes_up: up.bytes.get(), bytes_down: down.bytes.get(), end }
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for Metered<'_, T> {
@@ -96,24 +112,29 @@ impl<T: AsyncRead + Unpin> AsyncRead for Metered<'_, T> {
         let polled = Pin::new(&mut self.io).poll_read(cx, buf);
         let read = buf.filled().len() - before;
         if read > 0 {
-            self.count.set(self.count.get() + read as u64);
+            self.side.bytes.set(self.side.bytes.get() + read as u64);
             self.moved_at.set(Instant::now());
+        } else if let Poll::Ready(Ok(())) = polled {
+            self.side.ended.set(true);
         }
-        polled
+        self.noting(polled)
     }
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<'_, T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let polled = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.noting(polled)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        self.noting(polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        let polled = Pin::new(&mut self.io).poll_shutdown(cx);
+        self.noting(polled)
     }
 }
 
@@ -121,6 +142,25 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<'_, T> {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    /// Nothing at first, then an error.
+    struct Broken {
+        soon: bool,
+    }
+
+    impl AsyncRead for Broken {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            _: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if !std::mem::replace(&mut self.soon, true) {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        }
+    }
 
     const IDLE: Duration = Duration::from_secs(60);
 
@@ -144,6 +184,21 @@ mod tests {
         let (tunnel, rest) = tokio::join!(copy(down, up, IDLE, &cut), ends);
         assert_eq!(rest, b"hi");
         assert_eq!(tunnel, Tunnel { bytes_up: 5, bytes_down: 2, end: TunnelEnd::Closed });
+    }
+
+    #[tokio::test]
+    async fn who_broke_is_told_apart_and_nobody_did_after_an_end() {
+        let cut = CancellationToken::new();
+        let broken = || tokio::io::join(Broken { soon: false }, tokio::io::sink());
+        let (_server, up) = duplex(64);
+        let tunnel = copy(broken(), up, IDLE, &cut).await;
+        assert!(matches!(tunnel.end, TunnelEnd::ClientBroke(_)), "{:?}", tunnel.end);
+        let (_client, down) = duplex(64);
+        let tunnel = copy(down, broken(), IDLE, &cut).await;
+        assert!(matches!(tunnel.end, TunnelEnd::UpstreamBroke(_)), "{:?}", tunnel.end);
+        let (server, up) = duplex(64);
+        drop(server);
+        assert_eq!(copy(broken(), up, IDLE, &cut).await.end, TunnelEnd::Closed);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! The integration tests, one binary: `tidy` holds the house rules, `world` is the one fixture.
 
+mod balancer;
 mod broken_config;
 mod canary;
 mod configuration;
@@ -29,5 +30,6 @@ mod tls_protocol;
 mod tls_resumption;
 mod tls_trust;
 mod tls_upstreams;
+mod traffic;
 mod truth_table;
 mod world;

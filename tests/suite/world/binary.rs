@@ -1,6 +1,7 @@
 //! The program itself as a process of its own, for what only a process has: its log, its environment, its
 //! signals.
 
+use std::fs;
 use std::net::SocketAddr;
 use std::process::{ExitStatus, Stdio};
 
@@ -82,6 +83,13 @@ impl Binary {
     pub async fn address(&self, key: &str, name: &str) -> SocketAddr {
         let line = self.logged(|line| line["message"] == "listening" && line[key] == name).await;
         line["address"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Of the memory that it holds, a line of `/proc/PID/status` in KiB, as `VmRSS`.
+    pub fn memory_kib(&self, line: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
+        let found = status.lines().find_map(|other| other.strip_prefix(&format!("{line}:")));
+        found.unwrap().split_whitespace().next().unwrap().parse().unwrap()
     }
 
     /// Ends it at once: the whole log, and all of its standard output.

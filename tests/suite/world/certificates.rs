@@ -6,6 +6,7 @@ use countersign::clock::Clock;
 use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::sync::Arc;
 use std::time::Duration;
@@ -171,6 +172,16 @@ impl Certificates {
     pub fn server_config(&self, name: &str) -> Arc<ServerConfig> {
         let (chain, key) = parsed(&self.server(name));
         let mut config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Arc::new(config)
+    }
+
+    /// The same for one that demands a certificate which the shop's CA vouches for.
+    pub fn mutual_server_config(&self, name: &str) -> Arc<ServerConfig> {
+        let (chain, key) = parsed(&self.server(name));
+        let verifier = WebPkiClientVerifier::builder(Arc::new(store(&[&self.shop]))).build().unwrap();
+        let builder = ServerConfig::builder().with_client_cert_verifier(verifier);
+        let mut config = builder.with_single_cert(chain, key).unwrap();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Arc::new(config)
     }

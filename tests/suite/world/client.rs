@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_util::sync::CancellationToken;
 
 use super::{Body, Error, full, soon};
 
@@ -46,6 +47,7 @@ pub struct Client {
     scheme: Scheme,
     /// What requests name as their host where they do not name one themselves.
     pub authority: Authority,
+    ended: CancellationToken,
 }
 
 enum Sender {
@@ -82,6 +84,19 @@ impl Client {
         Client::over(stream, protocol, Scheme::HTTPS, name.parse()?).await
     }
 
+    /// The same behind a load balancer, which says `header` first.
+    pub async fn behind(
+        header: &[u8],
+        address: SocketAddr,
+        name: &str,
+        mut config: ClientConfig,
+        protocol: Protocol,
+    ) -> Result<Client, Error> {
+        config.alpn_protocols = vec![protocol.alpn()];
+        let stream = secure_after(header, address, name, config).await?;
+        Client::over(stream, protocol, Scheme::HTTPS, name.parse()?).await
+    }
+
     async fn over<S>(
         stream: S,
         protocol: Protocol,
@@ -92,19 +107,32 @@ impl Client {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let stream = TokioIo::new(stream);
+        let ended = CancellationToken::new();
+        let end = ended.clone().drop_guard();
         let sender = match protocol {
             Protocol::H1 => {
                 let (sender, connection) = http1::handshake(stream).await?;
-                tokio::spawn(connection.with_upgrades());
+                tokio::spawn(async move {
+                    let _end = end;
+                    connection.with_upgrades().await
+                });
                 Sender::H1(tokio::sync::Mutex::new(sender))
             }
             Protocol::H2 => {
                 let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await?;
-                tokio::spawn(connection);
+                tokio::spawn(async move {
+                    let _end = end;
+                    connection.await
+                });
                 Sender::H2(sender)
             }
         };
-        Ok(Client { sender, scheme, authority })
+        Ok(Client { sender, scheme, authority, ended })
+    }
+
+    /// Waits until the connection is no more.
+    pub async fn closed(&self) {
+        self.ended.cancelled().await;
     }
 
     /// The answer's head; its body is still to be read. The host comes from the request's `Host`
@@ -198,8 +226,18 @@ async fn secure(
     name: &str,
     config: ClientConfig,
 ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Error> {
+    secure_after(&[], address, name, config).await
+}
+
+async fn secure_after(
+    header: &[u8],
+    address: SocketAddr,
+    name: &str,
+    config: ClientConfig,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Error> {
     let name = ServerName::try_from(name.to_owned())?;
-    let stream = TcpStream::connect(address).await?;
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(header).await?;
     Ok(soon("a TLS handshake", TlsConnector::from(Arc::new(config)).connect(name, stream)).await?)
 }
 

@@ -78,6 +78,20 @@ impl Proxy<'_> {
         String::from_utf8(self.admin("/metrics").await.body.to_vec()).unwrap()
     }
 
+    /// The metrics, once this line is among them: gauges are taken now and then.
+    pub async fn metrics_once(&self, line: &str) -> String {
+        let among_them = async {
+            loop {
+                let metrics = self.metrics().await;
+                if metrics.lines().any(|other| other == line) {
+                    return metrics;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        soon(line, among_them).await
+    }
+
     /// All records of requests, once there are at least `n`.
     pub async fn records(&self, n: usize) -> Vec<Value> {
         self.events("request", n).await

@@ -162,12 +162,16 @@ async fn answer(floor: Arc<Floor>, request: Request<Incoming>) -> Result<Respons
         return Ok(Response::new(StreamBody::new(start.chain(error)).boxed_unsync()));
     }
     if let Some(bytes) = number("download")? {
+        if request.method() == Method::HEAD {
+            unanswered.done();
+            return Ok(Response::builder().header("content-length", bytes).body(full(""))?);
+        }
         return Ok(Response::builder().header("content-length", bytes).body(download(bytes, unanswered))?);
     }
     if let Some(count) = number("events")? {
         return Ok(Response::builder()
             .header(CONTENT_TYPE, "text/event-stream")
-            .body(events(count, floor))?);
+            .body(events(count, floor, unanswered))?);
     }
     if wanted.contains_key("trailers") {
         unanswered.done();
@@ -183,7 +187,8 @@ async fn answer(floor: Arc<Floor>, request: Request<Incoming>) -> Result<Respons
     }
     let seen = serde_json::to_vec(&Seen::read(request).await?)?;
     unanswered.done();
-    Ok(response.body(full(seen))?)
+    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    Ok(response.body(full(if bodiless { Vec::new() } else { seen }))?)
 }
 
 fn download(bytes: usize, unanswered: Unanswered) -> Body {
@@ -200,8 +205,7 @@ fn download(bytes: usize, unanswered: Unanswered) -> Body {
     StreamBody::new(frames).boxed_unsync()
 }
 
-fn events(count: usize, floor: Arc<Floor>) -> Body {
-    let unanswered = Unanswered(Some(floor.clone()));
+fn events(count: usize, floor: Arc<Floor>, unanswered: Unanswered) -> Body {
     let frames = stream::unfold((0, unanswered), move |(at, mut unanswered)| {
         let floor = floor.clone();
         async move {

@@ -1,0 +1,419 @@
+//! Clients that stand still: that ask for nothing, do not end the head they began, or do not take the
+//! answer they asked for.
+//!
+//! hyper looks at no clock while it waits for a client, and asks a body for more only after the client has
+//! taken what there was. So the bounds are kept beside it: [`Watched`] sees the bytes of a connection,
+//! [`Busy`] its requests, and [`Watch`] what one task of hyper has handed to the client.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::limits::Limits;
+
+/// How long a client that still sends what nobody wants is listened to after the last answer: a close with
+/// bytes unread is a reset, which may overtake that answer (RFC 9112 §9.6).
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+const LINGER_BUFFER_BYTES: usize = 8 * 1024;
+
+/// What a client did not do in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stall {
+    /// It asked for nothing: `idle_timeout`.
+    Idle,
+    /// It did not end a head: `header_timeout`.
+    Head,
+    /// It took nothing of an answer: `idle_timeout`, or what is left of `total_timeout`.
+    Answer,
+}
+
+/// What one connection waits for. One core's alone, but `Send`, since it lies under upgrades.
+#[derive(Debug)]
+pub struct Pulse {
+    requests: AtomicUsize,
+    /// The last request had a body.
+    uploading: AtomicBool,
+    /// When the last request ended, or the connection began.
+    rested: Moment,
+    /// When the first byte of a head came.
+    began: Moment,
+    /// Since when bytes wait to be taken.
+    blocked: Moment,
+}
+
+/// A point in time, or none.
+#[derive(Debug)]
+struct Moment {
+    base: Instant,
+    /// Milliseconds after `base`, plus one; 0 is none.
+    ms: AtomicU64,
+}
+
+impl Moment {
+    fn none(base: Instant) -> Moment {
+        Moment { base, ms: AtomicU64::new(0) }
+    }
+
+    fn set(&self) {
+        let ms = u64::try_from(self.base.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        self.ms.store(ms + 1, Ordering::Relaxed);
+    }
+
+    fn set_first(&self) {
+        if self.ms.load(Ordering::Relaxed) == 0 {
+            self.set();
+        }
+    }
+
+    fn clear(&self) {
+        self.ms.store(0, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Option<Instant> {
+        let ms = self.ms.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(self.base + Duration::from_millis(ms))
+    }
+}
+
+impl Pulse {
+    pub fn new() -> Arc<Pulse> {
+        let base = Instant::now();
+        let pulse = Pulse {
+            requests: AtomicUsize::new(0),
+            uploading: AtomicBool::new(false),
+            rested: Moment::none(base),
+            began: Moment::none(base),
+            blocked: Moment::none(base),
+        };
+        pulse.rested.set();
+        Arc::new(pulse)
+    }
+
+    /// A request, until the outcome is dropped.
+    pub fn busy(self: &Arc<Pulse>, has_body: bool) -> Busy {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.uploading.store(has_body, Ordering::Relaxed);
+        self.began.clear();
+        Busy(Arc::clone(self))
+    }
+
+    /// From now on the connection rests, if it does.
+    pub fn rest(&self) {
+        self.rested.set();
+    }
+
+    /// What the client will not have done if it goes on doing nothing, and when.
+    fn due(&self, limits: &Limits) -> Option<(Instant, Stall)> {
+        let blocked = self.blocked.get().map(|since| (since + limits.idle_timeout, Stall::Answer));
+        let resting = match (self.requests.load(Ordering::Relaxed), self.began.get()) {
+            (0, Some(began)) => Some((began + limits.header_timeout, Stall::Head)),
+            (0, None) => self.rested.get().map(|since| (since + limits.idle_timeout, Stall::Idle)),
+            _ => None,
+        };
+        blocked.into_iter().chain(resting).min_by_key(|(at, _)| *at)
+    }
+
+    /// Ends when the client has stood still for too long. To be polled after whatever moves the
+    /// connection, in the same task.
+    pub async fn stalls(&self, watch: &Watch, limits: &Limits) -> Stall {
+        let late = || watch.due.get().map(|at| (at, Stall::Answer));
+        let due = || self.due(limits).into_iter().chain(late()).min_by_key(|(at, _)| *at);
+        ringing(due).await
+    }
+}
+
+/// A request under way.
+#[derive(Debug)]
+pub struct Busy(Arc<Pulse>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        if self.0.requests.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.rested.set();
+        }
+    }
+}
+
+/// An answer's body, whose request is under way until it is dropped.
+pub struct Held<B> {
+    pub body: B,
+    pub busy: Busy,
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Held<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+tokio::task_local! {
+    static WATCH: Rc<Watch>;
+}
+
+/// What one task of hyper has handed to its client: an h1 connection, or one stream of an h2 connection.
+#[derive(Debug, Default)]
+pub struct Watch {
+    due: Cell<Option<Instant>>,
+    /// For a stream: how long the client may leave its window shut. On h1 the bytes below tell better.
+    untaken_timeout: Option<Duration>,
+}
+
+impl Watch {
+    /// Runs `task` under a watch of its own.
+    pub async fn over<F: Future>(self: Rc<Watch>, task: F) -> F::Output {
+        WATCH.scope(self, task).await
+    }
+
+    /// hyper asks for more, or the body is gone.
+    pub fn asked() {
+        Watch::set(|_| None);
+    }
+
+    /// hyper has a frame and will ask again when the client has taken it; `deadline` is the whole exchange's.
+    pub fn handed(deadline: Instant) {
+        Watch::set(|watch| {
+            Some(watch.untaken_timeout.map_or(deadline, |timeout| deadline.min(Instant::now() + timeout)))
+        });
+    }
+
+    fn set(due: impl FnOnce(&Watch) -> Option<Instant>) {
+        // Outside of a connection, as in unit tests, nobody watches.
+        let _ = WATCH.try_with(|watch| watch.due.set(due(watch)));
+    }
+}
+
+/// Runs hyper's task for one h2 stream; the stream is reset if its client does not take its answer.
+pub async fn stream<F: Future<Output = ()>>(task: F, untaken_timeout: Duration) {
+    let watch = Rc::new(Watch { due: Cell::new(None), untaken_timeout: Some(untaken_timeout) });
+    tokio::select! {
+        biased;
+        () = Rc::clone(&watch).over(task) => {}
+        _ = ringing(|| watch.due.get().map(|at| (at, Stall::Answer))) => {}
+    }
+}
+
+/// Ends when what is due is over. `due` is asked anew at each poll.
+async fn ringing(due: impl Fn() -> Option<(Instant, Stall)>) -> Stall {
+    let mut alarm: Option<Pin<Box<Sleep>>> = None;
+    std::future::poll_fn(|cx| {
+        loop {
+            let Some((at, stall)) = due() else { return Poll::Pending };
+            let alarm = alarm.get_or_insert_with(|| Box::pin(sleep_until(at)));
+            // One that rings too early is moved when it does: timers cost more than looking twice.
+            if at < alarm.deadline() {
+                alarm.as_mut().reset(at);
+            }
+            ready!(alarm.as_mut().poll(cx));
+            if at <= Instant::now() {
+                return Poll::Ready(stall);
+            }
+            alarm.as_mut().reset(at);
+        }
+    })
+    .await
+}
+
+/// A client's connection, whose bytes are seen.
+pub struct Watched<IO> {
+    io: IO,
+    pulse: Arc<Pulse>,
+    /// What was read before to tell the protocol.
+    start: Bytes,
+    /// On h2 bytes are no sign of a head.
+    heads: bool,
+    linger: Option<Pin<Box<Sleep>>>,
+}
+
+impl<IO> Watched<IO> {
+    pub fn http1(io: IO, pulse: &Arc<Pulse>, start: Bytes) -> Watched<IO> {
+        if !start.is_empty() {
+            pulse.began.set();
+        }
+        Watched { io, pulse: Arc::clone(pulse), start, heads: true, linger: None }
+    }
+
+    pub fn http2(io: IO, pulse: &Arc<Pulse>, start: Bytes) -> Watched<IO> {
+        Watched { heads: false, ..Watched::http1(io, pulse, start) }
+    }
+
+    fn wrote<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match &polled {
+            Poll::Pending => self.pulse.blocked.set_first(),
+            Poll::Ready(_) => self.pulse.blocked.clear(),
+        }
+        polled
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.start.is_empty() {
+            let length = self.start.len().min(buf.remaining());
+            buf.put_slice(&self.start.split_to(length));
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        if self.heads && buf.filled().len() > before && self.pulse.requests.load(Ordering::Relaxed) == 0 {
+            self.pulse.began.set_first();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write(cx, bytes);
+        self.wrote(polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
+        self.wrote(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.io).poll_flush(cx);
+        self.wrote(polled)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.linger.is_none() {
+            let polled = Pin::new(&mut this.io).poll_shutdown(cx);
+            ready!(this.wrote(polled))?;
+        }
+        if !this.heads || !this.pulse.uploading.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        let linger =
+            this.linger.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + LINGER_TIMEOUT)));
+        let mut unwanted = [0; LINGER_BUFFER_BYTES];
+        while linger.as_mut().poll(cx).is_pending() {
+            let mut unwanted = ReadBuf::new(&mut unwanted);
+            match ready!(Pin::new(&mut this.io).poll_read(cx, &mut unwanted)) {
+                Ok(()) if !unwanted.filled().is_empty() => {}
+                // Its end, clean or not.
+                _ => break,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+    use tokio::time::advance;
+
+    const IDLE: Duration = Duration::from_secs(60);
+
+    fn limits() -> Limits {
+        Limits {
+            connections_max: 1,
+            connections_per_peer_max: 1,
+            handshakes_max: 1,
+            handshake_timeout: IDLE,
+            header_bytes_max: 1,
+            header_count_max: 1,
+            header_timeout: Duration::from_secs(10),
+            body_bytes_max: 1,
+            token: crate::token::TokenLimits {
+                token_bytes_max: 1,
+                json_depth_max: 1,
+                scope_count_max: 1,
+                group_count_max: 1,
+                delegation_depth_max: 1,
+            },
+            streams_per_connection_max: 1,
+            resets_per_connection_max: 1,
+            idle_timeout: IDLE,
+            total_timeout: IDLE,
+            connection_age_max: IDLE,
+            drain_timeout: IDLE,
+        }
+    }
+
+    /// What the client is accused of, and after how many seconds from now.
+    async fn stall(pulse: &Arc<Pulse>) -> (Stall, u64) {
+        let began = Instant::now();
+        let stall = pulse.stalls(&Watch::default(), &limits()).await;
+        (stall, began.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rest_heads_and_answers_have_each_their_time() {
+        let pulse = Pulse::new();
+        let (mut client, io) = duplex(16);
+        let mut io = Watched::http1(io, &pulse, Bytes::new());
+        assert_eq!(stall(&pulse).await, (Stall::Idle, 60));
+        client.write_all(b"GET").await.unwrap();
+        io.read_exact(&mut [0; 3]).await.unwrap();
+        assert_eq!(stall(&pulse).await, (Stall::Head, 10));
+        let busy = pulse.busy(false);
+        assert!(tokio::time::timeout(IDLE * 9, stall(&pulse)).await.is_err());
+        let sending = tokio::time::timeout(Duration::from_secs(20), io.write_all(&[0; 32]));
+        assert!(sending.await.is_err());
+        assert_eq!(stall(&pulse).await, (Stall::Answer, 40));
+        client.read_exact(&mut [0; 16]).await.unwrap();
+        io.write_all(&[0; 1]).await.unwrap();
+        drop(busy);
+        advance(Duration::from_secs(1)).await;
+        assert_eq!(stall(&pulse).await, (Stall::Idle, 59));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_may_wait_for_an_upstream_but_not_for_its_client() {
+        let began = Instant::now();
+        let waiting = tokio::time::timeout(IDLE * 9, std::future::pending::<()>());
+        stream(async { waiting.await.unwrap_or_default() }, IDLE).await;
+        assert_eq!(began.elapsed(), IDLE * 9);
+        let handing = |deadline| async move {
+            Watch::handed(Instant::now() + deadline);
+            std::future::pending().await
+        };
+        for (deadline, ends) in [(IDLE * 9, IDLE), (IDLE / 2, IDLE / 2)] {
+            let began = Instant::now();
+            stream(handing(deadline), IDLE).await;
+            assert_eq!(began.elapsed().as_secs(), ends.as_secs());
+        }
+    }
+}

@@ -31,22 +31,23 @@ pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent"
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Starts of names that only this proxy, or a hop in front of it that it trusts, may use.
-const RESERVED_STARTS: [&str; 4] = ["x-auth-", "x-forwarded-", "x-amzn-oidc-", "x-amzn-mtls-"];
+const RESERVED_STARTS: [&str; 7] =
+    ["x-auth-", "x-forwarded-", "x-original-", "x-envoy-", "x-ssl-client-", "x-amzn-oidc-", "x-amzn-mtls-"];
 
 /// Names that some upstream believes to come from its proxy: who the client is, or what it asked for.
 const RESERVED: [&str; 17] = [
     "forwarded",
+    "x-forwarded",
+    "remote-user",
+    "x-remote-user",
     "x-real-ip",
     "x-client-ip",
     "true-client-ip",
     "client-cert",
     "client-cert-chain",
     "x-client-cert",
-    "x-ssl-client-cert",
     "x-spiffe-id",
     "x-request-id",
-    "x-original-url",
-    "x-original-uri",
     "x-rewrite-url",
     "x-http-method",
     "x-http-method-override",

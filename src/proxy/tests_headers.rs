@@ -86,7 +86,15 @@ fn nothing_that_speaks_of_identity_passes_when_nobody_is_there() {
         "client-cert",
         "x-amzn-oidc-data",
         "x-amzn-mtls-clientcert",
+        "x-forwarded",
+        "remote-user",
+        "x-remote-user",
+        "x-ssl-client-cert",
+        "x-ssl-client-verify",
+        "x-envoy-original-path",
+        "x-envoy-external-address",
         "x-original-url",
+        "x-original-host",
         "x-rewrite-url",
         "x-http-method-override",
         "x-request-id",
@@ -105,7 +113,7 @@ fn nothing_that_speaks_of_identity_passes_when_nobody_is_there() {
         assert!(headers.get_all(name).iter().all(|value| value != "forged"), "{name}");
         seen += 1;
     }
-    assert_eq!(seen, 23);
+    assert_eq!(seen, 31);
     let ours = [
         ("x-auth-decision", "01J"),
         ("x-request-id", "01J"),

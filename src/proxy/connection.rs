@@ -31,6 +31,9 @@ use crate::identity::{Name, Peer, Signature};
 use crate::policy::Host;
 use crate::tls::{Accepted, Alpn, HandshakeFailure, ListenerTls, PeerError};
 
+/// hyper panics when it is given less to read heads into.
+const BUFFER_BYTES_MIN: usize = 8192;
+
 /// What every request of one connection has in common.
 pub struct Connection {
     /// Position among the listeners of every generation.
@@ -246,7 +249,7 @@ async fn serve_plain(worker: &Rc<Worker>, connection: Rc<Connection>, io: TcpStr
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_headers(limits.header_count_max)
-        .max_buf_size(limits.header_bytes_max);
+        .max_buf_size(limits.header_bytes_max.max(BUFFER_BYTES_MIN));
     builder
         .http2()
         .timer(TokioTimer::new())

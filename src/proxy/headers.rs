@@ -98,6 +98,7 @@ pub fn for_upstream(headers: &mut HeaderMap, with: &Introduction<'_>) {
     strip_hop_by_hop(headers);
     strip_reserved(headers);
     headers.remove(HOST);
+    join_cookies(headers);
     if !with.forward_authorization {
         headers.remove(AUTHORIZATION);
     }
@@ -127,6 +128,17 @@ pub fn for_trailers(trailers: &mut HeaderMap) {
     strip_reserved(trailers);
     for name in [HOST, CONTENT_LENGTH, AUTHORIZATION, COOKIE, HeaderName::from_static("dpop")] {
         trailers.remove(name);
+    }
+}
+
+/// HTTP/2 sends cookies in crumbs; elsewhere they are one field (RFC 9113 §8.2.3), of which a server behind us
+/// may read only the first.
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, whole);
     }
 }
 

@@ -194,3 +194,11 @@ fn a_trace_is_continued_only_if_it_is_one() {
         assert_eq!(given(values), (fresh.clone(), false), "{values:?}");
     }
 }
+
+#[test]
+fn cookies_in_crumbs_become_one_field() {
+    let sent = [("cookie", "a=1"), ("cookie", "b=2; c=3"), ("cookie", "d=4")];
+    let headers = through(&sent, &introduction(None, None, &[]));
+    let cookies: Vec<_> = headers.get_all("cookie").iter().collect();
+    assert_eq!(cookies, ["a=1; b=2; c=3; d=4"]);
+}

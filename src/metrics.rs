@@ -70,10 +70,30 @@ pub enum Lookup {
 }
 
 /// Lookups of one cache.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct CacheMetrics {
     pub hits: Counter,
     pub misses: Counter,
+}
+
+/// What verifying tokens took; one set for all generations of the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct TokenMetrics {
+    /// Tokens that were verified before.
+    pub cache: CacheMetrics,
+    /// Tokens that were refused a moment ago; asked only where [`TokenMetrics::cache`] knows nothing.
+    pub failures: CacheMetrics,
+    pub signature_checks: Counter,
+}
+
+/// Fetches of one issuer's keys.
+#[derive(Clone, Debug, Default)]
+pub struct IssuerMetrics {
+    /// When the keys in use were fetched, in seconds since 1970.
+    pub fetched: Gauge,
+    /// Fetches ended, good or not; one with discovery is one.
+    pub fetches: Counter,
+    pub failures: Counter,
 }
 
 /// All metrics that are not bound to another module's closed list; those come from
@@ -92,15 +112,14 @@ pub struct Metrics {
     pub handshakes_resumed: Counter,
     /// Connections closed by the other end before a ClientHello, as load balancers probe.
     pub probes: Counter,
-    pub token_cache: CacheMetrics,
+    pub tokens: TokenMetrics,
     pub decision_cache: CacheMetrics,
-    pub key_cache: CacheMetrics,
     keys_fetched: Named<Gauge>,
+    key_fetches: Named<Counter>,
     key_fetch_failures: Named<Counter>,
     certificate_not_after: Named<Gauge>,
     servers: Named<Gauge>,
     servers_ejected: Named<Gauge>,
-    ejections: Named<Counter>,
     pub audit_written: Counter,
     /// Records lost: the queue was full, or the output could not be written until the end.
     pub audit_dropped: Counter,
@@ -150,18 +169,22 @@ impl Metrics {
                 "TLS handshakes completed by resumption",
             ),
             probes: new(&mut to, "probes", "Connections closed before a ClientHello"),
-            token_cache: cache("tokens"),
+            tokens: TokenMetrics {
+                cache: cache("tokens"),
+                failures: cache("refused_tokens"),
+                signature_checks: new(&mut to, "token_signature_checks", "Signatures of tokens checked"),
+            },
             decision_cache: cache("decisions"),
-            key_cache: cache("keys"),
             keys_fetched: new(
                 &mut to,
                 "issuer_keys_fetched_timestamp_seconds",
                 "When an issuer's keys were last fetched",
             ),
+            key_fetches: new(&mut to, "issuer_fetches", "Fetches of an issuer's keys, good or not"),
             key_fetch_failures: new(
                 &mut to,
                 "issuer_fetch_failures",
-                "Fetches of an issuer's keys or discovery that failed",
+                "Fetches of an issuer's keys that failed",
             ),
             certificate_not_after: new(
                 &mut to,
@@ -170,7 +193,6 @@ impl Metrics {
             ),
             servers: new(&mut to, "upstream_servers", "Servers of an upstream"),
             servers_ejected: new(&mut to, "upstream_servers_ejected", "Servers of an upstream now ejected"),
-            ejections: new(&mut to, "upstream_ejections", "Servers ejected after failures"),
             audit_written: new(&mut to, "audit_records_written", "Audit records written"),
             audit_dropped: new(&mut to, "audit_records_dropped", "Audit records lost"),
             audit_failing: new(&mut to, "audit_failing", "1 while the audit output cannot be written"),
@@ -199,13 +221,13 @@ impl Metrics {
         self.decision_duration.observe(took.as_secs_f64());
     }
 
-    /// An issuer's keys were fetched.
-    pub fn keys_fetched(&self, issuer: &str, at: Timestamp) {
-        self.keys_fetched.get_or_create(&named("issuer", issuer)).set(at.unix_seconds());
-    }
-
-    pub fn key_fetch_failed(&self, issuer: &str) {
-        self.key_fetch_failures.get_or_create(&named("issuer", issuer)).inc();
+    pub fn issuer(&self, name: &str) -> IssuerMetrics {
+        let label = named("issuer", name);
+        IssuerMetrics {
+            fetched: self.keys_fetched.get_or_create_owned(&label),
+            fetches: self.key_fetches.get_or_create_owned(&label),
+            failures: self.key_fetch_failures.get_or_create_owned(&label),
+        }
     }
 
     /// A certificate of ours is in use from now on.
@@ -217,10 +239,6 @@ impl Metrics {
     pub fn upstream_health(&self, upstream: &str, servers: usize, ejected: usize) {
         self.servers.get_or_create(&named("upstream", upstream)).set(whole(servers));
         self.servers_ejected.get_or_create(&named("upstream", upstream)).set(whole(ejected));
-    }
-
-    pub fn server_ejected(&self, upstream: &str) {
-        self.ejections.get_or_create(&named("upstream", upstream)).inc();
     }
 
     /// A new configuration was tried, and taken or not.
@@ -337,7 +355,8 @@ mod tests {
         colours.inc(Colour::Blue);
         assert_eq!((colours.get(Colour::Red), colours.get(Colour::Blue)), (0, 2));
         metrics.decision_cache.hits.inc();
-        metrics.keys_fetched("corp", Timestamp::from_unix_seconds(1_700_000_000));
+        metrics.issuer("corp").fetched.set(1_700_000_000);
+        metrics.issuer("corp").fetches.inc();
         metrics.certificate_in_use("identity", Timestamp::from_unix_seconds(1_800_000_000));
         metrics.upstream_health("orders", 3, 1);
         metrics.reloaded(false, Timestamp::from_unix_seconds(5));
@@ -353,6 +372,8 @@ mod tests {
             "countersign_cache_lookups_total{cache=\"decisions\",result=\"hit\"} 1",
             "countersign_cache_lookups_total{cache=\"tokens\",result=\"miss\"} 0",
             "countersign_issuer_keys_fetched_timestamp_seconds{issuer=\"corp\"} 1700000000",
+            "countersign_issuer_fetches_total{issuer=\"corp\"} 1",
+            "countersign_issuer_fetch_failures_total{issuer=\"corp\"} 0",
             "countersign_certificate_expiry_timestamp_seconds{certificate=\"identity\"} 1800000000",
             "countersign_upstream_servers{upstream=\"orders\"} 3",
             "countersign_upstream_servers_ejected{upstream=\"orders\"} 1",

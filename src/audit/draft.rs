@@ -115,7 +115,7 @@ impl Draft {
         self.record.id
     }
 
-    /// The `traceparent` that goes upstream.
+    /// The `traceparent` that came, and then the one that goes upstream.
     pub fn trace(&mut self, traceparent: &str) {
         self.record.trace = Some(bounded(traceparent));
     }

@@ -61,7 +61,7 @@ pub struct RequestRecord {
     pub decision_us: Option<u64>,
     /// From the request's head to the end of its answer.
     pub total_us: u64,
-    /// W3C `traceparent` as sent upstream.
+    /// W3C `traceparent`: as sent upstream, or of a refused request as it came.
     pub trace: Option<String>,
 }
 

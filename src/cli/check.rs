@@ -37,11 +37,14 @@ pub fn run(args: &CheckArgs) -> ExitCode {
     exit_code(report, config)
 }
 
+fn has_findings(report: &Report) -> bool {
+    report.diagnostics().iter().any(|diagnostic| diagnostic.severity == Severity::Finding)
+}
+
 fn exit_code(report: &Report, config: Option<&Config>) -> ExitCode {
-    let found = report.diagnostics().iter().any(|diagnostic| diagnostic.severity == Severity::Finding);
     match config {
         None => ExitCode::from(EXIT_CONFIG),
-        Some(_) if found => ExitCode::from(EXIT_FINDINGS),
+        Some(_) if has_findings(report) => ExitCode::from(EXIT_FINDINGS),
         Some(_) => ExitCode::SUCCESS,
     }
 }
@@ -55,6 +58,9 @@ fn print_text(args: &CheckArgs, report: &Report, config: Option<&Config>) {
     }
     match config {
         Some(config) if args.resolved => print!("{}", config.resolved),
+        Some(config) if has_findings(report) => {
+            println!("it loads, with findings: policy {}", config.policy.hash())
+        }
         Some(config) => println!("ok: policy {}", config.policy.hash()),
         None => {}
     }

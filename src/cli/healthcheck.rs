@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{ConfigArgs, EXIT_FINDINGS};
-use crate::clock::Clock;
+use crate::config;
 
 #[derive(Debug, Args)]
 pub struct HealthcheckArgs {
@@ -34,11 +34,8 @@ pub fn run(args: &HealthcheckArgs) -> ExitCode {
 }
 
 fn check(args: &HealthcheckArgs) -> Result<(), String> {
-    let config = args.config.load(&Clock::system()).map_err(|report| report.to_text(false))?;
-    let address = config
-        .health
-        .or(config.admin)
-        .ok_or("the configuration has neither `[admin] health_address` nor `address`")?;
+    let address = config::health_address(&args.config.files, &|name| std::env::var(name).ok())
+        .ok_or("neither `[admin] health_address` nor `address` is found in the configuration")?;
     let page = if args.ready { "/readyz" } else { "/livez" };
     let status =
         ask(reachable(address), page).map_err(|error| format!("{address} does not answer: {error}"))?;
@@ -65,4 +62,40 @@ fn reachable(address: SocketAddr) -> SocketAddr {
         ip => ip,
     };
     SocketAddr::new(ip, address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::thread;
+
+    fn healthcheck(text: &str) -> Result<(), String> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("proxy.toml");
+        std::fs::write(&file, text).unwrap();
+        check(&HealthcheckArgs { config: ConfigArgs { files: vec![file] }, ready: false })
+    }
+
+    /// A restart would then take a proxy away that serves on with its last good configuration.
+    #[test]
+    fn a_configuration_that_cannot_be_loaded_is_no_reason_to_be_unhealthy() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::spawn(move || {
+            for status in ["200 OK", "503 Service Unavailable"] {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut head = [0; 64];
+                assert_ne!(stream.read(&mut head).unwrap(), 0);
+                write!(stream, "HTTP/1.1 {status}\r\n\r\n").unwrap();
+            }
+        });
+        let broken = format!(
+            "version = 1\n[admin]\nhealth_address = \"{address}\"\n[identity]\ncertificate = \"gone.pem\"\nx = \n"
+        );
+        assert_eq!(healthcheck(&broken), Ok(()));
+        assert_eq!(healthcheck(&broken), Err("/livez answered HTTP/1.1 503 Service Unavailable".to_owned()));
+        server.join().unwrap();
+        assert!(healthcheck("version = 1\n").unwrap_err().starts_with("neither `[admin] health_address`"));
+    }
 }

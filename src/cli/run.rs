@@ -12,7 +12,7 @@ use super::{ConfigArgs, EXIT_CONFIG, EXIT_FINDINGS, log};
 use crate::clock::Clock;
 use crate::config::{Config, Report};
 use crate::server::Server;
-use crate::tls::reload::Watch;
+use crate::tls::reload::{Watch, WatchError};
 
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -45,6 +45,7 @@ pub fn run(args: &RunArgs) -> ExitCode {
         eprintln!("error: {error}");
         return ExitCode::from(EXIT_CONFIG);
     }
+    let watch = told(watch);
     let server = match Server::start(config, clock.clone()) {
         Ok(server) => server,
         Err(error) => {
@@ -52,8 +53,15 @@ pub fn run(args: &RunArgs) -> ExitCode {
             return ExitCode::from(EXIT_FINDINGS);
         }
     };
-    for (name, address) in &server.addresses().listeners {
+    let addresses = server.addresses();
+    for (name, address) in &addresses.listeners {
         tracing::info!(listener = %name, %address, "listening");
+    }
+    if let Some(address) = addresses.admin {
+        tracing::info!(page = "admin", %address, "listening");
+    }
+    if let Some(address) = addresses.health {
+        tracing::info!(page = "health", %address, "listening");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let served = runtime.and_then(|runtime| runtime.block_on(serve(args, server, watch, &clock)));
@@ -67,15 +75,16 @@ pub fn run(args: &RunArgs) -> ExitCode {
 }
 
 /// Reads the configuration, and again once all its files are watched: a change in between is not missed.
-fn load_and_watch(config: &ConfigArgs, clock: &Clock) -> Result<(Config, Option<Watch>), Report> {
-    let loaded = config.load(clock)?;
-    match Watch::new(loaded.watched) {
-        Ok(watch) => Ok((config.load(clock)?, Some(watch))),
-        Err(error) => {
-            tracing::warn!(%error, "files cannot be watched; send SIGHUP after a change");
-            Ok((config.load(clock)?, None))
-        }
-    }
+fn load_and_watch(config: &ConfigArgs, clock: &Clock) -> Result<(Config, Result<Watch, WatchError>), Report> {
+    let watch = Watch::new(config.load(clock)?.watched);
+    Ok((config.load(clock)?, watch))
+}
+
+/// Not before the log is set up: that files are not watched must not go unsaid.
+fn told(watch: Result<Watch, WatchError>) -> Option<Watch> {
+    watch
+        .inspect_err(|error| tracing::warn!(%error, "files cannot be watched; send SIGHUP after a change"))
+        .ok()
 }
 
 async fn serve(
@@ -127,11 +136,11 @@ async fn serve(
 /// outcome is the new watch, where there is a new configuration.
 fn reload(args: &RunArgs, server: &Server, clock: &Clock) -> Option<Option<Watch>> {
     let (config, watch) = match load_and_watch(&args.config, clock) {
-        Ok(loaded) => loaded,
+        Ok((config, watch)) => (config, told(watch)),
         Err(report) => {
             server.reload_failed();
             tracing::error!("the new configuration cannot be loaded; the present one stays");
-            for line in report.to_text(false).lines() {
+            for line in report.to_text(false).lines().filter(|line| !line.is_empty()) {
                 tracing::error!("{line}");
             }
             return None;

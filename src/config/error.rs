@@ -80,6 +80,12 @@ impl Diagnostics {
         self.found.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
     }
 
+    /// Whether something is known to be wrong with what stands at this place.
+    pub fn has_error_in(&self, span: Span) -> bool {
+        let inside = |at: Span| at.file == span.file && span.start <= at.start && at.end <= span.end;
+        self.found.iter().any(|it| it.severity == Severity::Error && inside(it.span))
+    }
+
     /// Drops what does not deserve to be shown, as the consequences of another error.
     pub fn retain(&mut self, keep: impl FnMut(&Diagnostic) -> bool) {
         self.found.retain(keep);

@@ -185,8 +185,8 @@ table! {
         /// Who the server must be, for https with mTLS: our own certificate is presented then. Default: any
         /// server of the name dialled.
         server_spiffe_id: List<SpiffePattern>,
-        /// CA certificates that vouch for the server, as PEM. Default: the trust domain of
-        /// `server_spiffe_id`, else those of the system.
+        /// CA certificates that vouch for the server, as PEM; our own certificate is presented then. Default: those
+        /// of the trust domain of `server_spiffe_id`, else those of the system.
         ca: Pem,
         /// To get a connection, TLS included; for each attempt. Default: 5s.
         connect_timeout: Timeout,

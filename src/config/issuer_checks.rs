@@ -1,11 +1,13 @@
 //! Issuers as typed: what may be fetched from where, and what would let an agent hide.
 
+use std::sync::Arc;
+
 use url::{Host, Url};
 
 use super::error::Diagnostics;
 use super::file::File;
 use super::file_policy::{DeclaredKind, Issuer};
-use super::names::{entries, items, texts};
+use super::names::{entries, items};
 use super::source::{At, Span};
 use crate::identity::Name;
 use crate::token::{LEEWAY_MAX, Preset};
@@ -16,7 +18,6 @@ const TENANT: &str = "{tid}";
 pub fn check(file: &File, found: &mut Diagnostics) {
     for (name, issuer) in entries(&file.issuer) {
         check_urls(name, &issuer.value, found);
-        check_agents(&issuer.value, found);
     }
 }
 
@@ -107,8 +108,7 @@ fn check_fetch(text: &str, span: Span, issuer: &Issuer, found: &mut Diagnostics)
 }
 
 /// An agent that could leave the claim away by which it is known would be taken for something else.
-fn check_agents(issuer: &Issuer, found: &mut Diagnostics) {
-    let required = texts(&issuer.requires);
+pub fn check_agents(issuer: &Issuer, required: &[Arc<str>], found: &mut Diagnostics) {
     let is_agent = |kind: &At<DeclaredKind>| kind.value == DeclaredKind::Agent;
     for entry in items(&issuer.actor).iter().filter(|entry| entry.value.kind.as_ref().is_some_and(is_agent)) {
         for (claim, _) in entries(&entry.value.claim) {

@@ -5,7 +5,7 @@ use url::Url;
 use super::error::Diagnostics;
 use super::file::File;
 use super::file_policy::{Issuer, TokenType as TypedTokenType};
-use super::issuer_checks::check;
+use super::issuer_checks::{check, check_agents};
 use super::material::Material;
 use super::names::{Names, claim_tests, entries, items, refuse_reserved, texts};
 use super::settings::seconds;
@@ -29,6 +29,9 @@ pub fn issuers(
         .iter()
         .map(|(name, typed)| {
             let settings = settings(name, &typed.value, sources, material, found);
+            if let Some(settings) = &settings {
+                check_agents(&typed.value, &settings.facts().requires, found);
+            }
             (name.value.to_string(), settings)
         })
         .collect();
@@ -154,14 +157,13 @@ fn key_source(
         return match url.discovery() {
             Ok(source) => Some(source),
             Err(error) => {
-                // `check` has told of urls that nothing can be fetched from
-                if url.trust_domain().is_some() {
-                    let span = typed.url.as_ref().map_or(name.span, |url| url.span);
+                let span = typed.url.as_ref().map_or(name.span, |url| url.span);
+                if !found.has_error_in(span) {
                     found.error(
-                        "missing_key",
+                        "bad_value",
                         span,
                         error.to_string(),
-                        "add `jwks = \"…\"`, a file or a URL",
+                        "write `https://…`, or add `jwks = \"…\"`",
                     );
                 }
                 None

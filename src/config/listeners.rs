@@ -82,8 +82,7 @@ pub fn listeners(
         let tls =
             own.zip(clients(listener, trust)).map(|(own, clients)| ListenerTlsSettings { own, clients });
         if let Some(proxy_protocol) = &listener.proxy_protocol
-            && hops.is_empty()
-            && !file.gives("trusted_hop")
+            && entries(&file.trusted_hop).is_empty()
         {
             let message = format!("nobody may speak the PROXY protocol to listener `{}`", name.value);
             let remedy =
@@ -189,7 +188,7 @@ fn check_tls(file: &File, name: &At<Name>, listener: &Listener, has_own: bool, f
         );
     }
     let asks = listener.client_certificate.as_ref().is_none_or(|mode| mode.value != ClientCertificate::None);
-    if asks && entries(&file.trust_domain).is_empty() && !file.gives("trust_domain") {
+    if asks && entries(&file.trust_domain).is_empty() {
         found.error(
             "missing_key",
             listener.client_certificate.as_ref().map_or(name.span, |mode| mode.span),

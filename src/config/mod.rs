@@ -26,6 +26,7 @@ mod tree;
 mod upstreams;
 mod value;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use error::{Diagnostic, Diagnostics, Report};
@@ -47,17 +48,22 @@ use material::Material;
 /// # Errors
 /// All that keeps the configuration from being loaded, with findings beside it.
 pub fn load(paths: &[PathBuf], environment: Environment<'_>, now: Timestamp) -> Result<Config, Report> {
-    let mut sources = Sources::default();
     let mut found = Diagnostics::default();
     let mut material = Material { environment, now, watched: paths.iter().cloned().collect() };
-    for path in paths {
-        for file in files_of(path) {
-            material.watched.insert(file.clone());
-            add_file(file, &mut sources, &mut found);
-        }
-    }
+    let mut sources = sources_of(paths, &mut found);
+    material.watched.extend(sources.ids().map(|file| sources.path(file).to_owned()));
     let typed = read_sources(&mut sources, environment, &mut found);
     resolve::resolve(typed, sources, found, material)
+}
+
+/// `[admin]`'s `health_address`, else its `address`, whatever else is wrong with the files: while they
+/// cannot be loaded, a running proxy serves on as they were before.
+pub fn health_address(paths: &[PathBuf], environment: Environment<'_>) -> Option<SocketAddr> {
+    let mut found = Diagnostics::default();
+    let mut sources = sources_of(paths, &mut found);
+    let typed = read_sources(&mut sources, environment, &mut found)?;
+    let admin = typed.file.value.admin?.value;
+    admin.health_address.or(admin.address).map(|address| address.value)
 }
 
 /// The JSON Schema of the configuration.
@@ -77,18 +83,22 @@ fn files_of(path: &Path) -> Vec<PathBuf> {
     if files.is_empty() { vec![path.to_owned()] } else { files }
 }
 
-fn add_file(path: PathBuf, sources: &mut Sources, found: &mut Diagnostics) {
-    match std::fs::read_to_string(&path) {
-        Ok(text) => {
-            sources.add(path, text);
-        }
-        Err(error) => {
-            let message = format!("`{}` cannot be read: {error}", path.display());
-            let file = sources.add(path, String::new());
-            let remedy = "name a TOML file in UTF-8, or a directory with `*.toml` in it";
-            found.error("unreadable", Span::start_of(file), message, remedy);
+fn sources_of(paths: &[PathBuf], found: &mut Diagnostics) -> Sources {
+    let mut sources = Sources::default();
+    for path in paths.iter().flat_map(|path| files_of(path)) {
+        match std::fs::read_to_string(&path) {
+            Ok(text) => {
+                sources.add(path, text);
+            }
+            Err(error) => {
+                let message = format!("`{}` cannot be read: {error}", path.display());
+                let file = sources.add(path, String::new());
+                let remedy = "name a TOML file in UTF-8, or a directory with `*.toml` in it";
+                found.error("unreadable", Span::start_of(file), message, remedy);
+            }
         }
     }
+    sources
 }
 
 /// All files as one.

@@ -44,7 +44,6 @@ impl<'f> Places<'f> {
     fn span(&self, place: Place) -> Span {
         let key = |find: &dyn Fn(&str) -> Option<Span>| place.key.and_then(find);
         let span = match place.item {
-            Item::Policy => None,
             Item::Rule(id) => self.rules.get(id.index()).map(|rule| {
                 let name = rule.value.name.as_ref().map_or(rule.span, |name| name.span);
                 key(&|key| rule.value.span_of(key)).unwrap_or(name)
@@ -77,7 +76,6 @@ impl<'f> Places<'f> {
                 wanted.as_ref().zip(id).is_some_and(|(wanted, name)| wanted.value == name.value)
             };
             let here = match finding.place.item {
-                Item::Policy => false,
                 Item::Rule(id) => {
                     let rule = self.rules.get(id.index()).and_then(|rule| rule.value.name.as_ref());
                     allow.rule.as_ref().zip(rule).is_some_and(|(wanted, rule)| wanted.value == rule.value)

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use super::Typed;
 use super::error::{Diagnostics, Report};
@@ -10,7 +9,7 @@ use super::file::{Admin, File};
 use super::issuers::issuers;
 use super::listeners::{self, ListenerSettings};
 use super::material::Material;
-use super::names::{Names, entries, roles, services};
+use super::names::{Names, entries, items, roles, services};
 use super::places::Places;
 use super::routes::routes;
 use super::rules::{TypedRule, Vocabulary, rule, typed_rules};
@@ -27,7 +26,7 @@ use crate::policy::lint::Finding;
 use crate::policy::{Policy, PolicyParts};
 use crate::proxy::limits::Limits;
 use crate::proxy::route::RouteSettings;
-use crate::tls::{OwnCertificate, Trust};
+use crate::tls::OwnCertificate;
 use crate::token::{IssuerSettings, TokenCacheSettings};
 
 /// A configuration that can be run.
@@ -43,8 +42,6 @@ pub struct Config {
     pub listeners: Vec<ListenerSettings>,
     /// `[identity]`.
     pub own: Option<OwnCertificate>,
-    /// `None` where no trust domain is configured.
-    pub trust: Option<Arc<Trust>>,
     /// By `IssuerId`.
     pub issuers: Vec<IssuerSettings>,
     /// By `UpstreamId`.
@@ -94,6 +91,10 @@ pub fn resolve(
     let Resolved { parts, issuers, upstreams, routes } = resolved;
     let policy = policy(&file, &rules, parts, &issuers, material.now, &mut found);
     drop_consequences(&sources, &mut found);
+    if !found.has_errors() && !policy.as_ref().is_some_and(|policy| is_whole(typed, policy, &listeners)) {
+        let message = "this configuration cannot be resolved whole, and nothing says why";
+        found.error("internal", file.span, message, "this is a fault of the program: please report it");
+    }
     let (Some(policy), Some(name), false) = (policy, settings::name(typed), found.has_errors()) else {
         return Err(Report::new(sources, found));
     };
@@ -107,7 +108,6 @@ pub fn resolve(
         health: admin.health_address.map(|address| address.value),
         listeners,
         own,
-        trust,
         issuers,
         upstreams,
         routes,
@@ -192,6 +192,19 @@ fn parts(
     let facts = issuers.iter().map(IssuerSettings::facts).collect();
     let parts = PolicyParts { issuers: facts, services, roles, routes, upstreams: upstream_ids, rules };
     Resolved { parts, issuers, upstreams, routes: route_settings }
+}
+
+/// Whether nothing was left out in silence: a rule that was could be a deny.
+fn is_whole(file: &File, policy: &Policy, listeners: &[ListenerSettings]) -> bool {
+    let parts = policy.parts();
+    let rules = items(&file.allow).len() + items(&file.deny).len() + items(&file.require).len();
+    listeners.len() == entries(&file.listener).len()
+        && parts.issuers.len() == entries(&file.issuer).len()
+        && parts.services.len() == entries(&file.service).len()
+        && parts.roles.len() == entries(&file.role).len()
+        && parts.upstreams.len() == entries(&file.upstream).len()
+        && parts.routes.len() == entries(&file.route).len()
+        && parts.rules.len() == rules
 }
 
 /// A line that is not TOML has one error, not also those that follow from reading it wrongly.

@@ -185,7 +185,7 @@ fn hops(list: &At<List<String>>, found: &mut Diagnostics) -> Option<Vec<Arc<str>
         if matches!(hop.value.as_str(), "direct" | "local") {
             hops.push(Some(hop.value.as_str().into()));
         } else {
-            let message = format!("no hop is called `{}`", hop.value);
+            let message = format!("no peer is learned from a hop that is called `{}`", hop.value);
             found.error("unknown_hop", hop.span, message, "write `\"direct\"` or `\"local\"`");
             hops.push(None);
         }

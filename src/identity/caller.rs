@@ -55,14 +55,3 @@ pub enum Confirmation {
     /// A confirmation method that this proxy cannot check, hence never proven.
     Unsupported,
 }
-
-impl Caller {
-    /// `subject@issuer`, as records and stories name a caller.
-    pub fn display_name(&self) -> String {
-        match (&self.subject, &self.client) {
-            (Some(subject), _) => format!("{subject}@{}", self.issuer),
-            (None, Some(client)) => format!("client {client}@{}", self.issuer),
-            (None, None) => format!("a caller of {}", self.issuer),
-        }
-    }
-}

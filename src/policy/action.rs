@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method};
 
 use super::NormalPath;
@@ -49,6 +50,16 @@ pub enum HostError {
     Port,
     #[error("the host has more than 253 bytes")]
     TooLong,
+}
+
+/// The content types of gRPC over HTTP/2: every value of the header must be one.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    let mut types = headers.get_all(CONTENT_TYPE).iter().peekable();
+    types.peek().is_some()
+        && types.all(|value| {
+            let rest = value.as_bytes().strip_prefix(b"application/grpc");
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"+"))
+        })
 }
 
 impl Host {

@@ -16,7 +16,7 @@ use super::lint::Finding;
 use super::role::{IssuerFacts, Role, Service};
 use super::route::{Route, RouteTable};
 use super::rule::{Effect, Mode, Rule};
-use super::{Action, RouteId, RuleId, UpstreamId, check, lint};
+use super::{Action, RouteId, RuleId, check, lint};
 use crate::clock::Timestamp;
 use crate::identity::Name;
 
@@ -121,10 +121,6 @@ impl Policy {
 
     pub fn route(&self, id: RouteId) -> &Route {
         &self.parts.routes[id.index()]
-    }
-
-    pub fn upstream(&self, id: UpstreamId) -> &Name {
-        &self.parts.upstreams[id.index()]
     }
 
     pub(super) fn order(&self) -> &[RuleId] {

@@ -7,9 +7,9 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use fixedbitset::FixedBitSet;
-use http::HeaderMap;
 use ipnet::IpNet;
 
+use super::action::is_grpc;
 use super::condition::{Condition, RoleTerm, ServiceTerm};
 use super::decision::Request;
 use super::rule::{Effect, Rule, stated};
@@ -180,16 +180,6 @@ fn holds_in(rule: &Rule, condition: &Condition, asked: &Asked<'_>) -> bool {
 
 fn is_in(nets: &[IpNet], address: Option<IpAddr>) -> bool {
     address.is_some_and(|ip| nets.iter().any(|net| net.contains(&ip.to_canonical())))
-}
-
-/// The content types of gRPC over HTTP/2: every value of the header must be one.
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let mut types = headers.get_all(http::header::CONTENT_TYPE).iter().peekable();
-    types.peek().is_some()
-        && types.all(|value| {
-            let rest = value.as_bytes().strip_prefix(b"application/grpc");
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"+"))
-        })
 }
 
 impl Policy {

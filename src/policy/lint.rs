@@ -39,7 +39,6 @@ pub struct Place {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Item {
-    Policy,
     Rule(RuleId),
     Role(RoleId),
     Service(ServiceId),

@@ -142,14 +142,6 @@ impl Glob {
             Glob::Prefix(start) => text.starts_with(&**start),
         }
     }
-
-    /// Whether every text that matches this matches `other`.
-    pub fn is_within(&self, other: &Glob) -> bool {
-        match (self, other) {
-            (Glob::Prefix(_), Glob::Exact(_)) => false,
-            (Glob::Exact(text) | Glob::Prefix(text), _) => other.matches(text),
-        }
-    }
 }
 
 impl FromStr for Glob {

@@ -1,14 +1,15 @@
 //! One client connection: from an accepted socket to the end of its last request.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -45,10 +46,13 @@ pub struct Connection {
     pub server_name: Option<Host>,
     /// The other end, after the PROXY protocol; an IPv4-mapped address is IPv4 here.
     pub peer_ip: IpAddr,
+    /// No request after the present ones is wanted.
+    ending: Cell<bool>,
 }
 
 /// Who is at the other end, and under which configuration that was verified.
 struct TlsPeer {
+    made_under: Arc<ListenerTls>,
     chain: Vec<CertificateDer<'static>>,
     verified: RefCell<(Arc<ListenerTls>, Signature<Peer>)>,
 }
@@ -84,7 +88,7 @@ impl Connection {
     /// Whether new connections are made under another TLS configuration by now.
     fn is_outdated(&self, generation: &Generation) -> bool {
         match (&self.tls, self.current_tls(generation)) {
-            (Some(mine), Some(current)) => !Arc::ptr_eq(&mine.verified.borrow().0, current),
+            (Some(mine), Some(current)) => !Arc::ptr_eq(&mine.made_under, current),
             (None, None) => false,
             _ => true,
         }
@@ -100,12 +104,14 @@ pub async fn serve(
     mut admitted: Admitted,
 ) {
     let generation = worker.shared.generation.load_full();
-    let Some(listener) = generation.listeners.get(position) else { return };
-    let limits = &generation.limits;
+    let Some(listener) = generation.listeners.get(position).cloned() else { return };
+    let limits = &generation.limits.clone();
+    // A connection outlives the configuration that it was made under.
+    drop(generation);
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY cannot be set");
     }
-    let peer_ip = match client_address(&worker, listener, limits, &mut stream, from).await {
+    let peer_ip = match client_address(&worker, &listener, limits, &mut stream, from).await {
         Some(address) => address.ip().to_canonical(),
         None => return,
     };
@@ -114,12 +120,13 @@ pub async fn serve(
     }
     let listener_name = listener.name.clone();
     let connection = |tls, server_name| {
-        Rc::new(Connection { listener: position, listener_name, tls, server_name, peer_ip })
+        let ending = Cell::new(false);
+        Rc::new(Connection { listener: position, listener_name, tls, server_name, peer_ip, ending })
     };
     match &listener.tls {
         None => serve_plain(&worker, connection(None, None), stream, limits).await,
         Some(tls) => {
-            let Some(accepted) = handshake(&worker, listener, tls, stream, limits, peer_ip).await else {
+            let Some(accepted) = handshake(&worker, &listener, tls, stream, limits, peer_ip).await else {
                 return;
             };
             let server_name = match accepted.server_name.as_str().map(str::parse::<Host>) {
@@ -131,7 +138,8 @@ pub async fn serve(
             let chain = accepted.stream.get_ref().1.peer_certificates().unwrap_or_default();
             let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
             let verified = RefCell::new((Arc::clone(tls), accepted.peer));
-            let connection = connection(Some(TlsPeer { chain, verified }), server_name);
+            let peer = TlsPeer { made_under: Arc::clone(tls), chain, verified };
+            let connection = connection(Some(peer), server_name);
             match accepted.alpn {
                 Alpn::Http1 => serve_http1(&worker, connection, accepted.stream, limits).await,
                 Alpn::Http2 => serve_http2(&worker, connection, accepted.stream, limits).await,
@@ -219,7 +227,10 @@ where
     http1_limits(&mut builder, limits);
     let service = service_fn(service(worker, &connection));
     let serving = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
-    until_ended(worker, &connection, limits, serving, |serving| serving.graceful_shutdown()).await;
+    until_ended(worker, &connection, limits, LAST_REQUEST_WAIT, serving, |serving| {
+        serving.graceful_shutdown()
+    })
+    .await;
 }
 
 async fn serve_http2<IO>(worker: &Rc<Worker>, connection: Rc<Connection>, io: IO, limits: &Limits)
@@ -238,7 +249,8 @@ where
         .keep_alive_timeout(limits.handshake_timeout);
     let service = service_fn(service(worker, &connection));
     let serving = builder.serve_connection(TokioIo::new(io), service);
-    until_ended(worker, &connection, limits, serving, |serving| serving.graceful_shutdown()).await;
+    until_ended(worker, &connection, limits, Duration::ZERO, serving, |serving| serving.graceful_shutdown())
+        .await;
 }
 
 /// Plain text has no ALPN: HTTP/2 is told by its preface.
@@ -258,7 +270,10 @@ async fn serve_plain(worker: &Rc<Worker>, connection: Rc<Connection>, io: TcpStr
         .max_header_list_size(header_list_bytes(limits));
     let service = service_fn(service(worker, &connection));
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
-    until_ended(worker, &connection, limits, serving, |serving| serving.graceful_shutdown()).await;
+    until_ended(worker, &connection, limits, LAST_REQUEST_WAIT, serving, |serving| {
+        serving.graceful_shutdown()
+    })
+    .await;
 }
 
 fn header_list_bytes(limits: &Limits) -> u32 {
@@ -279,11 +294,24 @@ fn service(worker: &Rc<Worker>, connection: &Rc<Connection>) -> impl Fn(Request<
     let connection = Rc::clone(connection);
     move |request| {
         let (worker, connection) = (Rc::clone(&worker), Rc::clone(&connection));
-        Box::pin(async move { Ok(exchange(worker, connection, request).await) })
+        Box::pin(async move {
+            let is_http1 = request.version() <= Version::HTTP_11;
+            let mut answer = exchange(Rc::clone(&worker), Rc::clone(&connection), request).await;
+            let is_last = connection.ending.get() || connection.is_outdated(&worker.shared.generation.load());
+            // RFC 9112 §9.6: a client that is told sends nothing more that would be lost.
+            if is_last && is_http1 && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(answer)
+        })
     }
 }
 
 type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>>>>;
+
+/// For how long an HTTP/1.1 connection that is to end waits for one more request, to say so in its answer:
+/// closing one under a request that is on its way would lose it.
+const LAST_REQUEST_WAIT: Duration = Duration::from_secs(1);
 
 /// Drives a connection. It is asked to end (GOAWAY, `Connection: close`) when the drain begins, when a
 /// reload changes its listener's TLS, or at its maximum age; and it is cut at the drain's deadline.
@@ -291,6 +319,7 @@ async fn until_ended<C, E>(
     worker: &Worker,
     connection: &Connection,
     limits: &Limits,
+    last_request_wait: Duration,
     serving: C,
     ask_to_end: fn(Pin<&mut C>),
 ) where
@@ -306,6 +335,12 @@ async fn until_ended<C, E>(
         () = tokio::time::sleep(limits.connection_age_max) => {}
         () = shared.stopped.cancelled() => return,
     }
+    connection.ending.set(true);
+    tokio::select! {
+        ended = serving.as_mut() => return report(ended),
+        () = tokio::time::sleep(last_request_wait) => {}
+        () = shared.stopped.cancelled() => return,
+    }
     ask_to_end(serving.as_mut());
     tokio::select! {
         ended = serving => report(ended),
@@ -315,12 +350,12 @@ async fn until_ended<C, E>(
 
 async fn outdated(worker: &Worker, connection: &Connection) {
     let mut reloaded = worker.shared.reloaded.subscribe();
-    while reloaded.changed().await.is_ok() {
-        if connection.is_outdated(&worker.shared.generation.load()) {
-            return;
+    // Before the first wait too: a reload may have come during the handshake.
+    while !connection.is_outdated(&worker.shared.generation.load()) {
+        if reloaded.changed().await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
-    std::future::pending().await
 }
 
 /// How a connection ended is no news: its requests have their records.

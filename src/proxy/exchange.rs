@@ -10,6 +10,7 @@ use super::body::Body;
 use super::connection::Connection;
 use super::forward::{Passage, forward};
 use super::generation::Generation;
+use super::headers::given_traceparent;
 use super::normalize::Asked;
 use super::refusal::{Form, Refusal};
 use super::route::CrossOrigin;
@@ -40,6 +41,9 @@ pub async fn exchange(
         Ok(asked) => asked,
         Err(error) => return refuse(draft, form, &error.into()),
     };
+    if let Some(traceparent) = given_traceparent(&head.headers) {
+        draft.trace(traceparent);
+    }
     draft.asked(&asked.host, &asked.path);
     let cross_origin = CrossOrigin::of(&generation, &asked, &head.headers);
     if let Some(answer) = cross_origin.preflight(&asked, &head.headers) {
@@ -95,11 +99,12 @@ async fn verify(
         (Ok(peer), Ok(caller)) => Ok(Signatures { peer, caller }),
         (Err(refusal), Ok(_)) => Err(refusal),
         (Ok(peer), Err(refusal)) => {
-            // Nothing is decided, but the record calls the service by its name all the same.
-            if let Some(peer) = peer.verified() {
-                draft.named(&generation.policy.services_of(peer));
-            }
-            Err(refusal)
+            // Nothing is decided, but the record calls the service by its name all the same, or says that it
+            // has none.
+            let Some(peer) = peer.verified() else { return Err(refusal) };
+            let services = generation.policy.services_of(peer);
+            draft.named(&services);
+            Err(if services.is_empty() { refusal.and(Refusal::of(Reason::PeerUnknown)) } else { refusal })
         }
         (Err(peer), Err(caller)) => Err(peer.and(caller)),
     }

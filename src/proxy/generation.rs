@@ -41,6 +41,7 @@ pub struct Generation {
 }
 
 /// `[listener.NAME]` without its socket.
+#[derive(Clone)]
 pub struct ListenerState {
     pub name: Name,
     /// `None` only with `allow_plaintext`. The same `Arc` as in the last generation unless a certificate,

@@ -266,15 +266,17 @@ fn list<'a>(members: impl Iterator<Item = &'a str>, separator: char) -> String {
     text
 }
 
-/// The client's `traceparent`, if it is one by W3C Trace Context §3.2 (version 00), else a new one.
-/// The second value says whether it is the client's.
-pub fn traceparent(headers: &HeaderMap, fresh: [u8; 24]) -> (String, bool) {
+/// The client's `traceparent`, if it is one by W3C Trace Context §3.2 (version 00).
+pub fn given_traceparent(headers: &HeaderMap) -> Option<&str> {
     let mut given = headers.get_all(TRACEPARENT).iter();
-    if let (Some(value), None) = (given.next(), given.next())
-        && let Ok(text) = value.to_str()
-        && is_traceparent(text)
-    {
-        return (text.to_owned(), true);
+    let (Some(value), None) = (given.next(), given.next()) else { return None };
+    value.to_str().ok().filter(|text| is_traceparent(text))
+}
+
+/// The client's `traceparent`, else a new one. The second value says whether it is the client's.
+pub fn traceparent(headers: &HeaderMap, fresh: [u8; 24]) -> (String, bool) {
+    if let Some(given) = given_traceparent(headers) {
+        return (given.to_owned(), true);
     }
     let mut text = String::from("00-");
     for (at, byte) in fresh.iter().enumerate() {

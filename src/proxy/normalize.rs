@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, Method, Version};
 use hyper::ext::Protocol;
 use url::form_urlencoded;
 
-use crate::policy::action::HostError;
+use crate::policy::action::{HostError, is_grpc};
 use crate::policy::{Action, Host, NormalPath, PathError};
 
 /// What is asked, in the one form that is judged, recorded and forwarded.
@@ -192,15 +192,6 @@ fn asks_for_upgrade(headers: &HeaderMap) -> bool {
 
 fn has_length(headers: &HeaderMap) -> bool {
     headers.get(CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0")
-}
-
-pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(|content_type| {
-        let content_type = content_type.as_bytes();
-        content_type == b"application/grpc"
-            || content_type.starts_with(b"application/grpc+")
-            || content_type.starts_with(b"application/grpc;")
-    })
 }
 
 /// The names in `Connection` (RFC 9110 §7.6.1), as they came.

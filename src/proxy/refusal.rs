@@ -13,8 +13,9 @@ use http::{Method, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::Full;
 
-use super::normalize::{HeadError, is_grpc};
+use super::normalize::HeadError;
 use crate::audit::Reason;
+use crate::policy::action::is_grpc;
 use crate::policy::{Challenge, Denial, PathError};
 use crate::tls::PeerError;
 use crate::token::{CredentialError, TokenError};
@@ -195,7 +196,13 @@ impl From<&CredentialError> for Refusal {
 
 impl From<&TokenError> for Refusal {
     fn from(error: &TokenError) -> Refusal {
-        Refusal::of(error.into()).because(error)
+        match error {
+            // It stands in the head, and does not become smaller by waiting.
+            TokenError::LimitExceeded(_) => {
+                Refusal::over_limit(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &error.to_string())
+            }
+            _ => Refusal::of(error.into()).because(error),
+        }
     }
 }
 

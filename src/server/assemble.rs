@@ -117,7 +117,13 @@ fn assemble(
     let generation = Generation {
         number,
         policy: config.policy,
-        verifier: Verifier::new(verified, config.limits.token, config.tokens, tools.clock.clone())?,
+        verifier: Verifier::new(
+            verified,
+            config.limits.token,
+            config.tokens,
+            tools.metrics.tokens.clone(),
+            tools.clock.clone(),
+        )?,
         standings: Decisions::new(config.decisions, tools.metrics.decision_cache.clone()),
         routes: config.routes,
         upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
@@ -168,10 +174,14 @@ fn issuer(
     old: Option<&Assembled>,
     tools: &Tools<'_>,
 ) -> Result<KeyedIssuer, AssembleError> {
-    let kept =
-        old.into_iter().flat_map(|old| &old.issuers).find(|keyed| *keyed.keys.settings() == settings.keys);
-    if let Some(kept) = kept {
-        return Ok(KeyedIssuer { name: settings.name.clone(), ..kept.clone() });
+    let same = |keyed: &&KeyedIssuer| keyed.name == settings.name && *keyed.keys.settings() == settings.keys;
+    if let Some(kept) = old.into_iter().flat_map(|old| &old.issuers).find(same) {
+        if let KeySource::File(_) = settings.keys.source {
+            // The file may be why there is a reload.
+            let keys = Arc::clone(&kept.keys);
+            tools.background.spawn(async move { keys.refresh().await });
+        }
+        return Ok(kept.clone());
     }
     let expected = match (&settings.keys.source, &settings.keys.ca) {
         // Never dialled.
@@ -181,7 +191,8 @@ fn issuer(
     };
     let tls = client_config(&expected, None, &[Alpn::Http1], tools.clock);
     let tls = tls.map_err(|source| AssembleError::Client { name: settings.name.clone(), source })?;
-    let keys = Arc::new(IssuerKeys::new(settings.keys.clone(), &tls, tools.clock.clone()));
+    let metrics = tools.metrics.issuer(settings.name.as_str());
+    let keys = Arc::new(IssuerKeys::new(settings.keys.clone(), &tls, metrics, tools.clock.clone()));
     let fresh = tools.background.spawn(Arc::clone(&keys).keep_fresh());
     Ok(KeyedIssuer { name: settings.name.clone(), keys, _fresh: Arc::new(AbortOnDropHandle::new(fresh)) })
 }

@@ -2,7 +2,7 @@
 //! order.
 //!
 //! One thread serves on each core ([`worker`]); one more runs what no request waits for: fetching keys,
-//! looking names up, answering operators. A reload builds a whole new [`Generation`] first and puts it in
+//! looking names up, answering operators. A reload builds a whole new generation first and puts it in
 //! place last, so that one that fails changes nothing.
 
 mod assemble;

@@ -1,6 +1,6 @@
 //! What the proxy says of itself: its status and metrics, kept up to date, and events of a reload.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +20,9 @@ const REMINDER_PERIOD: Duration = Duration::from_secs(60);
 /// How often the status is taken anew.
 const PERIOD: Duration = Duration::from_millis(500);
 
+/// By issuer, as last seen.
+type KeyIds = BTreeMap<Name, BTreeSet<Arc<str>>>;
+
 /// Keeps status and metrics up to date until the proxy has stopped.
 pub async fn keep_reporting(
     shared: Arc<Shared>,
@@ -29,18 +32,40 @@ pub async fn keep_reporting(
 ) {
     let mut reloaded = shared.reloaded.subscribe();
     let mut reminder = tokio::time::interval(REMINDER_PERIOD);
+    let mut key_ids = KeyIds::new();
     loop {
-        let generation = shared.generation.load_full();
-        status.serves(serving(
-            &generation,
-            &assembled.lock().unwrap_or_else(PoisonError::into_inner),
-            &addresses,
-        ));
-        export(&shared, &generation, &assembled.lock().unwrap_or_else(PoisonError::into_inner));
+        let generation = {
+            let assembled = assembled.lock().unwrap_or_else(PoisonError::into_inner);
+            // Both change under this lock.
+            let generation = shared.generation.load_full();
+            status.serves(serving(&generation, &assembled, &addresses));
+            export(&shared, &generation, &assembled);
+            rotations(&shared.audit, &assembled, &mut key_ids);
+            generation
+        };
         tokio::select! {
             () = tokio::time::sleep(PERIOD) => {}
             _ = reloaded.changed() => {}
             _ = reminder.tick() => remind(&generation, shared.clock.now()),
+        }
+    }
+}
+
+/// Records which issuers have other keys than when last seen. The first keys of all are no rotation.
+fn rotations(audit: &Audit, assembled: &Assembled, seen: &mut KeyIds) {
+    for issuer in &assembled.issuers {
+        let status = issuer.keys.status();
+        if status.fetched.is_none() {
+            continue;
+        }
+        let Some(before) = seen.insert(issuer.name.clone(), status.ids.clone()) else { continue };
+        if before != status.ids {
+            let list = |ids: &mut dyn Iterator<Item = &Arc<str>>| ids.map(|id| id.to_string()).collect();
+            audit.event(&Event::KeysRotated {
+                issuer: issuer.name.clone(),
+                added: list(&mut status.ids.difference(&before)),
+                removed: list(&mut before.difference(&status.ids)),
+            });
         }
     }
 }
@@ -105,11 +130,6 @@ fn export(shared: &Shared, generation: &Generation, assembled: &Assembled) {
     metrics.connections_open.set(i64::try_from(shared.admission.connections_open()).unwrap_or(i64::MAX));
     for (name, own) in certificates(assembled) {
         metrics.certificate_in_use(&name, own.not_after);
-    }
-    for issuer in &assembled.issuers {
-        if let Some(fetched) = issuer.keys.status().fetched {
-            metrics.keys_fetched(issuer.name.as_str(), fetched);
-        }
     }
     for ((.., upstream), name) in assembled.upstreams.iter().zip(&generation.policy.parts().upstreams) {
         let endpoints = upstream.status().endpoints;

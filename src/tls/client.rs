@@ -3,7 +3,6 @@
 //! The server is always verified: by DNS name under public or given CAs, or by SPIFFE ID under its
 //! trust domain's CAs. Sessions are not resumed, so each connection verifies anew.
 
-use std::io;
 use std::sync::Arc;
 
 use rustls::client::Resumption;
@@ -82,15 +81,11 @@ pub fn client_config(
     Ok(Arc::new(config))
 }
 
-/// Of a failed dial: what was wrong with the server's identity, if that was it.
-pub fn identity_mismatch(error: &io::Error) -> Option<String> {
-    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
-        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(ours))) => {
-            Some(ours.to_string())
-        }
-        rustls::Error::InvalidCertificate(error) => Some(error.to_string()),
-        rustls::Error::NoCertificatesPresented => Some(PeerError::Missing.to_string()),
-        _ => None,
+/// A TLS error in words. What our own verifier said of a server, rustls shows in the form for debugging only.
+pub fn in_words(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(ours))) => ours.to_string(),
+        other => other.to_string(),
     }
 }
 

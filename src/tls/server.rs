@@ -16,7 +16,7 @@ use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::pki_types::CertificateDer;
 use rustls::server::{Acceptor, NoServerSessionStorage, ProducesTickets, ServerConfig};
 use rustls::sign::SingleCertAndKey;
-use rustls::{CipherSuite, ConfigBuilder, DistinguishedName, HandshakeKind, ProtocolVersion, WantsVerifier};
+use rustls::{ConfigBuilder, DistinguishedName, HandshakeKind, ProtocolVersion, WantsVerifier};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
@@ -56,7 +56,6 @@ pub struct Accepted<IO> {
     pub server_name: SentServerName,
     pub alpn: Alpn,
     pub version: Option<ProtocolVersion>,
-    pub cipher_suite: Option<CipherSuite>,
     pub resumed: bool,
 }
 
@@ -321,9 +320,8 @@ fn accepted<IO>(stream: TlsStream<IO>, peer: Signature<Peer>) -> Accepted<IO> {
     let server_name = SentServerName::new(connection.server_name());
     let alpn = Alpn::from_agreed(connection.alpn_protocol());
     let version = connection.protocol_version();
-    let cipher_suite = connection.negotiated_cipher_suite().map(|suite| suite.suite());
     let resumed = connection.handshake_kind() == Some(HandshakeKind::Resumed);
-    Accepted { peer, server_name, alpn, version, cipher_suite, resumed, stream }
+    Accepted { peer, server_name, alpn, version, resumed, stream }
 }
 
 impl SentServerName {

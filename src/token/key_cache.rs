@@ -7,13 +7,14 @@
 //! - Keys older than their lifetime stay in use while they cannot be fetched, visibly, for `max_stale`
 //!   at most; then every token of the issuer is refused.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use moka::Entry;
 use moka::future::Cache;
 use moka::ops::compute::Op;
 use rustls::ClientConfig;
@@ -24,7 +25,8 @@ use super::issuer::{KeySettings, KeySource};
 use super::json::{self, JsonLimits};
 use super::keys::{KeySet, KeySetError, KeyUse};
 use crate::clock::{Clock, Timestamp};
-use crate::fetch::{Client, FetchCounts, FetchError, FetchSettings};
+use crate::fetch::{Client, FetchError, FetchSettings};
+use crate::metrics::IssuerMetrics;
 
 /// Longest key set or discovery document, in bytes.
 pub const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
@@ -48,14 +50,22 @@ const DISCOVERY_LIMITS: JsonLimits = JsonLimits { depth_max: 8, values_max: 4096
 pub struct IssuerKeys {
     settings: KeySettings,
     client: Client,
+    metrics: IssuerMetrics,
     clock: Clock,
-    /// One entry: the last good keys. Its lock on that entry is what makes fetches single-flight.
-    held: Cache<(), Arc<HeldKeys>>,
-    /// Fetches ended, good or not.
-    attempts: AtomicU64,
-    /// When the last one ended, as [`Timestamp::unix_ms`].
-    last_attempt_ms: AtomicI64,
+    /// One entry, once there was an attempt. The lock on it is what makes fetches single-flight.
+    held: Cache<(), Attempted>,
     status: ArcSwap<KeyStatus>,
+}
+
+/// How the last attempt to fetch left things. One value, so that nobody sees that an attempt has ended
+/// and not yet what it brought.
+#[derive(Clone, Debug)]
+struct Attempted {
+    /// Attempts ended, good or not.
+    count: u64,
+    ended: Timestamp,
+    /// The last good ones.
+    keys: Option<Arc<HeldKeys>>,
 }
 
 /// Keys as they were fetched together.
@@ -73,6 +83,8 @@ pub(super) struct HeldKeys {
 pub struct KeyStatus {
     /// Usable keys; zero before the first good fetch.
     pub keys: usize,
+    /// Their `kid`s, of those that have one.
+    pub ids: BTreeSet<Arc<str>>,
     /// When these were fetched.
     pub fetched: Option<Timestamp>,
     /// When they become stale: still used, but a fetch is overdue.
@@ -101,7 +113,12 @@ pub enum KeysError {
 impl IssuerKeys {
     /// Holds no keys until [`IssuerKeys::refresh`]. `tls` verifies the issuer, with the trust anchors
     /// that [`KeySettings::ca`] names.
-    pub fn new(settings: KeySettings, tls: &ClientConfig, clock: Clock) -> IssuerKeys {
+    pub fn new(
+        settings: KeySettings,
+        tls: &ClientConfig,
+        metrics: IssuerMetrics,
+        clock: Clock,
+    ) -> IssuerKeys {
         let fetch = FetchSettings {
             allow_http: settings.allow_http,
             allow_private_addresses: settings.allow_private_addresses,
@@ -112,10 +129,9 @@ impl IssuerKeys {
         IssuerKeys {
             settings,
             client: Client::new(fetch, tls),
+            metrics,
             clock,
             held: Cache::builder().build(),
-            attempts: AtomicU64::new(0),
-            last_attempt_ms: AtomicI64::new(i64::MIN),
             status: ArcSwap::default(),
         }
     }
@@ -129,13 +145,10 @@ impl IssuerKeys {
         self.status.load_full()
     }
 
-    pub fn fetch_counts(&self) -> &FetchCounts {
-        self.client.counts()
-    }
-
     /// Fetches the keys, or waits for the fetch that is under way.
     pub async fn refresh(&self) -> Result<(), Arc<str>> {
-        self.attempt(self.attempts.load(Ordering::Acquire)).await;
+        let before = self.held.get(&()).await;
+        self.attempt(before.map_or(0, |before| before.count)).await;
         match &self.status.load().last_error {
             Some(error) => Err(Arc::clone(error)),
             None => Ok(()),
@@ -163,57 +176,61 @@ impl IssuerKeys {
     /// The keys to verify with now; fetches them if there are none.
     pub(super) async fn current(self: &Arc<Self>) -> Result<Arc<HeldKeys>, Arc<str>> {
         let now = self.clock.now();
-        if let Some(held) = self.held.get(&()).await
-            && self.is_usable(&held, now)
-        {
-            return Ok(held);
+        let usable = |attempted: &Attempted| {
+            let keys = attempted.keys.clone();
+            keys.filter(|keys| now < keys.usable_until(self.settings.max_stale))
+        };
+        let before = self.held.get(&()).await;
+        if let Some(keys) = before.as_ref().and_then(usable) {
+            return Ok(keys);
         }
-        self.attempt_after(NO_KEYS_REST, now).await;
-        match self.held.get(&()).await {
-            Some(held) if self.is_usable(&held, now) => Ok(held),
-            _ => {
-                let error = self.status.load().last_error.clone();
-                Err(error.unwrap_or_else(|| "no keys were fetched yet".into()))
-            }
-        }
+        let after = self.attempt_after(NO_KEYS_REST, before, now).await;
+        after.as_ref().and_then(usable).ok_or_else(|| {
+            let error = self.status.load().last_error.clone();
+            error.unwrap_or_else(|| "no keys were fetched yet".into())
+        })
     }
 
     /// Keys other than `seen`, which lack the one that a token names.
     pub(super) async fn other_than(self: &Arc<Self>, seen: &HeldKeys) -> Option<Arc<HeldKeys>> {
-        self.attempt_after(UNKNOWN_KEY_REST, self.clock.now()).await;
-        self.held.get(&()).await.filter(|held| held.generation != seen.generation)
+        let before = self.held.get(&()).await;
+        let after = self.attempt_after(UNKNOWN_KEY_REST, before, self.clock.now()).await;
+        after?.keys.filter(|keys| keys.generation != seen.generation)
     }
 
-    fn is_usable(&self, held: &HeldKeys, now: Timestamp) -> bool {
-        now < held.usable_until(self.settings.max_stale)
-    }
-
-    /// One attempt, unless the last one ended less than `rest` ago. It goes on if the request that
+    /// One attempt, unless the last one ended less than `rest` before `now`. It goes on if the request that
     /// caused it goes away: others may wait for it, and starting anew each time would void the rest.
-    async fn attempt_after(self: &Arc<Self>, rest: Duration, now: Timestamp) {
-        let seen = self.attempts.load(Ordering::Acquire);
-        let last = Timestamp::from_unix_ms(self.last_attempt_ms.load(Ordering::Acquire));
-        // a clock that was set back must not hold off fetches until it has caught up
-        let rested = now < last || now >= last.plus(rest);
-        if rested {
-            let keys = Arc::clone(self);
-            // an error here is a runtime that shuts down: then there is simply no new key
-            let _ = tokio::spawn(async move { keys.attempt(seen).await }).await;
-        }
+    async fn attempt_after(
+        self: &Arc<Self>,
+        rest: Duration,
+        before: Option<Attempted>,
+        now: Timestamp,
+    ) -> Option<Attempted> {
+        let seen = match &before {
+            None => 0,
+            // a clock that was set back must not hold off fetches until it has caught up
+            Some(last) if now < last.ended || now >= last.ended.plus(rest) => last.count,
+            Some(_) => return before,
+        };
+        let keys = Arc::clone(self);
+        // an error here is a runtime that shuts down: then there is simply no new key
+        let _ = tokio::spawn(async move { keys.attempt(seen).await }).await;
+        self.held.get(&()).await
     }
 
     /// Fetches, unless another attempt has ended since the caller counted `seen` of them.
     async fn attempt(&self, seen: u64) {
-        let fetch = async |_| {
-            if self.attempts.load(Ordering::Acquire) != seen {
+        let fetch = async |entry: Option<Entry<(), Attempted>>| {
+            let before = entry.map(Entry::into_value);
+            let count = before.as_ref().map_or(0, |before| before.count);
+            if count != seen {
                 return Op::Nop;
             }
             let outcome = self.fetch().await;
-            let now = self.clock.now();
-            let op = self.note(outcome, seen + 1, now);
-            self.last_attempt_ms.store(now.unix_ms(), Ordering::Release);
-            self.attempts.store(seen + 1, Ordering::Release);
-            op
+            let ended = self.clock.now();
+            let fetched = self.note(outcome, count + 1, ended);
+            let keys = fetched.or_else(|| before?.keys);
+            Op::Put(Attempted { count: count + 1, ended, keys })
         };
         self.held.entry(()).and_compute_with(fetch).await;
     }
@@ -224,25 +241,29 @@ impl IssuerKeys {
         outcome: Result<(KeySet, Duration), KeysError>,
         generation: u64,
         now: Timestamp,
-    ) -> Op<Arc<HeldKeys>> {
+    ) -> Option<Arc<HeldKeys>> {
+        self.metrics.fetches.inc();
         match outcome {
             Ok((set, lifetime)) => {
                 let held = HeldKeys { set, generation, fetched: now, lifetime };
                 self.status.store(Arc::new(KeyStatus {
                     keys: held.set.len(),
+                    ids: held.set.ids(),
                     fetched: Some(now),
                     fresh_until: Some(now.plus(lifetime)),
                     usable_until: Some(held.usable_until(self.settings.max_stale)),
                     last_error: None,
                 }));
-                Op::Put(Arc::new(held))
+                self.metrics.fetched.set(now.unix_seconds());
+                Some(Arc::new(held))
             }
             Err(error) => {
+                self.metrics.failures.inc();
                 let error: Arc<str> = error.to_string().into();
                 tracing::warn!(%error, from = %self.settings.source, "an issuer's keys could not be fetched");
                 let before = self.status.load_full();
                 self.status.store(Arc::new(KeyStatus { last_error: Some(error), ..(*before).clone() }));
-                Op::Nop
+                None
             }
         }
     }
@@ -282,7 +303,11 @@ impl HeldKeys {
 
 /// Whether a key set in a file can be used, so that a configuration can say what is wrong with it.
 pub fn check_key_file(path: &Path, key_use: KeyUse) -> Result<(), KeysError> {
-    KeySet::parse(&std::fs::read(path)?, key_use)?;
+    let body = std::fs::read(path)?;
+    if body.len() > DOCUMENT_BYTES_MAX {
+        return Err(FetchError::TooLong(DOCUMENT_BYTES_MAX).into());
+    }
+    KeySet::parse(&body, key_use)?;
     Ok(())
 }
 
@@ -319,7 +344,7 @@ mod tests {
                 .with_root_certificates(rustls::RootCertStore::empty())
                 .with_no_client_auth();
         let clock = Clock::manual(Timestamp::from_unix_seconds(1_800_000_000));
-        let keys = IssuerKeys::new(settings, &tls, clock.clone());
+        let keys = IssuerKeys::new(settings, &tls, IssuerMetrics::default(), clock.clone());
         let seconds = |failures| keys.rest_before_refresh(failures).as_secs();
         let spaced: Vec<u64> = (1..=9).map(seconds).collect();
         assert_eq!(spaced, [1, 2, 4, 8, 16, 32, 60, 60, 60]);

@@ -4,6 +4,7 @@
 //! kind of algorithm. A set without one such key is an error, so it never replaces a good set. Keys that
 //! do not qualify are left out one by one. Not checked: moduli from the ROCA generator (CVE-2017-15361).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{self, SHA256};
@@ -88,6 +89,11 @@ impl KeySet {
 
     pub fn len(&self) -> usize {
         self.keys.len()
+    }
+
+    /// As they are published; keys without a `kid` have none.
+    pub fn ids(&self) -> BTreeSet<Arc<str>> {
+        self.keys.iter().filter_map(|key| key.kid.clone()).collect()
     }
 
     pub fn holds(&self, name: &KeyName) -> bool {

@@ -35,7 +35,7 @@ pub use key_cache::{
 pub use keys::{KEYS_MAX, KeyUse};
 pub use limits::TokenLimits;
 pub use preset::{Preset, UnknownPreset};
-pub use verifier::{Issuer, SameIssuer, TokenCacheSettings, Verifier, VerifierCounts};
+pub use verifier::{Issuer, SameIssuer, TokenCacheSettings, Verifier};
 
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,6 @@
 //! the key that signed it is still one of its issuer's.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -25,6 +24,7 @@ use super::keys::{Key, KeyName};
 use super::limits::TokenLimits;
 use crate::clock::{Clock, Timestamp};
 use crate::identity::{Caller, CertificateHash, Confirmation, Name, Signature};
+use crate::metrics::{Lookup, TokenMetrics};
 
 /// Turns credentials into callers, for one generation of the configuration.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub struct Verifier {
     clock: Clock,
     good: Cache<TokenHash, Remembered>,
     bad: Cache<TokenHash, Failure>,
-    counts: VerifierCounts,
+    metrics: TokenMetrics,
 }
 
 /// An issuer whose tokens are taken.
@@ -57,15 +57,6 @@ pub struct TokenCacheSettings {
     pub failures_max: u64,
     /// A failed token is refused from memory for this long.
     pub failure_lifetime: Duration,
-}
-
-/// What a [`Verifier`] did, since it was made.
-#[derive(Debug, Default)]
-pub struct VerifierCounts {
-    hits: AtomicU64,
-    misses: AtomicU64,
-    failure_hits: AtomicU64,
-    signature_checks: AtomicU64,
 }
 
 /// Two issuers that one token could be of.
@@ -101,6 +92,7 @@ impl Verifier {
         issuers: Vec<Issuer>,
         limits: TokenLimits,
         cache: TokenCacheSettings,
+        metrics: TokenMetrics,
         clock: Clock,
     ) -> Result<Verifier, SameIssuer> {
         for (at, one) in issuers.iter().enumerate() {
@@ -115,7 +107,6 @@ impl Verifier {
             .max_capacity(cache.bytes_max)
             .time_to_idle(cache.idle_max);
         let bad = Cache::builder().max_capacity(cache.failures_max).time_to_live(cache.failure_lifetime);
-        let counts = VerifierCounts::default();
         let failure_lifetime = cache.failure_lifetime;
         Ok(Verifier {
             issuers,
@@ -124,16 +115,12 @@ impl Verifier {
             clock,
             good: good.build(),
             bad: bad.build(),
-            counts,
+            metrics,
         })
     }
 
     pub fn issuers(&self) -> &[Issuer] {
         &self.issuers
-    }
-
-    pub fn counts(&self) -> &VerifierCounts {
-        &self.counts
     }
 
     /// Who the credential stands for. `certificate` is that of the peer on this connection, which a
@@ -155,27 +142,39 @@ impl Verifier {
 
     /// What is remembered of a token and still true.
     async fn recall(&self, hash: &TokenHash) -> Result<Option<Arc<Caller>>, TokenError> {
-        if let Some(remembered) = self.good.get(hash) {
-            let issuer = &self.issuers[remembered.issuer];
-            let keys = issuer.current_keys().await?;
-            if self.clock.now() >= remembered.caller.expires {
-                self.good.invalidate(hash);
-                return Err(TokenError::Expired);
-            }
-            if keys.set.holds(&remembered.key) {
-                self.counts.hits.fetch_add(1, Ordering::Relaxed);
-                return Ok(Some(remembered.caller));
-            }
-            self.good.invalidate(hash);
-        } else if let Some(failure) = self.bad.get(hash) {
-            let keys = self.issuers[failure.issuer].current_keys().await?;
-            if failure.generation == keys.generation && self.clock.now() < failure.until {
-                self.counts.failure_hits.fetch_add(1, Ordering::Relaxed);
-                return Err(failure.error);
-            }
+        if let Some(caller) = self.recall_caller(hash).await? {
+            self.metrics.cache.count(Lookup::Hit);
+            return Ok(Some(caller));
         }
-        self.counts.misses.fetch_add(1, Ordering::Relaxed);
+        self.metrics.cache.count(Lookup::Miss);
+        if let Some(error) = self.recall_failure(hash).await? {
+            self.metrics.failures.count(Lookup::Hit);
+            return Err(error);
+        }
+        self.metrics.failures.count(Lookup::Miss);
         Ok(None)
+    }
+
+    async fn recall_caller(&self, hash: &TokenHash) -> Result<Option<Arc<Caller>>, TokenError> {
+        let Some(remembered) = self.good.get(hash) else { return Ok(None) };
+        let issuer = &self.issuers[remembered.issuer];
+        let keys = issuer.current_keys().await?;
+        if self.clock.now() >= remembered.caller.expires {
+            self.good.invalidate(hash);
+            return Err(TokenError::Expired);
+        }
+        if keys.set.holds(&remembered.key) {
+            return Ok(Some(remembered.caller));
+        }
+        self.good.invalidate(hash);
+        Ok(None)
+    }
+
+    async fn recall_failure(&self, hash: &TokenHash) -> Result<Option<TokenError>, TokenError> {
+        let Some(failure) = self.bad.get(hash) else { return Ok(None) };
+        let keys = self.issuers[failure.issuer].current_keys().await?;
+        let holds = failure.generation == keys.generation && self.clock.now() < failure.until;
+        Ok(holds.then_some(failure.error))
     }
 
     async fn judge(&self, token: &str, hash: TokenHash) -> Result<Arc<Caller>, TokenError> {
@@ -223,7 +222,7 @@ impl Verifier {
     ) -> Result<(Caller, KeyName), TokenError> {
         let mut candidates = issuer.candidates(keys, algorithm, &token).into_iter().take(CANDIDATES_MAX);
         let signer = candidates.find(|key| {
-            self.counts.signature_checks.fetch_add(1, Ordering::Relaxed);
+            self.metrics.signature_checks.inc();
             algorithm.verifies(token.message, token.signature, &key.material)
         });
         let key = signer.ok_or(TokenError::BadSignature)?.name;
@@ -274,27 +273,6 @@ impl IssuerSettings {
             }
             None => Err(TokenError::AlgorithmRefused("none that this proxy takes from anybody".into())),
         }
-    }
-}
-
-impl VerifierCounts {
-    /// Tokens known already.
-    pub fn hits(&self) -> u64 {
-        self.hits.load(Ordering::Relaxed)
-    }
-
-    /// Tokens that had to be judged.
-    pub fn misses(&self) -> u64 {
-        self.misses.load(Ordering::Relaxed)
-    }
-
-    /// Tokens known already to be bad.
-    pub fn failure_hits(&self) -> u64 {
-        self.failure_hits.load(Ordering::Relaxed)
-    }
-
-    pub fn signature_checks(&self) -> u64 {
-        self.signature_checks.load(Ordering::Relaxed)
     }
 }
 

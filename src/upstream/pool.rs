@@ -145,10 +145,6 @@ impl Pool {
         pool
     }
 
-    pub fn upstream(&self) -> &Upstream {
-        &self.upstream
-    }
-
     pub(super) fn settings(&self) -> &UpstreamSettings {
         self.upstream.settings()
     }

@@ -12,6 +12,7 @@ use rustls::AlertDescription;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{UpstreamError, in_full};
+use crate::tls::client::in_words;
 
 /// What TLS said about identities on one connection, if it did. (`Send`, since it lies under upgrades.)
 pub(super) type Refusal = Arc<OnceLock<UpstreamError>>;
@@ -82,11 +83,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
 /// What a failure of a connection means: about identity, if TLS says so anywhere in the chain of causes,
 /// else unavailable.
 pub(super) fn refused(error: &(dyn std::error::Error + 'static), whom: &str) -> UpstreamError {
-    let detail = format!("{whom}: {}", in_full(error));
     let mut next = Some(error);
     while let Some(cause) = next {
-        if cause.downcast_ref().is_some_and(is_about_identity) {
-            return UpstreamError::IdentityMismatch(detail);
+        if let Some(told) = cause.downcast_ref().filter(|told| is_about_identity(told)) {
+            return UpstreamError::IdentityMismatch(format!("{whom}: {}", in_words(told)));
         }
         // An `io::Error` is transparent: its `source` skips what it holds.
         let held = cause.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
@@ -95,7 +95,7 @@ pub(super) fn refused(error: &(dyn std::error::Error + 'static), whom: &str) -> 
             None => cause.source(),
         };
     }
-    UpstreamError::Unavailable(detail)
+    UpstreamError::Unavailable(format!("{whom}: {}", in_full(error)))
 }
 
 fn is_about_identity(error: &rustls::Error) -> bool {
@@ -123,7 +123,7 @@ fn is_about_identity(error: &rustls::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustls::CertificateError;
+    use rustls::{CertificateError, OtherError};
 
     #[test]
     fn identity_is_told_apart_wherever_it_stands_in_the_chain() {
@@ -144,5 +144,13 @@ mod tests {
             }
         }
         assert_eq!(seen, 12);
+    }
+
+    #[test]
+    fn who_was_found_is_said_in_words() {
+        let ours = OtherError(Arc::new(io::Error::other("the server is `billing`")));
+        let error = rustls::Error::InvalidCertificate(CertificateError::Other(ours));
+        let told = refused(&io::Error::other(error), "https://orders:443").to_string();
+        assert_eq!(told, "upstream identity mismatch: https://orders:443: the server is `billing`");
     }
 }

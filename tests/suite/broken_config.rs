@@ -1,10 +1,13 @@
 //! Broken configurations are told all their errors at once, each at its place and with a remedy.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use countersign::config;
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::configuration::{NOW, write_certificates};
@@ -119,5 +122,28 @@ fn every_broken_configuration_is_told_all_its_errors_at_once() {
         }
     }
     assert!(failures.is_empty(), "{failures}");
-    assert!(cases.len() >= 57, "{}", cases.len());
+    cases.iter().for_each(|case| assert_check_refuses(case));
+    assert!(cases.len() >= 59, "{}", cases.len());
+}
+
+/// The command says it too, and ends with the code for a configuration that cannot be loaded.
+fn assert_check_refuses(case: &Path) {
+    let output = Command::new(env!("CARGO_BIN_EXE_countersign"))
+        .args([
+            OsStr::new("check"),
+            OsStr::new("--format"),
+            OsStr::new("json"),
+            OsStr::new("-c"),
+            case.as_os_str(),
+        ])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(78), "{case:?}");
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let diagnostics = answer["diagnostics"].as_array().unwrap();
+    assert!(diagnostics.len() >= 2, "{case:?}");
+    for diagnostic in diagnostics {
+        let told = ["file", "message", "remedy"].iter().all(|key| diagnostic[key].as_str() != Some(""));
+        assert!(told && diagnostic["line"].as_u64() >= Some(1) && diagnostic["column"].as_u64() >= Some(1));
+    }
 }

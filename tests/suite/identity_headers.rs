@@ -298,4 +298,10 @@ async fn what_is_set_is_what_was_verified() {
     assert_eq!(fresh.header("traceparent")[0].len(), 55);
     assert_eq!(fresh.header("tracestate").len(), 0, "it belongs to another trace");
     assert_eq!(proxy.record_of(&answer).await["trace"], fresh.header("traceparent")[0]);
+
+    let mut refused = get("/nowhere-allowed");
+    let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    refused.headers_mut().insert("traceparent", HeaderValue::from_static(traceparent));
+    let record = proxy.record_of(&client.ask(refused).await.unwrap()).await;
+    assert_eq!((&record["verdict"], &record["trace"]), (&json!("deny"), &json!(traceparent)));
 }

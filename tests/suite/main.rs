@@ -1,17 +1,26 @@
 //! The integration tests, one binary: `tidy` holds the house rules, `world` is the one fixture.
 
 mod broken_config;
+mod canary;
 mod configuration;
 mod configuration_reference;
 mod demo;
+mod docs;
 mod examples;
+mod expiry;
+mod failures;
 mod hostile;
 mod identity_headers;
 mod language_holes;
+mod metrics;
 mod policy_cases;
 mod policy_matrix;
 mod provider;
+mod provider_keys;
 mod refusals;
+mod reload_certificates;
+mod reload_policy;
+mod signals;
 mod tidy;
 mod tls_files;
 mod tls_fixture;

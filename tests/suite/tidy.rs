@@ -4,7 +4,7 @@
 //! has planted snippets that it must find and innocent ones that it must not, and fails where it saw
 //! no file at all. `source.rs` tells code from comments, strings and tests.
 
-mod source;
+pub mod source;
 
 use std::fmt::Write as _;
 use std::path::Path;

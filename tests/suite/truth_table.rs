@@ -76,7 +76,7 @@ async fn only_both_signatures_open_and_every_other_cell_says_why_it_does_not() {
         for (service, who) in SERVICES {
             for (caller, token) in callers(&world.issuer, &partner) {
                 let before = world.upstream.counts().requests;
-                let outcome = outcome(&proxy, protocol, who, token.as_deref()).await;
+                let outcome = outcome(&proxy, "mesh", protocol, who, token.as_deref()).await;
                 seen.entry(service.to_owned()).or_default().insert(caller.to_owned(), outcome);
                 match world.upstream.counts().requests - before {
                     0 => {}
@@ -90,25 +90,75 @@ async fn only_both_signatures_open_and_every_other_cell_says_why_it_does_not() {
     }
 }
 
+/// No handshake stands in for the policy: where a certificate is optional, the allow asks for it.
+#[tokio::test]
+async fn where_a_certificate_is_optional_the_policy_still_wants_both() {
+    const OPEN: &str = "[listener.open]\naddress = \"127.0.0.1:0\"\nclient_certificate = \"optional\"\n";
+    let world = World::new().await;
+    let partner = Issuer::start(Clock::system()).await;
+    let proxy = world.start(&format!("{OPEN}{}", POLICY.replace("@partner@", &partner.url)));
+    for protocol in Protocol::BOTH {
+        let mut seen = BTreeMap::new();
+        for (caller, token) in callers(&world.issuer, &partner) {
+            let outcome = outcome(&proxy, "open", protocol, Who::NoCertificate, token.as_deref()).await;
+            seen.insert(caller, outcome);
+        }
+        let expected = [
+            ("good", "403 peer_missing"),
+            ("other role", "403 peer_missing"),
+            ("none", "403 peer_missing"),
+            ("bad signature", "401 token_bad_signature"),
+            ("expired", "401 token_expired"),
+            ("wrong audience", "401 token_wrong_audience"),
+            ("other client", "403 peer_missing"),
+            ("other issuer", "403 peer_missing"),
+        ];
+        assert_eq!(seen, expected.map(|(caller, outcome)| (caller, outcome.to_owned())).into());
+    }
+    assert_eq!(world.upstream.counts().requests, 0);
+    assert_eq!(
+        outcome(&proxy, "open", Protocol::H2, Who::Expired, None).await,
+        "certificate_expired peer_expired"
+    );
+    let good = world.issuer.token(json!({}));
+    let both = outcome(&proxy, "open", Protocol::H2, Who::Storefront, Some(&good)).await;
+    assert_eq!((&*both, world.upstream.counts().requests), ("200 allowed", 1));
+}
+
 /// Status and reason; or alert and reason, where the handshake ended.
-async fn outcome(proxy: &Proxy<'_>, protocol: Protocol, who: Who, token: Option<&str>) -> String {
+async fn outcome(
+    proxy: &Proxy<'_>,
+    listener: &str,
+    protocol: Protocol,
+    who: Who,
+    token: Option<&str>,
+) -> String {
+    let address = proxy.address(listener);
     let config = proxy.world.certificates.client_config(who);
     let handshakes = proxy.records.until(|all| Some(handshakes(all))).await;
     let mut request = get("/orders/7");
     if let Some(token) = token {
         request.headers_mut().insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
     }
-    let client = Client::tls(proxy.address("mesh"), HOST, config.clone(), protocol).await.unwrap();
+    let client = Client::tls(address, HOST, config.clone(), protocol).await.unwrap();
     match client.ask(request).await {
         Ok(answer) => {
             let record = proxy.record_of(&answer).await;
             assert_eq!(record["status"], answer.status.as_u16());
+            let checked = if who == Who::NoCertificate { "absent" } else { "ok" };
+            assert_eq!(record["checks"]["peer"], checked);
             format!("{} {}", answer.status.as_u16(), record["reason"].as_str().unwrap())
         }
         Err(_) => {
             let records = proxy.events("handshake", handshakes + 1).await;
             let reason = records[handshakes]["reason"].as_str().unwrap().to_owned();
-            let alert = alert_after(proxy.address("mesh"), HOST, config, protocol).await;
+            // whom the certificate claims to be is said, and that nobody vouches for it
+            let peer = &records[handshakes]["peer"];
+            match who {
+                Who::NoCertificate => assert!(peer.is_null(), "{peer}"),
+                _ => assert_eq!((&peer["verified"], peer["spiffe_id"].is_string()), (&json!(false), true)),
+            }
+            let alert = alert_after(address, HOST, config, protocol).await;
             let again = proxy.events("handshake", handshakes + 2).await;
             assert_eq!(again[handshakes + 1]["reason"], reason);
             format!("{} {reason}", name(alert.unwrap()))

@@ -22,13 +22,27 @@ async fn a_token_is_verified_once_and_forgotten_when_it_expires() {
     for _ in 0..5 {
         assert_eq!(world.code(&token).await, "ok");
     }
-    let counts = world.verifier.counts();
-    assert_eq!((counts.signature_checks(), counts.hits(), counts.misses()), (1, 4, 1));
+    let TokenMetrics { cache, failures, signature_checks } = &world.metrics;
+    assert_eq!((signature_checks.get(), cache.hits.get(), cache.misses.get()), (1, 4, 1));
+    assert_eq!((failures.hits.get(), failures.misses.get()), (0, 1));
     world.clock.set(Timestamp::from_unix_ms(NOW * 1000 + 599_999));
     assert_eq!(world.code(&token).await, "ok");
     world.clock.set(Timestamp::from_unix_seconds(NOW + 600));
     assert_eq!(world.code(&token).await, "token_expired");
-    assert_eq!(counts.signature_checks(), 1);
+    assert_eq!(signature_checks.get(), 1);
+}
+
+/// What rests on a caller, as a standing or a permit, ends with the token and not before it.
+#[tokio::test]
+async fn a_caller_expires_when_its_token_is_refused() {
+    let world = World::new(|settings| settings.leeway = Duration::from_secs(60)).await;
+    let token = mint(&good_claims());
+    let expires = world.caller(&token).await.map(|caller| caller.expires);
+    assert_eq!(expires, Ok(Timestamp::from_unix_seconds(NOW + 660)));
+    for (at_ms, code) in [((NOW + 660) * 1000 - 1, "ok"), ((NOW + 660) * 1000, "token_expired")] {
+        world.clock.set(Timestamp::from_unix_ms(at_ms));
+        assert_eq!(world.code(&token).await, code);
+    }
 }
 
 #[tokio::test]
@@ -38,11 +52,11 @@ async fn a_bad_token_costs_one_check_for_a_while() {
     for _ in 0..5 {
         assert_eq!(world.code(&token).await, "token_bad_signature");
     }
-    let counts = world.verifier.counts();
-    assert_eq!((counts.signature_checks(), counts.failure_hits()), (1, 4));
+    let TokenMetrics { failures, signature_checks, .. } = &world.metrics;
+    assert_eq!((signature_checks.get(), failures.hits.get()), (1, 4));
     world.clock.advance(Duration::from_secs(11));
     assert_eq!(world.code(&token).await, "token_bad_signature");
-    assert_eq!(counts.signature_checks(), 2);
+    assert_eq!(signature_checks.get(), 2);
     // the same `kid` with another key: the failure was the old key's
     world.provider.set(JWKS, key_set(&[OTHER.jwk("k1")]));
     keys(&world).refresh().await.expect("new keys");
@@ -138,6 +152,35 @@ async fn a_client_that_goes_away_does_not_void_the_rest() {
         }
         assert_eq!(world.provider.hits(JWKS), if at == 0 { seen + 1 } else { 2 });
     }
+}
+
+/// As on the cores of a proxy that just started: nobody may see that a fetch has ended before its keys.
+#[test]
+fn all_cores_wait_for_the_first_keys() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("jwks.json");
+    std::fs::write(&path, json!({ "keys": [P256.jwk("k1")] }).to_string()).expect("a file");
+    let settings = keys_at(KeySource::File(path));
+    let mut seen = 0;
+    for _ in 0..200 {
+        let metrics = IssuerMetrics::default();
+        let keys = IssuerKeys::new(settings.clone(), &no_roots(), metrics.clone(), Clock::system());
+        let keys = Arc::new(keys);
+        let core = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            runtime.block_on(async {
+                for _ in 0..50 {
+                    keys.current().await.expect("keys");
+                }
+            });
+        };
+        std::thread::scope(|scope| {
+            let cores: Vec<_> = (0..4).map(|_| scope.spawn(core)).collect();
+            seen += cores.into_iter().map(|core| core.join().expect("no panic")).count();
+        });
+        assert_eq!(metrics.fetches.get(), 1);
+    }
+    assert_eq!(seen, 800);
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ use super::*;
 use crate::clock::{Clock, Timestamp};
 use crate::fetch::double::{Answer, Provider};
 use crate::identity::{Caller, CertificateHash, Signature};
+use crate::metrics::{IssuerMetrics, TokenMetrics};
 
 pub(super) const NOW: i64 = 1_800_000_000;
 pub(super) const ISS: &str = "https://login.example.com";
@@ -148,6 +149,7 @@ pub(super) struct World {
     pub clock: Clock,
     pub provider: Provider,
     pub verifier: Verifier,
+    pub metrics: TokenMetrics,
 }
 
 /// Keys at `/jwks` of the provider.
@@ -183,12 +185,14 @@ impl World {
     pub fn of(provider: Provider, settings: Vec<IssuerSettings>) -> World {
         let clock = Clock::manual(Timestamp::from_unix_seconds(NOW));
         let issuers = settings.into_iter().map(|settings| {
-            let keys = IssuerKeys::new(settings.keys.clone(), &no_roots(), clock.clone());
+            let metrics = IssuerMetrics::default();
+            let keys = IssuerKeys::new(settings.keys.clone(), &no_roots(), metrics, clock.clone());
             Issuer { settings, keys: Arc::new(keys) }
         });
-        let verifier = Verifier::new(issuers.collect(), TokenLimits::FOR_TESTS, CACHE, clock.clone())
+        let (limits, metrics) = (TokenLimits::FOR_TESTS, TokenMetrics::default());
+        let verifier = Verifier::new(issuers.collect(), limits, CACHE, metrics.clone(), clock.clone())
             .expect("distinct issuers");
-        World { clock, provider, verifier }
+        World { clock, provider, verifier, metrics }
     }
 
     pub async fn caller(&self, token: &str) -> Result<Arc<Caller>, TokenError> {

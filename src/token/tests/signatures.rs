@@ -64,7 +64,7 @@ async fn an_algorithm_that_is_not_the_issuers_is_refused() {
         }
     }
     assert_eq!(seen, 88);
-    assert_eq!(world.verifier.counts().signature_checks(), 0);
+    assert_eq!(world.metrics.signature_checks.get(), 0);
 
     let narrow = World::new(|settings| settings.algorithms = vec![Algorithm::Rs256]).await;
     assert_eq!(narrow.code(&mint(&good_claims())).await, "token_algorithm_refused", "though the key could");
@@ -174,9 +174,12 @@ fn two_issuers_with_one_url_are_refused() {
     let issuer = |name: &str| {
         let mut settings = settings(Preset::Generic, ISS, keys.clone());
         settings.name = name.parse().expect("a name");
-        Issuer { settings, keys: Arc::new(IssuerKeys::new(keys.clone(), &no_roots(), clock.clone())) }
+        let keys = IssuerKeys::new(keys.clone(), &no_roots(), IssuerMetrics::default(), clock.clone());
+        Issuer { settings, keys: Arc::new(keys) }
     };
-    let made = Verifier::new(vec![issuer("a"), issuer("b")], TokenLimits::FOR_TESTS, CACHE, clock.clone());
+    let issuers = vec![issuer("a"), issuer("b")];
+    let metrics = TokenMetrics::default();
+    let made = Verifier::new(issuers, TokenLimits::FOR_TESTS, CACHE, metrics, clock.clone());
     assert!(made.is_err_and(|error| error.to_string().starts_with("issuers `a` and `b`")));
 }
 

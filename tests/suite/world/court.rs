@@ -11,6 +11,7 @@ use countersign::audit::Reason;
 use countersign::clock::{Clock, Timestamp};
 use countersign::config::Config;
 use countersign::identity::{CertificateHash, Hop, Peer, PeerName, Signature};
+use countersign::metrics::{IssuerMetrics, TokenMetrics};
 use countersign::policy::{
     self, Action, Circumstances, Denial, Host, NormalPath, Policy, ShadowVerdict, Verdict,
 };
@@ -75,11 +76,13 @@ impl Court {
         let audience = Arc::clone(&config.issuers[0].audience[0]);
         let issuers = config.issuers.into_iter().map(|mut settings| {
             settings.keys.source = KeySource::File(file.clone());
-            let keys = IssuerKeys::new(settings.keys.clone(), &nobody, clock.clone());
+            let keys =
+                IssuerKeys::new(settings.keys.clone(), &nobody, IssuerMetrics::default(), clock.clone());
             Issuer { settings, keys: Arc::new(keys) }
         });
+        let (limits, metrics) = (config.limits.token, TokenMetrics::default());
         let verifier =
-            Verifier::new(issuers.collect(), config.limits.token, config.tokens, clock.clone()).unwrap();
+            Verifier::new(issuers.collect(), limits, config.tokens, metrics, clock.clone()).unwrap();
         Court { policy: config.policy, verifier, clock, issuer: issuer.to_owned(), audience }
     }
 

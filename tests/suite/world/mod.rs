@@ -5,12 +5,14 @@
 //! never by waiting for some time to pass; whatever waits gives up after [`PATIENCE`] and fails.
 //! All of it ends when its handle is dropped.
 
+pub mod binary;
 pub mod certificates;
 pub mod client;
 pub mod court;
 pub mod grpc;
 pub mod issuer;
 pub mod listen;
+pub mod process;
 pub mod program;
 pub mod proxy;
 pub mod seen;

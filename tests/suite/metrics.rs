@@ -1,0 +1,100 @@
+//! What `/metrics` says of a proxy that serves: each figure moves with the thing that it counts.
+
+use countersign::clock::{Clock, Timestamp};
+use countersign::token::UNKNOWN_KEY_REST;
+use http::header::AUTHORIZATION;
+use serde_json::json;
+
+use crate::world::World;
+use crate::world::certificates::Who;
+use crate::world::client::{Protocol, get};
+use crate::world::signing::KEYS;
+use crate::world::soon;
+
+const READ: &str = r#"
+[[allow]]
+name = "read"
+service = "storefront"
+role = "order-reader"
+method = "GET"
+"#;
+
+#[tokio::test]
+async fn every_figure_moves_with_what_it_counts() {
+    let clock = Clock::manual(Clock::system().now());
+    let world = World::at(clock.clone()).await;
+    world.issuer.publish(&KEYS[..2]);
+    let proxy = world.start(READ);
+    let client = proxy.client(Who::Storefront, Protocol::H1).await;
+    let ask = async |token: &str| {
+        let mut request = get("/orders/7");
+        request.headers_mut().insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+        client.ask(request).await.unwrap().status.as_u16()
+    };
+    let good = world.issuer.token(json!({}));
+    let bad = format!("{}AAAA", good.rsplit_once('.').unwrap().0.to_owned() + ".");
+    let outsider = world.issuer.token(json!({"scope": "other"}));
+    let statuses = [&good, &good, &good, &outsider, &bad, &bad].map(|token| ask(token));
+    let mut seen = Vec::new();
+    for status in statuses {
+        seen.push(status.await);
+    }
+    assert_eq!(seen, [200, 200, 200, 403, 401, 401]);
+    proxy.records(6).await;
+
+    // another key: one fetch, one event, once the first keys were reported
+    let reported = async { while proxy.admin("/status").await.json()["issuers"][0]["keys"] != 2 {} };
+    soon("the first keys in /status", reported).await;
+    clock.advance(UNKNOWN_KEY_REST);
+    world.issuer.publish(&KEYS[1..3]);
+    let by_new = world.issuer.token_by(&KEYS[2], json!({}), json!({}));
+    assert_eq!(ask(&by_new).await, 200);
+    let fetched = clock.now().unix_seconds();
+    let rotated = &proxy.events("keys_rotated", 1).await[0];
+    assert_eq!((&rotated["added"], &rotated["removed"]), (&json!([KEYS[2].kid]), &json!([KEYS[0].kid])));
+
+    let expected = [
+        r#"requests_total{verdict="allow",reason="allowed"} 4"#.to_owned(),
+        r#"requests_total{verdict="deny",reason="scope_missing"} 1"#.to_owned(),
+        r#"requests_total{verdict="deny",reason="token_bad_signature"} 2"#.to_owned(),
+        "decision_duration_seconds_count 5".to_owned(),
+        "request_duration_seconds_count 7".to_owned(),
+        r#"cache_lookups_total{cache="tokens",result="hit"} 2"#.to_owned(),
+        r#"cache_lookups_total{cache="tokens",result="miss"} 5"#.to_owned(),
+        r#"cache_lookups_total{cache="refused_tokens",result="hit"} 1"#.to_owned(),
+        r#"cache_lookups_total{cache="decisions",result="hit"} 2"#.to_owned(),
+        r#"cache_lookups_total{cache="decisions",result="miss"} 3"#.to_owned(),
+        "token_signature_checks_total 4".to_owned(),
+        r#"issuer_fetches_total{issuer="corp"} 2"#.to_owned(),
+        r#"issuer_fetch_failures_total{issuer="corp"} 0"#.to_owned(),
+        format!(r#"issuer_keys_fetched_timestamp_seconds{{issuer="corp"}} {fetched}"#),
+        r#"upstream_servers{upstream="orders"} 1"#.to_owned(),
+        r#"upstream_servers_ejected{upstream="orders"} 0"#.to_owned(),
+        "tls_handshakes_completed_total 1".to_owned(),
+        "connections_open 1".to_owned(),
+        "policy_generation 1".to_owned(),
+        "config_last_reload_success 1".to_owned(),
+        "audit_records_dropped_total 0".to_owned(),
+    ];
+    let all = async {
+        loop {
+            let metrics = proxy.metrics().await;
+            let missing: Vec<_> = expected
+                .iter()
+                .filter(|line| {
+                    !metrics.lines().any(|printed| printed.strip_prefix("countersign_") == Some(line))
+                })
+                .collect();
+            if missing.is_empty() {
+                return metrics;
+            }
+            eprintln!("not yet: {missing:?}");
+        }
+    };
+    let metrics = soon("the figures", all).await;
+    let expiry = metrics.lines().find_map(|line| {
+        line.strip_prefix(r#"countersign_certificate_expiry_timestamp_seconds{certificate="identity"} "#)
+    });
+    let expiry = Timestamp::from_unix_seconds(expiry.unwrap().parse().unwrap());
+    assert!(expiry > clock.now(), "{expiry}");
+}

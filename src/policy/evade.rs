@@ -4,7 +4,7 @@
 //! may not read a credential where an allow takes requests without that credential.
 
 use super::compiled::PolicyParts;
-use super::condition::{Condition, RoleTerm};
+use super::condition::{ClaimPath, Condition, RoleTerm};
 use super::lint::{Finding, Item, Report};
 use super::reach::{self, Region};
 use super::role::{IssuerFacts, Role, RoleEntry};
@@ -86,6 +86,7 @@ fn by_asking_for_less(rule: &Rule, parts: &PolicyParts) -> Vec<Evasion> {
             }
             Condition::MatchClaim(tests) => {
                 tests.iter().filter_map(|test| test.claim.0.first()).for_each(|c| reads(c));
+                found.extend(tests.iter().filter_map(|test| within(key, &test.claim)));
             }
             Condition::Acr(_) => reads("acr"),
             Condition::MaxAge(_) => reads("auth_time"),
@@ -148,6 +149,16 @@ fn optional(key: &'static str, issuer: &IssuerFacts, claim: &str) -> Option<Evas
             "add `{claim}` to the `requires` of `[issuer.{}]`, or deny by what every token has",
             issuer.name
         ),
+    })
+}
+
+/// The evasion that a member of a claim is: `requires` speaks of whole claims alone.
+fn within(key: &'static str, claim: &ClaimPath) -> Option<Evasion> {
+    (claim.0.len() > 1).then(|| Evasion {
+        key,
+        reads: format!("the member `{claim}` of a claim"),
+        remedy: "deny by a claim that stands at the top of every token and in its issuer's `requires`"
+            .to_owned(),
     })
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ActorKind::{Agent, Human, Service as ServiceKind, Unknown};
 
-use super::condition::{ClaimPath, ClaimValue};
+use super::condition::{ClaimPath, ClaimValue, MatchClaim};
 use super::fixture::*;
 use super::role::{CarriedClients, IssuerFacts, Role, RoleEntries, RoleEntry};
 use super::route::Route;
@@ -158,6 +158,13 @@ fn a_deny_that_less_would_evade_is_an_error() {
     assert_eq!(by(max_age(5)), ["deny_evadable"]);
     assert_eq!(by(actor(&[Human])), ["deny_evadable"], "without `uid` a person is unknown");
     assert_eq!(by(on_behalf_of(&[Human])), ["deny_evadable"]);
+    let own = |claim: &[&str]| {
+        let claim = ClaimPath(claim.iter().map(|name| text(name)).collect());
+        let test = Condition::MatchClaim(vec![MatchClaim { segment: text("c"), claim }]);
+        errors_of(vec![deny("d", vec![paths(&["/{c}"]), test])])
+    };
+    assert!(own(&["sub"]).is_empty());
+    assert_eq!(own(&["sub", "id"]), ["deny_evadable"], "the claim may be there without the member");
     assert!(by(actor(&[Human, Unknown])).is_empty());
     assert!(by(Condition::Claim(vec![claim("cid", "x")])).is_empty());
     assert!(by(ANY_ROLE).is_empty() && by(service(&[0])).is_empty());

@@ -31,22 +31,23 @@ pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent"
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Starts of names that only this proxy, or a hop in front of it that it trusts, may use.
-const RESERVED_STARTS: [&str; 4] = ["x-auth-", "x-forwarded-", "x-amzn-oidc-", "x-amzn-mtls-"];
+const RESERVED_STARTS: [&str; 7] =
+    ["x-auth-", "x-forwarded-", "x-original-", "x-envoy-", "x-ssl-client-", "x-amzn-oidc-", "x-amzn-mtls-"];
 
 /// Names that some upstream believes to come from its proxy: who the client is, or what it asked for.
 const RESERVED: [&str; 17] = [
     "forwarded",
+    "x-forwarded",
+    "remote-user",
+    "x-remote-user",
     "x-real-ip",
     "x-client-ip",
     "true-client-ip",
     "client-cert",
     "client-cert-chain",
     "x-client-cert",
-    "x-ssl-client-cert",
     "x-spiffe-id",
     "x-request-id",
-    "x-original-url",
-    "x-original-uri",
     "x-rewrite-url",
     "x-http-method",
     "x-http-method-override",
@@ -102,6 +103,7 @@ pub fn for_upstream(headers: &mut HeaderMap, with: &Introduction<'_>) {
     strip_hop_by_hop(headers);
     strip_reserved(headers);
     headers.remove(HOST);
+    join_cookies(headers);
     if !with.forward_authorization {
         headers.remove(AUTHORIZATION);
     }
@@ -131,6 +133,17 @@ pub fn for_trailers(trailers: &mut HeaderMap) {
     strip_reserved(trailers);
     for name in [HOST, CONTENT_LENGTH, AUTHORIZATION, COOKIE, HeaderName::from_static("dpop")] {
         trailers.remove(name);
+    }
+}
+
+/// HTTP/2 sends cookies in crumbs; elsewhere they are one field (RFC 9113 §8.2.3), of which a server behind us
+/// may read only the first.
+fn join_cookies(headers: &mut HeaderMap) {
+    let crumbs: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if crumbs.len() > 1
+        && let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, whole);
     }
 }
 

@@ -86,7 +86,15 @@ fn nothing_that_speaks_of_identity_passes_when_nobody_is_there() {
         "client-cert",
         "x-amzn-oidc-data",
         "x-amzn-mtls-clientcert",
+        "x-forwarded",
+        "remote-user",
+        "x-remote-user",
+        "x-ssl-client-cert",
+        "x-ssl-client-verify",
+        "x-envoy-original-path",
+        "x-envoy-external-address",
         "x-original-url",
+        "x-original-host",
         "x-rewrite-url",
         "x-http-method-override",
         "x-request-id",
@@ -105,7 +113,7 @@ fn nothing_that_speaks_of_identity_passes_when_nobody_is_there() {
         assert!(headers.get_all(name).iter().all(|value| value != "forged"), "{name}");
         seen += 1;
     }
-    assert_eq!(seen, 23);
+    assert_eq!(seen, 31);
     let ours = [
         ("x-auth-decision", "01J"),
         ("x-request-id", "01J"),
@@ -186,4 +194,12 @@ fn a_trace_is_continued_only_if_it_is_one() {
     for values in bad {
         assert_eq!(given(values), (fresh.clone(), false), "{values:?}");
     }
+}
+
+#[test]
+fn cookies_in_crumbs_become_one_field() {
+    let sent = [("cookie", "a=1"), ("cookie", "b=2; c=3"), ("cookie", "d=4")];
+    let headers = through(&sent, &introduction(None, None, &[]));
+    let cookies: Vec<_> = headers.get_all("cookie").iter().collect();
+    assert_eq!(cookies, ["a=1; b=2; c=3; d=4"]);
 }

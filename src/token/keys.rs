@@ -35,7 +35,8 @@ pub enum KeyUse {
     JwtSvid,
 }
 
-/// SHA-256 over a key's kind, material and `kid`: equal names mean the same key.
+/// SHA-256 over a key's kind, material, `kid`, `alg` and `issuer`: equal names mean the same key, which may
+/// sign the same tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct KeyName([u8; 32]);
 
@@ -141,16 +142,20 @@ impl Key {
         }
         let kid = optional_text(entry, "kid")?;
         let issuer = optional_text(entry, "issuer")?;
-        let name = KeyName::of(kind, &parts, kid.as_deref());
+        let alg = algorithm.map(Algorithm::as_str);
+        let name = KeyName::of(kind, &parts, [kid.as_deref(), alg, issuer.as_deref()]);
         Some(Key { name, kid, kind, algorithm, issuer, material })
     }
 }
 
 impl KeyName {
-    fn of(kind: KeyKind, parts: &[Vec<u8>; 2], kid: Option<&str>) -> KeyName {
+    fn of(kind: KeyKind, parts: &[Vec<u8>; 2], labels: [Option<&str>; 3]) -> KeyName {
         let mut hash = digest::Context::new(&SHA256);
-        hash.update(&[kind as u8, u8::from(kid.is_some())]);
-        for field in [&parts[0], &parts[1], kid.unwrap_or_default().as_bytes()] {
+        hash.update(&[kind as u8]);
+        let labels = labels.iter().map(|label| label.map(str::as_bytes));
+        for field in parts.iter().map(|part| Some(part.as_slice())).chain(labels) {
+            hash.update(&[u8::from(field.is_some())]);
+            let field = field.unwrap_or_default();
             hash.update(&(field.len() as u64).to_be_bytes());
             hash.update(field);
         }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::world::certificates::Who;
-use crate::world::client::{Protocol, Raw, get, post};
+use crate::world::client::{Client, Protocol, Raw, get, post};
 use crate::world::proxy::{HOST, Proxy};
 use crate::world::{Body, World, soon};
 
@@ -239,4 +239,21 @@ route = \"socket\""
     let records = proxy.records(2).await;
     let statuses: Vec<&Value> = records.iter().map(|record| &record["status"]).collect();
     assert_eq!(statuses, [&json!(502), &json!(200)]);
+}
+
+#[tokio::test]
+async fn a_small_limit_for_heads_is_no_panic_on_plain_text() {
+    let world = World::new().await;
+    let proxy = world.start(&format!(
+        "{POLICY}
+[limit]
+header_bytes_max = \"4KiB\"
+[listener.open]
+address = \"127.0.0.1:0\"
+allow_plaintext = true"
+    ));
+    for protocol in Protocol::BOTH {
+        let client = Client::plain(proxy.address("open"), protocol).await.unwrap();
+        assert_eq!(client.ask(get("/orders/7")).await.unwrap().status, 403, "{protocol:?}");
+    }
 }

@@ -93,6 +93,20 @@ async fn a_new_key_is_fetched_once_and_a_removed_one_drops_its_tokens() {
 }
 
 #[tokio::test]
+async fn a_key_that_may_no_longer_sign_so_drops_its_tokens_too() {
+    let world = World::new(|_| {}).await;
+    let key_for = |alg: &str| key_set(&[with(RSA.jwk("k1"), json!({ "alg": alg }))]);
+    world.provider.set(JWKS, key_for("RS256"));
+    keys(&world).refresh().await.expect("keys");
+    let header = json!({ "alg": "RS256", "kid": "k1" });
+    let token = mint_with(&RSA, header, good_claims().to_string());
+    assert_eq!(world.code(&token).await, "ok");
+    world.provider.set(JWKS, key_for("PS256"));
+    keys(&world).refresh().await.expect("keys");
+    assert_eq!(world.code(&token).await, "token_key_unknown");
+}
+
+#[tokio::test]
 async fn a_storm_of_unknown_keys_causes_one_fetch_in_a_while() {
     let world = World::new(|_| {}).await;
     assert_eq!(world.code(&token_of(&P256, "k1", 0)).await, "ok");

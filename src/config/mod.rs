@@ -11,6 +11,7 @@ mod file;
 mod file_policy;
 mod issuer_checks;
 mod issuers;
+mod lints;
 mod listeners;
 mod material;
 mod names;

@@ -17,7 +17,7 @@ use super::settings::{self, LogSettings};
 use super::source::{At, Sources};
 use super::tree::SYNTAX;
 use super::upstreams::{UpstreamConfig, upstreams};
-use super::{canonical, effective};
+use super::{canonical, effective, lints};
 use crate::audit::SinkSettings;
 use crate::clock::Timestamp;
 use crate::decisions::DecisionsSettings;
@@ -188,6 +188,7 @@ fn parts(
     };
     let (route_names, routes) = routes(file, &known, limits, found);
     let (routes, route_settings) = routes.into_iter().unzip();
+    lints::check(file, typed, &known, &route_names, found);
     let rules = typed.iter().filter_map(|typed| rule(*typed, &known, &route_names, found)).collect();
     let facts = issuers.iter().map(IssuerSettings::facts).collect();
     let parts = PolicyParts { issuers: facts, services, roles, routes, upstreams: upstream_ids, rules };

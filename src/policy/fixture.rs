@@ -246,6 +246,10 @@ pub fn error_codes(parts: PolicyParts) -> Vec<&'static str> {
 
 pub fn finding_codes(parts: PolicyParts) -> Vec<(&'static str, Severity)> {
     let (_, findings) = Policy::compile(parts, HASH, NOW).unwrap();
+    assert!(
+        findings.iter().all(|finding| crate::policy::lint::CODES.contains(&finding.code)),
+        "{findings:?}"
+    );
     findings.iter().map(|finding| (finding.code, finding.severity)).collect()
 }
 

@@ -23,6 +23,18 @@ pub struct Finding {
     pub remedy: String,
 }
 
+/// The codes of all that is found in a policy without errors: what can be allowed.
+pub const CODES: [&str; 8] = [
+    "address_only",
+    "allow_redundant",
+    "client_id_any",
+    "guard_rail",
+    "rule_expired",
+    "rule_expires_soon",
+    "shadow_over",
+    "signature_waived",
+];
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     Information,

@@ -331,3 +331,28 @@ fn later_keys_are_told_apart_from_unknown_ones() {
     }
     assert_eq!(seen, 8);
 }
+
+#[test]
+fn a_finding_is_allowed_by_its_code_and_place_and_by_nothing_that_is_not_there() {
+    let rule = |name: &str| {
+        let head = format!("\n[[allow]]\nname = \"{name}\"\nservice = \"storefront\"\n");
+        head + &format!("role = \"order-reader\"\npath = \"/{name}\"\nexpires = 2027-01-20\n")
+    };
+    let lint = |more: &str| format!("\n[[lint.allow]]\ncode = \"rule_expires_soon\"\n{more}");
+    let soon = "rule_expires_soon";
+    let mut seen = 0;
+    for (allowed, expected) in [
+        (String::new(), vec![soon, soon]),
+        (lint("rule = \"one\"\n"), vec![soon]),
+        (lint(""), vec![]),
+        (lint("service = \"storefront\"\n"), vec![soon, soon]),
+        (lint("rule = \"none such\"\n"), vec!["unknown_rule"]),
+        (lint("route = \"other\"\n"), vec!["unknown_route"]),
+        ("\n[[lint.allow]]\ncode = \"deny_evadable\"\n".to_owned(), vec!["unknown_word"]),
+    ] {
+        let text = [SAMPLE, &rule("one"), &rule("two"), &allowed].concat();
+        assert_eq!(codes(&load_texts(&[&text])), expected, "{allowed}");
+        seen += 1;
+    }
+    assert_eq!(seen, 7);
+}

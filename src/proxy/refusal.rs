@@ -24,10 +24,8 @@ use crate::upstream::UpstreamError;
 /// Why a request is not forwarded, or why its forwarding failed before an answer came.
 #[derive(Clone, Debug)]
 pub struct Refusal {
-    /// The first in the order of the closed list.
+    /// The first in the order of the closed list; the record has all that apply.
     pub reason: Reason,
-    /// All others that apply.
-    pub also: Vec<Reason>,
     /// For the record, in words; never for the client.
     pub detail: Option<String>,
     status: StatusCode,
@@ -69,7 +67,7 @@ impl Refusal {
     /// A refusal for one reason, answered as that reason always is.
     pub fn of(reason: Reason) -> Refusal {
         let (status, challenge) = answer_to(reason);
-        Refusal { reason, also: Vec::new(), detail: None, status, challenge: challenge.map(str::to_owned) }
+        Refusal { reason, detail: None, status, challenge: challenge.map(str::to_owned) }
     }
 
     #[must_use]
@@ -91,16 +89,8 @@ impl Refusal {
 
     /// More than one step refused: the first in the order of the closed list is the reason.
     #[must_use]
-    pub fn and(mut self, other: Refusal) -> Refusal {
-        if other.reason < self.reason {
-            return other.and(self);
-        }
-        self.also.push(other.reason);
-        self.also.extend(other.also);
-        self.also.sort_unstable();
-        self.also.dedup();
-        self.also.retain(|reason| *reason != self.reason);
-        self
+    pub fn and(self, other: Refusal) -> Refusal {
+        if other.reason < self.reason { other } else { self }
     }
 
     pub fn status(&self) -> StatusCode {
@@ -220,9 +210,8 @@ impl From<&UpstreamError> for Refusal {
 
 impl From<&Denial> for Refusal {
     fn from(denial: &Denial) -> Refusal {
-        let mut reasons = denial.causes.iter().map(|cause| Reason::from(*cause));
         // A denial without a cause cannot be built by `decide`; if it ever is, it still denies.
-        let reason = reasons.next().unwrap_or(Reason::Internal);
+        let reason = denial.causes.first().map_or(Reason::Internal, |cause| Reason::from(*cause));
         let (status, challenge) = match &denial.challenge {
             Challenge::Forbidden => (StatusCode::FORBIDDEN, None),
             Challenge::NotFound => (StatusCode::NOT_FOUND, None),
@@ -232,7 +221,7 @@ impl From<&Denial> for Refusal {
                 (StatusCode::UNAUTHORIZED, Some(insufficient_authentication(acr_values, *max_age)))
             }
         };
-        Refusal { reason, also: reasons.collect(), detail: None, status, challenge }
+        Refusal { reason, detail: None, status, challenge }
     }
 }
 
@@ -371,7 +360,7 @@ mod tests {
     #[test]
     fn of_two_refusals_the_first_in_the_closed_list_is_the_reason() {
         let both = Refusal::of(Reason::TokenExpired).and(Refusal::of(Reason::PeerExpired));
-        assert_eq!((both.reason, both.also.clone()), (Reason::PeerExpired, vec![Reason::TokenExpired]));
+        assert_eq!(both.reason, Reason::PeerExpired);
         assert_eq!(both.status(), StatusCode::FORBIDDEN);
     }
 

@@ -47,7 +47,9 @@ fn ask(address: SocketAddr, page: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    write!(stream, "GET {page} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    // In one piece: whoever answers before it has all of the head must not break the rest off.
+    let head = format!("GET {page} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(STATUS_LINE_BYTES_MAX).read_to_end(&mut answer)?;
     let line = answer.split(|byte| *byte == b'\r').next().unwrap_or_default();
@@ -85,7 +87,7 @@ mod tests {
         let server = thread::spawn(move || {
             for status in ["200 OK", "503 Service Unavailable"] {
                 let (mut stream, _) = listener.accept().unwrap();
-                let mut head = [0; 64];
+                let mut head = [0; 256];
                 assert_ne!(stream.read(&mut head).unwrap(), 0);
                 write!(stream, "HTTP/1.1 {status}\r\n\r\n").unwrap();
             }

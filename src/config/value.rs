@@ -1,6 +1,6 @@
 //! What single values are read into.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -84,13 +84,26 @@ texts! {
     String: "some text";
     Name: "a name";
     SocketAddr: "an address and a port, as `\"127.0.0.1:8443\"`";
-    IpNet: "an address range, as `\"10.0.0.0/8\"`";
     TrustDomain: "a trust domain, as `\"shop.example\"`";
     SpiffePattern: "a SPIFFE ID, as `\"spiffe://shop.example/ns/prod/sa/web\"`";
     HostPattern: "a host, as `\"orders.shop.example\"` or `\"*.shop.example\"`";
     PathPattern: "a path, as `\"/orders/{order}/**\"`";
     Glob: "a text, or the start of one and `*`";
     GrpcPattern: "a gRPC method, as `\"shop.Orders/Get\"` or `\"shop.Orders/*\"`";
+}
+
+/// A range, or one address.
+impl Field for IpNet {
+    fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        const EXPECTED: &str = "an address or a range, as `\"10.0.0.1\"` or `\"10.0.0.0/8\"`";
+        let text = reader.text(node, EXPECTED)?;
+        let one = text.parse::<IpAddr>().map(IpNet::from);
+        one.or_else(|_| text.parse()).inspect_err(|why| reader.refuse(node.span, text, why, EXPECTED)).ok()
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "minLength": 1 })
+    }
 }
 
 choice!(for ActorKind { Human = "human", Service = "service", Agent = "agent", Unknown = "unknown", });

@@ -300,8 +300,13 @@ fn shadow_routes(parts: &PolicyParts, today: Timestamp, report: &mut Report) {
                 Some("shadow_until"),
                 "shadow_too_long",
                 format!("`shadow_until` of `{}` is more than {SHADOW_DAYS_MAX} days ahead", route.name),
-                format!("give a day before {latest}, and a new one when it comes"),
+                format!("give a day before {}, and a new one when it comes", day(latest)),
             );
         }
     }
+}
+
+/// As the file has dates.
+fn day(at: Timestamp) -> String {
+    at.to_string().chars().take("2027-01-01".len()).collect()
 }

@@ -141,7 +141,16 @@ pub async fn serve(
                 None => None,
                 Some(Ok(name)) => Some(name),
                 // No host can agree with a name that is none.
-                Some(Err(_)) => return,
+                Some(Err(_)) => {
+                    return worker.shared.audit.handshake_refused(&RefusedHandshake {
+                        listener: listener.name.clone(),
+                        peer_ip: Some(peer_ip),
+                        client_ip: Some(peer_ip),
+                        reason: Reason::RequestMalformed,
+                        detail: "the server name that the client asked for is no host".to_owned(),
+                        claimed: None,
+                    });
+                }
             };
             let chain = accepted.stream.get_ref().1.peer_certificates().unwrap_or_default();
             let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();

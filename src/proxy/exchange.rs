@@ -72,6 +72,8 @@ async fn judge(
 ) -> Result<Passage, Refusal> {
     let now = worker.shared.clock.now();
     let signatures = verify(generation, connection, head, now, draft).await?;
+    // Keys may have been waited for.
+    let now = worker.shared.clock.now();
     let decision = decide(generation, connection, &asked, head, &signatures, now, draft);
     let permit = match decision.verdict {
         Verdict::Permit(permit) => permit,

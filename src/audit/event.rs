@@ -40,9 +40,6 @@ pub enum Event {
         added: Vec<String>,
         removed: Vec<String>,
     },
-    RevocationLoaded {
-        entries: usize,
-    },
 }
 
 /// A TLS handshake that was refused.
@@ -115,7 +112,6 @@ enum EventFields {
     PolicyLoaded { old: Option<String>, new: String, rules_added: Vec<String>, rules_removed: Vec<String> },
     CertificateRotated { name: String, certificate: String, not_after: String },
     KeysRotated { issuer: Name, added: Vec<String>, removed: Vec<String> },
-    RevocationLoaded { entries: usize },
 }
 
 impl<'a> HandshakeRecord<'a> {
@@ -180,11 +176,6 @@ impl EventRecord {
                     added: bounded_list(added),
                     removed: bounded_list(removed),
                 },
-            ),
-            Event::RevocationLoaded { entries } => (
-                "revocation_loaded",
-                format!("{entries} revocations hold from now on"),
-                EventFields::RevocationLoaded { entries: *entries },
             ),
         };
         EventRecord { event: name, head, story, fields }

@@ -268,7 +268,7 @@ table! {
         streams_per_connection_max: u32,
         /// HTTP/2 streams that a client may reset before they are answered. Default: 100.
         resets_per_connection_max: u32,
-        /// Without a byte from a client. Default: 60s.
+        /// A client that asks for nothing, or takes nothing of its answer. Default: 60s.
         idle_timeout: Timeout,
         /// A whole request, where its route does not say. Default: 5m.
         total_timeout: Timeout,

@@ -74,7 +74,7 @@ pub async fn forward(
         return refuse(draft, form, &refusal);
     }
     match passage.asked.kind {
-        Kind::Plain | Kind::Grpc => journey.plain(head, body, meter, form, draft).await,
+        Kind::Plain => journey.plain(head, body, meter, form, draft).await,
         Kind::WebSocket => {
             let ends = Instant::now() + permit.deadline().since(worker.shared.clock.now());
             journey.websocket(head, form, ends, draft).await

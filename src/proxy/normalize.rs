@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, Method, Version};
 use hyper::ext::Protocol;
 use url::form_urlencoded;
 
-use crate::policy::action::{HostError, is_grpc};
+use crate::policy::action::HostError;
 use crate::policy::{Action, Host, NormalPath, PathError};
 
 /// What is asked, in the one form that is judged, recorded and forwarded.
@@ -32,8 +32,6 @@ pub struct Asked {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Plain,
-    /// The content type is gRPC's: refusals are answered in its terms.
-    Grpc,
     /// A WebSocket handshake, by HTTP/1.1 upgrade or HTTP/2 extended CONNECT.
     WebSocket,
 }
@@ -182,8 +180,7 @@ fn kind(head: &Parts) -> Result<(Method, Kind), HeadError> {
             return Ok((Method::GET, Kind::WebSocket));
         }
     }
-    let kind = if is_grpc(&head.headers) { Kind::Grpc } else { Kind::Plain };
-    Ok((head.method.clone(), kind))
+    Ok((head.method.clone(), Kind::Plain))
 }
 
 fn asks_for_upgrade(headers: &HeaderMap) -> bool {
@@ -330,7 +327,5 @@ mod tests {
         let mut with_body = upgrade("websocket").to_vec();
         with_body.push(("content-length", "5"));
         assert!(read("/", &with_body).is_err());
-        let grpc = [("host", "a.example"), ("content-type", "application/grpc+proto")];
-        assert_eq!(read("/", &grpc).unwrap().kind, Kind::Grpc);
     }
 }

@@ -1,6 +1,6 @@
 //! What the proxy says of itself: its status and metrics, kept up to date, and events of a reload.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,9 +20,6 @@ const REMINDER_PERIOD: Duration = Duration::from_secs(60);
 /// How often the status is taken anew.
 const PERIOD: Duration = Duration::from_millis(500);
 
-/// By issuer, as last seen.
-type KeyIds = BTreeMap<Name, BTreeSet<Arc<str>>>;
-
 /// Keeps status and metrics up to date until the proxy has stopped.
 pub async fn keep_reporting(
     shared: Arc<Shared>,
@@ -32,7 +29,6 @@ pub async fn keep_reporting(
 ) {
     let mut reloaded = shared.reloaded.subscribe();
     let mut reminder = tokio::time::interval(REMINDER_PERIOD);
-    let mut key_ids = KeyIds::new();
     loop {
         let generation = {
             let assembled = assembled.lock().unwrap_or_else(PoisonError::into_inner);
@@ -40,7 +36,7 @@ pub async fn keep_reporting(
             let generation = shared.generation.load_full();
             status.serves(serving(&generation, &assembled, &addresses));
             export(&shared, &generation, &assembled);
-            rotations(&shared.audit, &assembled, &mut key_ids);
+            rotations(&shared.audit, &assembled);
             generation
         };
         tokio::select! {
@@ -51,20 +47,15 @@ pub async fn keep_reporting(
     }
 }
 
-/// Records which issuers have other keys than when last seen. The first keys of all are no rotation.
-fn rotations(audit: &Audit, assembled: &Assembled, seen: &mut KeyIds) {
+/// Records which issuers have other keys than before.
+fn rotations(audit: &Audit, assembled: &Assembled) {
     for issuer in &assembled.issuers {
-        let status = issuer.keys.status();
-        if status.fetched.is_none() {
-            continue;
-        }
-        let Some(before) = seen.insert(issuer.name.clone(), status.ids.clone()) else { continue };
-        if before != status.ids {
-            let list = |ids: &mut dyn Iterator<Item = &Arc<str>>| ids.map(|id| id.to_string()).collect();
+        for rotation in issuer.keys.take_rotations() {
+            let list = |ids: &[Arc<str>]| ids.iter().map(|id| id.to_string()).collect();
             audit.event(&Event::KeysRotated {
                 issuer: issuer.name.clone(),
-                added: list(&mut status.ids.difference(&before)),
-                removed: list(&mut before.difference(&status.ids)),
+                added: list(&rotation.added),
+                removed: list(&rotation.removed),
             });
         }
     }

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -55,7 +55,20 @@ pub struct IssuerKeys {
     /// One entry, once there was an attempt. The lock on it is what makes fetches single-flight.
     held: Cache<(), Attempted>,
     status: ArcSwap<KeyStatus>,
+    /// Not yet taken.
+    rotations: Mutex<Vec<Rotation>>,
 }
+
+/// A fetch brought other keys than the one before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotation {
+    /// By `kid`, of those that have one; as all lists of a record in a fixed order.
+    pub added: Vec<Arc<str>>,
+    pub removed: Vec<Arc<str>>,
+}
+
+/// Rotations that wait to be taken; one fetch follows the last by a second at least.
+const ROTATIONS_MAX: usize = 64;
 
 /// How the last attempt to fetch left things. One value, so that nobody sees that an attempt has ended
 /// and not yet what it brought.
@@ -133,6 +146,7 @@ impl IssuerKeys {
             clock,
             held: Cache::builder().build(),
             status: ArcSwap::default(),
+            rotations: Mutex::default(),
         }
     }
 
@@ -143,6 +157,25 @@ impl IssuerKeys {
 
     pub fn status(&self) -> Arc<KeyStatus> {
         self.status.load_full()
+    }
+
+    /// What fetches have changed since this was last asked. The first keys of all are no rotation.
+    pub fn take_rotations(&self) -> Vec<Rotation> {
+        std::mem::take(&mut self.rotations.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn changed(&self, before: &KeyStatus, ids: &BTreeSet<Arc<str>>) {
+        if before.fetched.is_none() || before.ids == *ids {
+            return;
+        }
+        let rotation = Rotation {
+            added: ids.difference(&before.ids).cloned().collect(),
+            removed: before.ids.difference(ids).cloned().collect(),
+        };
+        let mut rotations = self.rotations.lock().unwrap_or_else(PoisonError::into_inner);
+        if rotations.len() < ROTATIONS_MAX {
+            rotations.push(rotation);
+        }
     }
 
     /// Fetches the keys, or waits for the fetch that is under way.
@@ -246,9 +279,11 @@ impl IssuerKeys {
         match outcome {
             Ok((set, lifetime)) => {
                 let held = HeldKeys { set, generation, fetched: now, lifetime };
+                let ids = held.set.ids();
+                self.changed(&self.status.load(), &ids);
                 self.status.store(Arc::new(KeyStatus {
                     keys: held.set.len(),
-                    ids: held.set.ids(),
+                    ids,
                     fetched: Some(now),
                     fresh_until: Some(now.plus(lifetime)),
                     usable_until: Some(held.usable_until(self.settings.max_stale)),

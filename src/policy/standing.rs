@@ -28,8 +28,7 @@ pub struct Standing {
 
 impl Standing {
     /// The first moment at which this standing must be made anew: token or certificate expiry, a
-    /// rule's start or end, a login grown too old. For a token that its issuer's leeway alone keeps
-    /// alive it is past, so that each request makes it anew.
+    /// rule's start or end, a login grown too old.
     pub fn valid_until(&self) -> Timestamp {
         self.valid_until
     }

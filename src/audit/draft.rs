@@ -21,7 +21,7 @@ use super::sink::{AuditUnavailable, Slot};
 use super::{Audit, Reason, line, story};
 use crate::clock::Stopwatch;
 use crate::identity::{Caller, Name, Peer, Signature};
-use crate::metrics::Lookup;
+use crate::metrics::{Limit, Lookup};
 use crate::policy::decision::ShadowVerdict;
 use crate::policy::near_miss::NearMiss;
 use crate::policy::{
@@ -236,6 +236,11 @@ impl Draft {
     /// What exactly was wrong, in words that hold no secret.
     pub fn detail(&mut self, detail: &str) {
         self.record.detail = Some(bounded(detail));
+    }
+
+    /// Counts that the request was over a limit.
+    pub fn over(&self, limit: Limit) {
+        self.audit.metrics().limit_hit(limit);
     }
 
     /// The reason as it stands: what a refusal says.

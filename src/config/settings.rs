@@ -77,10 +77,13 @@ pub fn limits(file: &File) -> Limits {
         token: TokenLimits {
             token_bytes_max: size(&typed.token_bytes_max, 16 * KIB),
             json_depth_max: count(&typed.json_depth_max, 32),
+            json_values_max: count(&typed.json_values_max, 4096),
             scope_count_max: count(&typed.scope_count_max, 256),
             group_count_max: count(&typed.group_count_max, 1024),
             delegation_depth_max: count(&typed.delegation_depth_max, 4),
         },
+        upstream_in_flight_max: count(&typed.upstream_in_flight_max, 1024),
+        upstream_pending_max: count(&typed.upstream_pending_max, 1024),
         streams_per_connection_max: typed.streams_per_connection_max.as_ref().map_or(100, |max| max.value),
         resets_per_connection_max: count(&typed.resets_per_connection_max, 100),
         idle_timeout: seconds(&typed.idle_timeout, 60),
@@ -88,6 +91,12 @@ pub fn limits(file: &File) -> Limits {
         connection_age_max: seconds(&typed.connection_age_max, 3600),
         drain_timeout: seconds(&typed.drain_timeout, 30),
     }
+}
+
+/// The largest key set or discovery document that is read, in bytes.
+pub fn key_document_bytes_max(file: &File) -> usize {
+    let typed = file.limit.as_ref().and_then(|limit| limit.value.key_document_bytes_max);
+    size(&typed, 256 * KIB)
 }
 
 pub fn audit(file: &File) -> SinkSettings {

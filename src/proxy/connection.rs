@@ -21,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-use super::admission::{Admitted, Full};
+use super::admission::Admitted;
 use super::body::Body;
 use super::exchange::exchange;
 use super::generation::{Generation, ListenerState};
@@ -32,6 +32,7 @@ use super::worker::Worker;
 use crate::audit::{Claimed, Reason, RefusedHandshake};
 use crate::clock::Timestamp;
 use crate::identity::{Name, Peer, Signature};
+use crate::metrics::Limit;
 use crate::policy::Host;
 use crate::tls::{Accepted, Alpn, HandshakeFailure, ListenerTls, PeerError};
 
@@ -123,8 +124,8 @@ pub async fn serve(
         Some(address) => address.ip().to_canonical(),
         None => return,
     };
-    if let Err(full) = admitted.from_address(peer_ip, limits.connections_per_peer_max) {
-        return worker.shared.metrics.limit_hit(full.as_str());
+    if let Err(limit) = admitted.from_address(peer_ip, limits.connections_per_peer_max) {
+        return worker.shared.metrics.limit_hit(limit);
     }
     let listener_name = listener.name.clone();
     let connection = |tls, server_name| {
@@ -181,7 +182,7 @@ async fn client_address(
             worker.shared.metrics.probes.inc();
         }
         Ok(Err(error)) => tracing::warn!(listener = %listener.name, %from, %error, "connection refused"),
-        Err(_) => worker.shared.metrics.limit_hit("handshake_timeout"),
+        Err(_) => worker.shared.metrics.limit_hit(Limit::HandshakeTimeout),
     }
     None
 }
@@ -197,8 +198,8 @@ async fn handshake(
     let shared = &worker.shared;
     let guard = match shared.admission.handshake(limits.handshakes_max) {
         Ok(guard) => guard,
-        Err(full) => {
-            shared.metrics.limit_hit(Full::as_str(full));
+        Err(limit) => {
+            shared.metrics.limit_hit(limit);
             return None;
         }
     };
@@ -217,6 +218,9 @@ async fn handshake(
             None
         }
         Err(failure) => {
+            if matches!(failure, HandshakeFailure::TimedOut(_)) {
+                shared.metrics.limit_hit(Limit::HandshakeTimeout);
+            }
             shared.audit.handshake_refused(&RefusedHandshake {
                 listener: listener.name.clone(),
                 peer_ip: Some(peer_ip),
@@ -378,8 +382,8 @@ async fn until_ended<C, E>(
             stall = connection.pulse.stalls(watch, limits) => match stall {
                 Stall::Idle if !asked => connection.pulse.rest(),
                 Stall::Idle => return,
-                Stall::Head => return shared.metrics.limit_hit("header_timeout"),
-                Stall::Answer => return shared.metrics.limit_hit("idle_timeout"),
+                Stall::Head => return shared.metrics.limit_hit(Limit::HeaderTimeout),
+                Stall::Answer => return shared.metrics.limit_hit(Limit::IdleTimeout),
             },
         }
         asked = true;

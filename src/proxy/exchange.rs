@@ -18,6 +18,7 @@ use super::worker::Worker;
 use crate::audit::{Arrival, Draft, Protocol, Reason};
 use crate::clock::{Stopwatch, Timestamp};
 use crate::identity::{Caller, Hop, Peer, Signature};
+use crate::metrics::Limit;
 use crate::policy::{self, Circumstances, Decision, Verdict};
 use crate::token::Credential;
 
@@ -38,7 +39,7 @@ pub async fn exchange(
     let form = Form::of(&head);
     let mut draft = worker.shared.audit.begin(arrival(&connection, &head));
     if head.headers.len() > generation.limits.header_count_max {
-        return refuse(draft, form, &Refusal::too_many_headers());
+        return refuse(draft, form, &Refusal::over(Limit::HeaderCountMax));
     }
     let asked = match Asked::read(&head, connection.server_name.as_ref()) {
         Ok(asked) => asked,
@@ -163,6 +164,9 @@ fn arrival<'a>(connection: &'a Connection, head: &'a Parts) -> Arrival<'a> {
 /// Answers with a refusal.
 pub fn refuse(mut draft: Draft, form: Form, refusal: &Refusal) -> Response<Body> {
     draft.because(refusal.reason);
+    if let Some(limit) = refusal.limit {
+        draft.over(limit);
+    }
     if let Some(detail) = &refusal.detail {
         draft.detail(detail);
     }

@@ -27,6 +27,7 @@ use super::refusal::{Form, Refusal};
 use super::route::RouteSettings;
 use super::worker::Worker;
 use crate::audit::{Draft, Reason};
+use crate::metrics::Limit;
 use crate::policy::{Evidence, Permit};
 use crate::upstream::{self, Pool, Switched, TunnelEnd, Upgrade};
 
@@ -87,7 +88,7 @@ fn carries(route: &RouteSettings, kind: Kind, body: &RequestBody) -> Result<(), 
     if kind == Kind::WebSocket && !route.websocket {
         return Err(Refusal::of(Reason::NoRoute).because("the route has no `upgrade`"));
     }
-    if body.is_too_large() { Err(too_large()) } else { Ok(()) }
+    if body.is_too_large() { Err(Refusal::over(Limit::BodyBytesMax)) } else { Ok(()) }
 }
 
 /// Turns the head that was judged into the one that goes upstream.
@@ -148,9 +149,9 @@ impl Journey<'_> {
             Ok(Ok(answer)) => self.deliver(answer, meter, draft),
             failed => {
                 let refusal = match failed {
-                    _ if meter.too_large.get() => too_large(),
+                    _ if meter.too_large.get() => Refusal::over(Limit::BodyBytesMax),
                     Ok(Err(error)) => Refusal::from(&error),
-                    _ => Refusal::of(Reason::UpstreamTimeout).because("`total_timeout` is over"),
+                    _ => Refusal::over(Limit::TotalTimeout),
                 };
                 let mut draft = draft;
                 draft.moved(meter.request_bytes.get(), 0);
@@ -209,7 +210,7 @@ impl Journey<'_> {
             }
             Ok(Ok(Upgrade::Answered(answer))) => self.deliver(answer, Rc::default(), draft),
             Ok(Err(error)) => refuse(draft, form, &Refusal::from(&error)),
-            Err(_) => refuse(draft, form, &Refusal::of(Reason::UpstreamTimeout)),
+            Err(_) => refuse(draft, form, &Refusal::over(Limit::TotalTimeout)),
         }
     }
 
@@ -276,8 +277,4 @@ fn add_handshake(headers: &mut HeaderMap) -> Result<HeaderValue, Refusal> {
     headers.insert(SEC_WEBSOCKET_KEY, HeaderValue::from_str(&key).map_err(internal)?);
     headers.entry(SEC_WEBSOCKET_VERSION).or_insert(HeaderValue::from_static("13"));
     HeaderValue::from_str(&STANDARD.encode(proof)).map_err(internal)
-}
-
-fn too_large() -> Refusal {
-    Refusal::over_limit(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than `body_bytes_max`")
 }

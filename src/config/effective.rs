@@ -151,6 +151,7 @@ fn fill_limits(table: &mut Toml, config: &Config) {
     set(table, "total_timeout", time(limits.total_timeout));
     set(table, "connection_age_max", time(limits.connection_age_max));
     set(table, "audit_queue_max", count(config.audit.queue_records_max));
+    set(table, "audit_wait_timeout", time(config.audit.wait_max));
     set(table, "drain_timeout", time(limits.drain_timeout));
 }
 

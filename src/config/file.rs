@@ -282,8 +282,11 @@ table! {
         total_timeout: Timeout,
         /// The age at which a connection is asked to close. Default: 1h.
         connection_age_max: Timeout,
-        /// Audit records waiting to be written. Default: 8192.
+        /// Audit records waiting to be written: of refusals, and as many again of requests that were forwarded;
+        /// with `[audit] required`, those in flight are counted in. Default: 8192.
         audit_queue_max: u32,
+        /// With `[audit] required`, how long a refusal waits until its record finds a place. Default: 1s.
+        audit_wait_timeout: Timeout,
         /// From SIGTERM until what is still open is cut. Default: 30s.
         drain_timeout: Timeout,
     }

@@ -101,14 +101,16 @@ pub fn key_document_bytes_max(file: &File) -> usize {
 
 pub fn audit(file: &File) -> SinkSettings {
     let typed = file.audit.as_ref().map(|audit| &audit.value);
-    let limit = file.limit.as_ref().and_then(|limit| limit.value.audit_queue_max);
+    let defaults = Limit::default();
+    let limit = file.limit.as_ref().map_or(&defaults, |limit| &limit.value);
     SinkSettings {
         output: match typed.and_then(|audit| audit.output.as_ref()).map(|output| &output.value) {
             Some(AuditOutput::File(path)) => Output::File(path.clone()),
             Some(AuditOutput::Stdout) | None => Output::Stdout,
         },
         required: typed.and_then(|audit| audit.required).is_some_and(|required| required.value),
-        queue_records_max: count(&limit, 8192),
+        queue_records_max: count(&limit.audit_queue_max, 8192),
+        wait_max: seconds(&limit.audit_wait_timeout, 1),
     }
 }
 

@@ -143,14 +143,15 @@ pub async fn serve(
                 Some(Ok(name)) => Some(name),
                 // No host can agree with a name that is none.
                 Some(Err(_)) => {
-                    return worker.shared.audit.handshake_refused(&RefusedHandshake {
+                    let refused = RefusedHandshake {
                         listener: listener.name.clone(),
                         peer_ip: Some(peer_ip),
                         client_ip: Some(peer_ip),
                         reason: Reason::RequestMalformed,
                         detail: "the server name that the client asked for is no host".to_owned(),
                         claimed: None,
-                    });
+                    };
+                    return worker.shared.audit.handshake_refused(&refused).await;
                 }
             };
             let chain = accepted.stream.get_ref().1.peer_certificates().unwrap_or_default();
@@ -221,14 +222,15 @@ async fn handshake(
             if matches!(failure, HandshakeFailure::TimedOut(_)) {
                 shared.metrics.limit_hit(Limit::HandshakeTimeout);
             }
-            shared.audit.handshake_refused(&RefusedHandshake {
+            let refused = RefusedHandshake {
                 listener: listener.name.clone(),
                 peer_ip: Some(peer_ip),
                 client_ip: Some(peer_ip),
                 reason: Reason::from(&failure),
                 claimed: claimed(&failure),
                 detail: failure.to_string(),
-            });
+            };
+            shared.audit.handshake_refused(&refused).await;
             None
         }
     }

@@ -10,6 +10,7 @@ mod docs;
 mod examples;
 mod expiry;
 mod failures;
+mod floods;
 mod frames;
 mod hostile;
 mod identity_headers;

@@ -92,6 +92,11 @@ impl Binary {
         found.unwrap().split_whitespace().next().unwrap().parse().unwrap()
     }
 
+    /// From now on `VmHWM` is the most that it holds from now on.
+    pub fn forget_peak(&self) {
+        fs::write(format!("/proc/{}/clear_refs", self.child.id().unwrap()), "5").unwrap();
+    }
+
     /// Ends it at once: the whole log, and all of its standard output.
     pub async fn end(mut self) -> (String, String) {
         self.child.kill().await.unwrap();

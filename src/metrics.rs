@@ -16,6 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
+use tokio::runtime::RuntimeMetrics;
 
 use crate::clock::Timestamp;
 
@@ -118,6 +119,10 @@ pub struct Metrics {
     key_fetches: Named<Counter>,
     key_fetch_failures: Named<Counter>,
     certificate_not_after: Named<Gauge>,
+    cache_entries: Named<Gauge>,
+    /// Counted when they are asked for.
+    tasks: Gauge,
+    runtimes: Mutex<Vec<RuntimeMetrics>>,
     servers: Named<Gauge>,
     servers_ejected: Named<Gauge>,
     pub audit_written: Counter,
@@ -191,6 +196,9 @@ impl Metrics {
                 "certificate_expiry_timestamp_seconds",
                 "When a certificate of ours expires",
             ),
+            cache_entries: new(&mut to, "cache_entries", "Entries of a cache"),
+            tasks: new(&mut to, "tasks", "Tasks alive: connections, streams, tunnels, what keeps house"),
+            runtimes: Mutex::default(),
             servers: new(&mut to, "upstream_servers", "Servers of an upstream"),
             servers_ejected: new(&mut to, "upstream_servers_ejected", "Servers of an upstream now ejected"),
             audit_written: new(&mut to, "audit_records_written", "Audit records written"),
@@ -230,15 +238,45 @@ impl Metrics {
         }
     }
 
+    /// The configuration has no such issuer any more.
+    pub fn forget_issuer(&self, name: &str) {
+        let label = named("issuer", name);
+        self.keys_fetched.remove(&label);
+        self.key_fetches.remove(&label);
+        self.key_fetch_failures.remove(&label);
+    }
+
     /// A certificate of ours is in use from now on.
     pub fn certificate_in_use(&self, name: &str, not_after: Timestamp) {
         self.certificate_not_after.get_or_create(&named("certificate", name)).set(not_after.unix_seconds());
+    }
+
+    /// No certificate stands there any more.
+    pub fn forget_certificate(&self, name: &str) {
+        self.certificate_not_after.remove(&named("certificate", name));
+    }
+
+    /// How much a cache holds.
+    pub fn cache_holds(&self, cache: &str, entries: u64) {
+        let entries = i64::try_from(entries).unwrap_or(i64::MAX);
+        self.cache_entries.get_or_create(&named("cache", cache)).set(entries);
+    }
+
+    /// A runtime whose tasks count from now on.
+    pub fn runtime(&self, runtime: RuntimeMetrics) {
+        self.runtimes.lock().unwrap_or_else(PoisonError::into_inner).push(runtime);
     }
 
     /// How many servers an upstream has, and how many of them are ejected.
     pub fn upstream_health(&self, upstream: &str, servers: usize, ejected: usize) {
         self.servers.get_or_create(&named("upstream", upstream)).set(whole(servers));
         self.servers_ejected.get_or_create(&named("upstream", upstream)).set(whole(ejected));
+    }
+
+    /// The configuration has no such upstream any more.
+    pub fn forget_upstream(&self, upstream: &str) {
+        self.servers.remove(&named("upstream", upstream));
+        self.servers_ejected.remove(&named("upstream", upstream));
     }
 
     /// A new configuration was tried, and taken or not.
@@ -261,6 +299,9 @@ impl Metrics {
 
     /// Everything in the OpenMetrics text format, version 1.0.0.
     pub fn text(&self) -> Result<String, fmt::Error> {
+        let runtimes = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.tasks.set(whole(runtimes.iter().map(RuntimeMetrics::num_alive_tasks).sum()));
+        drop(runtimes);
         let mut text = String::new();
         text::encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))?;
         Ok(text)
@@ -363,6 +404,13 @@ mod tests {
         metrics.policy_in_force(&"sha256:old", 1);
         metrics.policy_in_force(&"sha256:new", 2);
         metrics.limit_hit("header_bytes_max");
+        metrics.cache_holds("tokens", 7);
+        metrics.issuer("gone").fetches.inc();
+        metrics.upstream_health("gone", 1, 0);
+        metrics.certificate_in_use("gone", Timestamp::MAX);
+        metrics.forget_issuer("gone");
+        metrics.forget_upstream("gone");
+        metrics.forget_certificate("gone");
         metrics.decided(Duration::from_micros(3));
         metrics.request_finished(Duration::from_millis(7));
         let text = metrics.text().unwrap();
@@ -380,6 +428,8 @@ mod tests {
             "countersign_config_last_reload_success 0",
             "countersign_policy{hash=\"sha256:new\"} 1",
             "countersign_policy_generation 2",
+            "countersign_cache_entries{cache=\"tokens\"} 7",
+            "countersign_tasks 0",
             "countersign_limits_hit_total{limit=\"header_bytes_max\"} 1",
             "countersign_decision_duration_seconds_bucket{le=\"0.000005\"} 1",
             "countersign_request_duration_seconds_count 1",

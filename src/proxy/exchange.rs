@@ -37,6 +37,10 @@ pub async fn exchange(
     let (head, body) = request.into_parts();
     let form = Form::of(&head);
     let mut draft = worker.shared.audit.begin(arrival(&connection, &head));
+    // First, so that a head that is refused is found by its trace too.
+    if let Some(traceparent) = given_traceparent(&head.headers) {
+        draft.trace(traceparent);
+    }
     if head.headers.len() > generation.limits.header_count_max {
         return refuse(draft, form, &Refusal::too_many_headers());
     }
@@ -44,9 +48,6 @@ pub async fn exchange(
         Ok(asked) => asked,
         Err(error) => return refuse(draft, form, &error.into()),
     };
-    if let Some(traceparent) = given_traceparent(&head.headers) {
-        draft.trace(traceparent);
-    }
     draft.asked(&asked.host, &asked.path);
     let cross_origin = CrossOrigin::of(&generation, &asked, &head.headers);
     if let Some(answer) = cross_origin.preflight(&asked, &head.headers) {

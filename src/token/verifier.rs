@@ -123,6 +123,13 @@ impl Verifier {
         &self.issuers
     }
 
+    /// How many tokens are remembered, verified ones and failed ones, after what has ended was cleared away.
+    pub fn entries(&self) -> (u64, u64) {
+        self.good.run_pending_tasks();
+        self.bad.run_pending_tasks();
+        (self.good.entry_count(), self.bad.entry_count())
+    }
+
     /// Who the credential stands for. `certificate` is that of the peer on this connection, which a
     /// token may be bound to.
     pub async fn verify(

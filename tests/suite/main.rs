@@ -22,6 +22,7 @@ mod refusals;
 mod reload_certificates;
 mod reload_policy;
 mod signals;
+mod soak;
 mod tidy;
 mod tls_files;
 mod tls_fixture;

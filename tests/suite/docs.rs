@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use countersign::audit::{Audit, Output, Reason, Sink, SinkSettings};
 use countersign::clock::Clock;

@@ -118,6 +118,10 @@ pub struct Metrics {
     pub handshakes_resumed: Counter,
     /// Connections closed by the other end before a ClientHello, as load balancers probe.
     pub probes: Counter,
+    /// Connections closed for their PROXY header, or for having none.
+    pub proxy_headers_refused: Counter,
+    /// Times that the kernel handed out no connection, as it does without file descriptors.
+    pub accept_failures: Counter,
     pub tokens: TokenMetrics,
     pub decision_cache: CacheMetrics,
     keys_fetched: Named<Gauge>,
@@ -175,6 +179,12 @@ impl Metrics {
                 "TLS handshakes completed by resumption",
             ),
             probes: new(&mut to, "probes", "Connections closed before a ClientHello"),
+            proxy_headers_refused: new(
+                &mut to,
+                "proxy_headers_refused",
+                "Connections closed for their PROXY header",
+            ),
+            accept_failures: new(&mut to, "accept_failures", "Times that no connection could be accepted"),
             tokens: TokenMetrics {
                 cache: cache("tokens"),
                 failures: cache("refused_tokens"),

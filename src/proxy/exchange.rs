@@ -1,7 +1,9 @@
 //! The path of one request, from its head to its answer and its record. This file only sequences.
 
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
+use futures_util::FutureExt;
 use http::request::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -34,10 +36,26 @@ pub async fn exchange(
     connection: Rc<Connection>,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let generation = worker.shared.generation.load_full();
     let (head, body) = request.into_parts();
+    let draft = worker.shared.audit.begin(arrival(&connection, &head));
+    let (form, id) = (Form::of(&head), draft.id());
+    // A panic ends this request alone; its draft has recorded it. What it may have left half done is its
+    // own, or behind a lock that is not poisoned for others.
+    let answering = AssertUnwindSafe(answer(worker, connection, head, body, draft)).catch_unwind();
+    let panicked = |_| Refusal::of(Reason::Internal).answer(form, &id.to_string()).map(Body::Fixed);
+    answering.await.unwrap_or_else(panicked)
+}
+
+/// The path, step by step.
+async fn answer(
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    head: Parts,
+    body: Incoming,
+    mut draft: Draft,
+) -> Response<Body> {
+    let generation = worker.shared.generation.load_full();
     let form = Form::of(&head);
-    let mut draft = worker.shared.audit.begin(arrival(&connection, &head));
     if head.headers.len() > generation.limits.header_count_max {
         return refuse(draft, form, &Refusal::over(Limit::HeaderCountMax)).await;
     }

@@ -310,9 +310,7 @@ impl IssuerKeys {
     async fn fetch(&self) -> Result<(KeySet, Duration), KeysError> {
         let credential = self.settings.credential.as_ref();
         let (body, lifetime) = match &self.settings.source {
-            KeySource::File(path) => {
-                (Bytes::from(tokio::fs::read(path).await?), Some(LIFETIME_MIN))
-            }
+            KeySource::File(path) => (Bytes::from(tokio::fs::read(path).await?), Some(LIFETIME_MIN)),
             KeySource::Url(url) => {
                 let fetched = self.client.get(url, credential).await?;
                 (fetched.body, fetched.lifetime)

@@ -13,6 +13,7 @@ mod failures;
 mod hostile;
 mod identity_headers;
 mod language_holes;
+mod limits;
 mod metrics;
 mod policy_cases;
 mod policy_matrix;

@@ -18,10 +18,10 @@ use super::record::{
     RequestRecord, Verdict,
 };
 use super::sink::{AuditUnavailable, Slot};
-use super::{Audit, Reason, line, story};
+use super::{Audit, Reason, story};
 use crate::clock::Stopwatch;
 use crate::identity::{Caller, Name, Peer, Signature};
-use crate::metrics::Lookup;
+use crate::metrics::{Limit, Lookup};
 use crate::policy::decision::ShadowVerdict;
 use crate::policy::near_miss::NearMiss;
 use crate::policy::{
@@ -214,6 +214,13 @@ impl Draft {
         self.reserve()
     }
 
+    /// To be called before a refusal is answered: waits until there is room for its record.
+    pub async fn room(&mut self) {
+        if self.slot.is_none() {
+            self.slot = Some(self.audit.sink().await_refusal().await);
+        }
+    }
+
     fn reserve(&mut self) -> Result<(), AuditUnavailable> {
         match self.audit.sink().reserve() {
             Ok(slot) => {
@@ -236,6 +243,11 @@ impl Draft {
     /// What exactly was wrong, in words that hold no secret.
     pub fn detail(&mut self, detail: &str) {
         self.record.detail = Some(bounded(detail));
+    }
+
+    /// Counts that the request was over a limit.
+    pub fn over(&self, limit: Limit) {
+        self.audit.metrics().limit_hit(limit);
     }
 
     /// The reason as it stands: what a refusal says.
@@ -275,11 +287,8 @@ impl Draft {
         record.total_us = whole_us(total);
         record.story = story::tell(record);
         self.audit.request_finished(record.verdict, reason, total);
-        let slot = self.slot.take().unwrap_or_else(|| self.audit.sink().slot());
-        match line::line(&*self.record) {
-            Ok(line) => slot.send(line),
-            Err(error) => self.audit.unwritable(&error),
-        }
+        let slot = self.slot.take().unwrap_or_else(|| self.audit.sink().refusal());
+        self.audit.send(slot, &*self.record);
     }
 }
 
@@ -441,10 +450,11 @@ mod tests {
         assert_eq!(second.reserve(), Err(AuditUnavailable));
         assert_eq!(second.reason(), Reason::AuditUnavailable);
         second.finish();
-        assert_eq!(audit.metrics().audit_dropped.get(), 1);
         first.finish();
         let records = lines(&audit, &dir.path().join("audit"));
-        assert_eq!(records.iter().map(|r| &r["reason"]).collect::<Vec<_>>(), ["allowed"]);
+        let reasons: Vec<_> = records.iter().map(|r| &r["reason"]).collect();
+        assert_eq!(reasons, ["audit_unavailable", "allowed"]);
+        assert_eq!(audit.metrics().audit_dropped.get(), 0);
         assert_eq!(audit.0.requests.get((Verdict::Deny, Reason::AuditUnavailable)), 1);
     }
 }

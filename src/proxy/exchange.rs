@@ -18,6 +18,7 @@ use super::worker::Worker;
 use crate::audit::{Arrival, Draft, Protocol, Reason};
 use crate::clock::{Stopwatch, Timestamp};
 use crate::identity::{Caller, Hop, Peer, Signature};
+use crate::metrics::Limit;
 use crate::policy::{self, Circumstances, Decision, Verdict};
 use crate::token::Credential;
 
@@ -38,11 +39,11 @@ pub async fn exchange(
     let form = Form::of(&head);
     let mut draft = worker.shared.audit.begin(arrival(&connection, &head));
     if head.headers.len() > generation.limits.header_count_max {
-        return refuse(draft, form, &Refusal::too_many_headers());
+        return refuse(draft, form, &Refusal::over(Limit::HeaderCountMax)).await;
     }
     let asked = match Asked::read(&head, connection.server_name.as_ref()) {
         Ok(asked) => asked,
-        Err(error) => return refuse(draft, form, &error.into()),
+        Err(error) => return refuse(draft, form, &error.into()).await,
     };
     if let Some(traceparent) = given_traceparent(&head.headers) {
         draft.trace(traceparent);
@@ -51,11 +52,11 @@ pub async fn exchange(
     let cross_origin = CrossOrigin::of(&generation, &asked, &head.headers);
     if let Some(answer) = cross_origin.preflight(&asked, &head.headers) {
         draft.because(Reason::Preflight);
-        return finish(draft, answer);
+        return finish(draft, answer).await;
     }
     let mut answer = match judge(&worker, &generation, &connection, asked, &head, &mut draft).await {
         Ok(passage) => forward(&worker, &generation, &connection, head, body, passage, draft).await,
-        Err(refusal) => refuse(draft, form, &refusal),
+        Err(refusal) => refuse(draft, form, &refusal).await,
     };
     cross_origin.expose(answer.headers_mut());
     answer
@@ -161,16 +162,20 @@ fn arrival<'a>(connection: &'a Connection, head: &'a Parts) -> Arrival<'a> {
 }
 
 /// Answers with a refusal.
-pub fn refuse(mut draft: Draft, form: Form, refusal: &Refusal) -> Response<Body> {
+pub async fn refuse(mut draft: Draft, form: Form, refusal: &Refusal) -> Response<Body> {
     draft.because(refusal.reason);
+    if let Some(limit) = refusal.limit {
+        draft.over(limit);
+    }
     if let Some(detail) = &refusal.detail {
         draft.detail(detail);
     }
     let answer = refusal.answer(form, &draft.id().to_string());
-    finish(draft, answer.map(Body::Fixed))
+    finish(draft, answer.map(Body::Fixed)).await
 }
 
-fn finish(mut draft: Draft, answer: Response<Body>) -> Response<Body> {
+async fn finish(mut draft: Draft, answer: Response<Body>) -> Response<Body> {
+    draft.room().await;
     draft.answered(answer.status());
     draft.finish();
     answer

@@ -87,7 +87,7 @@ fn admit(worker: &Rc<Worker>, position: usize, stream: TcpStream, from: SocketAd
             let connection = connection::serve(Rc::clone(worker), position, stream, from, admitted);
             worker.tasks.spawn_local(connection);
         }
-        Err(full) => worker.shared.metrics.limit_hit(full.as_str()),
+        Err(limit) => worker.shared.metrics.limit_hit(limit),
     }
 }
 

@@ -10,7 +10,7 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::{ConfigArgs, EXIT_CONFIG, EXIT_FINDINGS, log};
+use super::{ConfigArgs, EXIT_CONFIG, EXIT_FINDINGS, descriptors, log};
 use crate::clock::Clock;
 use crate::config::{Config, Report};
 use crate::server::Server;
@@ -55,6 +55,7 @@ pub fn run(args: &RunArgs) -> ExitCode {
         eprintln!("error: {error}");
         return ExitCode::from(EXIT_CONFIG);
     }
+    descriptors::raise_limit(&config.limits);
     let watching = Watching { in_force: config.report.watched.clone(), watch: told(watch) };
     let server = match Server::start(config, clock.clone()) {
         Ok(server) => server,

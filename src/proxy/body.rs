@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::headers;
 use super::stall::Watch;
 use crate::audit::{Draft, Reason};
+use crate::metrics::Limit;
 use crate::upstream;
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -132,6 +133,12 @@ impl ResponseBody {
         self.inner.is_end_stream() || self.bytes_told == Some(self.meter.response_bytes.get())
     }
 
+    fn over(&self, limit: Limit) {
+        if let Some(draft) = &self.draft {
+            draft.over(limit);
+        }
+    }
+
     fn finish(&mut self, failed: Option<Reason>) {
         if let Some(mut draft) = self.take_draft() {
             if let Some(reason) = failed {
@@ -158,13 +165,17 @@ impl http_body::Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         Watch::asked();
         if self.deadline.as_mut().poll(cx).is_ready() {
+            self.over(Limit::TotalTimeout);
             self.finish(Some(Reason::UpstreamTimeout));
             return Poll::Ready(Some(Err("the time of this exchange is over".into())));
         }
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         match &frame {
             None => self.finish(None),
-            Some(Err(_)) if self.meter.too_large.get() => self.finish(Some(Reason::LimitExceeded)),
+            Some(Err(_)) if self.meter.too_large.get() => {
+                self.over(Limit::BodyBytesMax);
+                self.finish(Some(Reason::LimitExceeded));
+            }
             Some(Err(error)) => {
                 let reason = Reason::from(error);
                 self.finish(Some(reason));

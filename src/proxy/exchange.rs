@@ -1,7 +1,9 @@
 //! The path of one request, from its head to its answer and its record. This file only sequences.
 
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
+use futures_util::FutureExt;
 use http::request::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -18,6 +20,7 @@ use super::worker::Worker;
 use crate::audit::{Arrival, Draft, Protocol, Reason};
 use crate::clock::{Stopwatch, Timestamp};
 use crate::identity::{Caller, Hop, Peer, Signature};
+use crate::metrics::Limit;
 use crate::policy::{self, Circumstances, Decision, Verdict};
 use crate::token::Credential;
 
@@ -33,30 +36,46 @@ pub async fn exchange(
     connection: Rc<Connection>,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let generation = worker.shared.generation.load_full();
     let (head, body) = request.into_parts();
+    let draft = worker.shared.audit.begin(arrival(&connection, &head));
+    let (form, id) = (Form::of(&head), draft.id());
+    // A panic ends this request alone; its draft has recorded it. What it may have left half done is its
+    // own, or behind a lock that is not poisoned for others.
+    let answering = AssertUnwindSafe(answer(worker, connection, head, body, draft)).catch_unwind();
+    let panicked = |_| Refusal::of(Reason::Internal).answer(form, &id.to_string()).map(Body::Fixed);
+    answering.await.unwrap_or_else(panicked)
+}
+
+/// The path, step by step.
+async fn answer(
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    head: Parts,
+    body: Incoming,
+    mut draft: Draft,
+) -> Response<Body> {
+    let generation = worker.shared.generation.load_full();
     let form = Form::of(&head);
-    let mut draft = worker.shared.audit.begin(arrival(&connection, &head));
     // First, so that a head that is refused is found by its trace too.
     if let Some(traceparent) = given_traceparent(&head.headers) {
         draft.trace(traceparent);
     }
     if head.headers.len() > generation.limits.header_count_max {
-        return refuse(draft, form, &Refusal::too_many_headers());
+        return refuse(draft, form, &Refusal::over(Limit::HeaderCountMax)).await;
     }
     let asked = match Asked::read(&head, connection.server_name.as_ref()) {
         Ok(asked) => asked,
-        Err(error) => return refuse(draft, form, &error.into()),
+        Err(error) => return refuse(draft, form, &error.into()).await,
     };
     draft.asked(&asked.host, &asked.path);
     let cross_origin = CrossOrigin::of(&generation, &asked, &head.headers);
     if let Some(answer) = cross_origin.preflight(&asked, &head.headers) {
         draft.because(Reason::Preflight);
-        return finish(draft, answer);
+        return finish(draft, answer).await;
     }
     let mut answer = match judge(&worker, &generation, &connection, asked, &head, &mut draft).await {
         Ok(passage) => forward(&worker, &generation, &connection, head, body, passage, draft).await,
-        Err(refusal) => refuse(draft, form, &refusal),
+        Err(refusal) => refuse(draft, form, &refusal).await,
     };
     cross_origin.expose(answer.headers_mut());
     answer
@@ -162,16 +181,20 @@ fn arrival<'a>(connection: &'a Connection, head: &'a Parts) -> Arrival<'a> {
 }
 
 /// Answers with a refusal.
-pub fn refuse(mut draft: Draft, form: Form, refusal: &Refusal) -> Response<Body> {
+pub async fn refuse(mut draft: Draft, form: Form, refusal: &Refusal) -> Response<Body> {
     draft.because(refusal.reason);
+    if let Some(limit) = refusal.limit {
+        draft.over(limit);
+    }
     if let Some(detail) = &refusal.detail {
         draft.detail(detail);
     }
     let answer = refusal.answer(form, &draft.id().to_string());
-    finish(draft, answer.map(Body::Fixed))
+    finish(draft, answer.map(Body::Fixed)).await
 }
 
-fn finish(mut draft: Draft, answer: Response<Body>) -> Response<Body> {
+async fn finish(mut draft: Draft, answer: Response<Body>) -> Response<Body> {
+    draft.room().await;
     draft.answered(answer.status());
     draft.finish();
     answer

@@ -10,12 +10,16 @@ pub mod exchange;
 pub mod forward;
 pub mod generation;
 pub mod headers;
+pub mod http1;
+pub mod http2;
 pub mod limits;
 pub mod listener;
 pub mod normalize;
 pub mod proxy_protocol;
 pub mod refusal;
 pub mod route;
+pub mod seldom;
+pub mod serving;
 pub mod stall;
 pub mod worker;
 

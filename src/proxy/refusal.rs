@@ -15,6 +15,7 @@ use http_body_util::Full;
 
 use super::normalize::HeadError;
 use crate::audit::Reason;
+use crate::metrics::Limit;
 use crate::policy::action::is_grpc;
 use crate::policy::{Challenge, Denial, PathError};
 use crate::tls::PeerError;
@@ -28,6 +29,8 @@ pub struct Refusal {
     pub reason: Reason,
     /// For the record, in words; never for the client.
     pub detail: Option<String>,
+    /// The limit that was reached, to be counted.
+    pub limit: Option<Limit>,
     status: StatusCode,
     challenge: Option<String>,
 }
@@ -67,7 +70,7 @@ impl Refusal {
     /// A refusal for one reason, answered as that reason always is.
     pub fn of(reason: Reason) -> Refusal {
         let (status, challenge) = answer_to(reason);
-        Refusal { reason, detail: None, status, challenge: challenge.map(str::to_owned) }
+        Refusal { reason, detail: None, limit: None, status, challenge: challenge.map(str::to_owned) }
     }
 
     #[must_use]
@@ -76,15 +79,27 @@ impl Refusal {
         self
     }
 
-    /// A limit of its own kind: 413 for what is too large, 431 for heads, 429 for what comes too often.
-    pub fn over_limit(status: StatusCode, detail: &str) -> Refusal {
-        Refusal { status, ..Refusal::of(Reason::LimitExceeded).because(detail) }
-    }
-
-    /// On h2, where hyper counts only their bytes.
-    pub fn too_many_headers() -> Refusal {
-        let detail = "there are more header fields than `header_count_max`";
-        Refusal::over_limit(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
+    /// Over a limit: 413 for bodies, 431 for what stands in the head and does not become smaller by
+    /// waiting, 429 for the rest.
+    pub fn over(limit: Limit) -> Refusal {
+        let refusal = Refusal::of(match limit {
+            Limit::TotalTimeout => Reason::UpstreamTimeout,
+            _ => Reason::LimitExceeded,
+        });
+        let status = match limit {
+            Limit::BodyBytesMax => StatusCode::PAYLOAD_TOO_LARGE,
+            Limit::HeaderBytesMax
+            | Limit::HeaderCountMax
+            | Limit::TokenBytesMax
+            | Limit::JsonDepthMax
+            | Limit::JsonValuesMax
+            | Limit::ScopeCountMax
+            | Limit::GroupCountMax
+            | Limit::DelegationDepthMax => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            _ => refusal.status,
+        };
+        let refusal = refusal.because(format_args!("over `{limit}`"));
+        Refusal { limit: Some(limit), status, ..refusal }
     }
 
     /// More than one step refused: the first in the order of the closed list is the reason.
@@ -193,10 +208,7 @@ impl From<&CredentialError> for Refusal {
 impl From<&TokenError> for Refusal {
     fn from(error: &TokenError) -> Refusal {
         match error {
-            // It stands in the head, and does not become smaller by waiting.
-            TokenError::LimitExceeded(_) => {
-                Refusal::over_limit(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &error.to_string())
-            }
+            TokenError::LimitExceeded(limit, _) => Refusal::over(*limit).because(error),
             _ => Refusal::of(error.into()).because(error),
         }
     }
@@ -204,7 +216,10 @@ impl From<&TokenError> for Refusal {
 
 impl From<&UpstreamError> for Refusal {
     fn from(error: &UpstreamError) -> Refusal {
-        Refusal::of(error.into()).because(error)
+        match error {
+            UpstreamError::Overloaded(_) => Refusal::over(Limit::UpstreamPendingMax).because(error),
+            _ => Refusal::of(error.into()).because(error),
+        }
     }
 }
 
@@ -221,7 +236,7 @@ impl From<&Denial> for Refusal {
                 (StatusCode::UNAUTHORIZED, Some(insufficient_authentication(acr_values, *max_age)))
             }
         };
-        Refusal { reason, detail: None, status, challenge }
+        Refusal { reason, detail: None, limit: None, status, challenge }
     }
 }
 

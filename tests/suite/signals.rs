@@ -134,7 +134,7 @@ async fn told_twice_it_cuts_what_is_under_way_and_records_that() {
     for record in cut {
         assert_eq!(record["verdict"], "allow", "{record}");
         assert_eq!(record["rule"], "read", "{record}");
-        assert_ne!(record["reason"], "allowed", "{record}");
+        assert_eq!(record["reason"], "limit_exceeded", "{record}");
     }
     assert_eq!(records.last().unwrap()["event"], "stopped");
 }

@@ -1,8 +1,8 @@
 //! Clients that go away in the middle.
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use futures_util::stream;
-use futures_util::{FutureExt, StreamExt};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 
@@ -51,7 +51,18 @@ impl Soak<'_> {
                 }
             }
             When::AtOnce => {
-                let _ = client.send(self.request(&asking, &get("/orders/7"))).now_or_never();
+                // from before its first byte until after its answer
+                let turns = fastrand::u8(..20);
+                let some_turns = async {
+                    for _ in 0..turns {
+                        tokio::task::yield_now().await;
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    _ = client.send(self.request(&asking, &get("/orders/7"))) => {}
+                    () = some_turns => {}
+                }
             }
         }
         drop(client);

@@ -235,7 +235,7 @@ pub static KINDS: &[Kind] = &[
         "upstream breaks off",
         2,
         Ask(Fresh(H2), get("/shaky/7?reset", Good)),
-        One(&["allow upstream_unavailable 200"]),
+        One(&["allow upstream_unavailable 200", "allow upstream_unavailable 502"]),
     ),
     kind(
         "upstream stalls",

@@ -172,7 +172,12 @@ async fn client_address(
         Ok(Err(ProxyHeaderError::Probe)) => {
             worker.shared.metrics.probes.inc();
         }
-        Ok(Err(error)) => tracing::warn!(listener = %listener.name, %from, %error, "connection refused"),
+        Ok(Err(error)) => {
+            worker.shared.metrics.proxy_headers_refused.inc();
+            if let Some(left_out) = worker.refused_headers.due() {
+                tracing::warn!(listener = %listener.name, %from, %error, left_out, "connection refused");
+            }
+        }
         Err(_) => worker.shared.metrics.limit_hit(Limit::HandshakeTimeout),
     }
     None

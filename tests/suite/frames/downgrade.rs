@@ -105,11 +105,9 @@ async fn an_h1_upstream_gets_exactly_one_well_formed_message_for_each_h2_request
     let url = format!("http://{}", socket.local_addr().unwrap());
     let (sender, mut told) = mpsc::unbounded_channel();
     let upstream = tokio::spawn(upstream(socket, sender));
-    let world = World::new().await;
-    let proxy = world.start(&format!(
-        "[upstream.strict]\nserver = \"{url}\"\n[route.strict]\nhost = \"orders.shop.example\"\n\
-         path = \"/{{all}}/**\"\nupstream = \"strict\"\n{POLICY}"
-    ));
+    let mut world = World::new().await;
+    world.upstream.url = url;
+    let proxy = world.start(POLICY);
     let mut served = 0;
     for case in corpus("legal", 51).iter().chain(&corpus("bodies", 23)) {
         let mut frames = proxy.frames().await;

@@ -19,6 +19,7 @@ mod jwt;
 mod key_cache;
 mod keys;
 mod limits;
+mod memory;
 mod preset;
 mod verifier;
 
@@ -33,8 +34,9 @@ pub use key_cache::{
 };
 pub use keys::{KEYS_MAX, KeyUse};
 pub use limits::TokenLimits;
+pub use memory::TokenCacheSettings;
 pub use preset::{Preset, UnknownPreset};
-pub use verifier::{Issuer, SameIssuer, TokenCacheSettings, Verifier};
+pub use verifier::{Issuer, SameIssuer, Verifier};
 
 #[cfg(test)]
 mod tests;

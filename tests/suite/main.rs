@@ -32,6 +32,7 @@ mod tls_protocol;
 mod tls_resumption;
 mod tls_trust;
 mod tls_upstreams;
+mod tokens;
 mod traffic;
 mod truth_table;
 mod world;

@@ -10,6 +10,7 @@ mod docs;
 mod examples;
 mod expiry;
 mod failures;
+mod faults;
 mod frames;
 mod fuzz_corpus;
 mod hostile;

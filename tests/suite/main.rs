@@ -10,6 +10,7 @@ mod docs;
 mod examples;
 mod expiry;
 mod failures;
+mod faults;
 mod floods;
 mod frames;
 mod fuzz_corpus;

@@ -6,6 +6,7 @@
 //! All of it ends when its handle is dropped.
 
 pub mod binary;
+pub mod broken;
 pub mod certificates;
 pub mod client;
 pub mod court;

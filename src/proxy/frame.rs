@@ -39,9 +39,9 @@ impl Frame<'_> {
     }
 
     /// The error code that stands `at` these bytes of the payload.
-    pub fn code(&self, at: usize) -> ErrorCode {
-        let bytes = self.shown.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
-        ErrorCode::from(bytes.map_or(0, u32::from_be_bytes))
+    pub fn code(&self, at: usize) -> Option<ErrorCode> {
+        let bytes = self.shown.get(at..at + 4)?.try_into().ok()?;
+        ErrorCode::read(u32::from_be_bytes(bytes))
     }
 }
 

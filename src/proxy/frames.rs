@@ -110,17 +110,19 @@ impl Tally {
             }
             DATA => self.carried(frame),
             RST_STREAM => {
-                let code = frame.code(0);
-                self.shared.http2_errors.inc((Ended::Stream, code));
-                if code == ErrorCode::RefusedStream {
-                    self.shared.metrics.limit_hit(Limit::StreamsPerConnectionMax);
+                if let Some(code) = frame.code(0) {
+                    self.shared.http2_errors.inc((Ended::Stream, code));
+                    if code == ErrorCode::RefusedStream {
+                        self.shared.metrics.limit_hit(Limit::StreamsPerConnectionMax);
+                    }
                 }
             }
             GOAWAY => {
-                let code = frame.code(4);
-                self.shared.http2_errors.inc((Ended::Connection, code));
-                if let Some(limit) = limit_of(code, frame.shown.get(8..).unwrap_or_default()) {
-                    self.shared.metrics.limit_hit(limit);
+                if let Some(code) = frame.code(4) {
+                    self.shared.http2_errors.inc((Ended::Connection, code));
+                    if let Some(limit) = limit_of(code, frame.shown.get(8..).unwrap_or_default()) {
+                        self.shared.metrics.limit_hit(limit);
+                    }
                 }
             }
             _ => {}

@@ -21,6 +21,15 @@ macro_rules! codes {
         impl ErrorCode {
             const ALL: &'static [ErrorCode] = &[$(ErrorCode::$name,)+ ErrorCode::Unknown];
 
+            /// What is no error has none.
+            pub const fn read(code: u32) -> Option<ErrorCode> {
+                match code {
+                    0 => None,
+                    $($code => Some(ErrorCode::$name),)+
+                    _ => Some(ErrorCode::Unknown),
+                }
+            }
+
             const fn as_str(self) -> &'static str {
                 match self {
                     $(ErrorCode::$name => $label,)+
@@ -29,19 +38,10 @@ macro_rules! codes {
             }
         }
 
-        impl From<u32> for ErrorCode {
-            fn from(code: u32) -> ErrorCode {
-                match code {
-                    $($code => ErrorCode::$name,)+
-                    _ => ErrorCode::Unknown,
-                }
-            }
-        }
     };
 }
 
 codes! {
-    0x0 NoError = "no_error",
     0x1 ProtocolError = "protocol_error",
     0x2 InternalError = "internal_error",
     0x3 FlowControlError = "flow_control_error",

@@ -15,7 +15,7 @@ use super::normalize::Asked;
 use super::refusal::{Form, Refusal};
 use super::route::CrossOrigin;
 use super::worker::Worker;
-use crate::audit::{Arrival, Draft, Protocol, Reason};
+use crate::audit::{Draft, Protocol, Reason};
 use crate::clock::{Stopwatch, Timestamp};
 use crate::identity::{Caller, Hop, Peer, Signature};
 use crate::policy::{self, Circumstances, Decision, Verdict};
@@ -36,13 +36,18 @@ pub async fn exchange(
     let generation = worker.shared.generation.load_full();
     let (head, body) = request.into_parts();
     let form = Form::of(&head);
-    let mut draft = worker.shared.audit.begin(arrival(&connection, &head));
+    let mut draft = worker.shared.audit.begin(connection.arrival(Some(&head.method), protocol(head.version)));
     if head.headers.len() > generation.limits.header_count_max {
+        worker.shared.metrics.limit_hit("header_count_max");
         return refuse(draft, form, &Refusal::too_many_headers());
     }
     let asked = match Asked::read(&head, connection.server_name.as_ref()) {
         Ok(asked) => asked,
-        Err(error) => return refuse(draft, form, &error.into()),
+        Err(error) => {
+            // RFC 9112 §6.3: who frames a head in its own way may frame in it what follows.
+            connection.ending.set(true);
+            return refuse(draft, form, &error.into());
+        }
     };
     if let Some(traceparent) = given_traceparent(&head.headers) {
         draft.trace(traceparent);
@@ -146,17 +151,11 @@ fn decide(
     decision
 }
 
-fn arrival<'a>(connection: &'a Connection, head: &'a Parts) -> Arrival<'a> {
-    Arrival {
-        method: &head.method,
-        listener: &connection.listener_name,
-        protocol: match head.version {
-            http::Version::HTTP_2 => Protocol::Http2,
-            http::Version::HTTP_11 => Protocol::Http11,
-            _ => Protocol::Http10,
-        },
-        peer_ip: Some(connection.peer_ip),
-        client_ip: Some(connection.peer_ip),
+fn protocol(version: http::Version) -> Protocol {
+    match version {
+        http::Version::HTTP_2 => Protocol::Http2,
+        http::Version::HTTP_11 => Protocol::Http11,
+        _ => Protocol::Http10,
     }
 }
 

@@ -8,6 +8,7 @@ use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
+use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, Method, Version};
 use hyper::ext::Protocol;
 use url::form_urlencoded;
@@ -132,6 +133,9 @@ fn authority(head: &Parts) -> Result<(Host, Option<u16>), HeadError> {
         Some(authority) => Some(Host::with_port(authority.as_str())?),
         None => None,
     };
+    if head.uri.scheme().is_some_and(|scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS) {
+        return Err(HeadError::Malformed("the target's scheme is neither `http` nor `https`"));
+    }
     match (from_target, from_header) {
         (Some(target), Some(header)) if target != header => {
             Err(HeadError::Malformed("the target's authority and Host differ"))

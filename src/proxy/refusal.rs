@@ -87,6 +87,19 @@ impl Refusal {
         Refusal::over_limit(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
     }
 
+    /// What hyper answers by itself to a head that it does not hand over.
+    pub fn unread(error: &hyper::Error) -> Refusal {
+        if !error.is_parse_too_large() {
+            return Refusal::of(Reason::RequestMalformed).because(error);
+        }
+        // Its own bound for targets, 65,534 bytes, has no name but this one.
+        let status = match error.to_string().as_str() {
+            "URI too long" => StatusCode::URI_TOO_LONG,
+            _ => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        };
+        Refusal::over_limit(status, &error.to_string())
+    }
+
     /// More than one step refused: the first in the order of the closed list is the reason.
     #[must_use]
     pub fn and(self, other: Refusal) -> Refusal {

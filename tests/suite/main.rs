@@ -10,6 +10,7 @@ mod docs;
 mod examples;
 mod expiry;
 mod failures;
+mod heads;
 mod hostile;
 mod identity_headers;
 mod language_holes;

@@ -1,0 +1,1 @@
+//! Whatever is asked, what was judged is what is forwarded.

@@ -31,6 +31,7 @@ use crate::identity::Name;
 use crate::metrics::{CounterBy, Metrics};
 use event::{EventRecord, HandshakeRecord, Head};
 use shadow::ShadowOutcome;
+use sink::Slot;
 
 /// Writes records, and counts what they say. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -66,13 +67,14 @@ impl Audit {
 
     /// Records something that happened to the proxy.
     pub fn event(&self, event: &Event) {
-        self.send(&EventRecord::new(self.head(), event));
+        self.send(self.0.sink.slot(), &EventRecord::new(self.head(), event));
     }
 
-    /// Records and counts a TLS handshake that was refused.
-    pub fn handshake_refused(&self, refused: &RefusedHandshake) {
+    /// Records and counts a TLS handshake that was refused, once there is room for that.
+    pub async fn handshake_refused(&self, refused: &RefusedHandshake) {
         self.0.handshakes_refused.inc(refused.reason);
-        self.send(&HandshakeRecord::new(self.head(), refused));
+        let record = HandshakeRecord::new(self.head(), refused);
+        self.send(self.0.sink.await_refusal().await, &record);
     }
 
     /// The output of all records, for reopening and closing it.
@@ -96,9 +98,9 @@ impl Audit {
         self.0.metrics.request_finished(total);
     }
 
-    fn send(&self, record: &impl Serialize) {
+    fn send(&self, slot: Slot, record: &impl Serialize) {
         match line::line(record) {
-            Ok(line) => self.0.sink.slot().send(line),
+            Ok(line) => slot.send(line),
             Err(error) => self.unwritable(&error),
         }
     }

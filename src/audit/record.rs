@@ -264,7 +264,7 @@ pub(super) mod tests {
     /// With a queue of one record.
     pub fn audit_to(output: Output, required: bool) -> Audit {
         let metrics = Arc::new(Metrics::new());
-        let settings = SinkSettings { output, required, queue_records_max: 1 };
+        let settings = SinkSettings { output, required, queue_records_max: 1, wait_max: Duration::ZERO };
         let sink = Sink::start(settings, Arc::clone(&metrics)).unwrap();
         let clock = Clock::manual(Timestamp::from_unix_seconds(1_700_000_000));
         Audit::new(&name("orders"), clock, sink, metrics)

@@ -8,7 +8,7 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::{ConfigArgs, EXIT_CONFIG, EXIT_FINDINGS, log};
+use super::{ConfigArgs, EXIT_CONFIG, EXIT_FINDINGS, descriptors, log};
 use crate::clock::Clock;
 use crate::config::{Config, Report};
 use crate::server::Server;
@@ -45,6 +45,7 @@ pub fn run(args: &RunArgs) -> ExitCode {
         eprintln!("error: {error}");
         return ExitCode::from(EXIT_CONFIG);
     }
+    descriptors::raise_limit(&config.limits);
     let watch = told(watch);
     let server = match Server::start(config, clock.clone()) {
         Ok(server) => server,

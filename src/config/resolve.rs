@@ -25,6 +25,7 @@ use crate::identity::Name;
 use crate::policy::lint::Finding;
 use crate::policy::{Policy, PolicyParts};
 use crate::proxy::limits::Limits;
+use crate::proxy::normalize::OddNames;
 use crate::proxy::route::RouteSettings;
 use crate::tls::OwnCertificate;
 use crate::token::{IssuerSettings, TokenCacheSettings};
@@ -51,6 +52,7 @@ pub struct Config {
     pub policy: Policy,
     pub audit: SinkSettings,
     pub limits: Limits,
+    pub odd_names: OddNames,
     pub decisions: DecisionsSettings,
     pub tokens: TokenCacheSettings,
     pub log: LogSettings,
@@ -114,6 +116,7 @@ pub fn resolve(
         policy,
         audit: settings::audit(typed),
         limits,
+        odd_names: settings::odd_names(typed),
         decisions,
         tokens,
         log: settings::log(typed),

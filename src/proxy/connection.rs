@@ -13,7 +13,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::admission::{Admitted, Full};
+use super::admission::Admitted;
 use super::generation::{Generation, ListenerState};
 use super::limits::Limits;
 use super::proxy_protocol::{self, ProxyHeaderError};
@@ -23,6 +23,7 @@ use super::{http1, http2};
 use crate::audit::{Arrival, Claimed, Protocol, Reason, RefusedHandshake};
 use crate::clock::Timestamp;
 use crate::identity::{Name, Peer, Signature};
+use crate::metrics::Limit;
 use crate::policy::Host;
 use crate::tls::{Accepted, Alpn, HandshakeFailure, ListenerTls, PeerError};
 
@@ -39,7 +40,7 @@ pub struct Connection {
     pub server_name: Option<Host>,
     /// The other end, after the PROXY protocol; an IPv4-mapped address is IPv4 here.
     pub peer_ip: IpAddr,
-    /// No request after the present ones is wanted.
+    /// No request after the present ones is wanted: on HTTP/1 the next answer says so.
     pub ending: Cell<bool>,
     pub pulse: Arc<Pulse>,
 }
@@ -120,8 +121,8 @@ pub async fn serve(
         Some(address) => address.ip().to_canonical(),
         None => return,
     };
-    if let Err(full) = admitted.from_address(peer_ip, limits.connections_per_peer_max) {
-        return worker.shared.metrics.limit_hit(full.as_str());
+    if let Err(limit) = admitted.from_address(peer_ip, limits.connections_per_peer_max) {
+        return worker.shared.metrics.limit_hit(limit);
     }
     let listener_name = listener.name.clone();
     let connection = |tls, server_name| {
@@ -139,14 +140,15 @@ pub async fn serve(
                 Some(Ok(name)) => Some(name),
                 // No host can agree with a name that is none.
                 Some(Err(_)) => {
-                    return worker.shared.audit.handshake_refused(&RefusedHandshake {
+                    let refused = RefusedHandshake {
                         listener: listener.name.clone(),
                         peer_ip: Some(peer_ip),
                         client_ip: Some(peer_ip),
                         reason: Reason::RequestMalformed,
                         detail: "the server name that the client asked for is no host".to_owned(),
                         claimed: None,
-                    });
+                    };
+                    return worker.shared.audit.handshake_refused(&refused).await;
                 }
             };
             let chain = accepted.stream.get_ref().1.peer_certificates().unwrap_or_default();
@@ -177,8 +179,13 @@ async fn client_address(
         Ok(Err(ProxyHeaderError::Probe)) => {
             worker.shared.metrics.probes.inc();
         }
-        Ok(Err(error)) => tracing::warn!(listener = %listener.name, %from, %error, "connection refused"),
-        Err(_) => worker.shared.metrics.limit_hit("handshake_timeout"),
+        Ok(Err(error)) => {
+            worker.shared.metrics.proxy_headers_refused.inc();
+            if let Some(left_out) = worker.refused_headers.due() {
+                tracing::warn!(listener = %listener.name, %from, %error, left_out, "connection refused");
+            }
+        }
+        Err(_) => worker.shared.metrics.limit_hit(Limit::HandshakeTimeout),
     }
     None
 }
@@ -194,8 +201,8 @@ async fn handshake(
     let shared = &worker.shared;
     let guard = match shared.admission.handshake(limits.handshakes_max) {
         Ok(guard) => guard,
-        Err(full) => {
-            shared.metrics.limit_hit(Full::as_str(full));
+        Err(limit) => {
+            shared.metrics.limit_hit(limit);
             return None;
         }
     };
@@ -214,14 +221,18 @@ async fn handshake(
             None
         }
         Err(failure) => {
-            shared.audit.handshake_refused(&RefusedHandshake {
+            if matches!(failure, HandshakeFailure::TimedOut(_)) {
+                shared.metrics.limit_hit(Limit::HandshakeTimeout);
+            }
+            let refused = RefusedHandshake {
                 listener: listener.name.clone(),
                 peer_ip: Some(peer_ip),
                 client_ip: Some(peer_ip),
                 reason: Reason::from(&failure),
                 claimed: claimed(&failure),
                 detail: failure.to_string(),
-            });
+            };
+            shared.audit.handshake_refused(&refused).await;
             None
         }
     }

@@ -1,7 +1,9 @@
 //! The path of one request, from its head to its answer and its record. This file only sequences.
 
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
+use futures_util::FutureExt;
 use http::request::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -10,14 +12,15 @@ use super::body::Body;
 use super::connection::Connection;
 use super::forward::{Passage, forward};
 use super::generation::Generation;
-use super::headers::given_traceparent;
-use super::normalize::Asked;
+use super::headers::{self, given_traceparent};
+use super::normalize::{Asked, OddNames};
 use super::refusal::{Form, Refusal};
 use super::route::CrossOrigin;
 use super::worker::Worker;
 use crate::audit::{Draft, Protocol, Reason};
 use crate::clock::{Stopwatch, Timestamp};
 use crate::identity::{Caller, Hop, Peer, Signature};
+use crate::metrics::Limit;
 use crate::policy::{self, Circumstances, Decision, Verdict};
 use crate::token::Credential;
 
@@ -33,20 +36,38 @@ pub async fn exchange(
     connection: Rc<Connection>,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let generation = worker.shared.generation.load_full();
     let (head, body) = request.into_parts();
+    let draft = worker.shared.audit.begin(connection.arrival(Some(&head.method), protocol(head.version)));
+    let (form, id) = (Form::of(&head), draft.id());
+    // A panic ends this request alone; its draft has recorded it. What it may have left half done is its
+    // own, or behind a lock that is not poisoned for others.
+    let answering = AssertUnwindSafe(answer(worker, connection, head, body, draft)).catch_unwind();
+    let panicked = |_| Refusal::of(Reason::Internal).answer(form, &id.to_string()).map(Body::Fixed);
+    answering.await.unwrap_or_else(panicked)
+}
+
+/// The path, step by step.
+async fn answer(
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    mut head: Parts,
+    body: Incoming,
+    mut draft: Draft,
+) -> Response<Body> {
+    let generation = worker.shared.generation.load_full();
     let form = Form::of(&head);
-    let mut draft = worker.shared.audit.begin(connection.arrival(Some(&head.method), protocol(head.version)));
     if head.headers.len() > generation.limits.header_count_max {
-        worker.shared.metrics.limit_hit("header_count_max");
-        return refuse(draft, form, &Refusal::too_many_headers());
+        return refuse(draft, form, &Refusal::over(Limit::HeaderCountMax)).await;
+    }
+    if generation.odd_names == OddNames::Drop {
+        headers::strip_odd_names(&mut head.headers);
     }
     let asked = match Asked::read(&head, connection.server_name.as_ref()) {
         Ok(asked) => asked,
         Err(error) => {
             // RFC 9112 §6.3: who frames a head in its own way may frame in it what follows.
             connection.ending.set(true);
-            return refuse(draft, form, &error.into());
+            return refuse(draft, form, &error.into()).await;
         }
     };
     if let Some(traceparent) = given_traceparent(&head.headers) {
@@ -56,11 +77,11 @@ pub async fn exchange(
     let cross_origin = CrossOrigin::of(&generation, &asked, &head.headers);
     if let Some(answer) = cross_origin.preflight(&asked, &head.headers) {
         draft.because(Reason::Preflight);
-        return finish(draft, answer);
+        return finish(draft, answer).await;
     }
     let mut answer = match judge(&worker, &generation, &connection, asked, &head, &mut draft).await {
         Ok(passage) => forward(&worker, &generation, &connection, head, body, passage, draft).await,
-        Err(refusal) => refuse(draft, form, &refusal),
+        Err(refusal) => refuse(draft, form, &refusal).await,
     };
     cross_origin.expose(answer.headers_mut());
     answer
@@ -160,16 +181,25 @@ fn protocol(version: http::Version) -> Protocol {
 }
 
 /// Answers with a refusal.
-pub fn refuse(mut draft: Draft, form: Form, refusal: &Refusal) -> Response<Body> {
+pub async fn refuse(mut draft: Draft, form: Form, refusal: &Refusal) -> Response<Body> {
+    note(&mut draft, refusal);
+    let answer = refusal.answer(form, &draft.id().to_string());
+    finish(draft, answer.map(Body::Fixed)).await
+}
+
+/// What a record says of a refusal, besides what was answered.
+pub fn note(draft: &mut Draft, refusal: &Refusal) {
     draft.because(refusal.reason);
+    if let Some(limit) = refusal.limit {
+        draft.over(limit);
+    }
     if let Some(detail) = &refusal.detail {
         draft.detail(detail);
     }
-    let answer = refusal.answer(form, &draft.id().to_string());
-    finish(draft, answer.map(Body::Fixed))
 }
 
-fn finish(mut draft: Draft, answer: Response<Body>) -> Response<Body> {
+async fn finish(mut draft: Draft, answer: Response<Body>) -> Response<Body> {
+    draft.room().await;
     draft.answered(answer.status());
     draft.finish();
     answer

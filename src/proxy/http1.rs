@@ -11,12 +11,14 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::connection::Connection;
+use super::exchange::note;
 use super::limits::Limits;
 use super::refusal::Refusal;
 use super::serving::{Ended, service, until_ended};
 use super::stall::{Stall, Watch, Watched};
 use super::worker::Worker;
-use crate::audit::{Draft, Protocol, Reason};
+use crate::audit::Protocol;
+use crate::metrics::Limit;
 
 /// For how long an HTTP/1.1 connection that is to end waits for one more request, to say so in its answer:
 /// closing one under a request that is on its way would lose it.
@@ -42,39 +44,32 @@ where
         it.graceful_shutdown();
     });
     let ended = Rc::clone(&watch).over(ended).await;
-    record_unread(worker, &connection, limits, &ended);
+    record_unread(worker, &connection, limits, &ended).await;
 }
 
 /// A head that hyper did not hand over has its record all the same.
-fn record_unread(worker: &Worker, connection: &Connection, limits: &Limits, ended: &Ended<hyper::Error>) {
-    let metrics = &worker.shared.metrics;
-    let draft = || worker.shared.audit.begin(connection.arrival(None, Protocol::Http11));
-    match ended {
+async fn record_unread(
+    worker: &Worker,
+    connection: &Connection,
+    limits: &Limits,
+    ended: &Ended<hyper::Error>,
+) {
+    let (refusal, answered) = match ended {
         Ended::Served(Err(error)) if error.is_parse() => {
-            if error.is_parse_too_large() {
-                // hyper has one word for both.
-                let has_its_bytes = connection.pulse.head_bytes() >= limits.header_bytes_max;
-                metrics.limit_hit(if has_its_bytes { "header_bytes_max" } else { "header_count_max" });
-            }
-            // To the other preface it does not answer: this is no HTTP/1 at all.
-            let answered = !error.is_parse_version_h2();
-            refused(draft(), &Refusal::unread(error), answered);
+            let is_too_long = connection.pulse.head_bytes() >= limits.header_bytes_max;
+            // To the preface of HTTP/2 it does not answer: that is no HTTP/1 at all.
+            (Some(Refusal::unread(error, is_too_long)), !error.is_parse_version_h2())
         }
-        Ended::Stalled(Stall::Head) => {
-            let refusal = Refusal::of(Reason::LimitExceeded);
-            refused(draft(), &refusal.because("the head was not complete within `header_timeout`"), false);
-        }
+        Ended::Stalled(Stall::Head) => (Some(Refusal::over(Limit::HeaderTimeout)), false),
         // In the middle of a head; a connection that rests may end as it likes.
-        Ended::Served(Err(_)) if connection.pulse.is_in_head() => drop(draft()),
-        Ended::Served(_) | Ended::Stalled(_) | Ended::Cut => {}
-    }
-}
-
-fn refused(mut draft: Draft, refusal: &Refusal, answered: bool) {
-    draft.because(refusal.reason);
-    if let Some(detail) = &refusal.detail {
-        draft.detail(detail);
-    }
+        Ended::Served(Err(_)) if connection.pulse.is_in_head() => (None, false),
+        Ended::Served(_) | Ended::Stalled(_) | Ended::Cut => return,
+    };
+    let mut draft = worker.shared.audit.begin(connection.arrival(None, Protocol::Http11));
+    // Without one it says, when it is dropped, that the client went away.
+    let Some(refusal) = refusal else { return drop(draft) };
+    note(&mut draft, &refusal);
+    draft.room().await;
     if answered {
         draft.answered(refusal.status());
     }

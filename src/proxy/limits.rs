@@ -26,6 +26,10 @@ pub struct Limits {
     pub body_bytes_max: u64,
     /// Of bearer tokens.
     pub token: TokenLimits,
+    /// Requests in flight to one server, for each core.
+    pub upstream_in_flight_max: usize,
+    /// Requests that wait for one of these, for each core.
+    pub upstream_pending_max: usize,
     /// Concurrent HTTP/2 streams of a connection.
     pub streams_per_connection_max: u32,
     /// HTTP/2 streams that a client may reset before they are answered.

@@ -18,6 +18,7 @@ pub mod normalize;
 pub mod proxy_protocol;
 pub mod refusal;
 pub mod route;
+pub mod seldom;
 pub mod serving;
 pub mod stall;
 pub mod worker;

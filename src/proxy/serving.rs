@@ -16,6 +16,7 @@ use super::exchange::exchange;
 use super::limits::Limits;
 use super::stall::{Held, Stall, Watch};
 use super::worker::Worker;
+use crate::metrics::Limit;
 
 /// Requests of one connection as hyper hands them over.
 pub fn service(
@@ -92,13 +93,9 @@ where
             () = due.as_mut(), if !asked => {}
             stall = connection.pulse.stalls(watch, limits) => match stall {
                 Stall::Idle if !asked => connection.pulse.rest(),
-                Stall::Idle => return Ended::Stalled(stall),
-                Stall::Head => {
-                    shared.metrics.limit_hit("header_timeout");
-                    return Ended::Stalled(stall);
-                }
+                Stall::Idle | Stall::Head => return Ended::Stalled(stall),
                 Stall::Answer => {
-                    shared.metrics.limit_hit("idle_timeout");
+                    shared.metrics.limit_hit(Limit::IdleTimeout);
                     return Ended::Stalled(stall);
                 }
             },

@@ -385,10 +385,13 @@ mod tests {
             token: crate::token::TokenLimits {
                 token_bytes_max: 1,
                 json_depth_max: 1,
+                json_values_max: 1,
                 scope_count_max: 1,
                 group_count_max: 1,
                 delegation_depth_max: 1,
             },
+            upstream_in_flight_max: 1,
+            upstream_pending_max: 1,
             streams_per_connection_max: 1,
             resets_per_connection_max: 1,
             idle_timeout: IDLE,

@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::generation::{Generation, Shared};
 use super::listener;
+use super::seldom::Seldom;
 use crate::policy::UpstreamId;
 use crate::upstream::{Pool, Pools};
 
@@ -25,6 +26,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// Connections and tunnels of this core: the drain waits for them.
     pub tasks: TaskTracker,
+    /// Lines about PROXY headers that were refused.
+    pub refused_headers: Seldom,
     pools: Pools,
     /// The newest generation that a request of this core was judged by.
     generation: Cell<u64>,
@@ -35,6 +38,7 @@ impl Worker {
         Rc::new(Worker {
             shared,
             tasks: TaskTracker::new(),
+            refused_headers: Seldom::default(),
             pools: Pools::default(),
             generation: Cell::new(0),
         })

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use countersign::audit::{Audit, Output, Reason, Sink, SinkSettings};
 use countersign::clock::Clock;
@@ -104,7 +105,12 @@ fn every_metric_is_told() {
 
     // those that have a series before anything happened, with the ends that their kinds give them
     let metrics = Arc::new(Metrics::new());
-    let settings = SinkSettings { output: Output::Stdout, required: false, queue_records_max: 1 };
+    let settings = SinkSettings {
+        output: Output::Stdout,
+        required: false,
+        queue_records_max: 1,
+        wait_max: Duration::ZERO,
+    };
     let sink = Sink::start(settings, Arc::clone(&metrics)).unwrap();
     let _audit = Audit::new(&"docs".parse().unwrap(), Clock::system(), sink, Arc::clone(&metrics));
     let mut seen = 0;

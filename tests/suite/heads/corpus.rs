@@ -40,7 +40,7 @@ pub struct Case {
     pub upstream: Vec<Forwarded>,
     #[serde(default)]
     pub then: Then,
-    /// The answers have no content, as those to a HEAD.
+    /// The first answer has no content, as one to a HEAD.
     #[serde(default)]
     pub bodiless: bool,
 }
@@ -74,9 +74,9 @@ pub struct Forwarded {
     lacks: Vec<String>,
     #[serde(default)]
     trailers: Vec<String>,
-    /// It broke off before its end, and the upstream could see that.
+    /// The upstream gets this far at most, and sees that it is not the end.
     #[serde(default)]
-    broken: bool,
+    pub broken: bool,
     /// Bytes that followed on the connection after a switch.
     #[serde(default)]
     tunnel: String,
@@ -132,9 +132,16 @@ impl Forwarded {
             && fields(&self.has)
             && !self.lacks.iter().any(|text| whole.contains(&text.to_ascii_lowercase()))
             && message.trailers == self.trailers
-            && message.broken == self.broken
             && message.tunnel == bytes(&self.tunnel);
         (!same).then(|| format!("upstream got {}, not {self:?}", message.shown()))
+    }
+
+    /// Whether the message is one that broke off within this one.
+    pub fn begins_as(&self, message: &Message) -> bool {
+        let whole = String::from_utf8_lossy(&message.bytes).to_ascii_lowercase();
+        message.line == format!("{} HTTP/1.1", self.line)
+            && bytes(&self.body).starts_with(&message.body)
+            && !self.lacks.iter().any(|text| whole.contains(&text.to_ascii_lowercase()))
     }
 }
 

@@ -3,8 +3,7 @@
 //!
 //! It answers each message with `200` and `ok`; a handshake under `/socket/switch` with `101`.
 
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
@@ -86,20 +85,21 @@ struct Connection {
 impl Connection {
     async fn serve(mut self, messages: UnboundedSender<Message>) {
         while let Some(mut message) = self.message().await {
-            let switches = message.line.starts_with("GET /socket/switch");
-            let answer: &[u8] = match () {
-                () if switches => {
-                    b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+            if message.line.starts_with("GET /socket/switch") {
+                let switch =
+                    "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+                if self.stream.write_all(switch.as_bytes()).await.is_ok() {
+                    while let Ok(1..) = self.stream.read_buf(&mut message.tunnel).await {}
                 }
-                () if message.line.starts_with("HEAD ") => b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n",
-                () => b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
-            };
-            let goes_on = !message.broken && self.stream.write_all(answer).await.is_ok();
-            if switches {
-                while let Ok(1..) = self.stream.read_buf(&mut message.tunnel).await {}
+                let _ = messages.send(message);
+                return;
             }
+            let content = if message.line.starts_with("HEAD ") { "" } else { "ok" };
+            let broken = message.broken;
+            // Written down before anybody is told of it.
             let received = messages.send(message).is_ok();
-            if !goes_on || !received || switches {
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{content}");
+            if broken || !received || self.stream.write_all(answer.as_bytes()).await.is_err() {
                 return;
             }
         }
@@ -126,6 +126,10 @@ impl Connection {
         match (&chunked[..], &length[..]) {
             ([], []) => {}
             ([], [length]) => {
+                // Who expects it would be kept waiting.
+                if !message.field("expect").is_empty() {
+                    let _ = self.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await;
+                }
                 let length = length.parse().expect("a length in digits");
                 while message.body.len() < length {
                     let missing = length - message.body.len();

@@ -14,7 +14,7 @@ async fn connection_options() {
 
 #[tokio::test]
 async fn framings() {
-    run("framing", 80).await;
+    run("framing", 81).await;
 }
 
 #[tokio::test]
@@ -54,7 +54,7 @@ async fn trailers() {
 
 #[tokio::test]
 async fn upgrades() {
-    run("upgrade", 21).await;
+    run("upgrade", 22).await;
 }
 
 #[tokio::test]

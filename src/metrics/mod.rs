@@ -4,6 +4,10 @@
 //! configuration, so the number of series does not depend on who asks for what. Series on the path
 //! of a request are resolved once, when they are registered, and cost one atomic each.
 
+mod limit;
+
+pub use limit::Limit;
+
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError};
@@ -94,6 +98,8 @@ pub struct IssuerMetrics {
     /// Fetches ended, good or not; one with discovery is one.
     pub fetches: Counter,
     pub failures: Counter,
+    /// Of the failures, those over `key_document_bytes_max`.
+    pub documents_too_long: Counter,
 }
 
 /// All metrics that are not bound to another module's closed list; those come from
@@ -112,6 +118,10 @@ pub struct Metrics {
     pub handshakes_resumed: Counter,
     /// Connections closed by the other end before a ClientHello, as load balancers probe.
     pub probes: Counter,
+    /// Connections closed for their PROXY header, or for having none.
+    pub proxy_headers_refused: Counter,
+    /// Times that the kernel handed out no connection, as it does without file descriptors.
+    pub accept_failures: Counter,
     pub tokens: TokenMetrics,
     pub decision_cache: CacheMetrics,
     keys_fetched: Named<Gauge>,
@@ -129,7 +139,7 @@ pub struct Metrics {
     reload_time: Gauge,
     policy: Named<Gauge>,
     policy_generation: Gauge,
-    limits_hit: Named<Counter>,
+    limits_hit: CounterBy<Limit>,
 }
 
 /// Bounds in seconds of OpenTelemetry's `http.server.request.duration`.
@@ -169,6 +179,12 @@ impl Metrics {
                 "TLS handshakes completed by resumption",
             ),
             probes: new(&mut to, "probes", "Connections closed before a ClientHello"),
+            proxy_headers_refused: new(
+                &mut to,
+                "proxy_headers_refused",
+                "Connections closed for their PROXY header",
+            ),
+            accept_failures: new(&mut to, "accept_failures", "Times that no connection could be accepted"),
             tokens: TokenMetrics {
                 cache: cache("tokens"),
                 failures: cache("refused_tokens"),
@@ -200,17 +216,14 @@ impl Metrics {
             reload_time: new(&mut to, "config_last_reload_timestamp_seconds", "When the last load was tried"),
             policy: new(&mut to, "policy", "1 for the policy that is served"),
             policy_generation: new(&mut to, "policy_generation", "Loads taken since the start"),
-            limits_hit: new(&mut to, "limits_hit", "Refusals because a limit was reached"),
+            limits_hit: counter_by(&mut to, "limits_hit", "Refusals because a limit was reached"),
             registry: Mutex::new(to),
         }
     }
 
     /// Registers one counter for each value of a closed label; `_total` is added to the name.
     pub fn counter_by<L: Label>(&self, name: &str, help: &str) -> CounterBy<L> {
-        let family = Family::<Vec<(&'static str, &'static str)>, Counter>::default();
-        let counters = L::all().iter().map(|label| family.get_or_create_owned(&label.labels())).collect();
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner).register(name, help, family);
-        CounterBy { counters, label: PhantomData }
+        counter_by(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner), name, help)
     }
 
     pub fn request_finished(&self, total: Duration) {
@@ -227,6 +240,7 @@ impl Metrics {
             fetched: self.keys_fetched.get_or_create_owned(&label),
             fetches: self.key_fetches.get_or_create_owned(&label),
             failures: self.key_fetch_failures.get_or_create_owned(&label),
+            documents_too_long: self.limits_hit.counter(Limit::KeyDocumentBytesMax),
         }
     }
 
@@ -254,9 +268,9 @@ impl Metrics {
         self.policy_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
     }
 
-    /// `limit` is the name of the setting, as `header_bytes_max`.
-    pub fn limit_hit(&self, limit: &'static str) {
-        self.limits_hit.get_or_create(&named("limit", limit)).inc();
+    /// Something was over `limit`, and was refused or ended for that.
+    pub fn limit_hit(&self, limit: Limit) {
+        self.limits_hit.inc(limit);
     }
 
     /// Everything in the OpenMetrics text format, version 1.0.0.
@@ -283,6 +297,11 @@ impl CacheMetrics {
 }
 
 impl<L: Label> CounterBy<L> {
+    /// The counter for `label`, for who counts nothing else.
+    fn counter(&self, label: L) -> Counter {
+        self.counters.get(label.position()).cloned().unwrap_or_default()
+    }
+
     pub fn inc(&self, label: L) {
         if let Some(counter) = self.counters.get(label.position()) {
             counter.inc();
@@ -292,6 +311,13 @@ impl<L: Label> CounterBy<L> {
     pub fn get(&self, label: L) -> u64 {
         self.counters.get(label.position()).map_or(0, |counter| counter.get())
     }
+}
+
+fn counter_by<L: Label>(to: &mut Registry, name: &str, help: &str) -> CounterBy<L> {
+    let family = Family::<Vec<(&'static str, &'static str)>, Counter>::default();
+    let counters = L::all().iter().map(|label| family.get_or_create_owned(&label.labels())).collect();
+    to.register(name, help, family);
+    CounterBy { counters, label: PhantomData }
 }
 
 fn new<M: Metric + Clone + Default>(to: &mut Registry, name: &str, help: &str) -> M {
@@ -362,7 +388,7 @@ mod tests {
         metrics.reloaded(false, Timestamp::from_unix_seconds(5));
         metrics.policy_in_force(&"sha256:old", 1);
         metrics.policy_in_force(&"sha256:new", 2);
-        metrics.limit_hit("header_bytes_max");
+        metrics.limit_hit(Limit::HeaderBytesMax);
         metrics.decided(Duration::from_micros(3));
         metrics.request_finished(Duration::from_millis(7));
         let text = metrics.text().unwrap();

@@ -8,7 +8,6 @@ use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
-use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, Method, Version};
 use hyper::ext::Protocol;
 use url::form_urlencoded;
@@ -73,6 +72,7 @@ impl Asked {
             return Err(HeadError::Misdirected { server_name: server_name.clone(), host });
         }
         check_framing(head)?;
+        check_scheme(head)?;
         let (method, kind) = kind(head)?;
         let path = NormalPath::parse(head.uri.path())?;
         let query = head.uri.query().map(checked_query).transpose()?;
@@ -143,9 +143,6 @@ fn authority(head: &Parts) -> Result<(Host, Option<u16>), HeadError> {
         Some(authority) => Some(Host::with_port(authority.as_str())?),
         None => None,
     };
-    if head.uri.scheme().is_some_and(|scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS) {
-        return Err(HeadError::Malformed("the target's scheme is neither `http` nor `https`"));
-    }
     match (from_target, from_header) {
         (Some(target), Some(header)) if target != header => {
             Err(HeadError::Malformed("the target's authority and Host differ"))
@@ -167,10 +164,24 @@ fn check_framing(head: &Parts) -> Result<(), HeadError> {
             if head.version == Version::HTTP_11 && coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {}
         _ => return Err(HeadError::Malformed("the transfer coding is not exactly `chunked`")),
     }
-    if head.headers.get_all(CONTENT_LENGTH).iter().count() > 1 {
-        return Err(HeadError::Malformed("there is more than one Content-Length"));
+    let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter();
+    match (lengths.next(), lengths.next()) {
+        (None, _) => Ok(()),
+        // RFC 9110 §8.6; h2 takes none for a zero.
+        (Some(length), None) if !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit) => {
+            Ok(())
+        }
+        (Some(_), None) => Err(HeadError::Malformed("the Content-Length is no number")),
+        (Some(_), Some(_)) => Err(HeadError::Malformed("there is more than one Content-Length")),
     }
-    Ok(())
+}
+
+/// Either of HTTP's own: what stands before us may have ended TLS, or begun it.
+fn check_scheme(head: &Parts) -> Result<(), HeadError> {
+    match head.uri.scheme_str() {
+        None | Some("http" | "https") => Ok(()),
+        Some(_) => Err(HeadError::Malformed("the scheme is not HTTP's")),
+    }
 }
 
 fn kind(head: &Parts) -> Result<(Method, Kind), HeadError> {
@@ -291,7 +302,9 @@ mod tests {
 
     #[test]
     fn names_and_framing_that_two_servers_could_read_differently_are_refused() {
-        let refused: [&[(&str, &str)]; 6] = [
+        let refused: [&[(&str, &str)]; 8] = [
+            &[("content-length", "")],
+            &[("content-length", "+1")],
             &[("x_auth_subject", "alice")],
             &[("x.auth.subject", "alice")],
             &[("transfer-encoding", "gzip, chunked")],
@@ -308,7 +321,9 @@ mod tests {
 
     #[test]
     fn targets_other_than_a_path_are_refused() {
-        for (method, target) in [("OPTIONS", "*"), ("GET", "*"), ("CONNECT", "a.example:443")] {
+        let targets =
+            [("OPTIONS", "*"), ("GET", "*"), ("CONNECT", "a.example:443"), ("GET", "ftp://a.example/")];
+        for (method, target) in targets {
             let head = head(method, target, Version::HTTP_11, &[("host", "a.example")]);
             assert!(Asked::read(&head, None).is_err(), "{method} {target}");
         }

@@ -89,7 +89,10 @@ where
                 }
                 return Ended::Served(ended);
             }
-            () = shared.stopped.cancelled() => return Ended::Cut,
+            () = shared.stopped.cancelled() => {
+                shared.audit.cut();
+                return Ended::Cut;
+            }
             () = due.as_mut(), if !asked => {}
             stall = connection.pulse.stalls(watch, limits) => match stall {
                 Stall::Idle if !asked => connection.pulse.rest(),

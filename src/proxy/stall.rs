@@ -281,7 +281,7 @@ impl<IO> Watched<IO> {
     }
 
     pub fn http2(io: IO, pulse: &Arc<Pulse>, start: Bytes) -> Watched<IO> {
-        Watched { heads: false, ..Watched::http1(io, pulse, start) }
+        Watched { io, pulse: Arc::clone(pulse), start, heads: false, linger: None }
     }
 
     fn wrote<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {

@@ -59,6 +59,16 @@ table! {
     later { revocation, session }
 }
 
+choice! {
+    /// What becomes of header names with a character other than letters, digits and `-`.
+    OddHeaderNames {
+        /// Their request is refused.
+        Refuse = "refuse",
+        /// They are left out.
+        Drop = "drop",
+    }
+}
+
 table! {
     /// This instance.
     Proxy {
@@ -66,6 +76,9 @@ table! {
         name: Name,
         /// Threads that serve. Default: one for each core.
         workers: u32,
+        /// Whether a request with a header name that has a character other than letters, digits and `-` is
+        /// refused, or loses that header: some servers read `x_user` as `x-user`. Default: `refuse`.
+        odd_header_names: OddHeaderNames,
     }
 }
 

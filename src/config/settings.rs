@@ -3,13 +3,14 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use super::file::{Cache, File, Limit, LogFormat as TypedFormat, LogLevel};
+use super::file::{Cache, File, Limit, LogFormat as TypedFormat, LogLevel, OddHeaderNames};
 use super::source::At;
 use super::value::{AuditOutput, Bytes, Timeout};
 use crate::audit::{Output, SinkSettings};
 use crate::decisions::DecisionsSettings;
 use crate::identity::Name;
 use crate::proxy::limits::Limits;
+use crate::proxy::normalize::OddNames;
 use crate::token::{TokenCacheSettings, TokenLimits};
 
 /// `[log]`.
@@ -60,6 +61,14 @@ pub fn workers(file: &File) -> usize {
     let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let typed = file.proxy.as_ref().and_then(|proxy| proxy.value.workers);
     typed.map_or_else(cores, |_| count(&typed, 1))
+}
+
+pub fn odd_names(file: &File) -> OddNames {
+    let typed = file.proxy.as_ref().and_then(|proxy| proxy.value.odd_header_names);
+    match typed.map(|typed| typed.value) {
+        Some(OddHeaderNames::Drop) => OddNames::Drop,
+        Some(OddHeaderNames::Refuse) | None => OddNames::Refuse,
+    }
 }
 
 pub fn limits(file: &File) -> Limits {

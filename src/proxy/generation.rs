@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::admission::Admission;
 use super::http2_error::{Ended, ErrorCode};
 use super::limits::Limits;
+use super::normalize::OddNames;
 use super::route::RouteSettings;
 use crate::audit::Audit;
 use crate::clock::Clock;
@@ -39,6 +40,7 @@ pub struct Generation {
     /// Our own SPIFFE ID, where our certificate has one.
     pub own_id: Option<SpiffeId>,
     pub limits: Limits,
+    pub odd_names: OddNames,
 }
 
 /// `[listener.NAME]` without its socket.

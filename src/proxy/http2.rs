@@ -1,6 +1,7 @@
 //! Serving HTTP/2: hyper reads the frames, under our limits.
 
 use std::future::Future;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,11 +40,14 @@ where
     let service = service_fn(service(worker, &connection));
     let io = Watched::http2(io, &connection.pulse, start);
     let io = TokioIo::new(Counted::new(io, limits, Arc::clone(&worker.shared)));
-    let serving = builder.serve_connection(io, service);
+    let serving = pin!(builder.serve_connection(io, service));
     // Each stream has its own.
     let watch = Watch::default();
-    until_ended(worker, &connection, limits, (&watch, Duration::ZERO), serving, |it| it.graceful_shutdown())
-        .await;
+    // How it ended is no news: its requests have their records.
+    let _ = until_ended(worker, &connection, limits, (&watch, Duration::ZERO), serving, |it| {
+        it.graceful_shutdown();
+    })
+    .await;
 }
 
 /// Runs hyper's tasks, one for each h2 stream, on this core.

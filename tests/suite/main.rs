@@ -14,6 +14,7 @@ mod faults;
 mod floods;
 mod frames;
 mod fuzz_corpus;
+mod heads;
 mod hostile;
 mod identity_headers;
 mod language_holes;

@@ -299,6 +299,11 @@ impl Raw {
         Ok(self.stream.flush().await?)
     }
 
+    /// Nothing more will be sent.
+    pub async fn end(&mut self) {
+        let _ = self.stream.shutdown().await;
+    }
+
     /// The next head that comes, up to its empty line, or what came before the connection ended.
     pub async fn head(&mut self) -> Result<String, Error> {
         loop {

@@ -74,7 +74,7 @@ impl<'s, 'w> Lane<'s, 'w> {
             Way::Call(text) => soak.calls(kind, text).await,
             Way::Socket(protocol, ending) => soak.talks(kind, protocol, ending).await,
             Way::Abandon(protocol, when) => soak.abandons(kind, protocol, when).await,
-            Way::Bytes(bytes) => soak.says(kind, bytes).await,
+            Way::Bytes(bytes, ending) => soak.says(kind, bytes, ending).await,
             Way::Knock(who) => {
                 let config = soak.configs[&who].clone();
                 alert_after(soak.process.address, HOST, config, Protocol::H1).await;
@@ -198,7 +198,7 @@ impl Soak<'_> {
     }
 
     /// These bytes on a connection of their own.
-    async fn says(&self, kind: usize, bytes: &str) {
+    async fn says(&self, kind: usize, bytes: &str, ending: Ending) {
         let config = self.configs[&Who::Storefront].clone();
         let mut raw = Raw::tls(self.process.address, HOST, config).await.unwrap();
         let asking = self.ledger.open(kind);
@@ -208,6 +208,9 @@ impl Soak<'_> {
             "host: {HOST}\r\nauthorization: {bearer}\r\ntraceparent: {traceparent}\r\nconnection: close\r\n"
         );
         let _ = raw.send(bytes.replace('@', &head)).await;
+        if ending == Ending::Dropped {
+            return self.ledger.close(&asking, Seen::default());
+        }
         let head = raw.head().await.unwrap_or_default();
         let body = raw.rest().await;
         if let Leaves::Nothing = KINDS[kind].leaves {

@@ -223,6 +223,10 @@ impl Ledger {
         books.requests + books.handshakes.values().sum::<u64>() + books.events.values().sum::<u64>()
     }
 
+    pub fn requests(&self) -> u64 {
+        self.books.borrow().requests
+    }
+
     pub fn sent(&self, kind: usize) -> u64 {
         self.books.borrow().tallies.get(&kind).map_or(0, |tally| tally.sent)
     }

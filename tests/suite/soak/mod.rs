@@ -81,6 +81,9 @@ const GAUGES: [&str; 5] = [
 /// Memory may grow by so much between the second quarter of a run and the last.
 const RESIDENT_GROWTH_MAX: f64 = 1.15;
 const RESIDENT_ROOM_KIB: f64 = 8.0 * 1024.0;
+/// The same of descriptors, connections and tasks, which a flood at the moment of a sample raises.
+const COUNT_GROWTH_MAX: f64 = 1.5;
+const COUNT_ROOM: f64 = 20.0;
 /// Samples below which a run says nothing about growth.
 const SAMPLES_MIN: usize = 40;
 /// What may stay open when all clients are gone: connections kept to upstreams and the issuer.
@@ -91,7 +94,7 @@ impl Plan {
         let number = |name| env::var(name).ok().map(|text| text.parse().unwrap());
         let minutes = number("COUNTERSIGN_SOAK_MINUTES");
         let rate = number("COUNTERSIGN_SOAK_RATE").unwrap_or(160);
-        let calm = if minutes.is_some() { 2 * rate } else { 60 };
+        let calm = if minutes.is_some() { 2 * rate } else { 40 };
         Plan { minutes, rate: if minutes.is_some() { rate } else { 2000 }, calm }
     }
 
@@ -185,9 +188,15 @@ fn check(ledger: &Ledger, samples: &[Sample]) {
         if resident(3) > resident(1) * RESIDENT_GROWTH_MAX + RESIDENT_ROOM_KIB {
             ledger.complain(format!("memory grew from {} to {} KiB", resident(1), resident(3)));
         }
-        let descriptors = |at| quarter(samples, at, |sample| sample.descriptors as f64);
-        if descriptors(3) > descriptors(1) * 1.5 + 20.0 {
-            ledger.complain(format!("descriptors grew from {} to {}", descriptors(1), descriptors(3)));
+        let gauge = |at: usize| move |sample: &Sample| sample.gauges[at].1;
+        let descriptors: Box<dyn Fn(&Sample) -> f64> = Box::new(|sample| sample.descriptors as f64);
+        for (name, value) in
+            [("descriptors", descriptors), (GAUGES[0], Box::new(gauge(0))), (GAUGES[1], Box::new(gauge(1)))]
+        {
+            let (before, after) = (quarter(samples, 1, &value), quarter(samples, 3, &value));
+            if after > before * COUNT_GROWTH_MAX + COUNT_ROOM {
+                ledger.complain(format!("{name} grew from {before} to {after}"));
+            }
         }
         let threads = |at: usize| samples[at].threads;
         if threads(samples.len() - 1) > threads(samples.len() / 4) {
@@ -285,6 +294,10 @@ impl<'w> Soak<'w> {
                 self.ledger.complain(format!("{name} is {:?} and not {wanted}", metrics.value(name)));
             }
         }
+        let (counted, requests) = (metrics.sum("countersign_requests_total"), self.ledger.requests());
+        if counted != requests as f64 {
+            self.ledger.complain(format!("{counted} requests are counted and {requests} recorded"));
+        }
         if plan.minutes.is_some() {
             // unused connections to upstreams are closed after half a minute
             let mut tick = interval(Duration::from_secs(1));
@@ -324,13 +337,16 @@ impl<'w> Soak<'w> {
     }
 }
 
-/// Lines of the log that are errors, and those that are no log at all, as of a panic.
+/// Lines of the log that are errors, but for those of configurations in `expected`; and, wherever they
+/// stand, those that tell of a panic, or are no log at all.
 fn errors(log: &[String], expected: &[Range<usize>]) -> Vec<String> {
-    let is_expected = |at: &usize| expected.iter().any(|range| range.contains(at));
-    let is_error = |line: &str| match serde_json::from_str::<Value>(line) {
-        Ok(event) => event["level"] == "ERROR",
+    let is_fault = |at: usize, line: &str| match serde_json::from_str::<Value>(line) {
+        Ok(event) => {
+            let is_expected = expected.iter().any(|range| range.contains(&at)) && !line.contains("panic");
+            event["level"] == "ERROR" && !is_expected
+        }
         Err(_) => true,
     };
-    let lines = log.iter().enumerate().filter(|(at, line)| is_error(line) && !is_expected(at));
-    lines.map(|(_, line)| line.clone()).collect()
+    let faults = log.iter().enumerate().filter(|(at, line)| is_fault(*at, line));
+    faults.map(|(_, line)| line.clone()).collect()
 }

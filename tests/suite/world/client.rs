@@ -69,6 +69,7 @@ pub type WebSocket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 impl Client {
     pub async fn plain(address: SocketAddr, protocol: Protocol) -> Result<Client, Error> {
         let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
         Client::over(stream, protocol, Scheme::HTTP, address.to_string().parse()?).await
     }
 
@@ -237,6 +238,7 @@ async fn secure_after(
 ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Error> {
     let name = ServerName::try_from(name.to_owned())?;
     let mut stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
     stream.write_all(header).await?;
     Ok(soon("a TLS handshake", TlsConnector::from(Arc::new(config)).connect(name, stream)).await?)
 }

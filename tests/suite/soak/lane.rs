@@ -16,9 +16,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_tungstenite::tungstenite::Message;
 use tonic::Code;
 
-use super::Soak;
 use super::kinds::{Asked, Bearer, Ending, KINDS, Leaves, Over, Way};
 use super::ledger::{Asking, Seen};
+use super::{LANES, Soak};
 use crate::world::certificates::Who;
 use crate::world::client::{Client, Protocol, Raw, alert_after};
 use crate::world::proxy::HOST;
@@ -28,12 +28,16 @@ use crate::world::{Body, full, grpc, soon};
 pub struct Lane<'s, 'w> {
     soak: &'s Soak<'w>,
     random: fastrand::Rng,
+    /// What it does first: together the lanes try each kind once, however short the soak is.
+    first: Vec<usize>,
     kept: [Option<Arc<Client>>; 2],
 }
 
 impl<'s, 'w> Lane<'s, 'w> {
-    pub fn new(soak: &'s Soak<'w>, seed: u64) -> Lane<'s, 'w> {
-        Lane { soak, random: fastrand::Rng::with_seed(seed), kept: [None, None] }
+    pub fn new(soak: &'s Soak<'w>, number: usize) -> Lane<'s, 'w> {
+        let random = fastrand::Rng::with_seed(number as u64);
+        let first = (number..KINDS.len()).step_by(LANES).collect();
+        Lane { soak, random, first, kept: [None, None] }
     }
 
     /// Goes on until the soak is over, with one thing at a time and no faster than `pace`.
@@ -42,7 +46,7 @@ impl<'s, 'w> Lane<'s, 'w> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.soak.is_over.get() {
             tick.tick().await;
-            let kind = self.pick();
+            let kind = self.first.pop().unwrap_or_else(|| self.pick());
             self.does(kind).await;
         }
     }

@@ -18,7 +18,7 @@ use super::refusal::{Form, Refusal};
 use super::route::CrossOrigin;
 use super::worker::Worker;
 use crate::audit::{Arrival, Draft, Protocol, Reason};
-use crate::clock::{Stopwatch, Timestamp};
+use crate::clock::{Clock, Stopwatch, Timestamp};
 use crate::identity::{Caller, Hop, Peer, Signature};
 use crate::metrics::Limit;
 use crate::policy::{self, Circumstances, Decision, Verdict};
@@ -93,10 +93,9 @@ async fn judge(
     head: &Parts,
     draft: &mut Draft,
 ) -> Result<Passage, Refusal> {
-    let now = worker.shared.clock.now();
-    let signatures = verify(generation, connection, head, now, draft).await?;
-    // Keys may have been waited for.
-    let now = worker.shared.clock.now();
+    let clock = &worker.shared.clock;
+    let signatures = verify(generation, connection, head, clock, draft).await?;
+    let now = clock.now();
     let decision = decide(generation, connection, &asked, head, &signatures, now, draft);
     let permit = match decision.verdict {
         Verdict::Permit(permit) => permit,
@@ -110,10 +109,10 @@ async fn verify(
     generation: &Generation,
     connection: &Connection,
     head: &Parts,
-    now: Timestamp,
+    clock: &Clock,
     draft: &mut Draft,
 ) -> Result<Signatures, Refusal> {
-    let peer = connection.peer(generation, now).map_err(|error| Refusal::from(&error));
+    let peer = connection.peer(generation, clock.now());
     let certificate = peer.as_ref().ok().and_then(Signature::verified).map(|peer| &peer.certificate);
     let caller = match Credential::from_headers(&head.headers) {
         Ok(credential) => {
@@ -121,6 +120,9 @@ async fn verify(
         }
         Err(error) => Err(Refusal::from(&error)),
     };
+    // Keys may have been waited for, and the certificate may have ended meanwhile.
+    let peer = peer.and_then(|_| connection.peer(generation, clock.now()));
+    let peer = peer.map_err(|error| Refusal::from(&error));
     draft.peer(peer.as_ref().map_err(|refusal| refusal.reason));
     draft.caller(caller.as_ref().map_err(|refusal| refusal.reason));
     match (peer, caller) {

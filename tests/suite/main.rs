@@ -10,6 +10,8 @@ mod docs;
 mod examples;
 mod expiry;
 mod failures;
+mod faults;
+mod frames;
 mod fuzz_corpus;
 mod hostile;
 mod identity_headers;

@@ -6,6 +6,7 @@
 //! `COUNTERSIGN_SOAK_MINUTES` this is one short round, bounded by counts; `tests/soak` runs it at length.
 
 mod abandon;
+mod check;
 mod kinds;
 mod lane;
 mod ledger;
@@ -15,9 +16,8 @@ mod tokens;
 mod weather;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::env;
-use std::ops::Range;
 use std::time::Duration;
 
 use countersign::clock::Stopwatch;
@@ -25,13 +25,12 @@ use futures_util::future::join_all;
 use http::header::AUTHORIZATION;
 use rustix::process::Signal;
 use rustls::ClientConfig;
-use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use self::kinds::{KINDS, Leaves, named};
+use self::kinds::named;
 use self::lane::Lane;
 use self::ledger::{Ledger, Seen};
-use self::report::{Sample, growth_per_hour, markdown, quarter};
+use self::report::Sample;
 use self::tail::Tail;
 use self::tokens::Tokens;
 use crate::world::certificates::Who;
@@ -78,14 +77,6 @@ const GAUGES: [&str; 5] = [
     "countersign_cache_entries{cache=\"refused_tokens\"}",
     "countersign_cache_entries{cache=\"decisions\"}",
 ];
-/// Memory may grow by so much between the second quarter of a run and the last.
-const RESIDENT_GROWTH_MAX: f64 = 1.15;
-const RESIDENT_ROOM_KIB: f64 = 8.0 * 1024.0;
-/// The same of descriptors, threads, connections and tasks, which a flood at the moment of a sample raises.
-const COUNT_GROWTH_MAX: f64 = 1.5;
-const COUNT_ROOM: f64 = 20.0;
-/// Samples below which a run says nothing about growth.
-const SAMPLES_MIN: usize = 40;
 /// What may stay open when all clients are gone: connections kept to upstreams and the issuer.
 const DESCRIPTORS_ROOM: u64 = 8;
 
@@ -132,76 +123,13 @@ async fn every_request_has_its_record_and_nothing_grows() {
         ledger.complain(format!("it ended with {status}"));
     }
     tail.into_inner().read(&ledger);
-    weather.check_log(&log.borrow(), &ledger);
-    check(&ledger, &samples.borrow());
-    let mut facts = vec![("minutes", format!("{:.1}", since.elapsed().as_secs_f64() / 60.0))];
-    facts.extend(weather.facts());
-    let books = ledger.end();
-    let sent = books
-        .tallies
-        .iter()
-        .filter(|(kind, _)| !matches!(KINDS[**kind].leaves, Leaves::Handshake(_) | Leaves::Nothing));
-    let (sent, unrecorded) = sent.fold((0, 0), |(a, b), (_, it)| (a + it.sent, b + it.unrecorded));
-    facts.push(("requests sent", sent.to_string()));
-    facts.push(("of them reset before their head was read", unrecorded.to_string()));
-    facts.push(("records of requests", books.requests.to_string()));
-    facts.push(("complaints", books.complaints_count.to_string()));
-    let samples = samples.borrow();
-    if samples.len() >= SAMPLES_MIN {
-        let kib = growth_per_hour(&samples, |sample| sample.resident_kib as f64);
-        facts.push(("resident MiB an hour, second half", format!("{:.2}", kib / 1024.0)));
-    }
-    println!("{}", markdown(&books, &samples, &facts));
+    let mut books = ledger.end();
+    check::log(&mut books, &log.borrow(), &weather);
+    check::records(&mut books);
+    check::growth(&mut books, &samples.borrow());
+    let minutes = since.elapsed().as_secs_f64() / 60.0;
+    println!("{}", report::markdown(&books, minutes, weather.facts(), &samples.borrow()));
     assert_eq!(books.complaints, Vec::<String>::new());
-    assert_eq!(books.requests, sent - unrecorded);
-}
-
-/// What must hold at the end and cannot be seen of one request alone.
-fn check(ledger: &Ledger, samples: &[Sample]) {
-    {
-        let books = ledger.end();
-        let mut wanted = BTreeMap::new();
-        for (&kind, tally) in &books.tallies {
-            if let Leaves::Handshake(reason) = KINDS[kind].leaves {
-                *wanted.entry(reason.to_owned()).or_insert(0) += tally.sent;
-            }
-        }
-        let (seen, untraced) = (books.handshakes.clone(), books.untraced);
-        let never: Vec<_> = KINDS.iter().map(|kind| kind.name).enumerate().collect();
-        let never: Vec<_> = never.into_iter().filter(|(kind, _)| !books.tallies.contains_key(kind)).collect();
-        drop(books);
-        if wanted != seen {
-            ledger.complain(format!("handshakes refused: {wanted:?}, recorded: {seen:?}"));
-        }
-        if untraced > 0 {
-            ledger.complain(format!("{untraced} records without a trace"));
-        }
-        if !never.is_empty() {
-            ledger.complain(format!("never tried: {never:?}"));
-        }
-    }
-    if ledger.events("stopped") != 1 {
-        ledger.complain("its end is not recorded".to_owned());
-    }
-    if samples.len() >= SAMPLES_MIN {
-        let resident = |at| quarter(samples, at, |sample| sample.resident_kib as f64);
-        if resident(3) > resident(1) * RESIDENT_GROWTH_MAX + RESIDENT_ROOM_KIB {
-            ledger.complain(format!("memory grew from {} to {} KiB", resident(1), resident(3)));
-        }
-        let gauge = |at: usize| move |sample: &Sample| sample.gauges[at].1;
-        let counts: [(&str, Box<dyn Fn(&Sample) -> f64>); 4] = [
-            ("descriptors", Box::new(|sample| sample.descriptors as f64)),
-            ("threads", Box::new(|sample| sample.threads as f64)),
-            (GAUGES[0], Box::new(gauge(0))),
-            (GAUGES[1], Box::new(gauge(1))),
-        ];
-        for (name, value) in counts {
-            let (before, after) = (quarter(samples, 1, &value), quarter(samples, 3, &value));
-            if after > before * COUNT_GROWTH_MAX + COUNT_ROOM {
-                ledger.complain(format!("{name} grew from {before} to {after}"));
-            }
-        }
-    }
 }
 
 impl<'w> Soak<'w> {
@@ -334,18 +262,4 @@ impl<'w> Soak<'w> {
             self.ledger.close(&asked, seen);
         }
     }
-}
-
-/// Lines of the log that are errors, but for those of configurations in `expected`; and, wherever they
-/// stand, those that tell of a panic, or are no log at all.
-fn errors(log: &[String], expected: &[Range<usize>]) -> Vec<String> {
-    let is_fault = |at: usize, line: &str| match serde_json::from_str::<Value>(line) {
-        Ok(event) => {
-            let is_expected = expected.iter().any(|range| range.contains(&at)) && !line.contains("panic");
-            event["level"] == "ERROR" && !is_expected
-        }
-        Err(_) => true,
-    };
-    let faults = log.iter().enumerate().filter(|(at, line)| is_fault(*at, line));
-    faults.map(|(_, line)| line.clone()).collect()
 }

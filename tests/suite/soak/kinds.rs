@@ -12,6 +12,13 @@ pub struct Kind {
     pub leaves: Leaves,
 }
 
+impl Kind {
+    /// Whether an answer may end in the middle; over h2 the reset may then overtake the answer's head.
+    pub fn may_break_off(&self) -> bool {
+        matches!(self.leaves, Leaves::One(outcomes) if outcomes.contains(&"allow upstream_unavailable 200"))
+    }
+}
+
 /// What a client does.
 #[derive(Clone, Copy)]
 pub enum Way {

@@ -143,7 +143,9 @@ impl Soak<'_> {
                 return false;
             }
             Err(error) => {
-                self.ledger.complain(format!("{}: {error:?}", KINDS[kind].name));
+                if !KINDS[kind].may_break_off() {
+                    self.ledger.complain(format!("{}: {error:?}", KINDS[kind].name));
+                }
                 self.ledger.close(&asking, Seen::default());
             }
         }

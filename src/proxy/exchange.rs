@@ -56,6 +56,10 @@ async fn answer(
 ) -> Response<Body> {
     let generation = worker.shared.generation.load_full();
     let form = Form::of(&head);
+    // First, so that a head that is refused is found by its trace too.
+    if let Some(traceparent) = given_traceparent(&head.headers) {
+        draft.trace(traceparent);
+    }
     if head.headers.len() > generation.limits.header_count_max {
         return refuse(draft, form, &Refusal::over(Limit::HeaderCountMax)).await;
     }
@@ -63,9 +67,6 @@ async fn answer(
         Ok(asked) => asked,
         Err(error) => return refuse(draft, form, &error.into()).await,
     };
-    if let Some(traceparent) = given_traceparent(&head.headers) {
-        draft.trace(traceparent);
-    }
     draft.asked(&asked.host, &asked.path);
     let cross_origin = CrossOrigin::of(&generation, &asked, &head.headers);
     if let Some(answer) = cross_origin.preflight(&asked, &head.headers) {

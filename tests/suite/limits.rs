@@ -118,7 +118,7 @@ async fn tokens_have_their_bounds() {
         ("group_count_max", json!({"roles": ["a", "b", "c"]}), json!({"roles": ["a", "b", "c", "d"]})),
         ("delegation_depth_max", json!({"act": act(2)}), json!({"act": act(3)})),
     ] {
-        let mut ask = async |claims: &Value| {
+        let ask = async |claims: &Value| {
             let mut request = get("/orders/1");
             request.headers_mut().insert(AUTHORIZATION, bearer(&world.issuer.token(claims.clone())));
             client.ask(request).await.unwrap()

@@ -34,7 +34,7 @@ struct Stop {
 
 pub fn run(args: &RunArgs) -> ExitCode {
     let clock = Clock::system();
-    let (config, watch) = match load_and_watch(&args.config, &clock) {
+    let (mut config, watch) = match load_and_watch(&args.config, &clock) {
         Ok(loaded) => loaded,
         Err(report) => {
             eprint!("{}", report.to_text(std::io::stderr().is_terminal()));
@@ -45,7 +45,8 @@ pub fn run(args: &RunArgs) -> ExitCode {
         eprintln!("error: {error}");
         return ExitCode::from(EXIT_CONFIG);
     }
-    descriptors::raise_limit(&config.limits);
+    descriptors::raise_limit();
+    descriptors::fit(&mut config.limits);
     let watch = told(watch);
     let server = match Server::start(config, clock.clone()) {
         Ok(server) => server,
@@ -136,7 +137,7 @@ async fn serve(
 /// Takes what the files say now; what cannot be taken leaves the present configuration in place. The
 /// outcome is the new watch, where there is a new configuration.
 fn reload(args: &RunArgs, server: &Server, clock: &Clock) -> Option<Option<Watch>> {
-    let (config, watch) = match load_and_watch(&args.config, clock) {
+    let (mut config, watch) = match load_and_watch(&args.config, clock) {
         Ok((config, watch)) => (config, told(watch)),
         Err(report) => {
             server.reload_failed();
@@ -147,6 +148,7 @@ fn reload(args: &RunArgs, server: &Server, clock: &Clock) -> Option<Option<Watch
             return None;
         }
     };
+    descriptors::fit(&mut config.limits);
     match server.reload(config) {
         Ok(()) => {
             tracing::info!("configuration loaded");

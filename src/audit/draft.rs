@@ -2,11 +2,12 @@
 //!
 //! A draft is filled as the exchange goes and written exactly once: by [`Draft::finish`] when the
 //! answer is complete, or, if the request's future goes away before that, by its drop, as
-//! `client_gone`. What the draft was told by the steps themselves decides verdict and reason; the
+//! `client_gone`, or as `limit_exceeded` if it was the drain's deadline that cut it. What the draft was told by the steps themselves decides verdict and reason; the
 //! exchange states neither, so what is logged cannot differ from what was done.
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -299,6 +300,9 @@ impl Drop for Draft {
                 self.because(Reason::Internal);
                 // What the client is told unless it was told another.
                 self.record.status.get_or_insert(StatusCode::INTERNAL_SERVER_ERROR.as_u16());
+            } else if self.audit.0.is_cut.load(Ordering::Relaxed) {
+                self.because(Reason::LimitExceeded);
+                self.detail("cut when the drain was over");
             } else {
                 self.because(Reason::ClientGone);
             }

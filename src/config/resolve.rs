@@ -1,7 +1,6 @@
 //! What was typed becomes what the program runs on; what is wrong with it is collected, all of it.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use super::Typed;
 use super::error::{Diagnostics, Report};
@@ -56,8 +55,6 @@ pub struct Config {
     pub log: LogSettings,
     /// All files as one, with variables, presets and defaults filled in.
     pub resolved: toml::Table,
-    /// All that was read, configuration files and their folders included.
-    pub watched: Vec<PathBuf>,
     /// What `check` has to say although it can be run.
     pub report: Report,
 }
@@ -77,7 +74,7 @@ pub fn resolve(
     mut material: Material<'_>,
 ) -> Result<Config, Report> {
     let Some(Typed { file, merged }) = typed else {
-        return Err(Report::new(sources, found));
+        return Err(Report::new(sources, found, material.watched));
     };
     let typed = &file.value;
     let limits = settings::limits(typed);
@@ -96,7 +93,7 @@ pub fn resolve(
         found.error("internal", file.span, message, "this is a fault of the program: please report it");
     }
     let (Some(policy), Some(name), false) = (policy, settings::name(typed), found.has_errors()) else {
-        return Err(Report::new(sources, found));
+        return Err(Report::new(sources, found, material.watched));
     };
     let none = Admin::default();
     let admin = typed.admin.as_ref().map_or(&none, |admin| &admin.value);
@@ -117,9 +114,8 @@ pub fn resolve(
         decisions,
         tokens,
         log: settings::log(typed),
-        watched: material.watched.into_iter().collect(),
         resolved: toml::Table::new(),
-        report: Report::new(sources, found),
+        report: Report::new(sources, found, material.watched),
     };
     Ok(Config { resolved: effective::filled(merged, &config), ..config })
 }

@@ -18,7 +18,7 @@ use super::refusal::{Form, Refusal};
 use super::route::CrossOrigin;
 use super::worker::Worker;
 use crate::audit::{Arrival, Draft, Protocol, Reason};
-use crate::clock::{Stopwatch, Timestamp};
+use crate::clock::{Clock, Stopwatch, Timestamp};
 use crate::identity::{Caller, Hop, Peer, Signature};
 use crate::metrics::Limit;
 use crate::policy::{self, Circumstances, Decision, Verdict};
@@ -56,6 +56,10 @@ async fn answer(
 ) -> Response<Body> {
     let generation = worker.shared.generation.load_full();
     let form = Form::of(&head);
+    // First, so that a head that is refused is found by its trace too.
+    if let Some(traceparent) = given_traceparent(&head.headers) {
+        draft.trace(traceparent);
+    }
     if head.headers.len() > generation.limits.header_count_max {
         return refuse(draft, form, &Refusal::over(Limit::HeaderCountMax)).await;
     }
@@ -63,9 +67,6 @@ async fn answer(
         Ok(asked) => asked,
         Err(error) => return refuse(draft, form, &error.into()).await,
     };
-    if let Some(traceparent) = given_traceparent(&head.headers) {
-        draft.trace(traceparent);
-    }
     draft.asked(&asked.host, &asked.path);
     let cross_origin = CrossOrigin::of(&generation, &asked, &head.headers);
     if let Some(answer) = cross_origin.preflight(&asked, &head.headers) {
@@ -89,10 +90,9 @@ async fn judge(
     head: &Parts,
     draft: &mut Draft,
 ) -> Result<Passage, Refusal> {
-    let now = worker.shared.clock.now();
-    let signatures = verify(generation, connection, head, now, draft).await?;
-    // Keys may have been waited for.
-    let now = worker.shared.clock.now();
+    let clock = &worker.shared.clock;
+    let signatures = verify(generation, connection, head, clock, draft).await?;
+    let now = clock.now();
     let decision = decide(generation, connection, &asked, head, &signatures, now, draft);
     let permit = match decision.verdict {
         Verdict::Permit(permit) => permit,
@@ -106,10 +106,10 @@ async fn verify(
     generation: &Generation,
     connection: &Connection,
     head: &Parts,
-    now: Timestamp,
+    clock: &Clock,
     draft: &mut Draft,
 ) -> Result<Signatures, Refusal> {
-    let peer = connection.peer(generation, now).map_err(|error| Refusal::from(&error));
+    let peer = connection.peer(generation, clock.now());
     let certificate = peer.as_ref().ok().and_then(Signature::verified).map(|peer| &peer.certificate);
     let caller = match Credential::from_headers(&head.headers) {
         Ok(credential) => {
@@ -117,6 +117,9 @@ async fn verify(
         }
         Err(error) => Err(Refusal::from(&error)),
     };
+    // Keys may have been waited for, and the certificate may have ended meanwhile.
+    let peer = peer.and_then(|_| connection.peer(generation, clock.now()));
+    let peer = peer.map_err(|error| Refusal::from(&error));
     draft.peer(peer.as_ref().map_err(|refusal| refusal.reason));
     draft.caller(caller.as_ref().map_err(|refusal| refusal.reason));
     match (peer, caller) {

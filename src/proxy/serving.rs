@@ -73,7 +73,7 @@ pub async fn until_ended<C, E>(
         tokio::select! {
             biased;
             ended = serving.as_mut() => return report(ended),
-            () = shared.stopped.cancelled() => return,
+            () = shared.stopped.cancelled() => return shared.audit.cut(),
             () = due.as_mut(), if !asked => {}
             stall = connection.pulse.stalls(watch, limits) => match stall {
                 Stall::Idle if !asked => connection.pulse.rest(),

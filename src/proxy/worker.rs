@@ -59,6 +59,7 @@ impl Worker {
 pub fn run(shared: Arc<Shared>, sockets: Vec<StdListener>) -> io::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    shared.metrics.runtime(runtime.metrics());
     runtime.block_on(async move {
         let worker = Worker::new(Arc::clone(&shared));
         for (position, socket) in sockets.into_iter().enumerate() {

@@ -98,7 +98,8 @@ async fn what_the_drain_cuts_is_seen_as_cut_and_has_its_record() {
         soon("the drain", drained).await.unwrap();
         let record = records.until(|all| all.iter().find(|one| one["event"] == "request").cloned()).await;
         assert_eq!((&record["verdict"], &record["status"]), (&json!("allow"), &json!(200)), "{record}");
-        assert_ne!(record["reason"], "allowed", "{record}");
+        assert_eq!(record["reason"], "limit_exceeded", "the client has not gone away: {record}");
+        assert_eq!(record["detail"], "cut when the drain was over", "{record}");
         traffic.world.upstream.until(|now| now.abandoned == 1).await;
     }
 }

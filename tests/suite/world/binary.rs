@@ -1,6 +1,7 @@
 //! The program itself as a process of its own, for what only a process has: its log, its environment, its
 //! signals.
 
+use std::env;
 use std::fs;
 use std::net::SocketAddr;
 use std::process::{ExitStatus, Stdio};
@@ -23,9 +24,11 @@ pub struct Binary {
 }
 
 impl World {
-    /// Runs the program on the configuration that the world's folder holds.
+    /// Runs the program on the configuration that the world's folder holds: the one of this build, or the one
+    /// that `COUNTERSIGN_BINARY` names.
     pub fn run(&self, environment: &[(&str, &str)]) -> Binary {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
+        let program = env::var("COUNTERSIGN_BINARY").unwrap_or(env!("CARGO_BIN_EXE_countersign").to_owned());
+        let mut command = Command::new(program);
         command.arg("run").arg("-c").arg(self.folder.path().join("countersign.toml"));
         command.envs(environment.iter().copied()).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -93,6 +96,16 @@ impl Binary {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
         let found = status.lines().find_map(|other| other.strip_prefix(&format!("{line}:")));
         found.unwrap().split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// Its open files and sockets.
+    pub fn descriptors(&self) -> u64 {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id().unwrap())).unwrap().count() as u64
+    }
+
+    /// Lines of its log as they come.
+    pub fn log(&self) -> watch::Receiver<Vec<String>> {
+        self.log.clone()
     }
 
     /// Ends it at once: the whole log, and all of its standard output.

@@ -33,7 +33,7 @@ pub enum Protocol {
 impl Protocol {
     pub const BOTH: [Protocol; 2] = [Protocol::H1, Protocol::H2];
 
-    fn alpn(self) -> Vec<u8> {
+    pub(super) fn alpn(self) -> Vec<u8> {
         match self {
             Protocol::H1 => b"http/1.1".to_vec(),
             Protocol::H2 => b"h2".to_vec(),
@@ -235,10 +235,18 @@ async fn secure_after(
     name: &str,
     config: ClientConfig,
 ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Error> {
-    let name = ServerName::try_from(name.to_owned())?;
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(header).await?;
-    Ok(soon("a TLS handshake", TlsConnector::from(Arc::new(config)).connect(name, stream)).await?)
+    secure_over(stream, name, Arc::new(config)).await
+}
+
+pub(super) async fn secure_over(
+    stream: TcpStream,
+    name: &str,
+    config: Arc<ClientConfig>,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Error> {
+    let name = ServerName::try_from(name.to_owned())?;
+    Ok(soon("a TLS handshake", TlsConnector::from(config).connect(name, stream)).await?)
 }
 
 /// The fatal alert that ended a connection, if one did.

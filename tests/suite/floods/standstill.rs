@@ -100,7 +100,8 @@ async fn handshakes_that_stand_still_are_ended_in_time() {
 async fn downloads_into_windows_that_stay_shut_are_ended_in_time() {
     let world = World::new().await;
     let arena = Arena::new(&world, small_or_full("idle_timeout = \"500ms\"", "idle_timeout = \"10s\"")).await;
-    let (connections, streams) = small_or_full((4, 50), (50, 100));
+    // fewer than `upstream_in_flight_max`: over that, others wait for an upstream
+    let (connections, streams) = small_or_full((4, 50), (10, 100));
     let target = arena.target(Who::Storefront);
     let flood = async move {
         let mut open = Vec::new();

@@ -231,8 +231,7 @@ impl Watch {
     }
 }
 
-/// Runs hyper's task for one h2 stream; the stream is reset if its client does not take its answer, and
-/// that is the outcome.
+/// Runs hyper's task for one h2 stream; the stream is reset if its client does not take its answer.
 pub async fn stream<F: Future<Output = ()>>(task: F, untaken_timeout: Duration) -> Result<(), Stall> {
     let watch = Rc::new(Watch { due: Cell::new(None), untaken_timeout: Some(untaken_timeout) });
     tokio::select! {

@@ -54,7 +54,7 @@ pub fn record(data: &[u8]) {
             scopes: vec![text.to_owned()],
         }),
         action: ActionRecord {
-            method: text.to_owned(),
+            method: Some(text.to_owned()),
             host: text.parse::<Host>().ok().map(|host| host.to_string()),
             path: some(),
             route: None,

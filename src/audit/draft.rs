@@ -33,7 +33,8 @@ use crate::policy::{
 /// What is known of a request when its head is complete.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival<'a> {
-    pub method: &'a Method,
+    /// Absent if the head could not be read.
+    pub method: Option<&'a Method>,
     pub listener: &'a Name,
     pub protocol: Protocol,
     /// The other end of the connection, after the PROXY protocol.
@@ -82,7 +83,10 @@ impl Draft {
             checks: Checks { peer: Check::NotReached, caller: Check::NotReached },
             peer: None,
             caller: None,
-            action: ActionRecord { method: bounded(arrival.method.as_str()), ..ActionRecord::default() },
+            action: ActionRecord {
+                method: arrival.method.map(|method| bounded(method.as_str())),
+                ..ActionRecord::default()
+            },
             connection: ConnectionRecord {
                 listener: arrival.listener.clone(),
                 protocol: arrival.protocol,

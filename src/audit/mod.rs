@@ -236,7 +236,7 @@ mod tests {
         let action = Action { method: &Method::GET, host: &host, path: &path, headers: &HeaderMap::new() };
         let circumstances = Circumstances { hop: &Hop::Direct, peer_ip: None, client_ip: None };
         let mut draft = audit.begin(Arrival {
-            method: action.method,
+            method: Some(action.method),
             listener: &name("mesh"),
             protocol: Protocol::Http11,
             peer_ip: None,

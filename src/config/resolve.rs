@@ -24,6 +24,7 @@ use crate::identity::Name;
 use crate::policy::lint::Finding;
 use crate::policy::{Policy, PolicyParts};
 use crate::proxy::limits::Limits;
+use crate::proxy::normalize::OddNames;
 use crate::proxy::route::RouteSettings;
 use crate::tls::OwnCertificate;
 use crate::token::{IssuerSettings, TokenCacheSettings};
@@ -50,6 +51,7 @@ pub struct Config {
     pub policy: Policy,
     pub audit: SinkSettings,
     pub limits: Limits,
+    pub odd_names: OddNames,
     pub decisions: DecisionsSettings,
     pub tokens: TokenCacheSettings,
     pub log: LogSettings,
@@ -111,6 +113,7 @@ pub fn resolve(
         policy,
         audit: settings::audit(typed),
         limits,
+        odd_names: settings::odd_names(typed),
         decisions,
         tokens,
         log: settings::log(typed),

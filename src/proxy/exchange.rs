@@ -12,12 +12,12 @@ use super::body::Body;
 use super::connection::Connection;
 use super::forward::{Passage, forward};
 use super::generation::Generation;
-use super::headers::given_traceparent;
-use super::normalize::Asked;
+use super::headers::{self, given_traceparent};
+use super::normalize::{Asked, OddNames};
 use super::refusal::{Form, Refusal};
 use super::route::CrossOrigin;
 use super::worker::Worker;
-use crate::audit::{Arrival, Draft, Protocol, Reason};
+use crate::audit::{Draft, Protocol, Reason};
 use crate::clock::{Clock, Stopwatch, Timestamp};
 use crate::identity::{Caller, Hop, Peer, Signature};
 use crate::metrics::Limit;
@@ -37,7 +37,7 @@ pub async fn exchange(
     request: Request<Incoming>,
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
-    let draft = worker.shared.audit.begin(arrival(&connection, &head));
+    let draft = worker.shared.audit.begin(connection.arrival(Some(&head.method), protocol(head.version)));
     let (form, id) = (Form::of(&head), draft.id());
     // A panic ends this request alone; its draft has recorded it. What it may have left half done is its
     // own, or behind a lock that is not poisoned for others.
@@ -50,7 +50,7 @@ pub async fn exchange(
 async fn answer(
     worker: Rc<Worker>,
     connection: Rc<Connection>,
-    head: Parts,
+    mut head: Parts,
     body: Incoming,
     mut draft: Draft,
 ) -> Response<Body> {
@@ -63,9 +63,16 @@ async fn answer(
     if head.headers.len() > generation.limits.header_count_max {
         return refuse(draft, form, &Refusal::over(Limit::HeaderCountMax)).await;
     }
+    if generation.odd_names == OddNames::Drop {
+        headers::strip_odd_names(&mut head.headers);
+    }
     let asked = match Asked::read(&head, connection.server_name.as_ref()) {
         Ok(asked) => asked,
-        Err(error) => return refuse(draft, form, &error.into()).await,
+        Err(error) => {
+            // RFC 9112 §6.3: who frames a head in its own way may frame in it what follows.
+            connection.ending.set(true);
+            return refuse(draft, form, &error.into()).await;
+        }
     };
     draft.asked(&asked.host, &asked.path);
     let cross_origin = CrossOrigin::of(&generation, &asked, &head.headers);
@@ -168,22 +175,23 @@ fn decide(
     decision
 }
 
-fn arrival<'a>(connection: &'a Connection, head: &'a Parts) -> Arrival<'a> {
-    Arrival {
-        method: &head.method,
-        listener: &connection.listener_name,
-        protocol: match head.version {
-            http::Version::HTTP_2 => Protocol::Http2,
-            http::Version::HTTP_11 => Protocol::Http11,
-            _ => Protocol::Http10,
-        },
-        peer_ip: Some(connection.peer_ip),
-        client_ip: Some(connection.peer_ip),
+fn protocol(version: http::Version) -> Protocol {
+    match version {
+        http::Version::HTTP_2 => Protocol::Http2,
+        http::Version::HTTP_11 => Protocol::Http11,
+        _ => Protocol::Http10,
     }
 }
 
 /// Answers with a refusal.
 pub async fn refuse(mut draft: Draft, form: Form, refusal: &Refusal) -> Response<Body> {
+    note(&mut draft, refusal);
+    let answer = refusal.answer(form, &draft.id().to_string());
+    finish(draft, answer.map(Body::Fixed)).await
+}
+
+/// What a record says of a refusal, besides what was answered.
+pub fn note(draft: &mut Draft, refusal: &Refusal) {
     draft.because(refusal.reason);
     if let Some(limit) = refusal.limit {
         draft.over(limit);
@@ -191,8 +199,6 @@ pub async fn refuse(mut draft: Draft, form: Form, refusal: &Refusal) -> Response
     if let Some(detail) = &refusal.detail {
         draft.detail(detail);
     }
-    let answer = refusal.answer(form, &draft.id().to_string());
-    finish(draft, answer.map(Body::Fixed)).await
 }
 
 async fn finish(mut draft: Draft, answer: Response<Body>) -> Response<Body> {

@@ -28,6 +28,16 @@ pub struct Asked {
     pub kind: Kind,
 }
 
+/// What becomes of field names that some server takes for others: those with a character other than letters,
+/// digits and `-`. In trailers they are dropped in any case, as every trailer may be (RFC 9110 §6.5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OddNames {
+    /// Their request is.
+    Refuse,
+    /// Nobody sees them, neither the policy nor an upstream.
+    Drop,
+}
+
 /// What kind of exchange the head asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

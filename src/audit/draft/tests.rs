@@ -7,7 +7,7 @@ use serde_json::Value;
 
 fn begin(audit: &Audit) -> Draft {
     audit.begin(Arrival {
-        method: &Method::GET,
+        method: Some(&Method::GET),
         listener: &"mesh".parse().unwrap(),
         protocol: Protocol::Http2,
         peer_ip: None,

@@ -33,7 +33,7 @@ pub enum Protocol {
 impl Protocol {
     pub const BOTH: [Protocol; 2] = [Protocol::H1, Protocol::H2];
 
-    pub(super) fn alpn(self) -> Vec<u8> {
+    pub fn alpn(self) -> Vec<u8> {
         match self {
             Protocol::H1 => b"http/1.1".to_vec(),
             Protocol::H2 => b"h2".to_vec(),
@@ -240,7 +240,7 @@ async fn secure_after(
     secure_over(stream, name, Arc::new(config)).await
 }
 
-pub(super) async fn secure_over(
+pub async fn secure_over(
     stream: TcpStream,
     name: &str,
     config: Arc<ClientConfig>,
@@ -297,6 +297,11 @@ impl Raw {
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> Result<(), Error> {
         self.stream.write_all(bytes.as_ref()).await?;
         Ok(self.stream.flush().await?)
+    }
+
+    /// Nothing more will be sent.
+    pub async fn end(&mut self) {
+        let _ = self.stream.shutdown().await;
     }
 
     /// The next head that comes, up to its empty line, or what came before the connection ended.

@@ -12,6 +12,13 @@ pub struct Kind {
     pub leaves: Leaves,
 }
 
+impl Kind {
+    /// Whether an answer may end in the middle; over h2 the reset may then overtake the answer's head.
+    pub fn may_break_off(&self) -> bool {
+        matches!(self.leaves, Leaves::One(outcomes) if outcomes.contains(&"allow upstream_unavailable 200"))
+    }
+}
+
 /// What a client does.
 #[derive(Clone, Copy)]
 pub enum Way {
@@ -25,8 +32,9 @@ pub enum Way {
     Socket(Protocol, Ending),
     /// A request whose client goes away.
     Abandon(Protocol, When),
-    /// These bytes after the handshake of h1, `@` being the traced, authorized part of a head.
-    Bytes(&'static str),
+    /// These bytes after the handshake of h1, `@` being the traced, authorized part of a head; answered or not
+    /// waited for.
+    Bytes(&'static str, Ending),
     /// A handshake that is refused.
     Knock(Who),
     /// Connects and closes.
@@ -174,6 +182,17 @@ pub static KINDS: &[Kind] = &[
     kind("gone downloading, h1", 1, Abandon(H1, When::Downloading), One(&["allow client_gone 200"])),
     kind("gone downloading, h2", 1, Abandon(H2, When::Downloading), One(&["allow client_gone 200"])),
     kind(
+        "gone at once, h1",
+        2,
+        Bytes("GET /orders/7 HTTP/1.1\r\n@\r\n", Ending::Dropped),
+        AtMostOne(&[
+            "allow client_gone null",
+            "allow client_gone 200",
+            "allow allowed 200",
+            "deny client_gone null",
+        ]),
+    ),
+    kind(
         "gone at once, h2",
         2,
         Abandon(H2, When::AtOnce),
@@ -222,7 +241,7 @@ pub static KINDS: &[Kind] = &[
     kind(
         "two hosts",
         2,
-        Bytes("GET /orders/7 HTTP/1.1\r\nhost: a\r\n@\r\n"),
+        Bytes("GET /orders/7 HTTP/1.1\r\nhost: a\r\n@\r\n", Ending::Closed),
         One(&["deny request_malformed 400"]),
     ),
     kind(
@@ -249,7 +268,7 @@ pub static KINDS: &[Kind] = &[
         Ask(Kept(H1), get("/shaky/7?status=500", Good)),
         One(&["allow allowed 500"]),
     ),
-    kind("no HTTP", 1, Bytes("nonsense\r\n\r\n"), Nothing),
+    kind("no HTTP", 1, Bytes("nonsense\r\n\r\n", Ending::Closed), Nothing),
     kind("no certificate", 1, Knock(Who::NoCertificate), Handshake("peer_missing")),
     kind("foreign CA", 1, Knock(Who::UntrustedCa), Handshake("peer_untrusted")),
     kind("expired certificate", 1, Knock(Who::Expired), Handshake("peer_expired")),

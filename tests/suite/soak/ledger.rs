@@ -205,13 +205,13 @@ impl Ledger {
     }
 
     /// No more records will come.
-    pub fn end(&self) -> std::cell::RefMut<'_, Books> {
-        let mut books = self.books.borrow_mut();
+    pub fn end(self) -> Books {
+        let mut books = self.books.into_inner();
         while !books.perhaps.is_empty() {
             books.give_up_on_oldest();
         }
-        let missing: Vec<_> = books.open.drain().map(|(_, entry)| (KINDS[entry.kind].name, entry)).collect();
-        for (name, entry) in missing {
+        for entry in std::mem::take(&mut books.open).into_values() {
+            let name = KINDS[entry.kind].name;
             books.complain(format!("{name}: no record, and the client saw {:?}", entry.seen));
         }
         books
@@ -221,6 +221,10 @@ impl Ledger {
     pub fn lines(&self) -> u64 {
         let books = self.books.borrow();
         books.requests + books.handshakes.values().sum::<u64>() + books.events.values().sum::<u64>()
+    }
+
+    pub fn requests(&self) -> u64 {
+        self.books.borrow().requests
     }
 
     pub fn sent(&self, kind: usize) -> u64 {
@@ -233,7 +237,14 @@ impl Ledger {
 }
 
 impl Books {
-    fn complain(&mut self, what: String) {
+    /// Requests, and those of them that have no record and need none.
+    pub fn sent(&self) -> (u64, u64) {
+        let of_requests = |kind: &usize| matches!(KINDS[*kind].leaves, Leaves::One(_) | Leaves::AtMostOne(_));
+        let tallies = self.tallies.iter().filter(|(kind, _)| of_requests(kind));
+        tallies.fold((0, 0), |(sent, unrecorded), (_, it)| (sent + it.sent, unrecorded + it.unrecorded))
+    }
+
+    pub fn complain(&mut self, what: String) {
         self.complaints_count += 1;
         if self.complaints.len() < COMPLAINTS_KEPT {
             eprintln!("! {what}");

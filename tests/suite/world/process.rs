@@ -27,6 +27,12 @@ impl Metrics {
         let value = self.0.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         value.map(|value| value.parse().unwrap())
     }
+
+    /// The sum over all labels of one name.
+    pub fn sum(&self, name: &str) -> f64 {
+        let series = self.0.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{'));
+        series.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
 }
 
 impl World {

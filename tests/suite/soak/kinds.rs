@@ -101,6 +101,8 @@ pub enum Leaves {
     One(&'static [&'static str]),
     /// At most one: its head may never have arrived.
     AtMostOne(&'static [&'static str]),
+    /// Exactly one record a head, which says this: hyper could not read it, so nothing else tells whose it is.
+    Untraced(&'static str),
     /// Exactly one record of a handshake, with this reason.
     Handshake(&'static str),
     /// None; a probe is counted.
@@ -108,7 +110,7 @@ pub enum Leaves {
 }
 
 use Bearer::*;
-use Leaves::{AtMostOne, Handshake, Nothing, One};
+use Leaves::{AtMostOne, Handshake, Nothing, One, Untraced};
 use Over::{Fresh, Kept};
 use Way::*;
 
@@ -268,7 +270,7 @@ pub static KINDS: &[Kind] = &[
         Ask(Kept(H1), get("/shaky/7?status=500", Good)),
         One(&["allow allowed 500"]),
     ),
-    kind("no HTTP", 1, Bytes("nonsense\r\n\r\n", Ending::Closed), Nothing),
+    kind("no HTTP", 1, Bytes("nonsense\r\n\r\n", Ending::Closed), Untraced("deny request_malformed 400")),
     kind("no certificate", 1, Knock(Who::NoCertificate), Handshake("peer_missing")),
     kind("foreign CA", 1, Knock(Who::UntrustedCa), Handshake("peer_untrusted")),
     kind("expired certificate", 1, Knock(Who::Expired), Handshake("peer_expired")),
@@ -278,7 +280,7 @@ pub static KINDS: &[Kind] = &[
     kind("partner reads", 0, Nobody, ALLOWED),
     kind("partner without its CA", 0, Nobody, One(&["deny peer_untrusted 403"])),
     kind("partner knocks", 0, Nobody, Handshake("peer_untrusted")),
-    kind("slow head", 0, Nobody, Nothing),
+    kind("slow head", 0, Nobody, Untraced("deny limit_exceeded null")),
     kind("held over the end", 0, Nobody, ALLOWED),
     kind("silence", 1, Silence, Handshake("limit_exceeded")),
 ];

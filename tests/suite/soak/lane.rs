@@ -219,7 +219,7 @@ impl Soak<'_> {
         }
         let head = raw.head().await.unwrap_or_default();
         let body = raw.rest().await;
-        if let Leaves::Nothing = KINDS[kind].leaves {
+        if let Leaves::Untraced(_) = KINDS[kind].leaves {
             self.ledger.unsent(&asking);
             return self.ledger.happened(kind);
         }

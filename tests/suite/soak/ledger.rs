@@ -34,8 +34,8 @@ pub struct Books {
     pub handshakes: BTreeMap<String, u64>,
     /// Records of requests.
     pub requests: u64,
-    /// Records of requests without a trace: hyper refused the head.
-    pub untraced: u64,
+    /// Those of them without a trace, by `verdict reason status`: their heads could not be read.
+    pub untraced: BTreeMap<String, u64>,
     pub complaints: Vec<String>,
     pub complaints_count: u64,
     next: u64,
@@ -175,8 +175,7 @@ impl Ledger {
             _ => return *books.events.entry(line.event).or_default() += 1,
         }
         let Some(number) = line.number() else {
-            books.untraced += 1;
-            return;
+            return *books.untraced.entry(line.outcome()).or_default() += 1;
         };
         match books.open.get_mut(&number) {
             None => books.complain(format!("a second record: {line:?}")),
@@ -239,7 +238,8 @@ impl Ledger {
 impl Books {
     /// Requests, and those of them that have no record and need none.
     pub fn sent(&self) -> (u64, u64) {
-        let of_requests = |kind: &usize| matches!(KINDS[*kind].leaves, Leaves::One(_) | Leaves::AtMostOne(_));
+        let of_requests =
+            |kind: &usize| !matches!(KINDS[*kind].leaves, Leaves::Handshake(_) | Leaves::Nothing);
         let tallies = self.tallies.iter().filter(|(kind, _)| of_requests(kind));
         tallies.fold((0, 0), |(sent, unrecorded), (_, it)| (sent + it.sent, unrecorded + it.unrecorded))
     }

@@ -19,6 +19,10 @@ const RESIDENT_ROOM_KIB: f64 = 8.0 * 1024.0;
 /// The same of descriptors, threads, connections and tasks, which a flood at the moment of a sample raises.
 const COUNT_GROWTH_MAX: f64 = 1.5;
 const COUNT_ROOM: f64 = 20.0;
+/// Requests that cross the end of an HTTP/1.1 connection: it waits for one more before it closes, so there are
+/// few.
+const CROSSED_PER_THOUSAND_MAX: u64 = 1;
+const CROSSED_MAX: u64 = 2;
 /// A run with fewer samples says nothing about growth.
 pub const SAMPLES_MIN: usize = 40;
 
@@ -57,6 +61,9 @@ pub fn records(books: &mut Books) {
     let (sent, unrecorded) = books.sent();
     if books.requests != sent - unrecorded {
         books.complain(format!("{sent} requests less {unrecorded}, and {} records", books.requests));
+    }
+    if books.crossed > CROSSED_MAX + sent / 1000 * CROSSED_PER_THOUSAND_MAX {
+        books.complain(format!("{} requests crossed the end of their connection", books.crossed));
     }
     if books.events.get("stopped") != Some(&1) {
         books.complain("its end is not recorded".to_owned());

@@ -13,6 +13,11 @@ pub struct Kind {
 }
 
 impl Kind {
+    /// Whether it asks over HTTP/1.1, where no answer means that the connection has ended.
+    pub fn is_http1(&self) -> bool {
+        matches!(self.way, Ask(Kept(H1) | Fresh(H1), _))
+    }
+
     /// Whether an answer may end in the middle; over h2 the reset may then overtake the answer's head.
     pub fn may_break_off(&self) -> bool {
         matches!(self.leaves, Leaves::One(outcomes) if outcomes.contains(&"allow upstream_unavailable 200"))
@@ -117,8 +122,8 @@ use Way::*;
 const ALLOWED: Leaves = One(&["allow allowed 200"]);
 /// Of a client that went away: its answer's head may have been on its way.
 const GONE: Leaves = One(&["allow client_gone null", "allow client_gone 408"]);
-/// An upstream that answers early closes its connection under the rest of the body, and the reset may
-/// overtake the answer.
+/// An upstream that answers early closes its connection under the rest of the body: the reset may overtake the
+/// answer, or meet the next request if all of the body was sent. These go to an upstream of their own.
 const EARLY: Leaves = One(&["allow allowed 200", "allow upstream_unavailable 502"]);
 
 const fn kind(name: &'static str, share: u32, way: Way, leaves: Leaves) -> Kind {
@@ -161,8 +166,8 @@ pub static KINDS: &[Kind] = &[
     ),
     kind("upload, h1", 3, Ask(Kept(H1), post("/orders/7", 200_000)), ALLOWED),
     kind("upload, h2", 3, Ask(Kept(H2), post("/orders/7", 200_000)), ALLOWED),
-    kind("upload, answered early, h1", 1, Ask(Fresh(H1), post("/shaky/7?early", 200_000)), EARLY),
-    kind("upload, answered early, h2", 1, Ask(Fresh(H2), post("/shaky/7?early", 200_000)), EARLY),
+    kind("upload, answered early, h1", 1, Ask(Fresh(H1), post("/hasty/7?early", 200_000)), EARLY),
+    kind("upload, answered early, h2", 1, Ask(Fresh(H2), post("/hasty/7?early", 200_000)), EARLY),
     kind(
         "upload, too large, h1",
         1,

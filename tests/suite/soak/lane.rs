@@ -142,6 +142,7 @@ impl Soak<'_> {
                 self.ledger.unsent(&asking);
                 return false;
             }
+            Err(_) if KINDS[kind].is_http1() => self.ledger.crossed(&asking),
             Err(error) => {
                 if !KINDS[kind].may_break_off() {
                     self.ledger.complain(format!("{}: {error:?}", KINDS[kind].name));

@@ -36,6 +36,8 @@ pub struct Books {
     pub requests: u64,
     /// Those of them without a trace, by `verdict reason status`: their heads could not be read.
     pub untraced: BTreeMap<String, u64>,
+    /// Requests that crossed the end of their connection.
+    pub crossed: u64,
     pub complaints: Vec<String>,
     pub complaints_count: u64,
     next: u64,
@@ -135,6 +137,15 @@ impl Ledger {
         }
     }
 
+    /// The connection was closed when it was on its way: it may not have arrived (RFC 9112 §9.5).
+    pub fn crossed(&self, asking: &Asking) {
+        let mut books = self.books.borrow_mut();
+        books.crossed += 1;
+        books.perhaps.push_back(asking.number);
+        drop(books);
+        self.close(asking, Seen::default());
+    }
+
     /// The client is done with it.
     pub fn close(&self, asking: &Asking, seen: Seen) {
         let mut books = self.books.borrow_mut();
@@ -199,8 +210,7 @@ impl Ledger {
     /// Requests closed by their clients whose records have not come yet.
     pub fn missing(&self) -> usize {
         let books = self.books.borrow();
-        let due = |entry: &&Entry| !matches!(KINDS[entry.kind].leaves, Leaves::AtMostOne(_));
-        books.open.values().filter(due).count()
+        books.open.keys().filter(|number| !books.perhaps.contains(number)).count()
     }
 
     /// No more records will come.

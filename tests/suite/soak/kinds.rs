@@ -95,12 +95,14 @@ pub enum Leaves {
     AtMostOne(&'static [&'static str]),
     /// Exactly one record of a handshake, with this reason.
     Handshake(&'static str),
+    /// Exactly one record, of a head that could not be read: it names no request.
+    Unread,
     /// None; a probe is counted.
     Nothing,
 }
 
 use Bearer::*;
-use Leaves::{AtMostOne, Handshake, Nothing, One};
+use Leaves::{AtMostOne, Handshake, Nothing, One, Unread};
 use Over::{Fresh, Kept};
 use Way::*;
 
@@ -249,7 +251,7 @@ pub static KINDS: &[Kind] = &[
         Ask(Kept(H1), get("/shaky/7?status=500", Good)),
         One(&["allow allowed 500"]),
     ),
-    kind("no HTTP", 1, Bytes("nonsense\r\n\r\n"), Nothing),
+    kind("no HTTP", 1, Bytes("nonsense\r\n\r\n"), Unread),
     kind("no certificate", 1, Knock(Who::NoCertificate), Handshake("peer_missing")),
     kind("foreign CA", 1, Knock(Who::UntrustedCa), Handshake("peer_untrusted")),
     kind("expired certificate", 1, Knock(Who::Expired), Handshake("peer_expired")),
@@ -259,7 +261,7 @@ pub static KINDS: &[Kind] = &[
     kind("partner reads", 0, Nobody, ALLOWED),
     kind("partner without its CA", 0, Nobody, One(&["deny peer_untrusted 403"])),
     kind("partner knocks", 0, Nobody, Handshake("peer_untrusted")),
-    kind("slow head", 0, Nobody, Nothing),
+    kind("slow head", 0, Nobody, Unread),
     kind("held over the end", 0, Nobody, ALLOWED),
     kind("silence", 1, Silence, Handshake("limit_exceeded")),
 ];

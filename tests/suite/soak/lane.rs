@@ -210,7 +210,7 @@ impl Soak<'_> {
         let _ = raw.send(bytes.replace('@', &head)).await;
         let head = raw.head().await.unwrap_or_default();
         let body = raw.rest().await;
-        if let Leaves::Nothing = KINDS[kind].leaves {
+        if let Leaves::Nothing | Leaves::Unread = KINDS[kind].leaves {
             self.ledger.unsent(&asking);
             return self.ledger.happened(kind);
         }

@@ -150,6 +150,7 @@ fn fill_limits(table: &mut Toml, config: &Config) {
     set(table, "upstream_pending_max", count(limits.upstream_pending_max));
     set(table, "streams_per_connection_max", i64::from(limits.streams_per_connection_max));
     set(table, "resets_per_connection_max", count(limits.resets_per_connection_max));
+    set(table, "control_frames_per_connection_max", count(limits.control_frames_per_connection_max));
     set(table, "idle_timeout", time(limits.idle_timeout));
     set(table, "total_timeout", time(limits.total_timeout));
     set(table, "connection_age_max", time(limits.connection_age_max));

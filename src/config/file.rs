@@ -287,8 +287,12 @@ table! {
         upstream_pending_max: u32,
         /// Concurrent HTTP/2 streams of a connection. Default: 100.
         streams_per_connection_max: u32,
-        /// HTTP/2 streams that a client may reset before they are answered. Default: 100.
+        /// HTTP/2 streams that a client may reset before they are answered, and that it may make the proxy reset:
+        /// so many at once, and of the former as many again in 10s. Default: 100.
         resets_per_connection_max: u32,
+        /// HTTP/2 frames without a request or body (PING, SETTINGS, WINDOW_UPDATE, empty DATA and the like), beyond what
+        /// requests and bodies account for: so many at once, and as many again in 10s. Default: 1000.
+        control_frames_per_connection_max: u32,
         /// A client that asks for nothing, or takes nothing of its answer. Default: 60s.
         idle_timeout: Timeout,
         /// A whole request, where its route does not say. Default: 5m.

@@ -95,6 +95,7 @@ pub fn limits(file: &File) -> Limits {
         upstream_pending_max: count(&typed.upstream_pending_max, 1024),
         streams_per_connection_max: typed.streams_per_connection_max.as_ref().map_or(100, |max| max.value),
         resets_per_connection_max: count(&typed.resets_per_connection_max, 100),
+        control_frames_per_connection_max: count(&typed.control_frames_per_connection_max, 1000),
         idle_timeout: seconds(&typed.idle_timeout, 60),
         total_timeout: seconds(&typed.total_timeout, 300),
         connection_age_max: seconds(&typed.connection_age_max, 3600),

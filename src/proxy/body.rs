@@ -212,7 +212,7 @@ impl http_body::Body for ResponseBody {
             Some(Ok(frame)) => {
                 let seen = frame.data_ref().map_or(0, |data| data.len() as u64);
                 self.meter.response_bytes.set(self.meter.response_bytes.get().saturating_add(seen));
-                Watch::handed(self.deadline.deadline());
+                Watch::handed(Some(self.deadline.deadline()));
             }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
@@ -253,7 +253,10 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
-            Body::Fixed(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Body::Fixed(body) => {
+                Watch::handed(None);
+                Pin::new(body).poll_frame(cx).map_err(|never| match never {})
+            }
             Body::Streamed(body) => Pin::new(body).poll_frame(cx),
         }
     }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
+use super::http2_error::{Ended, ErrorCode};
 use super::limits::Limits;
 use super::normalize::OddNames;
 use super::route::RouteSettings;
@@ -17,7 +18,7 @@ use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::decisions::Decisions;
 use crate::identity::{Name, SpiffeId};
-use crate::metrics::Metrics;
+use crate::metrics::{CounterBy, Metrics};
 use crate::policy::Policy;
 use crate::tls::ListenerTls;
 use crate::token::Verifier;
@@ -61,6 +62,7 @@ pub struct Shared {
     pub clock: Clock,
     pub audit: Audit,
     pub metrics: Arc<Metrics>,
+    pub http2_errors: CounterBy<(Ended, ErrorCode)>,
     pub admission: Arc<Admission>,
     /// No new connections; those that are open end after what they are at.
     pub draining: CancellationToken,

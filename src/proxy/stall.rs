@@ -218,9 +218,10 @@ impl Watch {
     }
 
     /// hyper has a frame and will ask again when the client has taken it; `deadline` is the whole exchange's.
-    pub fn handed(deadline: Instant) {
+    pub fn handed(deadline: Option<Instant>) {
         Watch::set(|watch| {
-            Some(watch.untaken_timeout.map_or(deadline, |timeout| deadline.min(Instant::now() + timeout)))
+            let untaken = watch.untaken_timeout.map(|timeout| Instant::now() + timeout);
+            deadline.into_iter().chain(untaken).min()
         });
     }
 
@@ -230,13 +231,14 @@ impl Watch {
     }
 }
 
-/// Runs hyper's task for one h2 stream; the stream is reset if its client does not take its answer.
-pub async fn stream<F: Future<Output = ()>>(task: F, untaken_timeout: Duration) {
+/// Runs hyper's task for one h2 stream; the stream is reset if its client does not take its answer, and
+/// that is the outcome.
+pub async fn stream<F: Future<Output = ()>>(task: F, untaken_timeout: Duration) -> Result<(), Stall> {
     let watch = Rc::new(Watch { due: Cell::new(None), untaken_timeout: Some(untaken_timeout) });
     tokio::select! {
         biased;
-        () = Rc::clone(&watch).over(task) => {}
-        _ = ringing(|| watch.due.get().map(|at| (at, Stall::Answer))) => {}
+        () = Rc::clone(&watch).over(task) => Ok(()),
+        stall = ringing(|| watch.due.get().map(|at| (at, Stall::Answer))) => Err(stall),
     }
 }
 
@@ -281,7 +283,7 @@ impl<IO> Watched<IO> {
     }
 
     pub fn http2(io: IO, pulse: &Arc<Pulse>, start: Bytes) -> Watched<IO> {
-        Watched { io, pulse: Arc::clone(pulse), start, heads: false, linger: None }
+        Watched { heads: false, ..Watched::http1(io, pulse, start) }
     }
 
     fn wrote<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -394,6 +396,7 @@ mod tests {
             upstream_pending_max: 1,
             streams_per_connection_max: 1,
             resets_per_connection_max: 1,
+            control_frames_per_connection_max: 1,
             idle_timeout: IDLE,
             total_timeout: IDLE,
             connection_age_max: IDLE,
@@ -433,15 +436,15 @@ mod tests {
     async fn a_stream_may_wait_for_an_upstream_but_not_for_its_client() {
         let began = Instant::now();
         let waiting = tokio::time::timeout(IDLE * 9, std::future::pending::<()>());
-        stream(async { waiting.await.unwrap_or_default() }, IDLE).await;
+        assert_eq!(stream(async { waiting.await.unwrap_or_default() }, IDLE).await, Ok(()));
         assert_eq!(began.elapsed(), IDLE * 9);
-        let handing = |deadline| async move {
-            Watch::handed(Instant::now() + deadline);
+        let handing = |deadline: Option<Duration>| async move {
+            Watch::handed(deadline.map(|deadline| Instant::now() + deadline));
             std::future::pending().await
         };
-        for (deadline, ends) in [(IDLE * 9, IDLE), (IDLE / 2, IDLE / 2)] {
+        for (deadline, ends) in [(None, IDLE), (Some(IDLE * 9), IDLE), (Some(IDLE / 2), IDLE / 2)] {
             let began = Instant::now();
-            stream(handing(deadline), IDLE).await;
+            assert_eq!(stream(handing(deadline), IDLE).await, Err(Stall::Answer));
             assert_eq!(began.elapsed().as_secs(), ends.as_secs());
         }
     }

@@ -141,6 +141,8 @@ impl Server {
             reloaded: watch::Sender::new(()),
             clock: clock.clone(),
             audit,
+            http2_errors: metrics
+                .counter_by("http2_errors", "HTTP/2 streams and connections that we ended, by error"),
             metrics,
             admission: Arc::new(Admission::default()),
             draining: CancellationToken::new(),

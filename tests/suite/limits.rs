@@ -27,7 +27,7 @@ use crate::world::signing::KEYS;
 use crate::world::{Body, World, soon};
 
 /// The key, the test that hits it, and whether `limits_hit` counts it.
-const HITS: [(&str, &str, bool); 25] = [
+const HITS: [(&str, &str, bool); 26] = [
     ("audit_queue_max", "a_flood_of_refusals_waits_for_its_own_records_and_takes_nobody_s_place", true),
     (
         "audit_wait_timeout",
@@ -39,6 +39,7 @@ const HITS: [(&str, &str, bool); 25] = [
     ("connection_age_max", "an_old_connection_ends_after_what_it_is_at", false),
     ("connections_max", "connections_have_their_number", true),
     ("connections_per_peer_max", "connections_have_their_number", true),
+    ("control_frames_per_connection_max", "each_flood_of_frames_is_ended_and_counted", true),
     ("delegation_depth_max", "tokens_have_their_bounds", true),
     // The process that would tell of it has ended.
     ("drain_timeout", "what_the_drain_cuts_is_seen_as_cut_and_has_its_record", false),
@@ -52,11 +53,9 @@ const HITS: [(&str, &str, bool); 25] = [
     ("json_depth_max", "tokens_have_their_bounds", true),
     ("json_values_max", "tokens_have_their_bounds", true),
     ("key_document_bytes_max", "a_key_set_that_is_too_long_is_counted_and_the_last_one_serves_on", true),
-    // The connection is sent away by the HTTP/2 library itself.
-    ("resets_per_connection_max", "who_resets_what_it_asked_for_again_and_again_is_sent_away", false),
+    ("resets_per_connection_max", "each_flood_of_frames_is_ended_and_counted", true),
     ("scope_count_max", "tokens_have_their_bounds", true),
-    // A client that keeps to its SETTINGS waits.
-    ("streams_per_connection_max", "streams_have_their_number", false),
+    ("streams_per_connection_max", "each_flood_of_frames_is_ended_and_counted", true),
     ("token_bytes_max", "tokens_have_their_bounds", true),
     ("total_timeout", "a_whole_request_has_its_time_whatever_moves", true),
     // Over this one a request waits.

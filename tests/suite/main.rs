@@ -11,6 +11,7 @@ mod examples;
 mod expiry;
 mod failures;
 mod faults;
+mod floods;
 mod frames;
 mod fuzz_corpus;
 mod heads;

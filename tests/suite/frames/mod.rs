@@ -2,7 +2,9 @@
 //!
 //! Everybody with a sound certificate may do anything here, so what is refused is refused for its frames.
 
-mod notation;
+mod downgrade;
+mod legal_floods;
+pub mod notation;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -49,12 +51,18 @@ struct Case {
     begun: bool,
     /// Requests that reach the upstream, where they are not the one that is served.
     requests: Option<u64>,
+    /// What is counted.
+    limit: Option<String>,
     /// Of what the upstream saw.
     #[serde(default)]
     sees: BTreeMap<String, String>,
     body: Option<String>,
     /// The names of the trailers that the upstream saw.
     trailers: Option<Vec<String>>,
+    /// The upstream holds more than it reads, so it has to be told to go on to see that its client has gone.
+    /// For a case that comes last: it may have seen it by itself, and then would not hold another.
+    #[serde(default)]
+    releases: bool,
     /// Nothing more is asked: the client has said goodbye, or the connection ends as well.
     #[serde(default)]
     leaves: bool,
@@ -111,8 +119,11 @@ async fn outcome(reader: &mut Reader, stream: u32) -> Outcome {
 /// Runs one case; `whole` counts the requests that the upstream must have seen to their end.
 async fn run(proxy: &Proxy<'_>, case: &Case, whole: &mut u64) -> Result<(), String> {
     let upstream = &proxy.world.upstream;
-    let config = proxy.world.certificates.client_config(Who::Storefront);
-    let mut frames = Frames::tls(proxy.address("mesh"), HOST, config).await.unwrap();
+    let mut frames = proxy.frames().await;
+    let before = match &case.limit {
+        Some(limit) => proxy.hits(limit).await,
+        None => 0,
+    };
     if !case.own_preface {
         frames.open(&[]).await.unwrap();
     }
@@ -134,6 +145,15 @@ async fn run(proxy: &Proxy<'_>, case: &Case, whole: &mut u64) -> Result<(), Stri
             return Err(format!("{}, and then {}", outcome.named(), after.named()));
         }
         *whole += 1;
+    }
+    drop(frames);
+    if let Some(limit) = &case.limit
+        && proxy.hits(limit).await == before
+    {
+        return Err(format!("{limit} is not counted"));
+    }
+    if case.releases {
+        upstream.release();
     }
     if case.begun {
         upstream.until(|now| now.requests - now.abandoned == *whole).await;
@@ -165,28 +185,78 @@ async fn run(proxy: &Proxy<'_>, case: &Case, whole: &mut u64) -> Result<(), Stri
     Ok(())
 }
 
+impl Proxy<'_> {
+    async fn frames(&self) -> Frames {
+        let config = h2_config(&self.world.certificates, Who::Storefront);
+        Frames::tls(self.address("mesh"), HOST, config).await.unwrap()
+    }
+
+    /// How often a limit was reached.
+    async fn hits(&self, limit: &str) -> u64 {
+        self.counted(&format!("countersign_limits_hit_total{{limit=\"{limit}\"}}")).await
+    }
+
+    /// How many streams, or connections, ended by this error.
+    async fn errors(&self, ended: &str, code: &str) -> u64 {
+        let labels = format!("{{ended=\"{ended}\",code=\"{}\"}}", code.to_lowercase());
+        self.counted(&format!("countersign_http2_errors_total{labels}")).await
+    }
+
+    async fn counted(&self, series: &str) -> u64 {
+        let metrics = self.metrics().await;
+        let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
+        value.unwrap_or_else(|| panic!("no {series} in {metrics}"))
+    }
+}
+
+fn corpus(file: &str, cases: usize) -> Vec<Case> {
+    let path = format!("{}/tests/heads/http2/{file}.toml", env!("CARGO_MANIFEST_DIR"));
+    let corpus: Corpus =
+        toml::from_str(&fs::read_to_string(path).unwrap()).unwrap_or_else(|error| panic!("{file}: {error}"));
+    assert_eq!(corpus.case.len(), cases, "{file}");
+    corpus.case
+}
+
+/// Runs all cases, and fails with all that came out otherwise.
+async fn run_all(proxy: &Proxy<'_>, cases: &[Case]) {
+    let (mut wrong, mut whole) = (Vec::new(), 0);
+    for case in cases {
+        let outcome = AssertUnwindSafe(run(proxy, case, &mut whole)).catch_unwind().await;
+        if let Err(what) = outcome.unwrap_or(Err("it hangs".to_owned())) {
+            let counts = proxy.world.upstream.counts();
+            whole = counts.requests - counts.abandoned;
+            wrong.push(format!("{} ({}), not `{}`: {what}", case.name, case.by, case.then));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 /// The number of cases in each file of the corpus, so that none is lost.
 const FILES: [(&str, usize); 6] =
-    [("bodies", 23), ("connection", 30), ("fields", 37), ("frames", 47), ("legal", 51), ("targets", 59)];
+    [("bodies", 23), ("fields", 37), ("frames", 47), ("legal", 51), ("targets", 59), ("connection", 30)];
 
 #[tokio::test]
 async fn each_frame_that_rfc_9113_forbids_is_refused_and_no_other() {
     let world = World::new().await;
     let proxy = world.start(POLICY);
-    let (mut wrong, mut whole) = (Vec::new(), 0);
-    for (file, cases) in FILES {
-        let path = format!("{}/tests/heads/http2/{file}.toml", env!("CARGO_MANIFEST_DIR"));
-        let text = fs::read_to_string(path).unwrap();
-        let corpus: Corpus = toml::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"));
-        assert_eq!(corpus.case.len(), cases, "{file}");
-        for case in &corpus.case {
-            let outcome = AssertUnwindSafe(run(&proxy, case, &mut whole)).catch_unwind().await;
-            if let Err(what) = outcome.unwrap_or(Err("it hangs".to_owned())) {
-                let counts = world.upstream.counts();
-                whole = counts.requests - counts.abandoned;
-                wrong.push(format!("{file}: {} ({}), not `{}`: {what}", case.name, case.by, case.then));
-            }
+    let cases: Vec<Case> = FILES.iter().flat_map(|(file, cases)| corpus(file, *cases)).collect();
+    run_all(&proxy, &cases).await;
+    for code in &ERRORS[1..] {
+        for (ended, then) in [("connection", "goaway"), ("stream", "reset")] {
+            let named = format!("{then} {code}");
+            let cases = cases.iter().filter(|case| case.then == named).count();
+            assert!(proxy.errors(ended, code).await >= cases as u64, "{named} is counted for {cases} cases");
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn each_flood_of_frames_is_ended_and_counted() {
+    let world = World::new().await;
+    let limits = "resets_per_connection_max = 10\ncontrol_frames_per_connection_max = 300\n\
+                  streams_per_connection_max = 20";
+    let proxy = world.start(&format!("{POLICY}\n{limits}"));
+    let cases = corpus("floods", 22);
+    assert!(cases.iter().all(|case| case.limit.is_some()));
+    run_all(&proxy, &cases).await;
 }

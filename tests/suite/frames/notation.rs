@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! [N *] KIND [@STREAM] [FLAG …] [: PAYLOAD]
+//! EACH N: LINE [| LINE …]
 //! ```
 //!
-//! KIND is a frame's name, `FRAME 0x2a` for one without, or `RAW` for bytes without a frame's head. The
+//! EACH has its lines once for each of N streams, which is `@own` where a kind has another. KIND is a frame's name, `FRAME 0x2a` for one without, or `RAW` for bytes without a frame's head. The
 //! stream is 1, or 0 where a kind wants it. A flag is `end`, `ack`, `more` (no END_HEADERS), `padded`,
 //! `priority`, `flag=N` for bits without a name, or `length=N` for a head that says another length. A payload is a list of terms, with `; `
-//! between them: `get` or `post` (the pseudo-header fields of a sound request), `NAME=VALUE` (a field),
+//! between them: `get` or `post` (the pseudo-header fields of a sound request), `held` or `upload`
+//! (the same, not answered before the upstream is told to), `NAME=VALUE` (a field),
 //! `hex …`, `text …`, `zeros N`, `u8 N`, `u16 N`, `u32 N`, each also as `N * TERM`. In names and values `\r`, `\n`, `\0`
 //! and `\xNN` are what they are elsewhere, and `HOST` is the proxy's name.
 
@@ -18,30 +20,35 @@ use crate::world::proxy::HOST;
 pub const PATH: &str = "/orders/1";
 
 pub fn bytes(line: &str) -> Vec<u8> {
-    parse(line).unwrap_or_else(|what| panic!("{what}: {line}"))
+    parse(line, 1).unwrap_or_else(|what| panic!("{what}: {line}"))
 }
 
-fn parse(line: &str) -> Result<Vec<u8>, String> {
+/// `own` is the stream of a frame that does not say one.
+fn parse(line: &str, own: u32) -> Result<Vec<u8>, String> {
+    if let Some((count, lines)) = line.strip_prefix("EACH ").and_then(|each| each.split_once(": ")) {
+        let frames = |number| lines.split(" | ").map(move |line| parse(line, 2 * number + 1));
+        return Ok((0..number(count)?).flat_map(frames).collect::<Result<Vec<_>, _>>()?.concat());
+    }
     let (times, line) = counted(line);
     if times != 1 {
-        return Ok(parse(line)?.repeat(times));
+        return Ok(parse(line, own)?.repeat(times));
     }
     let (head, terms) = line.split_once(": ").map_or((line, ""), |(head, terms)| (head, terms));
     let mut words = head.split(' ');
     let name = words.next().unwrap_or_default();
     let (kind, mut stream) = match name {
         "RAW" => return payload(terms),
-        "FRAME" => (hex(words.next().unwrap_or_default().trim_start_matches("0x"))?[0], 1),
-        "DATA" => (DATA, 1),
-        "HEADERS" => (HEADERS, 1),
-        "PRIORITY" => (PRIORITY, 1),
-        "RST_STREAM" => (RST_STREAM, 1),
+        "FRAME" => (hex(words.next().unwrap_or_default().trim_start_matches("0x"))?[0], own),
+        "DATA" => (DATA, own),
+        "HEADERS" => (HEADERS, own),
+        "PRIORITY" => (PRIORITY, own),
+        "RST_STREAM" => (RST_STREAM, own),
         "SETTINGS" => (SETTINGS, 0),
-        "PUSH_PROMISE" => (PUSH_PROMISE, 1),
+        "PUSH_PROMISE" => (PUSH_PROMISE, own),
         "PING" => (PING, 0),
         "GOAWAY" => (GOAWAY, 0),
         "WINDOW_UPDATE" => (WINDOW_UPDATE, 0),
-        "CONTINUATION" => (CONTINUATION, 1),
+        "CONTINUATION" => (CONTINUATION, own),
         other => return Err(format!("no frame is called {other}")),
     };
     let mut flags = if matches!(kind, HEADERS | PUSH_PROMISE | CONTINUATION) { END_HEADERS } else { 0 };
@@ -55,6 +62,7 @@ fn parse(line: &str) -> Result<Vec<u8>, String> {
             "padded" => flags |= PADDED,
             "priority" => flags |= WITH_PRIORITY,
             other => match other.split_at_checked(1) {
+                Some(("@", "own")) => stream = own,
                 Some(("@", id)) => stream = number(id)?,
                 _ => match other.split_once('=') {
                     Some(("flag", bits)) => {
@@ -90,6 +98,8 @@ fn one(term: &str) -> Result<Vec<u8>, String> {
     Ok(match word {
         "get" => request("GET", HOST, PATH),
         "post" => request("POST", HOST, PATH),
+        "held" => request("GET", HOST, "/?hold"),
+        "upload" => request("POST", HOST, "/?hold"),
         "hex" => hex(&rest.replace(' ', ""))?,
         "text" => unescaped(rest)?,
         "zeros" => vec![0; number(rest)? as usize],
@@ -144,6 +154,6 @@ fn words_become_frames() {
         assert_eq!(bytes(line), frame, "{line}");
     }
     for nonsense in ["PONG", "PING @x: zeros 8", "PING: hex 0", "DATA: text \\q", "DATA far"] {
-        assert!(parse(nonsense).is_err(), "{nonsense}");
+        assert!(parse(nonsense, 1).is_err(), "{nonsense}");
     }
 }

@@ -98,6 +98,11 @@ impl Binary {
         found.unwrap().split_whitespace().next().unwrap().parse().unwrap()
     }
 
+    /// `VmHWM` is the most that it holds from now on.
+    pub fn forget_peak(&self) {
+        fs::write(format!("/proc/{}/clear_refs", self.child.id().unwrap()), "5").unwrap();
+    }
+
     /// Its open files and sockets.
     pub fn descriptors(&self) -> u64 {
         fs::read_dir(format!("/proc/{}/fd", self.child.id().unwrap())).unwrap().count() as u64

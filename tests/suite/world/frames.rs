@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use super::certificates::{Certificates, Who};
 use super::client::{Protocol, secure_over};
 use super::{Error, soon};
 
@@ -144,11 +145,16 @@ pub struct Reader {
     read: Vec<u8>,
 }
 
+/// How `who` connects to speak HTTP/2.
+pub fn h2_config(certificates: &Certificates, who: Who) -> Arc<ClientConfig> {
+    let mut config = certificates.client_config(who);
+    config.alpn_protocols = vec![Protocol::H2.alpn()];
+    Arc::new(config)
+}
+
 impl Frames {
-    pub async fn tls(address: SocketAddr, name: &str, mut config: ClientConfig) -> Result<Frames, Error> {
-        config.alpn_protocols = vec![Protocol::H2.alpn()];
-        let stream = TcpStream::connect(address).await?;
-        Frames::over(stream, name, Arc::new(config)).await
+    pub async fn tls(address: SocketAddr, name: &str, config: Arc<ClientConfig>) -> Result<Frames, Error> {
+        Frames::over(TcpStream::connect(address).await?, name, config).await
     }
 
     pub async fn over(stream: TcpStream, name: &str, config: Arc<ClientConfig>) -> Result<Frames, Error> {

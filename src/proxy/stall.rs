@@ -281,7 +281,7 @@ impl<IO> Watched<IO> {
     }
 
     pub fn http2(io: IO, pulse: &Arc<Pulse>, start: Bytes) -> Watched<IO> {
-        Watched { io, pulse: Arc::clone(pulse), start, heads: false, linger: None }
+        Watched { heads: false, ..Watched::http1(io, pulse, start) }
     }
 
     fn wrote<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {

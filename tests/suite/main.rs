@@ -11,6 +11,7 @@ mod examples;
 mod expiry;
 mod failures;
 mod hostile;
+mod hostile_certificates;
 mod identity_headers;
 mod language_holes;
 mod metrics;

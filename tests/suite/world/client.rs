@@ -33,7 +33,7 @@ pub enum Protocol {
 impl Protocol {
     pub const BOTH: [Protocol; 2] = [Protocol::H1, Protocol::H2];
 
-    fn alpn(self) -> Vec<u8> {
+    pub fn alpn(self) -> Vec<u8> {
         match self {
             Protocol::H1 => b"http/1.1".to_vec(),
             Protocol::H2 => b"h2".to_vec(),

@@ -9,6 +9,7 @@ pub mod binary;
 pub mod certificates;
 pub mod client;
 pub mod court;
+pub mod forge;
 pub mod grpc;
 pub mod issuer;
 pub mod listen;

@@ -21,6 +21,7 @@ pub use record::{Protocol, Verdict};
 pub use sink::{AuditUnavailable, Output, Sink, SinkSettings};
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -31,6 +32,7 @@ use crate::identity::Name;
 use crate::metrics::{CounterBy, Metrics};
 use event::{EventRecord, HandshakeRecord, Head};
 use shadow::ShadowOutcome;
+use sink::Slot;
 
 /// Writes records, and counts what they say. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -45,6 +47,8 @@ struct Inner {
     requests: CounterBy<(Verdict, Reason)>,
     handshakes_refused: CounterBy<Reason>,
     shadow: CounterBy<ShadowOutcome>,
+    /// What ends from now on without an end of its own was cut by us.
+    is_cut: AtomicBool,
 }
 
 impl Audit {
@@ -56,7 +60,13 @@ impl Audit {
         let shadow =
             metrics.counter_by("shadow_outcomes", "What rules and routes in shadow made of requests");
         let proxy = proxy.as_str().into();
-        Audit(Arc::new(Inner { proxy, clock, sink, metrics, requests, handshakes_refused, shadow }))
+        let is_cut = AtomicBool::new(false);
+        Audit(Arc::new(Inner { proxy, clock, sink, metrics, requests, handshakes_refused, shadow, is_cut }))
+    }
+
+    /// The drain is over: requests that are dropped after this were not left by their clients.
+    pub fn cut(&self) {
+        self.0.is_cut.store(true, Ordering::Relaxed);
     }
 
     /// Opens the record of a request whose head is complete.
@@ -66,13 +76,14 @@ impl Audit {
 
     /// Records something that happened to the proxy.
     pub fn event(&self, event: &Event) {
-        self.send(&EventRecord::new(self.head(), event));
+        self.send(self.0.sink.slot(), &EventRecord::new(self.head(), event));
     }
 
-    /// Records and counts a TLS handshake that was refused.
-    pub fn handshake_refused(&self, refused: &RefusedHandshake) {
+    /// Records and counts a TLS handshake that was refused, once there is room for that.
+    pub async fn handshake_refused(&self, refused: &RefusedHandshake) {
         self.0.handshakes_refused.inc(refused.reason);
-        self.send(&HandshakeRecord::new(self.head(), refused));
+        let record = HandshakeRecord::new(self.head(), refused);
+        self.send(self.0.sink.await_refusal().await, &record);
     }
 
     /// The output of all records, for reopening and closing it.
@@ -96,9 +107,9 @@ impl Audit {
         self.0.metrics.request_finished(total);
     }
 
-    fn send(&self, record: &impl Serialize) {
+    fn send(&self, slot: Slot, record: &impl Serialize) {
         match line::line(record) {
-            Ok(line) => self.0.sink.slot().send(line),
+            Ok(line) => slot.send(line),
             Err(error) => self.unwritable(&error),
         }
     }
@@ -225,7 +236,7 @@ mod tests {
         let action = Action { method: &Method::GET, host: &host, path: &path, headers: &HeaderMap::new() };
         let circumstances = Circumstances { hop: &Hop::Direct, peer_ip: None, client_ip: None };
         let mut draft = audit.begin(Arrival {
-            method: action.method,
+            method: Some(action.method),
             listener: &name("mesh"),
             protocol: Protocol::Http11,
             peer_ip: None,

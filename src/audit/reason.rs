@@ -203,7 +203,7 @@ impl From<&HandshakeFailure> for Reason {
 impl From<&TokenError> for Reason {
     fn from(error: &TokenError) -> Reason {
         match error {
-            TokenError::LimitExceeded(_) => Reason::LimitExceeded,
+            TokenError::LimitExceeded(..) => Reason::LimitExceeded,
             TokenError::Malformed(_) => Reason::TokenMalformed,
             TokenError::IssuerUnknown(_) => Reason::TokenIssuerUnknown,
             TokenError::TypeRefused(_) => Reason::TokenTypeRefused,
@@ -234,6 +234,7 @@ impl From<&UpstreamError> for Reason {
             UpstreamError::Unavailable(_) => Reason::UpstreamUnavailable,
             UpstreamError::Timeout(_) => Reason::UpstreamTimeout,
             UpstreamError::IdentityMismatch(_) => Reason::UpstreamIdentityMismatch,
+            UpstreamError::Overloaded(_) => Reason::LimitExceeded,
             UpstreamError::ClientGone(_) => Reason::ClientGone,
         }
     }

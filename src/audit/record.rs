@@ -127,7 +127,8 @@ pub struct CallerRecord {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ActionRecord {
-    pub method: String,
+    /// Absent if the head could not be read.
+    pub method: Option<String>,
     /// In normal form; absent if there is none.
     pub host: Option<String>,
     pub path: Option<String>,
@@ -263,7 +264,7 @@ pub(super) mod tests {
     /// With a queue of one record.
     pub fn audit_to(output: Output, required: bool) -> Audit {
         let metrics = Arc::new(Metrics::new());
-        let settings = SinkSettings { output, required, queue_records_max: 1 };
+        let settings = SinkSettings { output, required, queue_records_max: 1, wait_max: Duration::ZERO };
         let sink = Sink::start(settings, Arc::clone(&metrics)).unwrap();
         let clock = Clock::manual(Timestamp::from_unix_seconds(1_700_000_000));
         Audit::new(&name("orders"), clock, sink, metrics)
@@ -318,7 +319,7 @@ pub(super) mod tests {
                 scopes: vec!["orders:write".into()],
             }),
             action: ActionRecord {
-                method: "GET".into(),
+                method: Some("GET".into()),
                 host: Some("orders.shop.example".into()),
                 path: Some("/customers/alice/orders/7".into()),
                 route: Some(name("orders")),

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use super::sink::{Output, Queue, Shared, SinkError};
+use super::sink::{Line, Output, Queue, Shared, SinkError};
 
 /// The thread that writes what a sink takes.
 pub(super) struct Writer {
@@ -19,11 +19,11 @@ pub(super) struct Writer {
     file: File,
 }
 
-/// Lines that are being written.
+/// Lines that are being written, and the places that they take meanwhile.
 struct Batch {
     bytes: Vec<u8>,
     written: usize,
-    records: usize,
+    lines: Vec<Line>,
 }
 
 /// How long a failing output is left alone before it is tried again.
@@ -43,6 +43,7 @@ impl Writer {
             let mut queue =
                 shared.work.wait_while(shared.lock(), idle).unwrap_or_else(PoisonError::into_inner);
             let lines = mem::take(&mut queue.lines);
+            queue.in_hand = lines.len();
             let reopen = mem::take(&mut queue.reopen);
             if lines.is_empty() && !reopen {
                 queue.closed = true;
@@ -53,13 +54,13 @@ impl Writer {
             if reopen {
                 self.reopen();
             }
-            let mut batch = Batch { bytes: lines.concat(), written: 0, records: lines.len() };
+            let mut batch = Batch::of(lines);
             while let Err(error) = batch.write(&mut self.file) {
                 if !self.wait_for_better_days(&error, &mut batch) {
                     return;
                 }
             }
-            self.wrote(batch.records);
+            self.wrote(batch);
         }
     }
 
@@ -94,9 +95,12 @@ impl Writer {
         true
     }
 
-    fn wrote(&self, records: usize) {
+    fn wrote(&self, batch: Batch) {
+        let records = batch.lines.len();
+        // Their places.
+        drop(batch);
         let mut queue = self.shared.lock();
-        queue.taken -= records;
+        queue.in_hand = 0;
         if mem::take(&mut queue.failing) {
             tracing::info!("audit records are written again");
             self.shared.metrics.audit_failing.set(0);
@@ -107,6 +111,12 @@ impl Writer {
 }
 
 impl Batch {
+    fn of(mut lines: Vec<Line>) -> Batch {
+        let mut bytes = Vec::with_capacity(lines.iter().map(|line| line.bytes.len()).sum());
+        lines.iter_mut().for_each(|line| bytes.append(&mut line.bytes));
+        Batch { bytes, written: 0, lines }
+    }
+
     fn write(&mut self, to: &mut File) -> io::Result<()> {
         while self.written < self.bytes.len() {
             match to.write(&self.bytes[self.written..]) {
@@ -157,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_line_cut_short_is_written_whole_into_the_next_file() {
-        let mut batch = Batch { bytes: b"one\ntwo\nthree\n".to_vec(), written: 6, records: 3 };
+        let mut batch = Batch { bytes: b"one\ntwo\nthree\n".to_vec(), written: 6, lines: Vec::new() };
         batch.back_to_a_whole_line();
         assert_eq!(batch.written, 4);
         batch.written = 2;

@@ -9,6 +9,7 @@ use super::resolve::Config;
 use super::tree::{Table, Value};
 use super::upstreams::UpstreamConfig;
 use crate::policy::condition::{ClaimPath, ClaimTest, ClaimValue};
+use crate::proxy::normalize::OddNames;
 use crate::proxy::route::RouteSettings;
 use crate::token::{ActorEntry, IssuerSettings, TokenType};
 
@@ -34,6 +35,8 @@ pub fn filled(mut whole: Toml, config: &Config) -> Toml {
     within(&mut whole, "proxy", |proxy| {
         set(proxy, "name", config.name.to_string());
         set(proxy, "workers", count(config.workers));
+        let odd_names = if config.odd_names == OddNames::Drop { "drop" } else { "refuse" };
+        set(proxy, "odd_header_names", odd_names);
     });
     within(&mut whole, "issuer", |issuers| {
         for issuer in &config.issuers {
@@ -136,15 +139,23 @@ fn fill_limits(table: &mut Toml, config: &Config) {
     set(table, "body_bytes_max", number(limits.body_bytes_max));
     set(table, "token_bytes_max", count(limits.token.token_bytes_max));
     set(table, "json_depth_max", count(limits.token.json_depth_max));
+    set(table, "json_values_max", count(limits.token.json_values_max));
     set(table, "scope_count_max", count(limits.token.scope_count_max));
     set(table, "group_count_max", count(limits.token.group_count_max));
     set(table, "delegation_depth_max", count(limits.token.delegation_depth_max));
+    if let Some(issuer) = config.issuers.first() {
+        set(table, "key_document_bytes_max", count(issuer.keys.document_bytes_max));
+    }
+    set(table, "upstream_in_flight_max", count(limits.upstream_in_flight_max));
+    set(table, "upstream_pending_max", count(limits.upstream_pending_max));
     set(table, "streams_per_connection_max", i64::from(limits.streams_per_connection_max));
     set(table, "resets_per_connection_max", count(limits.resets_per_connection_max));
+    set(table, "control_frames_per_connection_max", count(limits.control_frames_per_connection_max));
     set(table, "idle_timeout", time(limits.idle_timeout));
     set(table, "total_timeout", time(limits.total_timeout));
     set(table, "connection_age_max", time(limits.connection_age_max));
     set(table, "audit_queue_max", count(config.audit.queue_records_max));
+    set(table, "audit_wait_timeout", time(config.audit.wait_max));
     set(table, "drain_timeout", time(limits.drain_timeout));
 }
 

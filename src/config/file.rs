@@ -59,6 +59,16 @@ table! {
     later { revocation, session }
 }
 
+choice! {
+    /// What becomes of header names with a character other than letters, digits and `-`.
+    OddHeaderNames {
+        /// Their request is refused.
+        Refuse = "refuse",
+        /// They are left out.
+        Drop = "drop",
+    }
+}
+
 table! {
     /// This instance.
     Proxy {
@@ -66,6 +76,9 @@ table! {
         name: Name,
         /// Threads that serve. Default: one for each core.
         workers: u32,
+        /// Whether a request with a header name that has a character other than letters, digits and `-` is
+        /// refused, or loses that header: some servers read `x_user` as `x-user`. Default: `refuse`.
+        odd_header_names: OddHeaderNames,
     }
 }
 
@@ -258,24 +271,39 @@ table! {
         token_bytes_max: Bytes,
         /// Nesting of JSON in a token. Default: 32.
         json_depth_max: u32,
+        /// Values in a token's JSON, of all depths. Default: 4096.
+        json_values_max: u32,
         /// Scopes of a token. Default: 256.
         scope_count_max: u32,
         /// Groups, and roles, of a token. Default: 1024.
         group_count_max: u32,
         /// Actors in a token's `act` chain. Default: 4.
         delegation_depth_max: u32,
+        /// A key set or discovery document of an issuer. Default: 256KiB.
+        key_document_bytes_max: Bytes,
+        /// Requests in flight to one server, for each worker. Default: 1024.
+        upstream_in_flight_max: u32,
+        /// Requests that wait for one of these, for each worker. Default: 1024.
+        upstream_pending_max: u32,
         /// Concurrent HTTP/2 streams of a connection. Default: 100.
         streams_per_connection_max: u32,
-        /// HTTP/2 streams that a client may reset before they are answered. Default: 100.
+        /// HTTP/2 streams that a client may reset before they are answered, and that it may make the proxy reset:
+        /// so many at once, and of the former as many again in 10s. Default: 100.
         resets_per_connection_max: u32,
+        /// HTTP/2 frames without a request or body (PING, SETTINGS, WINDOW_UPDATE, empty DATA and the like), beyond what
+        /// requests and bodies account for: so many at once, and as many again in 10s. Default: 1000.
+        control_frames_per_connection_max: u32,
         /// A client that asks for nothing, or takes nothing of its answer. Default: 60s.
         idle_timeout: Timeout,
         /// A whole request, where its route does not say. Default: 5m.
         total_timeout: Timeout,
         /// The age at which a connection is asked to close. Default: 1h.
         connection_age_max: Timeout,
-        /// Audit records waiting to be written. Default: 8192.
+        /// Audit records waiting to be written: of refusals, and as many again of requests that were forwarded;
+        /// with `[audit] required`, those in flight are counted in. Default: 8192.
         audit_queue_max: u32,
+        /// With `[audit] required`, how long a refusal waits until its record finds a place. Default: 1s.
+        audit_wait_timeout: Timeout,
         /// From SIGTERM until what is still open is cut. Default: 30s.
         drain_timeout: Timeout,
     }

@@ -8,7 +8,7 @@ use super::file_policy::{Issuer, TokenType as TypedTokenType};
 use super::issuer_checks::{check, check_agents};
 use super::material::Material;
 use super::names::{Names, claim_tests, entries, items, refuse_reserved, texts};
-use super::settings::seconds;
+use super::settings::{key_document_bytes_max, seconds};
 use super::source::{At, Sources};
 use crate::identity::Name;
 use crate::token::{ActorEntry, IssuerSettings, IssuerUrl, KeySettings, KeySource, Preset, TokenType};
@@ -25,10 +25,11 @@ pub fn issuers(
 ) -> (Names, Vec<IssuerSettings>) {
     refuse_reserved("issuer", &file.issuer, found);
     check(file, found);
+    let document_bytes_max = key_document_bytes_max(file);
     let settings: Vec<_> = entries(&file.issuer)
         .iter()
         .map(|(name, typed)| {
-            let settings = settings(name, &typed.value, sources, material, found);
+            let settings = settings(name, &typed.value, document_bytes_max, sources, material, found);
             if let Some(settings) = &settings {
                 check_agents(&typed.value, &settings.facts().requires, found);
             }
@@ -42,6 +43,7 @@ pub fn issuers(
 fn settings(
     name: &At<Name>,
     typed: &Issuer,
+    document_bytes_max: usize,
     sources: &Sources,
     material: &mut Material<'_>,
     found: &mut Diagnostics,
@@ -74,6 +76,7 @@ fn settings(
         allow_http: typed.allow_http.is_some_and(|allow| allow.value),
         allow_private_addresses: typed.allow_private_addresses.is_some_and(|allow| allow.value),
         max_stale: seconds(&typed.max_stale, MAX_STALE_DEFAULT_S),
+        document_bytes_max,
     };
     let mut settings = preset.fill(name.value.clone(), url, texts(&typed.audience), keys);
     by_hand(&mut settings, typed);

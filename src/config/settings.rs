@@ -3,13 +3,14 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use super::file::{Cache, File, Limit, LogFormat as TypedFormat, LogLevel};
+use super::file::{Cache, File, Limit, LogFormat as TypedFormat, LogLevel, OddHeaderNames};
 use super::source::At;
 use super::value::{AuditOutput, Bytes, Timeout};
 use crate::audit::{Output, SinkSettings};
 use crate::decisions::DecisionsSettings;
 use crate::identity::Name;
 use crate::proxy::limits::Limits;
+use crate::proxy::normalize::OddNames;
 use crate::token::{TokenCacheSettings, TokenLimits};
 
 /// `[log]`.
@@ -62,6 +63,14 @@ pub fn workers(file: &File) -> usize {
     typed.map_or_else(cores, |_| count(&typed, 1))
 }
 
+pub fn odd_names(file: &File) -> OddNames {
+    let typed = file.proxy.as_ref().and_then(|proxy| proxy.value.odd_header_names);
+    match typed.map(|typed| typed.value) {
+        Some(OddHeaderNames::Drop) => OddNames::Drop,
+        Some(OddHeaderNames::Refuse) | None => OddNames::Refuse,
+    }
+}
+
 pub fn limits(file: &File) -> Limits {
     let defaults = Limit::default();
     let typed = file.limit.as_ref().map_or(&defaults, |limit| &limit.value);
@@ -77,12 +86,16 @@ pub fn limits(file: &File) -> Limits {
         token: TokenLimits {
             token_bytes_max: size(&typed.token_bytes_max, 16 * KIB),
             json_depth_max: count(&typed.json_depth_max, 32),
+            json_values_max: count(&typed.json_values_max, 4096),
             scope_count_max: count(&typed.scope_count_max, 256),
             group_count_max: count(&typed.group_count_max, 1024),
             delegation_depth_max: count(&typed.delegation_depth_max, 4),
         },
+        upstream_in_flight_max: count(&typed.upstream_in_flight_max, 1024),
+        upstream_pending_max: count(&typed.upstream_pending_max, 1024),
         streams_per_connection_max: typed.streams_per_connection_max.as_ref().map_or(100, |max| max.value),
         resets_per_connection_max: count(&typed.resets_per_connection_max, 100),
+        control_frames_per_connection_max: count(&typed.control_frames_per_connection_max, 1000),
         idle_timeout: seconds(&typed.idle_timeout, 60),
         total_timeout: seconds(&typed.total_timeout, 300),
         connection_age_max: seconds(&typed.connection_age_max, 3600),
@@ -90,16 +103,24 @@ pub fn limits(file: &File) -> Limits {
     }
 }
 
+/// The largest key set or discovery document that is read, in bytes.
+pub fn key_document_bytes_max(file: &File) -> usize {
+    let typed = file.limit.as_ref().and_then(|limit| limit.value.key_document_bytes_max);
+    size(&typed, 256 * KIB)
+}
+
 pub fn audit(file: &File) -> SinkSettings {
     let typed = file.audit.as_ref().map(|audit| &audit.value);
-    let limit = file.limit.as_ref().and_then(|limit| limit.value.audit_queue_max);
+    let defaults = Limit::default();
+    let limit = file.limit.as_ref().map_or(&defaults, |limit| &limit.value);
     SinkSettings {
         output: match typed.and_then(|audit| audit.output.as_ref()).map(|output| &output.value) {
             Some(AuditOutput::File(path)) => Output::File(path.clone()),
             Some(AuditOutput::Stdout) | None => Output::Stdout,
         },
         required: typed.and_then(|audit| audit.required).is_some_and(|required| required.value),
-        queue_records_max: count(&limit, 8192),
+        queue_records_max: count(&limit.audit_queue_max, 8192),
+        wait_max: seconds(&limit.audit_wait_timeout, 1),
     }
 }
 

@@ -8,30 +8,14 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::metrics::Limit;
+
 /// Shared by all cores.
 #[derive(Debug, Default)]
 pub struct Admission {
     connections: AtomicUsize,
     handshakes: AtomicUsize,
     per_address: Mutex<HashMap<IpAddr, usize>>,
-}
-
-/// The limit that a connection ran into; the label of its counter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
-    Connections,
-    ConnectionsPerAddress,
-    Handshakes,
-}
-
-impl Full {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Full::Connections => "connections_max",
-            Full::ConnectionsPerAddress => "connections_per_peer_max",
-            Full::Handshakes => "handshakes_max",
-        }
-    }
 }
 
 /// A connection that was let in, until dropped.
@@ -47,16 +31,20 @@ pub struct Handshaking(Arc<Admission>);
 
 impl Admission {
     /// Lets a connection in, if fewer than `max` are.
-    pub fn connection(self: &Arc<Self>, max: usize) -> Result<Admitted, Full> {
+    pub fn connection(self: &Arc<Self>, max: usize) -> Result<Admitted, Limit> {
         if !take(&self.connections, max) {
-            return Err(Full::Connections);
+            return Err(Limit::ConnectionsMax);
         }
         Ok(Admitted { admission: Arc::clone(self), address: None })
     }
 
     /// Lets a handshake begin, if fewer than `max` are under way.
-    pub fn handshake(self: &Arc<Self>, max: usize) -> Result<Handshaking, Full> {
-        if take(&self.handshakes, max) { Ok(Handshaking(Arc::clone(self))) } else { Err(Full::Handshakes) }
+    pub fn handshake(self: &Arc<Self>, max: usize) -> Result<Handshaking, Limit> {
+        if take(&self.handshakes, max) {
+            Ok(Handshaking(Arc::clone(self)))
+        } else {
+            Err(Limit::HandshakesMax)
+        }
     }
 
     /// Connections let in and not yet ended.
@@ -71,11 +59,11 @@ fn take(count: &AtomicUsize, max: usize) -> bool {
 
 impl Admitted {
     /// Counts the connection for its client's address too, once that is known.
-    pub fn from_address(&mut self, address: IpAddr, max: usize) -> Result<(), Full> {
+    pub fn from_address(&mut self, address: IpAddr, max: usize) -> Result<(), Limit> {
         let mut open = self.admission.per_address.lock().unwrap_or_else(PoisonError::into_inner);
         let count = open.entry(address).or_insert(0);
         if *count >= max {
-            return Err(Full::ConnectionsPerAddress);
+            return Err(Limit::ConnectionsPerPeerMax);
         }
         *count += 1;
         drop(open);
@@ -115,15 +103,15 @@ mod tests {
         let mut first = admission.connection(2).unwrap();
         first.from_address(address, 1).unwrap();
         let mut second = admission.connection(2).unwrap();
-        assert_eq!(second.from_address(address, 1), Err(Full::ConnectionsPerAddress));
-        assert_eq!(admission.connection(2).unwrap_err(), Full::Connections);
+        assert_eq!(second.from_address(address, 1), Err(Limit::ConnectionsPerPeerMax));
+        assert_eq!(admission.connection(2).unwrap_err(), Limit::ConnectionsMax);
         drop(first);
         assert_eq!(second.from_address(address, 1), Ok(()));
         assert_eq!(admission.connections_open(), 1);
         drop(second);
         assert!(admission.per_address.lock().unwrap().is_empty());
         let handshake = admission.handshake(1).unwrap();
-        assert_eq!(admission.handshake(1).unwrap_err(), Full::Handshakes);
+        assert_eq!(admission.handshake(1).unwrap_err(), Limit::HandshakesMax);
         drop(handshake);
         assert!(admission.handshake(1).is_ok());
     }

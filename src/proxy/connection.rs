@@ -1,37 +1,29 @@
 //! One client connection: from an accepted socket to the end of its last request.
 
 use std::cell::{Cell, RefCell};
-use std::convert::Infallible;
-use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Request, Response, StatusCode, Version, header};
-use hyper::body::{Body as _, Incoming};
-use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use http::Method;
 use rustls::pki_types::CertificateDer;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use super::admission::{Admitted, Full};
-use super::body::Body;
-use super::exchange::exchange;
+use super::admission::Admitted;
 use super::generation::{Generation, ListenerState};
 use super::limits::Limits;
 use super::proxy_protocol::{self, ProxyHeaderError};
-use super::stall::{self, Busy, Held, Pulse, Stall, Watch, Watched};
+use super::stall::{Busy, Pulse};
 use super::worker::Worker;
-use crate::audit::{Claimed, Reason, RefusedHandshake};
+use super::{http1, http2};
+use crate::audit::{Arrival, Claimed, Protocol, Reason, RefusedHandshake};
 use crate::clock::Timestamp;
 use crate::identity::{Name, Peer, Signature};
+use crate::metrics::Limit;
 use crate::policy::Host;
 use crate::tls::{Accepted, Alpn, HandshakeFailure, ListenerTls, PeerError};
 
@@ -48,9 +40,9 @@ pub struct Connection {
     pub server_name: Option<Host>,
     /// The other end, after the PROXY protocol; an IPv4-mapped address is IPv4 here.
     pub peer_ip: IpAddr,
-    /// No request after the present ones is wanted.
-    ending: Cell<bool>,
-    pulse: Arc<Pulse>,
+    /// No request after the present ones is wanted: on HTTP/1 the next answer says so.
+    pub ending: Cell<bool>,
+    pub pulse: Arc<Pulse>,
 }
 
 /// Who is at the other end, and under which configuration that was verified.
@@ -68,6 +60,12 @@ impl Connection {
     /// One more request, until the outcome is dropped.
     pub fn busy(&self, has_body: bool) -> Busy {
         self.pulse.busy(has_body)
+    }
+
+    /// What is known of a request that came here; `method` if its head could be read.
+    pub fn arrival<'a>(&'a self, method: Option<&'a Method>, protocol: Protocol) -> Arrival<'a> {
+        let peer_ip = Some(self.peer_ip);
+        Arrival { method, listener: &self.listener_name, protocol, peer_ip, client_ip: peer_ip }
     }
 
     /// The peer as of now. Its certificate may have expired since the handshake, or the list by which it was
@@ -94,7 +92,7 @@ impl Connection {
     }
 
     /// Whether new connections are made under another TLS configuration by now.
-    fn is_outdated(&self, generation: &Generation) -> bool {
+    pub fn is_outdated(&self, generation: &Generation) -> bool {
         match (&self.tls, self.current_tls(generation)) {
             (Some(mine), Some(current)) => !Arc::ptr_eq(&mine.made_under, current),
             (None, None) => false,
@@ -123,8 +121,8 @@ pub async fn serve(
         Some(address) => address.ip().to_canonical(),
         None => return,
     };
-    if let Err(full) = admitted.from_address(peer_ip, limits.connections_per_peer_max) {
-        return worker.shared.metrics.limit_hit(full.as_str());
+    if let Err(limit) = admitted.from_address(peer_ip, limits.connections_per_peer_max) {
+        return worker.shared.metrics.limit_hit(limit);
     }
     let listener_name = listener.name.clone();
     let connection = |tls, server_name| {
@@ -142,14 +140,15 @@ pub async fn serve(
                 Some(Ok(name)) => Some(name),
                 // No host can agree with a name that is none.
                 Some(Err(_)) => {
-                    return worker.shared.audit.handshake_refused(&RefusedHandshake {
+                    let refused = RefusedHandshake {
                         listener: listener.name.clone(),
                         peer_ip: Some(peer_ip),
                         client_ip: Some(peer_ip),
                         reason: Reason::RequestMalformed,
                         detail: "the server name that the client asked for is no host".to_owned(),
                         claimed: None,
-                    });
+                    };
+                    return worker.shared.audit.handshake_refused(&refused).await;
                 }
             };
             let chain = accepted.stream.get_ref().1.peer_certificates().unwrap_or_default();
@@ -158,8 +157,8 @@ pub async fn serve(
             let peer = TlsPeer { made_under: Arc::clone(tls), chain, verified };
             let connection = connection(Some(peer), server_name);
             match accepted.alpn {
-                Alpn::Http1 => serve_http1(&worker, connection, accepted.stream, Bytes::new(), limits).await,
-                Alpn::Http2 => serve_http2(&worker, connection, accepted.stream, Bytes::new(), limits).await,
+                Alpn::Http1 => http1::serve(&worker, connection, accepted.stream, Bytes::new(), limits).await,
+                Alpn::Http2 => http2::serve(&worker, connection, accepted.stream, Bytes::new(), limits).await,
             }
         }
     }
@@ -180,8 +179,13 @@ async fn client_address(
         Ok(Err(ProxyHeaderError::Probe)) => {
             worker.shared.metrics.probes.inc();
         }
-        Ok(Err(error)) => tracing::warn!(listener = %listener.name, %from, %error, "connection refused"),
-        Err(_) => worker.shared.metrics.limit_hit("handshake_timeout"),
+        Ok(Err(error)) => {
+            worker.shared.metrics.proxy_headers_refused.inc();
+            if let Some(left_out) = worker.refused_headers.due() {
+                tracing::warn!(listener = %listener.name, %from, %error, left_out, "connection refused");
+            }
+        }
+        Err(_) => worker.shared.metrics.limit_hit(Limit::HandshakeTimeout),
     }
     None
 }
@@ -197,8 +201,8 @@ async fn handshake(
     let shared = &worker.shared;
     let guard = match shared.admission.handshake(limits.handshakes_max) {
         Ok(guard) => guard,
-        Err(full) => {
-            shared.metrics.limit_hit(Full::as_str(full));
+        Err(limit) => {
+            shared.metrics.limit_hit(limit);
             return None;
         }
     };
@@ -217,14 +221,18 @@ async fn handshake(
             None
         }
         Err(failure) => {
-            shared.audit.handshake_refused(&RefusedHandshake {
+            if matches!(failure, HandshakeFailure::TimedOut(_)) {
+                shared.metrics.limit_hit(Limit::HandshakeTimeout);
+            }
+            let refused = RefusedHandshake {
                 listener: listener.name.clone(),
                 peer_ip: Some(peer_ip),
                 client_ip: Some(peer_ip),
                 reason: Reason::from(&failure),
                 claimed: claimed(&failure),
                 detail: failure.to_string(),
-            });
+            };
+            shared.audit.handshake_refused(&refused).await;
             None
         }
     }
@@ -246,9 +254,9 @@ async fn serve_plain(worker: &Rc<Worker>, connection: Rc<Connection>, mut io: Tc
     if start.is_empty() {
         worker.shared.metrics.probes.inc();
     } else if start == HTTP2_PREFACE {
-        serve_http2(worker, connection, io, start, limits).await;
+        http2::serve(worker, connection, io, start, limits).await;
     } else {
-        serve_http1(worker, connection, io, start, limits).await;
+        http1::serve(worker, connection, io, start, limits).await;
     }
 }
 
@@ -262,159 +270,4 @@ async fn first_bytes(io: &mut TcpStream) -> io::Result<Bytes> {
         }
     }
     Ok(start.freeze())
-}
-
-async fn serve_http1<IO>(
-    worker: &Rc<Worker>,
-    connection: Rc<Connection>,
-    io: IO,
-    start: Bytes,
-    limits: &Limits,
-) where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let mut builder = http1::Builder::new();
-    // hyper's clock for heads runs while a connection rests, too.
-    builder
-        .header_read_timeout(None)
-        .max_headers(limits.header_count_max)
-        .max_header_size(limits.header_bytes_max);
-    let service = service_fn(service(worker, &connection));
-    let io = TokioIo::new(Watched::http1(io, &connection.pulse, start));
-    let serving = builder.serve_connection(io, service).with_upgrades();
-    let watch = Rc::new(Watch::default());
-    let serving = until_ended(worker, &connection, limits, (&watch, LAST_REQUEST_WAIT), serving, |it| {
-        it.graceful_shutdown();
-    });
-    Rc::clone(&watch).over(serving).await;
-}
-
-async fn serve_http2<IO>(
-    worker: &Rc<Worker>,
-    connection: Rc<Connection>,
-    io: IO,
-    start: Bytes,
-    limits: &Limits,
-) where
-    IO: AsyncRead + AsyncWrite + Unpin + 'static,
-{
-    let mut builder = http2::Builder::new(StreamExecutor { untaken_timeout: limits.idle_timeout });
-    builder
-        .timer(TokioTimer::new())
-        .enable_connect_protocol()
-        .max_concurrent_streams(limits.streams_per_connection_max)
-        .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
-        .max_pending_accept_reset_streams(limits.resets_per_connection_max)
-        .max_local_error_reset_streams(limits.resets_per_connection_max)
-        .keep_alive_interval(limits.idle_timeout)
-        .keep_alive_timeout(limits.handshake_timeout);
-    let service = service_fn(service(worker, &connection));
-    let io = TokioIo::new(Watched::http2(io, &connection.pulse, start));
-    let serving = builder.serve_connection(io, service);
-    // Each stream has its own.
-    let watch = Watch::default();
-    until_ended(worker, &connection, limits, (&watch, Duration::ZERO), serving, |it| it.graceful_shutdown())
-        .await;
-}
-
-/// Requests of one connection as hyper hands them over.
-fn service(worker: &Rc<Worker>, connection: &Rc<Connection>) -> impl Fn(Request<Incoming>) -> Answer + use<> {
-    let worker = Rc::clone(worker);
-    let connection = Rc::clone(connection);
-    move |request| {
-        let (worker, connection) = (Rc::clone(&worker), Rc::clone(&connection));
-        let busy = connection.busy(!request.body().is_end_stream());
-        Box::pin(async move {
-            let is_http1 = request.version() <= Version::HTTP_11;
-            let mut answer = exchange(Rc::clone(&worker), Rc::clone(&connection), request).await;
-            let is_last = connection.ending.get() || connection.is_outdated(&worker.shared.generation.load());
-            // RFC 9112 §9.6: a client that is told sends nothing more that would be lost.
-            if is_last && is_http1 && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
-            Ok(answer.map(|body| Held { body, busy }))
-        })
-    }
-}
-
-type Answer = Pin<Box<dyn Future<Output = Result<Response<Held<Body>>, Infallible>>>>;
-
-/// For how long an HTTP/1.1 connection that is to end waits for one more request, to say so in its answer:
-/// closing one under a request that is on its way would lose it.
-const LAST_REQUEST_WAIT: Duration = Duration::from_secs(1);
-
-/// Drives a connection. It is asked to end (GOAWAY, `Connection: close`) when the drain begins, when a
-/// reload changes its listener's TLS, at its maximum age, and when its client asks for nothing; it is cut
-/// at the drain's deadline, and when its client stands still within a request.
-async fn until_ended<C, E>(
-    worker: &Worker,
-    connection: &Connection,
-    limits: &Limits,
-    (watch, last_request_wait): (&Watch, Duration),
-    serving: C,
-    ask_to_end: fn(Pin<&mut C>),
-) where
-    C: Future<Output = Result<(), E>>,
-    E: std::fmt::Display,
-{
-    let shared = &worker.shared;
-    let mut serving = pin!(serving);
-    let mut due = pin!(async {
-        tokio::select! {
-            () = shared.draining.cancelled() => {}
-            () = outdated(worker, connection) => {}
-            () = sleep(limits.connection_age_max) => {}
-        }
-        connection.ending.set(true);
-        sleep(last_request_wait).await;
-    });
-    let mut asked = false;
-    loop {
-        tokio::select! {
-            biased;
-            ended = serving.as_mut() => return report(ended),
-            () = shared.stopped.cancelled() => return,
-            () = due.as_mut(), if !asked => {}
-            stall = connection.pulse.stalls(watch, limits) => match stall {
-                Stall::Idle if !asked => connection.pulse.rest(),
-                Stall::Idle => return,
-                Stall::Head => return shared.metrics.limit_hit("header_timeout"),
-                Stall::Answer => return shared.metrics.limit_hit("idle_timeout"),
-            },
-        }
-        asked = true;
-        ask_to_end(serving.as_mut());
-    }
-}
-
-async fn outdated(worker: &Worker, connection: &Connection) {
-    let mut reloaded = worker.shared.reloaded.subscribe();
-    // Before the first wait too: a reload may have come during the handshake.
-    while !connection.is_outdated(&worker.shared.generation.load()) {
-        if reloaded.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
-    }
-}
-
-/// How a connection ended is no news: its requests have their records.
-fn report<E: std::fmt::Display>(ended: Result<(), E>) {
-    if let Err(error) = ended {
-        tracing::debug!(%error, "connection ended");
-    }
-}
-
-/// Runs hyper's tasks, one for each h2 stream, on this core.
-#[derive(Clone, Copy, Debug)]
-struct StreamExecutor {
-    untaken_timeout: Duration,
-}
-
-impl<F> hyper::rt::Executor<F> for StreamExecutor
-where
-    F: Future<Output = ()> + 'static,
-{
-    fn execute(&self, task: F) {
-        tokio::task::spawn_local(stall::stream(task, self.untaken_timeout));
-    }
 }

@@ -27,6 +27,7 @@ use super::refusal::{Form, Refusal};
 use super::route::RouteSettings;
 use super::worker::Worker;
 use crate::audit::{Draft, Reason};
+use crate::metrics::Limit;
 use crate::policy::{Evidence, Permit};
 use crate::upstream::{self, Pool, Switched, TunnelEnd, Upgrade};
 
@@ -61,7 +62,7 @@ pub async fn forward(
     let permit = &passage.permit;
     let settings = generation.routes.get(permit.route().index());
     let (Some(route), Some(pool)) = (settings, worker.pool(generation, permit.upstream())) else {
-        return refuse(draft, form, &Refusal::of(Reason::Internal));
+        return refuse(draft, form, &Refusal::of(Reason::Internal)).await;
     };
     let journey = Journey { worker, connection, pool, deadline: Instant::now() + route.total_timeout };
     let meter = Rc::new(Meter::default());
@@ -71,7 +72,7 @@ pub async fn forward(
         // Last: from here on the record says that the request was passed on.
         .and_then(|()| draft.forwarding(permit).map_err(|_| Refusal::of(Reason::AuditUnavailable)));
     if let Err(refusal) = carried {
-        return refuse(draft, form, &refusal);
+        return refuse(draft, form, &refusal).await;
     }
     match passage.asked.kind {
         Kind::Plain => journey.plain(head, body, meter, form, draft).await,
@@ -87,7 +88,7 @@ fn carries(route: &RouteSettings, kind: Kind, body: &RequestBody) -> Result<(), 
     if kind == Kind::WebSocket && !route.websocket {
         return Err(Refusal::of(Reason::NoRoute).because("the route has no `upgrade`"));
     }
-    if body.is_too_large() { Err(too_large()) } else { Ok(()) }
+    if body.is_too_large() { Err(Refusal::over(Limit::BodyBytesMax)) } else { Ok(()) }
 }
 
 /// Turns the head that was judged into the one that goes upstream.
@@ -144,17 +145,26 @@ impl Journey<'_> {
         form: Form,
         draft: Draft,
     ) -> Response<Body> {
-        match timeout_at(self.deadline, self.pool.send(Request::from_parts(head, body))).await {
+        let answer = timeout_at(self.deadline, self.pool.send(Request::from_parts(head, body))).await;
+        if meter.trailers.get() {
+            // hyper takes some bytes for their end that are none, and lets go of what stands behind those.
+            self.connection.ending.set(true);
+        }
+        match answer {
             Ok(Ok(answer)) => self.deliver(answer, meter, draft),
             failed => {
-                let refusal = match failed {
-                    _ if meter.too_large.get() => too_large(),
-                    Ok(Err(error)) => Refusal::from(&error),
-                    _ => Refusal::of(Reason::UpstreamTimeout).because("`total_timeout` is over"),
+                let refusal = match (meter.fault.get(), failed) {
+                    (Some(fault), _) => {
+                        // Nobody knows where the next request would begin.
+                        self.connection.ending.set(true);
+                        Refusal::from(fault)
+                    }
+                    (None, Ok(Err(error))) => Refusal::from(&error),
+                    (None, _) => Refusal::over(Limit::TotalTimeout),
                 };
                 let mut draft = draft;
                 draft.moved(meter.request_bytes.get(), 0);
-                refuse(draft, form, &refusal)
+                refuse(draft, form, &refusal).await
             }
         }
     }
@@ -181,12 +191,12 @@ impl Journey<'_> {
     /// former.
     async fn websocket(self, mut head: Parts, form: Form, ends: Instant, draft: Draft) -> Response<Body> {
         let Some(client) = head.extensions.remove::<OnUpgrade>() else {
-            return refuse(draft, form, &Refusal::of(Reason::Internal));
+            return refuse(draft, form, &Refusal::of(Reason::Internal)).await;
         };
         let by_connect = head.version == Version::HTTP_2;
         let accept = match by_connect.then(|| add_handshake(&mut head.headers)).transpose() {
             Ok(accept) => accept,
-            Err(refusal) => return refuse(draft, form, &refusal),
+            Err(refusal) => return refuse(draft, form, &refusal).await,
         };
         let asking = self.pool.upgrade(Request::from_parts(head, ()), "websocket");
         match timeout_at(self.deadline, asking).await {
@@ -194,22 +204,20 @@ impl Journey<'_> {
                 let accepted = switched.response.headers().get(SEC_WEBSOCKET_ACCEPT);
                 if accept.is_some() && accepted != accept.as_ref() {
                     let refusal = Refusal::of(Reason::UpstreamUnavailable);
-                    return refuse(
-                        draft,
-                        form,
-                        &refusal.because("it did not accept the WebSocket handshake"),
-                    );
+                    let refusal = refusal.because("it did not accept the WebSocket handshake");
+                    return refuse(draft, form, &refusal).await;
                 }
                 self.switch(client, switched, by_connect, ends, draft)
             }
             // To a CONNECT any 2xx says that the tunnel stands (RFC 9110 §9.3.6).
             Ok(Ok(Upgrade::Answered(answer))) if by_connect && answer.status().is_success() => {
                 let refusal = Refusal::of(Reason::UpstreamUnavailable);
-                refuse(draft, form, &refusal.because("it answered the WebSocket handshake without a switch"))
+                let refusal = refusal.because("it answered the WebSocket handshake without a switch");
+                refuse(draft, form, &refusal).await
             }
             Ok(Ok(Upgrade::Answered(answer))) => self.deliver(answer, Rc::default(), draft),
-            Ok(Err(error)) => refuse(draft, form, &Refusal::from(&error)),
-            Err(_) => refuse(draft, form, &Refusal::of(Reason::UpstreamTimeout)),
+            Ok(Err(error)) => refuse(draft, form, &Refusal::from(&error)).await,
+            Err(_) => refuse(draft, form, &Refusal::over(Limit::TotalTimeout)).await,
         }
     }
 
@@ -276,8 +284,4 @@ fn add_handshake(headers: &mut HeaderMap) -> Result<HeaderValue, Refusal> {
     headers.insert(SEC_WEBSOCKET_KEY, HeaderValue::from_str(&key).map_err(internal)?);
     headers.entry(SEC_WEBSOCKET_VERSION).or_insert(HeaderValue::from_static("13"));
     HeaderValue::from_str(&STANDARD.encode(proof)).map_err(internal)
-}
-
-fn too_large() -> Refusal {
-    Refusal::over_limit(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than `body_bytes_max`")
 }

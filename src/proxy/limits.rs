@@ -26,10 +26,16 @@ pub struct Limits {
     pub body_bytes_max: u64,
     /// Of bearer tokens.
     pub token: TokenLimits,
+    /// Requests in flight to one server, for each core.
+    pub upstream_in_flight_max: usize,
+    /// Requests that wait for one of these, for each core.
+    pub upstream_pending_max: usize,
     /// Concurrent HTTP/2 streams of a connection.
     pub streams_per_connection_max: u32,
-    /// HTTP/2 streams that a client may reset before they are answered.
+    /// HTTP/2 streams that a client may reset before they are answered, at once.
     pub resets_per_connection_max: usize,
+    /// HTTP/2 frames without a request or body, besides what these allow for, at once.
+    pub control_frames_per_connection_max: usize,
     /// A client that asks for nothing, or takes nothing of what it asked for.
     pub idle_timeout: Duration,
     /// A whole request, where its route does not say.

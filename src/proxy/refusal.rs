@@ -13,8 +13,10 @@ use http::{Method, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::Full;
 
+use super::body::Fault;
 use super::normalize::HeadError;
 use crate::audit::Reason;
+use crate::metrics::Limit;
 use crate::policy::action::is_grpc;
 use crate::policy::{Challenge, Denial, PathError};
 use crate::tls::PeerError;
@@ -28,6 +30,8 @@ pub struct Refusal {
     pub reason: Reason,
     /// For the record, in words; never for the client.
     pub detail: Option<String>,
+    /// The limit that was reached, to be counted.
+    pub limit: Option<Limit>,
     status: StatusCode,
     challenge: Option<String>,
 }
@@ -67,7 +71,7 @@ impl Refusal {
     /// A refusal for one reason, answered as that reason always is.
     pub fn of(reason: Reason) -> Refusal {
         let (status, challenge) = answer_to(reason);
-        Refusal { reason, detail: None, status, challenge: challenge.map(str::to_owned) }
+        Refusal { reason, detail: None, limit: None, status, challenge: challenge.map(str::to_owned) }
     }
 
     #[must_use]
@@ -76,15 +80,43 @@ impl Refusal {
         self
     }
 
-    /// A limit of its own kind: 413 for what is too large, 431 for heads, 429 for what comes too often.
-    pub fn over_limit(status: StatusCode, detail: &str) -> Refusal {
-        Refusal { status, ..Refusal::of(Reason::LimitExceeded).because(detail) }
+    /// Over a limit: 413 for bodies, 431 for what stands in the head and does not become smaller by
+    /// waiting, 429 for the rest.
+    pub fn over(limit: Limit) -> Refusal {
+        let refusal = Refusal::of(match limit {
+            Limit::TotalTimeout => Reason::UpstreamTimeout,
+            _ => Reason::LimitExceeded,
+        });
+        let status = match limit {
+            Limit::BodyBytesMax => StatusCode::PAYLOAD_TOO_LARGE,
+            Limit::HeaderBytesMax
+            | Limit::HeaderCountMax
+            | Limit::TokenBytesMax
+            | Limit::JsonDepthMax
+            | Limit::JsonValuesMax
+            | Limit::ScopeCountMax
+            | Limit::GroupCountMax
+            | Limit::DelegationDepthMax => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            _ => refusal.status,
+        };
+        let refusal = refusal.because(format_args!("over `{limit}`"));
+        Refusal { limit: Some(limit), status, ..refusal }
     }
 
-    /// On h2, where hyper counts only their bytes.
-    pub fn too_many_headers() -> Refusal {
-        let detail = "there are more header fields than `header_count_max`";
-        Refusal::over_limit(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
+    /// What hyper answers by itself to a head that it does not hand over. It has one word for both limits:
+    /// `is_too_long` tells which.
+    pub fn unread(error: &hyper::Error, is_too_long: bool) -> Refusal {
+        if !error.is_parse_too_large() {
+            return Refusal::of(Reason::RequestMalformed).because(error);
+        }
+        let refusal = Refusal::over(if is_too_long { Limit::HeaderBytesMax } else { Limit::HeaderCountMax });
+        match error.to_string().as_str() {
+            // A bound of its own, 65,534 bytes.
+            "URI too long" => {
+                Refusal { status: StatusCode::URI_TOO_LONG, ..Refusal::over(Limit::HeaderBytesMax) }
+            }
+            _ => refusal,
+        }
     }
 
     /// More than one step refused: the first in the order of the closed list is the reason.
@@ -165,6 +197,17 @@ impl From<HeadError> for Refusal {
     }
 }
 
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Refusal {
+        match fault {
+            Fault::TooLarge => Refusal::over(Limit::BodyBytesMax),
+            Fault::Malformed => {
+                Refusal::of(Reason::RequestMalformed).because("the body is not framed as its head says")
+            }
+        }
+    }
+}
+
 impl From<PathError> for Refusal {
     fn from(error: PathError) -> Refusal {
         Refusal::from(HeadError::Path(error))
@@ -193,10 +236,7 @@ impl From<&CredentialError> for Refusal {
 impl From<&TokenError> for Refusal {
     fn from(error: &TokenError) -> Refusal {
         match error {
-            // It stands in the head, and does not become smaller by waiting.
-            TokenError::LimitExceeded(_) => {
-                Refusal::over_limit(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, &error.to_string())
-            }
+            TokenError::LimitExceeded(limit, _) => Refusal::over(*limit).because(error),
             _ => Refusal::of(error.into()).because(error),
         }
     }
@@ -204,7 +244,10 @@ impl From<&TokenError> for Refusal {
 
 impl From<&UpstreamError> for Refusal {
     fn from(error: &UpstreamError) -> Refusal {
-        Refusal::of(error.into()).because(error)
+        match error {
+            UpstreamError::Overloaded(_) => Refusal::over(Limit::UpstreamPendingMax).because(error),
+            _ => Refusal::of(error.into()).because(error),
+        }
     }
 }
 
@@ -221,7 +264,7 @@ impl From<&Denial> for Refusal {
                 (StatusCode::UNAUTHORIZED, Some(insufficient_authentication(acr_values, *max_age)))
             }
         };
-        Refusal { reason, detail: None, status, challenge }
+        Refusal { reason, detail: None, limit: None, status, challenge }
     }
 }
 

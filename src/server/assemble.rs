@@ -14,11 +14,12 @@ use crate::config::{Config, ListenerSettings, LogSettings, UpstreamConfig, Upstr
 use crate::decisions::Decisions;
 use crate::identity::Name;
 use crate::metrics::Metrics;
+use crate::proxy::limits::Limits;
 use crate::proxy::{Generation, ListenerState};
 use crate::tls::client::{ExpectedServer, client_config};
 use crate::tls::{Alpn, ListenerTls, OwnCertificate};
 use crate::token::{Issuer, IssuerKeys, IssuerSettings, KeySource, Verifier};
-use crate::upstream::{ServerSettings, Upstream, UpstreamSettings};
+use crate::upstream::{ServerSettings, Upstream, UpstreamLimits, UpstreamSettings};
 
 /// What a generation was made from, as far as the next one may keep it.
 pub struct Assembled {
@@ -101,7 +102,7 @@ fn assemble(
     let upstreams = config
         .upstreams
         .into_iter()
-        .map(|settings| upstream(settings, old, tools))
+        .map(|settings| upstream(settings, &config.limits, old, tools))
         .collect::<Result<Vec<_>, _>>()?;
     let issuers = config
         .issuers
@@ -130,6 +131,7 @@ fn assemble(
         listeners,
         own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
         limits: config.limits,
+        odd_names: config.odd_names,
     };
     let assembled = Assembled { fixed, listeners: config.listeners, own: config.own, issuers, upstreams };
     Ok((generation, assembled))
@@ -199,6 +201,7 @@ fn issuer(
 
 fn upstream(
     config: UpstreamConfig,
+    limits: &Limits,
     old: Option<&Assembled>,
     tools: &Tools<'_>,
 ) -> Result<(UpstreamTls, Arc<rustls::ClientConfig>, Arc<Upstream>), AssembleError> {
@@ -225,7 +228,11 @@ fn upstream(
         first_byte_timeout: config.first_byte_timeout,
         idle_timeout: config.idle_timeout,
         eject_after_failures: config.eject_after_failures,
-        limits: Default::default(),
+        limits: UpstreamLimits {
+            in_flight_max: limits.upstream_in_flight_max,
+            pending_max: limits.upstream_pending_max,
+            ..UpstreamLimits::default()
+        },
     };
     let kept = old().map(|(.., upstream)| upstream).find(|upstream| *upstream.settings() == settings);
     let upstream = match kept {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::error::{TokenError, malformed};
 use crate::identity::{ActorKind, Delegate};
+use crate::metrics::Limit;
 use crate::policy::condition::{ClaimPath, ClaimTest};
 
 /// `[[issuer.NAME.actor]]`: tokens that pass all tests speak of this kind.
@@ -113,7 +114,7 @@ fn chain(act: &Value, depth_max: usize) -> Result<Vec<Delegate>, TokenError> {
     while let Some(link) = next {
         if chain.len() == depth_max {
             let detail = format!("`act` is deeper than {depth_max}");
-            return Err(TokenError::LimitExceeded(detail.into()));
+            return Err(TokenError::LimitExceeded(Limit::DelegationDepthMax, detail.into()));
         }
         let link = link.as_object().ok_or_else(|| malformed("`act` is no object"))?;
         let subject = match link.get("sub") {

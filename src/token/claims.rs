@@ -15,6 +15,7 @@ use super::jwt;
 use super::limits::TokenLimits;
 use crate::clock::Timestamp;
 use crate::identity::{Caller, Confirmation};
+use crate::metrics::Limit;
 use crate::policy::condition::ClaimPath;
 
 /// The last second of the year 9999: later times are nonsense or an attempt to overflow something.
@@ -40,6 +41,8 @@ impl IssuerSettings {
         self.check_only(&claims)?;
         check_complete(&self.claims, &claims)?;
         let actors = Actors::read(&self.actors, &claims, limits.delegation_depth_max)?;
+        let scopes_max = (limits.scope_count_max, Limit::ScopeCountMax);
+        let groups_max = (limits.group_count_max, Limit::GroupCountMax);
         let map = &self.claims;
         let client = match &map.client {
             Some(path) => name(&claims, path)?,
@@ -49,9 +52,9 @@ impl IssuerSettings {
             issuer: self.name.clone(),
             subject: name(&claims, &map.subject)?,
             client,
-            scopes: words(&claims, map.scopes.as_ref(), Words::Spaced, limits.scope_count_max)?,
-            groups: words(&claims, map.groups.as_ref(), Words::Whole, limits.group_count_max)?,
-            roles: words(&claims, map.roles.as_ref(), Words::Whole, limits.group_count_max)?,
+            scopes: words(&claims, map.scopes.as_ref(), Words::Spaced, scopes_max)?,
+            groups: words(&claims, map.groups.as_ref(), Words::Whole, groups_max)?,
+            roles: words(&claims, map.roles.as_ref(), Words::Whole, groups_max)?,
             actor: actors.actor,
             on_behalf_of: actors.on_behalf_of,
             chain: actors.chain,
@@ -255,7 +258,7 @@ fn words(
     claims: &Map<String, Value>,
     path: Option<&ClaimPath>,
     form: Words,
-    count_max: usize,
+    (count_max, limit): (usize, Limit),
 ) -> Result<Vec<Arc<str>>, TokenError> {
     let Some(path) = path else { return Ok(Vec::new()) };
     let found: Vec<Arc<str>> = match find(claims, path)? {
@@ -275,7 +278,7 @@ fn words(
     };
     if found.len() > count_max {
         let detail = format!("the claim `{}` has more than {count_max} values", path.0.join("."));
-        return Err(TokenError::LimitExceeded(detail.into()));
+        return Err(TokenError::LimitExceeded(limit, detail.into()));
     }
     Ok(found)
 }

@@ -3,14 +3,16 @@
 
 use std::borrow::Cow;
 
+use crate::metrics::Limit;
+
 /// A short text: what exactly was wrong.
 pub type Detail = Cow<'static, str>;
 
 /// Why a presented token yields no caller.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    #[error("over a limit: {0}")]
-    LimitExceeded(Detail),
+    #[error("over `{0}`: {1}")]
+    LimitExceeded(Limit, Detail),
     #[error("malformed token: {0}")]
     Malformed(Detail),
     #[error("unknown issuer: {0}")]
@@ -39,7 +41,7 @@ impl TokenError {
     /// The reason code, as it stands in records.
     pub fn code(&self) -> &'static str {
         match self {
-            TokenError::LimitExceeded(_) => "limit_exceeded",
+            TokenError::LimitExceeded(..) => "limit_exceeded",
             TokenError::Malformed(_) => "token_malformed",
             TokenError::IssuerUnknown(_) => "token_issuer_unknown",
             TokenError::TypeRefused(_) => "token_type_refused",

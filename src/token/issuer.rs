@@ -59,6 +59,8 @@ pub struct KeySettings {
     pub allow_private_addresses: bool,
     /// How long keys stay in use that could not be fetched anew.
     pub max_stale: Duration,
+    /// Of a key set or discovery document that is fetched.
+    pub document_bytes_max: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use super::algorithm::Algorithm;
 use super::error::{TokenError, malformed};
 use super::json::{self, JsonError, JsonLimits};
 use super::limits::TokenLimits;
+use crate::metrics::Limit;
 
 /// All that a header may have. `crit` and `b64` (RFC 7797) change what a signature means; `jwk`, `jku`,
 /// `x5u` and `x5c` would let a token bring its own key.
@@ -41,7 +42,7 @@ impl<'t> Unverified<'t> {
     pub fn parse(token: &'t str, limits: &TokenLimits) -> Result<Unverified<'t>, TokenError> {
         if token.len() > limits.token_bytes_max {
             let detail = format!("longer than {} bytes", limits.token_bytes_max);
-            return Err(TokenError::LimitExceeded(detail.into()));
+            return Err(TokenError::LimitExceeded(Limit::TokenBytesMax, detail.into()));
         }
         let mut parts = token.split('.');
         let (Some(header), Some(claims), Some(signature)) = (parts.next(), parts.next(), parts.next()) else {
@@ -95,7 +96,8 @@ pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
 fn object(part: &str, of: &'static str, limits: JsonLimits) -> Result<Map<String, Value>, TokenError> {
     let bytes = decode(part).ok_or_else(|| malformed(format!("{of}: no canonical base64url")))?;
     json::object(&bytes, limits).map_err(|error| match error {
-        JsonError::TooDeep | JsonError::TooMany => TokenError::LimitExceeded(format!("{of} {error}").into()),
+        JsonError::TooDeep => TokenError::LimitExceeded(Limit::JsonDepthMax, format!("{of} {error}").into()),
+        JsonError::TooMany => TokenError::LimitExceeded(Limit::JsonValuesMax, format!("{of} {error}").into()),
         JsonError::Syntax | JsonError::Duplicate => malformed(format!("{of} {error}")),
     })
 }
@@ -103,7 +105,6 @@ fn object(part: &str, of: &'static str, limits: JsonLimits) -> Result<Map<String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::token::limits::JSON_VALUES_MAX;
 
     const LIMITS: TokenLimits = TokenLimits::FOR_TESTS;
 
@@ -194,7 +195,7 @@ mod tests {
         assert_eq!(code(&format!("{header}.{}.AA", b64(deep))), "limit_exceeded");
         let open = format!("{{\"a\":{}", "[".repeat(10_000));
         assert_eq!(code(&format!("{header}.{}.AA", b64(open))), "limit_exceeded");
-        let many = format!("{{\"a\":[{}0]}}", "0,".repeat(JSON_VALUES_MAX));
+        let many = format!("{{\"a\":[{}0]}}", "0,".repeat(LIMITS.json_values_max));
         assert_eq!(code(&format!("{header}.{}.AA", b64(many))), "limit_exceeded");
         assert_eq!(code(&"a".repeat(LIMITS.token_bytes_max + 1)), "limit_exceeded");
     }

@@ -28,8 +28,6 @@ use crate::clock::{Clock, Timestamp};
 use crate::fetch::{Client, FetchError, FetchSettings};
 use crate::metrics::IssuerMetrics;
 
-/// Longest key set or discovery document, in bytes.
-pub const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
 /// Keys are used for this long without a new fetch, whatever `Cache-Control` says.
 pub const LIFETIME_MIN: Duration = Duration::from_secs(60);
 pub const LIFETIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -135,7 +133,7 @@ impl IssuerKeys {
         let fetch = FetchSettings {
             allow_http: settings.allow_http,
             allow_private_addresses: settings.allow_private_addresses,
-            body_bytes_max: DOCUMENT_BYTES_MAX,
+            body_bytes_max: settings.document_bytes_max,
             connect_timeout: CONNECT_TIMEOUT,
             total_timeout: TOTAL_TIMEOUT,
         };
@@ -294,6 +292,12 @@ impl IssuerKeys {
             }
             Err(error) => {
                 self.metrics.failures.inc();
+                if matches!(
+                    error,
+                    KeysError::Fetch(FetchError::TooLong(_)) | KeysError::Discovery(FetchError::TooLong(_))
+                ) {
+                    self.metrics.documents_too_long.inc();
+                }
                 let error: Arc<str> = error.to_string().into();
                 tracing::warn!(%error, from = %self.settings.source, "an issuer's keys could not be fetched");
                 let before = self.status.load_full();
@@ -306,13 +310,7 @@ impl IssuerKeys {
     async fn fetch(&self) -> Result<(KeySet, Duration), KeysError> {
         let credential = self.settings.credential.as_ref();
         let (body, lifetime) = match &self.settings.source {
-            KeySource::File(path) => {
-                let body = Bytes::from(tokio::fs::read(path).await?);
-                if body.len() > DOCUMENT_BYTES_MAX {
-                    return Err(FetchError::TooLong(DOCUMENT_BYTES_MAX).into());
-                }
-                (body, Some(LIFETIME_MIN))
-            }
+            KeySource::File(path) => (Bytes::from(tokio::fs::read(path).await?), Some(LIFETIME_MIN)),
             KeySource::Url(url) => {
                 let fetched = self.client.get(url, credential).await?;
                 (fetched.body, fetched.lifetime)
@@ -338,16 +336,17 @@ impl HeldKeys {
 
 /// Whether a key set in a file can be used, so that a configuration can say what is wrong with it.
 pub fn check_key_file(path: &Path, key_use: KeyUse) -> Result<(), KeysError> {
-    let body = std::fs::read(path)?;
-    if body.len() > DOCUMENT_BYTES_MAX {
-        return Err(FetchError::TooLong(DOCUMENT_BYTES_MAX).into());
-    }
-    KeySet::parse(&body, key_use)?;
+    check_key_set(&std::fs::read(path)?, key_use)
+}
+
+/// Whether a document is a key set that can be used.
+pub fn check_key_set(document: &[u8], key_use: KeyUse) -> Result<(), KeysError> {
+    KeySet::parse(document, key_use)?;
     Ok(())
 }
 
 /// Where a discovery document of exactly this issuer has its keys (OpenID Connect Discovery §4.3).
-fn jwks_uri(document: &[u8], issuer: &str) -> Option<Url> {
+pub fn jwks_uri(document: &[u8], issuer: &str) -> Option<Url> {
     let members = json::object(document, DISCOVERY_LIMITS).ok()?;
     let text = |name| members.get(name).and_then(Value::as_str);
     if text("issuer") != Some(issuer) {
@@ -371,6 +370,7 @@ mod tests {
             allow_http: false,
             allow_private_addresses: false,
             max_stale: LIFETIME_MAX,
+            document_bytes_max: 1,
         };
         let tls =
             ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))

@@ -9,6 +9,8 @@ pub struct TokenLimits {
     pub token_bytes_max: usize,
     /// Objects and lists within one another, in header and claims each.
     pub json_depth_max: usize,
+    /// Values of all depths, in header and claims each.
+    pub json_values_max: usize,
     /// Scopes of one token.
     pub scope_count_max: usize,
     /// Groups of one token, and likewise its roles.
@@ -17,12 +19,9 @@ pub struct TokenLimits {
     pub delegation_depth_max: usize,
 }
 
-/// Values of all depths, in header and claims each; no token within its other limits needs more.
-pub(super) const JSON_VALUES_MAX: usize = 4096;
-
 impl TokenLimits {
     pub(super) fn json(&self) -> JsonLimits {
-        JsonLimits { depth_max: self.json_depth_max, values_max: JSON_VALUES_MAX }
+        JsonLimits { depth_max: self.json_depth_max, values_max: self.json_values_max }
     }
 }
 
@@ -31,6 +30,7 @@ impl TokenLimits {
     pub(super) const FOR_TESTS: TokenLimits = TokenLimits {
         token_bytes_max: 16 * 1024,
         json_depth_max: 32,
+        json_values_max: 4096,
         scope_count_max: 256,
         group_count_max: 1024,
         delegation_depth_max: 4,

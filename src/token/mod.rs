@@ -19,6 +19,7 @@ mod jwt;
 mod key_cache;
 mod keys;
 mod limits;
+mod memory;
 mod preset;
 mod verifier;
 
@@ -29,13 +30,14 @@ pub use error::{Detail, TokenError};
 pub use issuer::{ClaimMap, IssuerSettings, KeySettings, KeySource, LEEWAY_MAX, Quirks, TokenType};
 pub use issuer_url::{IssuerUrl, IssuerUrlError};
 pub use key_cache::{
-    DOCUMENT_BYTES_MAX, IssuerKeys, KeyStatus, KeysError, LIFETIME_MAX, LIFETIME_MIN, Rotation,
-    UNKNOWN_KEY_REST, check_key_file,
+    IssuerKeys, KeyStatus, KeysError, LIFETIME_MAX, LIFETIME_MIN, Rotation, UNKNOWN_KEY_REST, check_key_file,
+    check_key_set, jwks_uri,
 };
 pub use keys::{KEYS_MAX, KeyUse};
 pub use limits::TokenLimits;
+pub use memory::TokenCacheSettings;
 pub use preset::{Preset, UnknownPreset};
-pub use verifier::{Issuer, SameIssuer, TokenCacheSettings, Verifier};
+pub use verifier::{Issuer, SameIssuer, Verifier};
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-//! The one verifier of tokens, and its memory.
+//! The one verifier of tokens.
 //!
 //! A token is judged in this order: its structure, its issuer, its type and algorithm, its key, its
 //! signature, its claims. Nothing in it decides about a key but `kid` among the keys of the issuer that
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{self, SHA256};
-use moka::sync::Cache;
+use futures_util::FutureExt as _;
 
 use super::algorithm::Algorithm;
 use super::credential::Credential;
@@ -22,7 +22,8 @@ use super::jwt::Unverified;
 use super::key_cache::{HeldKeys, IssuerKeys};
 use super::keys::{Key, KeyName};
 use super::limits::TokenLimits;
-use crate::clock::{Clock, Timestamp};
+use super::memory::{Failure, Memory, Remembered, TokenCacheSettings, TokenHash};
+use crate::clock::Clock;
 use crate::identity::{Caller, CertificateHash, Confirmation, Name, Signature};
 use crate::metrics::{Lookup, TokenMetrics};
 
@@ -33,8 +34,7 @@ pub struct Verifier {
     limits: TokenLimits,
     failure_lifetime: Duration,
     clock: Clock,
-    good: Cache<TokenHash, Remembered>,
-    bad: Cache<TokenHash, Failure>,
+    memory: Memory,
     metrics: TokenMetrics,
 }
 
@@ -46,43 +46,10 @@ pub struct Issuer {
     pub keys: Arc<IssuerKeys>,
 }
 
-/// How much a [`Verifier`] remembers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TokenCacheSettings {
-    /// Of verified tokens, by what they take in memory.
-    pub bytes_max: u64,
-    /// A verified token that nobody presents for this long is forgotten.
-    pub idle_max: Duration,
-    /// Of failed tokens.
-    pub failures_max: u64,
-    /// A failed token is refused from memory for this long.
-    pub failure_lifetime: Duration,
-}
-
 /// Two issuers that one token could be of.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("issuers `{0}` and `{1}` have the same `url`; tokens of the one would be taken for the other's")]
 pub struct SameIssuer(pub Name, pub Name);
-
-type TokenHash = [u8; 32];
-
-#[derive(Clone, Debug)]
-struct Remembered {
-    caller: Arc<Caller>,
-    /// Position in [`Verifier::issuers`].
-    issuer: usize,
-    key: KeyName,
-    bytes: u32,
-}
-
-#[derive(Clone, Debug)]
-struct Failure {
-    error: TokenError,
-    issuer: usize,
-    /// Of the keys that it failed with.
-    generation: u64,
-    until: Timestamp,
-}
 
 /// Keys with one `kid` that are tried on one token.
 const CANDIDATES_MAX: usize = 4;
@@ -102,25 +69,17 @@ impl Verifier {
                 }
             }
         }
-        let good = Cache::builder()
-            .weigher(|_, remembered: &Remembered| remembered.bytes)
-            .max_capacity(cache.bytes_max)
-            .time_to_idle(cache.idle_max);
-        let bad = Cache::builder().max_capacity(cache.failures_max).time_to_live(cache.failure_lifetime);
-        let failure_lifetime = cache.failure_lifetime;
-        Ok(Verifier {
-            issuers,
-            limits,
-            failure_lifetime,
-            clock,
-            good: good.build(),
-            bad: bad.build(),
-            metrics,
-        })
+        let (memory, failure_lifetime) = (Memory::new(cache), cache.failure_lifetime);
+        Ok(Verifier { issuers, limits, failure_lifetime, clock, memory, metrics })
     }
 
     pub fn issuers(&self) -> &[Issuer] {
         &self.issuers
+    }
+
+    /// How many tokens are remembered, verified ones and failed ones, after what has ended was cleared away.
+    pub fn entries(&self) -> (u64, u64) {
+        self.memory.entries()
     }
 
     /// Who the credential stands for. `certificate` is that of the peer on this connection, which a
@@ -156,56 +115,65 @@ impl Verifier {
     }
 
     async fn recall_caller(&self, hash: &TokenHash) -> Result<Option<Arc<Caller>>, TokenError> {
-        let Some(remembered) = self.good.get(hash) else { return Ok(None) };
+        let Some(remembered) = self.memory.verified(hash, self.clock.now()) else { return Ok(None) };
         let issuer = &self.issuers[remembered.issuer];
         let keys = issuer.current_keys().await?;
         if self.clock.now() >= remembered.caller.expires {
-            self.good.invalidate(hash);
+            self.memory.forget(hash);
             return Err(TokenError::Expired);
         }
         if keys.set.holds(&remembered.key) {
             return Ok(Some(remembered.caller));
         }
-        self.good.invalidate(hash);
+        self.memory.forget(hash);
         Ok(None)
     }
 
     async fn recall_failure(&self, hash: &TokenHash) -> Result<Option<TokenError>, TokenError> {
-        let Some(failure) = self.bad.get(hash) else { return Ok(None) };
+        let Some(failure) = self.memory.failed(hash) else { return Ok(None) };
         let keys = self.issuers[failure.issuer].current_keys().await?;
         let holds = failure.generation == keys.generation && self.clock.now() < failure.until;
         Ok(holds.then_some(failure.error))
     }
 
+    /// While keys are waited for, nothing is held but the token's text: its claims may be many times as large.
     async fn judge(&self, token: &str, hash: TokenHash) -> Result<Arc<Caller>, TokenError> {
-        let unverified = Unverified::parse(token, &self.limits)?;
+        let mut unverified = Unverified::parse(token, &self.limits)?;
         let position = self.issuer_of(&unverified)?;
         let issuer = &self.issuers[position];
         let algorithm = issuer.settings.check_header(&unverified)?;
-        let mut keys = issuer.current_keys().await?;
+        let mut keys = match issuer.current_keys().now_or_never() {
+            Some(keys) => keys?,
+            None => {
+                drop(unverified);
+                let keys = issuer.current_keys().await?;
+                unverified = Unverified::parse(token, &self.limits)?;
+                keys
+            }
+        };
         if issuer.candidates(&keys, algorithm, &unverified).is_empty() {
+            drop(unverified);
             let unknown = || TokenError::KeyUnknown("its issuer has no such key for this algorithm".into());
             keys = issuer.keys.other_than(&keys).await.ok_or_else(unknown)?;
+            unverified = Unverified::parse(token, &self.limits)?;
             if issuer.candidates(&keys, algorithm, &unverified).is_empty() {
                 return Err(unknown());
             }
         }
-        let generation = keys.generation;
+        let (generation, judged) = (keys.generation, self.clock.now());
         match self.check(issuer, &keys, algorithm, unverified, hash) {
             Ok((caller, key)) => {
                 let caller = Arc::new(caller);
-                // the claims, and the words taken from them, are about this much
-                let bytes = u32::try_from(token.len() * 3 + 512).unwrap_or(u32::MAX);
-                let remembered = Remembered { caller: Arc::clone(&caller), issuer: position, key, bytes };
-                self.good.insert(hash, remembered);
+                let remembered = Remembered { caller: Arc::clone(&caller), issuer: position, key, judged };
+                self.memory.remember(remembered);
                 Ok(caller)
             }
             // soon true, so not worth remembering
             Err(error @ TokenError::NotYetValid(_)) => Err(error),
             Err(error) => {
-                let until = self.clock.now().plus(self.failure_lifetime);
+                let until = judged.plus(self.failure_lifetime);
                 let failure = Failure { error: error.clone(), issuer: position, generation, until };
-                self.bad.insert(hash, failure);
+                self.memory.remember_failure(hash, failure);
                 Err(error)
             }
         }

@@ -48,6 +48,9 @@ pub enum UpstreamError {
     Unavailable(String),
     #[error("upstream timeout: {0}")]
     Timeout(Wait),
+    /// `upstream_pending_max` requests wait for the server already.
+    #[error("upstream overloaded: {0}: `upstream_pending_max` requests wait already")]
+    Overloaded(String),
     /// TLS broke over who somebody is: their certificate, or ours in their eyes.
     #[error("upstream identity mismatch: {0}")]
     IdentityMismatch(String),

@@ -239,12 +239,12 @@ impl Slot {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             return Ok(permit);
         }
-        let full = |what| UpstreamError::Unavailable(format!("{}: {what}", self.endpoint.server.settings));
+        let full = || UpstreamError::Overloaded(self.endpoint.server.settings.to_string());
         if self.pending.get() >= self.upstream.settings().limits.pending_max {
-            return Err(full("`pending_max` requests wait already"));
+            return Err(full());
         }
         let _waiting = Waiting::new(&self.pending);
-        Arc::clone(&self.permits).acquire_owned().await.map_err(|_| full("closed"))
+        Arc::clone(&self.permits).acquire_owned().await.map_err(|_| full())
     }
 
     async fn link(self: &Rc<Slot>, offer: Offer, fresh: bool) -> Result<Link, UpstreamError> {

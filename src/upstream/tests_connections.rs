@@ -276,7 +276,7 @@ async fn requests_over_the_limit_wait_and_those_over_the_queue_are_refused() {
     let first = pool.send(get("/")).await.unwrap();
     let mut second = Box::pin(pool.send(get("/")));
     tokio::select! { biased; _ = &mut second => panic!("over the limit"), () = settle() => () }
-    assert!(matches!(pool.send(get("/")).await.err().unwrap(), UpstreamError::Unavailable(_)));
+    assert!(matches!(pool.send(get("/")).await.err().unwrap(), UpstreamError::Overloaded(_)));
     assert_eq!(text(first).await, "hello");
     assert_eq!(text(second.await.unwrap()).await, "hello");
     assert_eq!((double.connections.get(), status(&pool)[0].failures), (1, 0));

@@ -233,7 +233,7 @@ fn all_that_runs_comes_of_what_was_typed_presets_and_defaults() {
     assert_eq!(config.limits.token.delegation_depth_max, 4);
     for name in ["orders.pem", "orders-key.pem", "shop-ca.pem", "shop.crl"] {
         let path = FOLDER.path().join("certs").join(name);
-        assert!(config.watched.contains(&path), "{name}: {:?}", config.watched);
+        assert!(config.report.watched.contains(&path), "{name}: {:?}", config.report.watched);
     }
     assert_eq!(config.resolved["issuer"]["corp"]["actor"].as_array().map(Vec::len), Some(3));
     assert_eq!(config.resolved["limit"]["token_bytes_max"].as_integer(), Some(16384));

@@ -239,7 +239,7 @@ async fn a_poisoned_document_changes_nothing() {
         ("twice", Answer::json(format!("{},\"keys\":[]}}", good.trim_end_matches('}')))),
         ("trailing", Answer::json(format!("{good}x"))),
         ("nested", Answer::json(format!("{{\"keys\":{}", "[".repeat(100_000)))),
-        ("long", Answer::json(format!("{good}{}", " ".repeat(DOCUMENT_BYTES_MAX)))),
+        ("long", Answer::json(format!("{good}{}", " ".repeat(256 * 1024)))),
         ("many", key_set(&many)),
         ("compressed", Answer::json(&good).with("content-encoding", "gzip")),
         ("redirect", Answer { status: 301, ..Answer::json(&good).with("location", "/elsewhere") }),

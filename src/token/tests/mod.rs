@@ -162,6 +162,7 @@ pub(super) fn keys_at(source: KeySource) -> KeySettings {
         allow_http: true,
         allow_private_addresses: false,
         max_stale: Duration::from_secs(24 * 3600),
+        document_bytes_max: 256 * 1024,
     }
 }
 

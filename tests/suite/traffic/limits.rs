@@ -104,6 +104,10 @@ async fn a_head_that_does_not_end_ends_its_connection() {
         slow.send("GET / HTTP/1.1\r\nhost:").await.unwrap();
         slow.rest().await;
     }
+    let records = proxy.records(6).await;
+    let unread = records.iter().filter(|record| record["action"]["method"].is_null());
+    let unread: Vec<_> = unread.map(|record| (&record["reason"], &record["status"])).collect();
+    assert_eq!(unread, [(&json!("limit_exceeded"), &json!(null)); 4]);
     let metrics = proxy.metrics().await;
     assert!(metrics.contains(&format!("{} 4", limit_hit("header_timeout"))), "{metrics}");
 }

@@ -168,7 +168,7 @@ impl Court {
         }
         let key = KEYS.iter().find(|key| key.algorithm == "ES256").unwrap();
         let header = json!({"alg": key.algorithm, "typ": "at+jwt", "kid": key.kid});
-        key.token(&header.to_string(), &payload.to_string())
+        key.token(header.to_string(), payload.to_string())
     }
 }
 

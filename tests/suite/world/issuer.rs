@@ -153,7 +153,7 @@ impl Issuer {
             "exp": now.plus(TOKEN_LIFETIME).unix_seconds(),
         });
         let sound = json!({"alg": key.algorithm, "typ": "at+jwt", "kid": key.kid});
-        key.token(&laid_over(sound, header).to_string(), &laid_over(payload, claims).to_string())
+        key.token(laid_over(sound, header).to_string(), laid_over(payload, claims).to_string())
     }
 }
 

@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, LazyLock};
 
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
@@ -57,14 +58,25 @@ impl Key {
         Key { kid: kid.to_owned(), algorithm, material: Arc::new(material) }
     }
 
-    /// The oldest trick: HS256 with the text of a public key as the secret.
-    pub fn confused(public: &Key) -> Key {
-        let secret = hmac::Key::new(hmac::HMAC_SHA256, public.jwk()["n"].as_str().unwrap().as_bytes());
+    /// The oldest trick: HS256 with something public as the secret.
+    pub fn confused(kid: &str, secret: &[u8]) -> Key {
+        let secret = hmac::Key::new(hmac::HMAC_SHA256, secret);
         Key {
-            kid: public.kid.clone(),
+            kid: kid.to_owned(),
             algorithm: "HS256",
             material: Arc::new(Material::Secret(Box::new(secret))),
         }
+    }
+
+    /// The public half as certificates and PEM files have it (RFC 5280 §4.1.2.7), in DER.
+    pub fn public_der(&self) -> Vec<u8> {
+        let der: Result<PublicKeyX509Der<'_>, _> = match &*self.material {
+            Material::Rsa(pair, _) => pair.public_key().as_der(),
+            Material::Ec(pair, _) => pair.public_key().as_der(),
+            Material::Ed(pair) => pair.public_key().as_der(),
+            Material::Secret(_) => panic!("a secret is never published"),
+        };
+        der.unwrap().as_ref().to_vec()
     }
 
     /// The public half as an issuer publishes it (RFC 7517).
@@ -92,14 +104,14 @@ impl Key {
         jwk
     }
 
-    /// A token in compact form over exactly these texts.
-    pub fn token(&self, header: &str, payload: &str) -> String {
+    /// A token in compact form over exactly these texts, which need not be UTF-8.
+    pub fn token(&self, header: impl AsRef<[u8]>, payload: impl AsRef<[u8]>) -> String {
         let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(payload));
         let signature = self.sign(signed.as_bytes());
         format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
 
-    fn sign(&self, message: &[u8]) -> Vec<u8> {
+    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match &*self.material {
             Material::Rsa(pair, padding) => {
@@ -141,14 +153,17 @@ mod tests {
     fn tokens_of_every_algorithm_verify_under_the_published_key_and_forged_ones_do_not() {
         let mut seen = 0;
         for key in KEYS.iter() {
-            let token = key.token(&json!({"alg": key.algorithm}).to_string(), "{\"a\":1, \"a\":2}");
+            let token = key.token(json!({"alg": key.algorithm}).to_string(), "{\"a\":1, \"a\":2}");
             assert!(verifies(&token, key), "{}", key.algorithm);
             assert!(!verifies(&forged(&token), key), "{}", key.algorithm);
             seen += 1;
         }
         assert_eq!(seen, 6);
         let rsa = &KEYS[0];
-        assert!(!verifies(&Key::confused(rsa).token("{\"alg\":\"HS256\"}", "{}"), rsa));
+        assert!(!verifies(
+            &Key::confused("RS256", &rsa.public_der()).token("{\"alg\":\"HS256\"}", "{}"),
+            rsa
+        ));
         assert!(!verifies(&Key::new("other", "RS256").token("{\"alg\":\"RS256\"}", "{}"), rsa));
     }
 }

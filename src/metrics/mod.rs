@@ -4,6 +4,10 @@
 //! configuration, so the number of series does not depend on who asks for what. Series on the path
 //! of a request are resolved once, when they are registered, and cost one atomic each.
 
+mod limit;
+
+pub use limit::Limit;
+
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError};
@@ -16,6 +20,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
+use tokio::runtime::RuntimeMetrics;
 
 use crate::clock::Timestamp;
 
@@ -94,6 +99,8 @@ pub struct IssuerMetrics {
     /// Fetches ended, good or not; one with discovery is one.
     pub fetches: Counter,
     pub failures: Counter,
+    /// Of the failures, those over `key_document_bytes_max`.
+    pub documents_too_long: Counter,
 }
 
 /// All metrics that are not bound to another module's closed list; those come from
@@ -112,12 +119,20 @@ pub struct Metrics {
     pub handshakes_resumed: Counter,
     /// Connections closed by the other end before a ClientHello, as load balancers probe.
     pub probes: Counter,
+    /// Connections closed for their PROXY header, or for having none.
+    pub proxy_headers_refused: Counter,
+    /// Times that the kernel handed out no connection, as it does without file descriptors.
+    pub accept_failures: Counter,
     pub tokens: TokenMetrics,
     pub decision_cache: CacheMetrics,
     keys_fetched: Named<Gauge>,
     key_fetches: Named<Counter>,
     key_fetch_failures: Named<Counter>,
     certificate_not_after: Named<Gauge>,
+    cache_entries: Named<Gauge>,
+    /// Counted when they are asked for.
+    tasks: Gauge,
+    runtimes: Mutex<Vec<RuntimeMetrics>>,
     servers: Named<Gauge>,
     servers_ejected: Named<Gauge>,
     pub audit_written: Counter,
@@ -129,7 +144,7 @@ pub struct Metrics {
     reload_time: Gauge,
     policy: Named<Gauge>,
     policy_generation: Gauge,
-    limits_hit: Named<Counter>,
+    limits_hit: CounterBy<Limit>,
 }
 
 /// Bounds in seconds of OpenTelemetry's `http.server.request.duration`.
@@ -169,6 +184,12 @@ impl Metrics {
                 "TLS handshakes completed by resumption",
             ),
             probes: new(&mut to, "probes", "Connections closed before a ClientHello"),
+            proxy_headers_refused: new(
+                &mut to,
+                "proxy_headers_refused",
+                "Connections closed for their PROXY header",
+            ),
+            accept_failures: new(&mut to, "accept_failures", "Times that no connection could be accepted"),
             tokens: TokenMetrics {
                 cache: cache("tokens"),
                 failures: cache("refused_tokens"),
@@ -191,6 +212,9 @@ impl Metrics {
                 "certificate_expiry_timestamp_seconds",
                 "When a certificate of ours expires",
             ),
+            cache_entries: new(&mut to, "cache_entries", "Entries of a cache"),
+            tasks: new(&mut to, "tasks", "Tasks alive: connections, streams, tunnels, what keeps house"),
+            runtimes: Mutex::default(),
             servers: new(&mut to, "upstream_servers", "Servers of an upstream"),
             servers_ejected: new(&mut to, "upstream_servers_ejected", "Servers of an upstream now ejected"),
             audit_written: new(&mut to, "audit_records_written", "Audit records written"),
@@ -200,17 +224,14 @@ impl Metrics {
             reload_time: new(&mut to, "config_last_reload_timestamp_seconds", "When the last load was tried"),
             policy: new(&mut to, "policy", "1 for the policy that is served"),
             policy_generation: new(&mut to, "policy_generation", "Loads taken since the start"),
-            limits_hit: new(&mut to, "limits_hit", "Refusals because a limit was reached"),
+            limits_hit: counter_by(&mut to, "limits_hit", "Refusals because a limit was reached"),
             registry: Mutex::new(to),
         }
     }
 
     /// Registers one counter for each value of a closed label; `_total` is added to the name.
     pub fn counter_by<L: Label>(&self, name: &str, help: &str) -> CounterBy<L> {
-        let family = Family::<Vec<(&'static str, &'static str)>, Counter>::default();
-        let counters = L::all().iter().map(|label| family.get_or_create_owned(&label.labels())).collect();
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner).register(name, help, family);
-        CounterBy { counters, label: PhantomData }
+        counter_by(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner), name, help)
     }
 
     pub fn request_finished(&self, total: Duration) {
@@ -227,7 +248,16 @@ impl Metrics {
             fetched: self.keys_fetched.get_or_create_owned(&label),
             fetches: self.key_fetches.get_or_create_owned(&label),
             failures: self.key_fetch_failures.get_or_create_owned(&label),
+            documents_too_long: self.limits_hit.counter(Limit::KeyDocumentBytesMax),
         }
+    }
+
+    /// The configuration has no such issuer any more.
+    pub fn forget_issuer(&self, name: &str) {
+        let label = named("issuer", name);
+        self.keys_fetched.remove(&label);
+        self.key_fetches.remove(&label);
+        self.key_fetch_failures.remove(&label);
     }
 
     /// A certificate of ours is in use from now on.
@@ -235,10 +265,32 @@ impl Metrics {
         self.certificate_not_after.get_or_create(&named("certificate", name)).set(not_after.unix_seconds());
     }
 
+    /// No certificate stands there any more.
+    pub fn forget_certificate(&self, name: &str) {
+        self.certificate_not_after.remove(&named("certificate", name));
+    }
+
+    /// How much a cache holds.
+    pub fn cache_holds(&self, cache: &str, entries: u64) {
+        let entries = i64::try_from(entries).unwrap_or(i64::MAX);
+        self.cache_entries.get_or_create(&named("cache", cache)).set(entries);
+    }
+
+    /// A runtime whose tasks count from now on.
+    pub fn runtime(&self, runtime: RuntimeMetrics) {
+        self.runtimes.lock().unwrap_or_else(PoisonError::into_inner).push(runtime);
+    }
+
     /// How many servers an upstream has, and how many of them are ejected.
     pub fn upstream_health(&self, upstream: &str, servers: usize, ejected: usize) {
         self.servers.get_or_create(&named("upstream", upstream)).set(whole(servers));
         self.servers_ejected.get_or_create(&named("upstream", upstream)).set(whole(ejected));
+    }
+
+    /// The configuration has no such upstream any more.
+    pub fn forget_upstream(&self, upstream: &str) {
+        self.servers.remove(&named("upstream", upstream));
+        self.servers_ejected.remove(&named("upstream", upstream));
     }
 
     /// A new configuration was tried, and taken or not.
@@ -254,13 +306,16 @@ impl Metrics {
         self.policy_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));
     }
 
-    /// `limit` is the name of the setting, as `header_bytes_max`.
-    pub fn limit_hit(&self, limit: &'static str) {
-        self.limits_hit.get_or_create(&named("limit", limit)).inc();
+    /// Something was over `limit`, and was refused or ended for that.
+    pub fn limit_hit(&self, limit: Limit) {
+        self.limits_hit.inc(limit);
     }
 
     /// Everything in the OpenMetrics text format, version 1.0.0.
     pub fn text(&self) -> Result<String, fmt::Error> {
+        let runtimes = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.tasks.set(whole(runtimes.iter().map(RuntimeMetrics::num_alive_tasks).sum()));
+        drop(runtimes);
         let mut text = String::new();
         text::encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))?;
         Ok(text)
@@ -283,6 +338,11 @@ impl CacheMetrics {
 }
 
 impl<L: Label> CounterBy<L> {
+    /// The counter for `label`, for who counts nothing else.
+    fn counter(&self, label: L) -> Counter {
+        self.counters.get(label.position()).cloned().unwrap_or_default()
+    }
+
     pub fn inc(&self, label: L) {
         if let Some(counter) = self.counters.get(label.position()) {
             counter.inc();
@@ -292,6 +352,13 @@ impl<L: Label> CounterBy<L> {
     pub fn get(&self, label: L) -> u64 {
         self.counters.get(label.position()).map_or(0, |counter| counter.get())
     }
+}
+
+fn counter_by<L: Label>(to: &mut Registry, name: &str, help: &str) -> CounterBy<L> {
+    let family = Family::<Vec<(&'static str, &'static str)>, Counter>::default();
+    let counters = L::all().iter().map(|label| family.get_or_create_owned(&label.labels())).collect();
+    to.register(name, help, family);
+    CounterBy { counters, label: PhantomData }
 }
 
 fn new<M: Metric + Clone + Default>(to: &mut Registry, name: &str, help: &str) -> M {
@@ -312,82 +379,4 @@ fn whole(count: usize) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Clone, Copy)]
-    enum Colour {
-        Red,
-        Blue,
-    }
-
-    impl Label for Colour {
-        const COUNT: usize = 2;
-
-        fn all() -> Vec<Colour> {
-            vec![Colour::Red, Colour::Blue]
-        }
-
-        fn labels(self) -> Vec<(&'static str, &'static str)> {
-            vec![("colour", if matches!(self, Colour::Red) { "red" } else { "blue" })]
-        }
-
-        fn position(self) -> usize {
-            self as usize
-        }
-    }
-
-    #[test]
-    fn pairs_stand_where_they_say() {
-        let pairs = <(Colour, Colour)>::all();
-        assert_eq!(pairs.len(), <(Colour, Colour)>::COUNT);
-        for (position, pair) in pairs.iter().enumerate() {
-            assert_eq!(pair.position(), position);
-        }
-        assert_eq!(pairs[1].labels(), [("colour", "red"), ("colour", "blue")]);
-    }
-
-    #[test]
-    fn what_is_counted_is_what_is_printed() {
-        let metrics = Metrics::new();
-        let colours = metrics.counter_by::<Colour>("colours", "Colours seen");
-        colours.inc(Colour::Blue);
-        colours.inc(Colour::Blue);
-        assert_eq!((colours.get(Colour::Red), colours.get(Colour::Blue)), (0, 2));
-        metrics.decision_cache.hits.inc();
-        metrics.issuer("corp").fetched.set(1_700_000_000);
-        metrics.issuer("corp").fetches.inc();
-        metrics.certificate_in_use("identity", Timestamp::from_unix_seconds(1_800_000_000));
-        metrics.upstream_health("orders", 3, 1);
-        metrics.reloaded(false, Timestamp::from_unix_seconds(5));
-        metrics.policy_in_force(&"sha256:old", 1);
-        metrics.policy_in_force(&"sha256:new", 2);
-        metrics.limit_hit("header_bytes_max");
-        metrics.decided(Duration::from_micros(3));
-        metrics.request_finished(Duration::from_millis(7));
-        let text = metrics.text().unwrap();
-        let lines = [
-            "countersign_colours_total{colour=\"blue\"} 2",
-            "countersign_colours_total{colour=\"red\"} 0",
-            "countersign_cache_lookups_total{cache=\"decisions\",result=\"hit\"} 1",
-            "countersign_cache_lookups_total{cache=\"tokens\",result=\"miss\"} 0",
-            "countersign_issuer_keys_fetched_timestamp_seconds{issuer=\"corp\"} 1700000000",
-            "countersign_issuer_fetches_total{issuer=\"corp\"} 1",
-            "countersign_issuer_fetch_failures_total{issuer=\"corp\"} 0",
-            "countersign_certificate_expiry_timestamp_seconds{certificate=\"identity\"} 1800000000",
-            "countersign_upstream_servers{upstream=\"orders\"} 3",
-            "countersign_upstream_servers_ejected{upstream=\"orders\"} 1",
-            "countersign_config_last_reload_success 0",
-            "countersign_policy{hash=\"sha256:new\"} 1",
-            "countersign_policy_generation 2",
-            "countersign_limits_hit_total{limit=\"header_bytes_max\"} 1",
-            "countersign_decision_duration_seconds_bucket{le=\"0.000005\"} 1",
-            "countersign_request_duration_seconds_count 1",
-            concat!("countersign_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
-        ];
-        for line in lines {
-            assert!(text.lines().any(|printed| printed == line), "{line} in\n{text}");
-        }
-        assert!(!text.contains("sha256:old"));
-    }
-}
+mod tests;

@@ -30,20 +30,27 @@ pub struct Signatures {
     pub caller: Signature<Caller>,
 }
 
-/// Answers one request. Whatever happens, it leaves exactly one record.
-pub async fn exchange(
+/// Answers one request. Whatever happens, it leaves exactly one record: that is begun here and not at the
+/// outcome's first poll, since hyper drops a request unpolled whose client has closed behind its head.
+pub fn exchange(
     worker: Rc<Worker>,
     connection: Rc<Connection>,
     request: Request<Incoming>,
-) -> Response<Body> {
+) -> impl Future<Output = Response<Body>> {
     let (head, body) = request.into_parts();
-    let draft = worker.shared.audit.begin(connection.arrival(Some(&head.method), protocol(head.version)));
-    let (form, id) = (Form::of(&head), draft.id());
-    // A panic ends this request alone; its draft has recorded it. What it may have left half done is its
-    // own, or behind a lock that is not poisoned for others.
-    let answering = AssertUnwindSafe(answer(worker, connection, head, body, draft)).catch_unwind();
-    let panicked = |_| Refusal::of(Reason::Internal).answer(form, &id.to_string()).map(Body::Fixed);
-    answering.await.unwrap_or_else(panicked)
+    let mut draft = worker.shared.audit.begin(connection.arrival(Some(&head.method), protocol(head.version)));
+    // Of a head that is refused, too.
+    if let Some(traceparent) = given_traceparent(&head.headers) {
+        draft.trace(traceparent);
+    }
+    async move {
+        let (form, id) = (Form::of(&head), draft.id());
+        // A panic ends this request alone; its draft has recorded it. What it may have left half done is its
+        // own, or behind a lock that is not poisoned for others.
+        let answering = AssertUnwindSafe(answer(worker, connection, head, body, draft)).catch_unwind();
+        let panicked = |_| Refusal::of(Reason::Internal).answer(form, &id.to_string()).map(Body::Fixed);
+        answering.await.unwrap_or_else(panicked)
+    }
 }
 
 /// The path, step by step.
@@ -56,10 +63,6 @@ async fn answer(
 ) -> Response<Body> {
     let generation = worker.shared.generation.load_full();
     let form = Form::of(&head);
-    // First, so that a head that is refused is found by its trace too.
-    if let Some(traceparent) = given_traceparent(&head.headers) {
-        draft.trace(traceparent);
-    }
     if head.headers.len() > generation.limits.header_count_max {
         return refuse(draft, form, &Refusal::over(Limit::HeaderCountMax)).await;
     }

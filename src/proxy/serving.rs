@@ -28,9 +28,10 @@ pub fn service(
     move |request| {
         let (worker, connection) = (Rc::clone(&worker), Rc::clone(&connection));
         let busy = connection.busy(!request.body().is_end_stream());
+        let is_http1 = request.version() <= Version::HTTP_11;
+        let answering = exchange(Rc::clone(&worker), Rc::clone(&connection), request);
         Box::pin(async move {
-            let is_http1 = request.version() <= Version::HTTP_11;
-            let mut answer = exchange(Rc::clone(&worker), Rc::clone(&connection), request).await;
+            let mut answer = answering.await;
             let is_last = connection.ending.get() || connection.is_outdated(&worker.shared.generation.load());
             // RFC 9112 §9.6: a client that is told sends nothing more that would be lost.
             if is_last && is_http1 && answer.status() != StatusCode::SWITCHING_PROTOCOLS {

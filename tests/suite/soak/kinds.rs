@@ -12,6 +12,18 @@ pub struct Kind {
     pub leaves: Leaves,
 }
 
+impl Kind {
+    /// Whether it asks over HTTP/1.1, where no answer means that the connection has ended.
+    pub fn is_http1(&self) -> bool {
+        matches!(self.way, Ask(Kept(H1) | Fresh(H1), _))
+    }
+
+    /// Whether an answer may end in the middle; over h2 the reset may then overtake the answer's head.
+    pub fn may_break_off(&self) -> bool {
+        matches!(self.leaves, Leaves::One(outcomes) if outcomes.contains(&"allow upstream_unavailable 200"))
+    }
+}
+
 /// What a client does.
 #[derive(Clone, Copy)]
 pub enum Way {
@@ -25,8 +37,9 @@ pub enum Way {
     Socket(Protocol, Ending),
     /// A request whose client goes away.
     Abandon(Protocol, When),
-    /// These bytes after the handshake of h1, `@` being the traced, authorized part of a head.
-    Bytes(&'static str),
+    /// These bytes after the handshake of h1, `@` being the traced, authorized part of a head; answered or not
+    /// waited for.
+    Bytes(&'static str, Ending),
     /// A handshake that is refused.
     Knock(Who),
     /// Connects and closes.
@@ -93,24 +106,24 @@ pub enum Leaves {
     One(&'static [&'static str]),
     /// At most one: its head may never have arrived.
     AtMostOne(&'static [&'static str]),
+    /// Exactly one record a head, which says this: hyper could not read it, so nothing else tells whose it is.
+    Untraced(&'static str),
     /// Exactly one record of a handshake, with this reason.
     Handshake(&'static str),
-    /// Exactly one record, of a head that could not be read: it names no request.
-    Unread,
     /// None; a probe is counted.
     Nothing,
 }
 
 use Bearer::*;
-use Leaves::{AtMostOne, Handshake, Nothing, One, Unread};
+use Leaves::{AtMostOne, Handshake, Nothing, One, Untraced};
 use Over::{Fresh, Kept};
 use Way::*;
 
 const ALLOWED: Leaves = One(&["allow allowed 200"]);
 /// Of a client that went away: its answer's head may have been on its way.
 const GONE: Leaves = One(&["allow client_gone null", "allow client_gone 408"]);
-/// An upstream that answers early closes its connection under the rest of the body, and the reset may
-/// overtake the answer.
+/// An upstream that answers early closes its connection under the rest of the body: the reset may overtake the
+/// answer, or meet the next request if all of the body was sent. These go to an upstream of their own.
 const EARLY: Leaves = One(&["allow allowed 200", "allow upstream_unavailable 502"]);
 
 const fn kind(name: &'static str, share: u32, way: Way, leaves: Leaves) -> Kind {
@@ -153,8 +166,8 @@ pub static KINDS: &[Kind] = &[
     ),
     kind("upload, h1", 3, Ask(Kept(H1), post("/orders/7", 200_000)), ALLOWED),
     kind("upload, h2", 3, Ask(Kept(H2), post("/orders/7", 200_000)), ALLOWED),
-    kind("upload, answered early, h1", 1, Ask(Fresh(H1), post("/shaky/7?early", 200_000)), EARLY),
-    kind("upload, answered early, h2", 1, Ask(Fresh(H2), post("/shaky/7?early", 200_000)), EARLY),
+    kind("upload, answered early, h1", 1, Ask(Fresh(H1), post("/hasty/7?early", 200_000)), EARLY),
+    kind("upload, answered early, h2", 1, Ask(Fresh(H2), post("/hasty/7?early", 200_000)), EARLY),
     kind(
         "upload, too large, h1",
         1,
@@ -175,6 +188,17 @@ pub static KINDS: &[Kind] = &[
     kind("gone uploading, h2", 1, Abandon(H2, When::Uploading), GONE),
     kind("gone downloading, h1", 1, Abandon(H1, When::Downloading), One(&["allow client_gone 200"])),
     kind("gone downloading, h2", 1, Abandon(H2, When::Downloading), One(&["allow client_gone 200"])),
+    kind(
+        "gone at once, h1",
+        2,
+        Bytes("GET /orders/7 HTTP/1.1\r\n@\r\n", Ending::Dropped),
+        AtMostOne(&[
+            "allow client_gone null",
+            "allow client_gone 200",
+            "allow allowed 200",
+            "deny client_gone null",
+        ]),
+    ),
     kind(
         "gone at once, h2",
         2,
@@ -224,7 +248,7 @@ pub static KINDS: &[Kind] = &[
     kind(
         "two hosts",
         2,
-        Bytes("GET /orders/7 HTTP/1.1\r\nhost: a\r\n@\r\n"),
+        Bytes("GET /orders/7 HTTP/1.1\r\nhost: a\r\n@\r\n", Ending::Closed),
         One(&["deny request_malformed 400"]),
     ),
     kind(
@@ -251,7 +275,7 @@ pub static KINDS: &[Kind] = &[
         Ask(Kept(H1), get("/shaky/7?status=500", Good)),
         One(&["allow allowed 500"]),
     ),
-    kind("no HTTP", 1, Bytes("nonsense\r\n\r\n"), Unread),
+    kind("no HTTP", 1, Bytes("nonsense\r\n\r\n", Ending::Closed), Untraced("deny request_malformed 400")),
     kind("no certificate", 1, Knock(Who::NoCertificate), Handshake("peer_missing")),
     kind("foreign CA", 1, Knock(Who::UntrustedCa), Handshake("peer_untrusted")),
     kind("expired certificate", 1, Knock(Who::Expired), Handshake("peer_expired")),
@@ -261,7 +285,7 @@ pub static KINDS: &[Kind] = &[
     kind("partner reads", 0, Nobody, ALLOWED),
     kind("partner without its CA", 0, Nobody, One(&["deny peer_untrusted 403"])),
     kind("partner knocks", 0, Nobody, Handshake("peer_untrusted")),
-    kind("slow head", 0, Nobody, Unread),
+    kind("slow head", 0, Nobody, Untraced("deny limit_exceeded null")),
     kind("held over the end", 0, Nobody, ALLOWED),
     kind("silence", 1, Silence, Handshake("limit_exceeded")),
 ];

@@ -16,9 +16,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_tungstenite::tungstenite::Message;
 use tonic::Code;
 
-use super::Soak;
 use super::kinds::{Asked, Bearer, Ending, KINDS, Leaves, Over, Way};
 use super::ledger::{Asking, Seen};
+use super::{LANES, Soak};
 use crate::world::certificates::Who;
 use crate::world::client::{Client, Protocol, Raw, alert_after};
 use crate::world::proxy::HOST;
@@ -28,12 +28,16 @@ use crate::world::{Body, full, grpc, soon};
 pub struct Lane<'s, 'w> {
     soak: &'s Soak<'w>,
     random: fastrand::Rng,
+    /// What it does first: together the lanes try each kind once, however short the soak is.
+    first: Vec<usize>,
     kept: [Option<Arc<Client>>; 2],
 }
 
 impl<'s, 'w> Lane<'s, 'w> {
-    pub fn new(soak: &'s Soak<'w>, seed: u64) -> Lane<'s, 'w> {
-        Lane { soak, random: fastrand::Rng::with_seed(seed), kept: [None, None] }
+    pub fn new(soak: &'s Soak<'w>, number: usize) -> Lane<'s, 'w> {
+        let random = fastrand::Rng::with_seed(number as u64);
+        let first = (number..KINDS.len()).step_by(LANES).collect();
+        Lane { soak, random, first, kept: [None, None] }
     }
 
     /// Goes on until the soak is over, with one thing at a time and no faster than `pace`.
@@ -42,7 +46,7 @@ impl<'s, 'w> Lane<'s, 'w> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !self.soak.is_over.get() {
             tick.tick().await;
-            let kind = self.pick();
+            let kind = self.first.pop().unwrap_or_else(|| self.pick());
             self.does(kind).await;
         }
     }
@@ -74,7 +78,7 @@ impl<'s, 'w> Lane<'s, 'w> {
             Way::Call(text) => soak.calls(kind, text).await,
             Way::Socket(protocol, ending) => soak.talks(kind, protocol, ending).await,
             Way::Abandon(protocol, when) => soak.abandons(kind, protocol, when).await,
-            Way::Bytes(bytes) => soak.says(kind, bytes).await,
+            Way::Bytes(bytes, ending) => soak.says(kind, bytes, ending).await,
             Way::Knock(who) => {
                 let config = soak.configs[&who].clone();
                 alert_after(soak.process.address, HOST, config, Protocol::H1).await;
@@ -138,8 +142,11 @@ impl Soak<'_> {
                 self.ledger.unsent(&asking);
                 return false;
             }
+            Err(_) if KINDS[kind].is_http1() => self.ledger.crossed(&asking),
             Err(error) => {
-                self.ledger.complain(format!("{}: {error:?}", KINDS[kind].name));
+                if !KINDS[kind].may_break_off() {
+                    self.ledger.complain(format!("{}: {error:?}", KINDS[kind].name));
+                }
                 self.ledger.close(&asking, Seen::default());
             }
         }
@@ -198,7 +205,7 @@ impl Soak<'_> {
     }
 
     /// These bytes on a connection of their own.
-    async fn says(&self, kind: usize, bytes: &str) {
+    async fn says(&self, kind: usize, bytes: &str, ending: Ending) {
         let config = self.configs[&Who::Storefront].clone();
         let mut raw = Raw::tls(self.process.address, HOST, config).await.unwrap();
         let asking = self.ledger.open(kind);
@@ -208,9 +215,12 @@ impl Soak<'_> {
             "host: {HOST}\r\nauthorization: {bearer}\r\ntraceparent: {traceparent}\r\nconnection: close\r\n"
         );
         let _ = raw.send(bytes.replace('@', &head)).await;
+        if ending == Ending::Dropped {
+            return self.ledger.close(&asking, Seen::default());
+        }
         let head = raw.head().await.unwrap_or_default();
         let body = raw.rest().await;
-        if let Leaves::Nothing | Leaves::Unread = KINDS[kind].leaves {
+        if let Leaves::Untraced(_) = KINDS[kind].leaves {
             self.ledger.unsent(&asking);
             return self.ledger.happened(kind);
         }

@@ -6,6 +6,7 @@
 //! `COUNTERSIGN_SOAK_MINUTES` this is one short round, bounded by counts; `tests/soak` runs it at length.
 
 mod abandon;
+mod check;
 mod kinds;
 mod lane;
 mod ledger;
@@ -15,9 +16,8 @@ mod tokens;
 mod weather;
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::env;
-use std::ops::Range;
 use std::time::Duration;
 
 use countersign::clock::Stopwatch;
@@ -25,13 +25,12 @@ use futures_util::future::join_all;
 use http::header::AUTHORIZATION;
 use rustix::process::Signal;
 use rustls::ClientConfig;
-use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use self::kinds::{KINDS, Leaves, named};
+use self::kinds::named;
 use self::lane::Lane;
 use self::ledger::{Ledger, Seen};
-use self::report::{Sample, growth_per_hour, markdown, quarter};
+use self::report::Sample;
 use self::tail::Tail;
 use self::tokens::Tokens;
 use crate::world::certificates::Who;
@@ -69,7 +68,7 @@ struct Soak<'w> {
     is_over: Cell<bool>,
 }
 
-const LANES: u64 = 8;
+const LANES: usize = 8;
 /// Gauges that are taken with each sample.
 const GAUGES: [&str; 5] = [
     "countersign_connections_open",
@@ -78,11 +77,6 @@ const GAUGES: [&str; 5] = [
     "countersign_cache_entries{cache=\"refused_tokens\"}",
     "countersign_cache_entries{cache=\"decisions\"}",
 ];
-/// Memory may grow by so much between the second quarter of a run and the last.
-const RESIDENT_GROWTH_MAX: f64 = 1.15;
-const RESIDENT_ROOM_KIB: f64 = 8.0 * 1024.0;
-/// Samples below which a run says nothing about growth.
-const SAMPLES_MIN: usize = 40;
 /// What may stay open when all clients are gone: connections kept to upstreams and the issuer.
 const DESCRIPTORS_ROOM: u64 = 8;
 
@@ -91,7 +85,7 @@ impl Plan {
         let number = |name| env::var(name).ok().map(|text| text.parse().unwrap());
         let minutes = number("COUNTERSIGN_SOAK_MINUTES");
         let rate = number("COUNTERSIGN_SOAK_RATE").unwrap_or(160);
-        let calm = if minutes.is_some() { 2 * rate } else { 60 };
+        let calm = if minutes.is_some() { 2 * rate } else { 40 };
         Plan { minutes, rate: if minutes.is_some() { rate } else { 2000 }, calm }
     }
 
@@ -110,8 +104,8 @@ async fn every_request_has_its_record_and_nothing_grows() {
     let descriptors = process.binary.descriptors();
     let soak = Soak::new(&world, &process, &held, tokens);
     let traffic = async {
-        let pace = Duration::from_secs(LANES) / u32::try_from(plan.rate).unwrap();
-        let lanes = (0..LANES).map(|seed| Lane::new(&soak, seed).run(pace));
+        let pace = Duration::from_secs(LANES as u64) / u32::try_from(plan.rate).unwrap();
+        let lanes = (0..LANES).map(|number| Lane::new(&soak, number).run(pace));
         tokio::join!(join_all(lanes), soak.changes(&plan));
         // which of them did not come, the ledger says
         let _ = timeout(PATIENCE, soak.settled()).await;
@@ -129,76 +123,13 @@ async fn every_request_has_its_record_and_nothing_grows() {
         ledger.complain(format!("it ended with {status}"));
     }
     tail.into_inner().read(&ledger);
-    weather.check_log(&log.borrow(), &ledger);
-    check(&ledger, &samples.borrow());
-    let mut facts = vec![("minutes", format!("{:.1}", since.elapsed().as_secs_f64() / 60.0))];
-    facts.extend(weather.facts());
-    let books = ledger.end();
-    let sent = books
-        .tallies
-        .iter()
-        .filter(|(kind, _)| !matches!(KINDS[**kind].leaves, Leaves::Handshake(_) | Leaves::Nothing));
-    let (sent, unrecorded) = sent.fold((0, 0), |(a, b), (_, it)| (a + it.sent, b + it.unrecorded));
-    facts.push(("requests sent", sent.to_string()));
-    facts.push(("of them reset before their head was read", unrecorded.to_string()));
-    facts.push(("records of requests", books.requests.to_string()));
-    facts.push(("complaints", books.complaints_count.to_string()));
-    let samples = samples.borrow();
-    if samples.len() >= SAMPLES_MIN {
-        let kib = growth_per_hour(&samples, |sample| sample.resident_kib as f64);
-        facts.push(("resident MiB an hour, second half", format!("{:.2}", kib / 1024.0)));
-    }
-    println!("{}", markdown(&books, &samples, &facts));
+    let mut books = ledger.end();
+    check::log(&mut books, &log.borrow(), &weather);
+    check::records(&mut books);
+    check::growth(&mut books, &samples.borrow());
+    let minutes = since.elapsed().as_secs_f64() / 60.0;
+    println!("{}", report::markdown(&books, minutes, weather.facts(), &samples.borrow()));
     assert_eq!(books.complaints, Vec::<String>::new());
-    assert_eq!(books.requests, sent - unrecorded);
-}
-
-/// What must hold at the end and cannot be seen of one request alone.
-fn check(ledger: &Ledger, samples: &[Sample]) {
-    {
-        let books = ledger.end();
-        let (mut wanted, mut unread) = (BTreeMap::new(), 0);
-        for (&kind, tally) in &books.tallies {
-            if let Leaves::Handshake(reason) = KINDS[kind].leaves {
-                *wanted.entry(reason.to_owned()).or_insert(0) += tally.sent;
-            }
-            if let Leaves::Unread = KINDS[kind].leaves {
-                unread += tally.sent;
-            }
-        }
-        let (seen, untraced) = (books.handshakes.clone(), books.untraced);
-        let never: Vec<_> = KINDS.iter().map(|kind| kind.name).enumerate().collect();
-        let never: Vec<_> = never.into_iter().filter(|(kind, _)| !books.tallies.contains_key(kind)).collect();
-        drop(books);
-        if wanted != seen {
-            ledger.complain(format!("handshakes refused: {wanted:?}, recorded: {seen:?}"));
-        }
-        if untraced != unread {
-            let complaint =
-                format!("{unread} heads that could not be read, {untraced} records without a trace");
-            ledger.complain(complaint);
-        }
-        if !never.is_empty() {
-            ledger.complain(format!("never tried: {never:?}"));
-        }
-    }
-    if ledger.events("stopped") != 1 {
-        ledger.complain("its end is not recorded".to_owned());
-    }
-    if samples.len() >= SAMPLES_MIN {
-        let resident = |at| quarter(samples, at, |sample| sample.resident_kib as f64);
-        if resident(3) > resident(1) * RESIDENT_GROWTH_MAX + RESIDENT_ROOM_KIB {
-            ledger.complain(format!("memory grew from {} to {} KiB", resident(1), resident(3)));
-        }
-        let descriptors = |at| quarter(samples, at, |sample| sample.descriptors as f64);
-        if descriptors(3) > descriptors(1) * 1.5 + 20.0 {
-            ledger.complain(format!("descriptors grew from {} to {}", descriptors(1), descriptors(3)));
-        }
-        let threads = |at: usize| samples[at].threads;
-        if threads(samples.len() - 1) > threads(samples.len() / 4) {
-            ledger.complain(format!("threads grew to {}", threads(samples.len() - 1)));
-        }
-    }
 }
 
 impl<'w> Soak<'w> {
@@ -290,6 +221,10 @@ impl<'w> Soak<'w> {
                 self.ledger.complain(format!("{name} is {:?} and not {wanted}", metrics.value(name)));
             }
         }
+        let (counted, requests) = (metrics.sum("countersign_requests_total"), self.ledger.requests());
+        if counted != requests as f64 {
+            self.ledger.complain(format!("{counted} requests are counted and {requests} recorded"));
+        }
         if plan.minutes.is_some() {
             // unused connections to upstreams are closed after half a minute
             let mut tick = interval(Duration::from_secs(1));
@@ -327,15 +262,4 @@ impl<'w> Soak<'w> {
             self.ledger.close(&asked, seen);
         }
     }
-}
-
-/// Lines of the log that are errors, and those that are no log at all, as of a panic.
-fn errors(log: &[String], expected: &[Range<usize>]) -> Vec<String> {
-    let is_expected = |at: &usize| expected.iter().any(|range| range.contains(at));
-    let is_error = |line: &str| match serde_json::from_str::<Value>(line) {
-        Ok(event) => event["level"] == "ERROR",
-        Err(_) => true,
-    };
-    let lines = log.iter().enumerate().filter(|(at, line)| is_error(line) && !is_expected(at));
-    lines.map(|(_, line)| line.clone()).collect()
 }

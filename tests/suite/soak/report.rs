@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::check::SAMPLES_MIN;
 use super::kinds::KINDS;
 use super::ledger::Books;
 
@@ -64,7 +65,26 @@ pub fn growth_per_hour(samples: &[Sample], value: impl Fn(&Sample) -> f64) -> f6
 }
 
 /// The tables.
-pub fn markdown(books: &Books, samples: &[Sample], facts: &[(&str, String)]) -> String {
+pub fn markdown(
+    books: &Books,
+    minutes: f64,
+    weather: Vec<(&'static str, String)>,
+    samples: &[Sample],
+) -> String {
+    let (sent, unrecorded) = books.sent();
+    let mut facts = vec![
+        ("minutes", format!("{minutes:.1}")),
+        ("requests sent", sent.to_string()),
+        ("of them without a record, their head never read", unrecorded.to_string()),
+        ("requests that crossed the end of an HTTP/1.1 connection", books.crossed.to_string()),
+        ("records of requests", books.requests.to_string()),
+        ("complaints", books.complaints_count.to_string()),
+    ];
+    if samples.len() >= SAMPLES_MIN {
+        let kib = growth_per_hour(samples, |sample| sample.resident_kib as f64);
+        facts.push(("resident MiB an hour, second half", format!("{:.2}", kib / 1024.0)));
+    }
+    facts.extend(weather);
     let mut text = String::from("\n| what | count |\n| --- | ---: |\n");
     for (what, figure) in facts {
         text += &format!("| {what} | {figure} |\n");

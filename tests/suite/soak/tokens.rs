@@ -59,7 +59,7 @@ impl Tokens {
     fn unknown_key(&self) -> String {
         let header = json!({"alg": "ES256", "typ": "at+jwt", "kid": format!("nobody-{}", fastrand::u64(..))});
         let claims = json!({"iss": self.url, "sub": "alice", "iat": self.now, "exp": self.now + 300});
-        self.stranger.token(&header.to_string(), &claims.to_string())
+        self.stranger.token(header.to_string(), claims.to_string())
     }
 
     /// The header's value; for [`Bearer::Absent`] there is none to ask for.

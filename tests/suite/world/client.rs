@@ -69,6 +69,7 @@ pub type WebSocket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 impl Client {
     pub async fn plain(address: SocketAddr, protocol: Protocol) -> Result<Client, Error> {
         let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
         Client::over(stream, protocol, Scheme::HTTP, address.to_string().parse()?).await
     }
 
@@ -236,6 +237,7 @@ async fn secure_after(
     config: ClientConfig,
 ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Error> {
     let mut stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
     stream.write_all(header).await?;
     secure_over(stream, name, Arc::new(config)).await
 }

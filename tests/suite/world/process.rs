@@ -27,6 +27,12 @@ impl Metrics {
         let value = self.0.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         value.map(|value| value.parse().unwrap())
     }
+
+    /// The sum over all labels of one name.
+    pub fn sum(&self, name: &str) -> f64 {
+        let series = self.0.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{'));
+        series.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
 }
 
 impl World {
@@ -49,12 +55,7 @@ impl Process<'_> {
 
     /// What the admin listener answers.
     pub async fn admin(&self, path: &str) -> Answer {
-        self.admin_client().await.ask(get(path)).await.unwrap()
-    }
-
-    /// A connection to the admin listener, for who asks when no other can be had.
-    pub async fn admin_client(&self) -> Client {
-        Client::plain(self.admin, Protocol::H1).await.unwrap()
+        Client::plain(self.admin, Protocol::H1).await.unwrap().ask(get(path)).await.unwrap()
     }
 
     pub async fn metrics(&self) -> Metrics {

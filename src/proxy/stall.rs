@@ -230,8 +230,7 @@ impl Watch {
     }
 }
 
-/// Runs hyper's task for one h2 stream; the stream is reset if its client does not take its answer, and
-/// that is the outcome.
+/// Runs hyper's task for one h2 stream; the stream is reset if its client does not take its answer.
 pub async fn stream<F: Future<Output = ()>>(task: F, untaken_timeout: Duration) -> Result<(), Stall> {
     let watch = Rc::new(Watch { due: Cell::new(None), untaken_timeout: Some(untaken_timeout) });
     tokio::select! {
@@ -282,7 +281,7 @@ impl<IO> Watched<IO> {
     }
 
     pub fn http2(io: IO, pulse: &Arc<Pulse>, start: Bytes) -> Watched<IO> {
-        Watched { io, pulse: Arc::clone(pulse), start, heads: false, linger: None }
+        Watched { heads: false, ..Watched::http1(io, pulse, start) }
     }
 
     fn wrote<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {

@@ -16,6 +16,7 @@ mod frames;
 mod fuzz_corpus;
 mod heads;
 mod hostile;
+mod hostile_certificates;
 mod identity_headers;
 mod language_holes;
 mod limits;

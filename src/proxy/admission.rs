@@ -40,7 +40,11 @@ impl Admission {
 
     /// Lets a handshake begin, if fewer than `max` are under way.
     pub fn handshake(self: &Arc<Self>, max: usize) -> Result<Handshaking, Limit> {
-        if take(&self.handshakes, max) { Ok(Handshaking(Arc::clone(self))) } else { Err(Limit::HandshakesMax) }
+        if take(&self.handshakes, max) {
+            Ok(Handshaking(Arc::clone(self)))
+        } else {
+            Err(Limit::HandshakesMax)
+        }
     }
 
     /// Connections let in and not yet ended.

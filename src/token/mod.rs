@@ -30,8 +30,7 @@ pub use error::{Detail, TokenError};
 pub use issuer::{ClaimMap, IssuerSettings, KeySettings, KeySource, LEEWAY_MAX, Quirks, TokenType};
 pub use issuer_url::{IssuerUrl, IssuerUrlError};
 pub use key_cache::{
-    IssuerKeys, KeyStatus, KeysError, LIFETIME_MAX, LIFETIME_MIN, Rotation,
-    UNKNOWN_KEY_REST, check_key_file,
+    IssuerKeys, KeyStatus, KeysError, LIFETIME_MAX, LIFETIME_MIN, Rotation, UNKNOWN_KEY_REST, check_key_file,
 };
 pub use keys::{KEYS_MAX, KeyUse};
 pub use limits::TokenLimits;

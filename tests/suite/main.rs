@@ -2,6 +2,7 @@
 
 mod balancer;
 mod broken_config;
+mod caches;
 mod canary;
 mod configuration;
 mod configuration_reference;
@@ -12,6 +13,7 @@ mod expiry;
 mod failures;
 mod hostile;
 mod identity_headers;
+mod kid_storm;
 mod language_holes;
 mod metrics;
 mod policy_cases;

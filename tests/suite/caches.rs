@@ -207,8 +207,8 @@ async fn what_is_remembered_ends_with_what_it_rests_on() {
 
 /// Two tokens of equal length can differ in memory by a factor of a hundred.
 const HEAVY_OBJECTS: usize = 1400;
-const HEAVY_TOKENS: usize = 200;
-const GROWTH_KIB_MAX: u64 = 80 << 10;
+const HEAVY_TOKENS: usize = 100;
+const GROWTH_KIB_MAX: u64 = 48 << 10;
 
 #[tokio::test]
 async fn tokens_take_no_more_memory_than_they_were_given() {

@@ -82,6 +82,12 @@ impl Decisions {
         self.standings.put(key, Arc::clone(&standing), now, standing.valid_until());
         (standing, Lookup::Miss)
     }
+
+    /// How many are remembered, after what has ended was cleared away.
+    pub fn entries(&self) -> u64 {
+        self.standings.entries.run_pending_tasks();
+        self.standings.entries.entry_count()
+    }
 }
 
 impl Key {

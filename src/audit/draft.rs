@@ -2,11 +2,12 @@
 //!
 //! A draft is filled as the exchange goes and written exactly once: by [`Draft::finish`] when the
 //! answer is complete, or, if the request's future goes away before that, by its drop, as
-//! `client_gone`. What the draft was told by the steps themselves decides verdict and reason; the
+//! `client_gone`, or as `limit_exceeded` if it was the drain's deadline that cut it. What the draft was told by the steps themselves decides verdict and reason; the
 //! exchange states neither, so what is logged cannot differ from what was done.
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -32,7 +33,8 @@ use crate::policy::{
 /// What is known of a request when its head is complete.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival<'a> {
-    pub method: &'a Method,
+    /// Absent if the head could not be read.
+    pub method: Option<&'a Method>,
     pub listener: &'a Name,
     pub protocol: Protocol,
     /// The other end of the connection, after the PROXY protocol.
@@ -81,7 +83,10 @@ impl Draft {
             checks: Checks { peer: Check::NotReached, caller: Check::NotReached },
             peer: None,
             caller: None,
-            action: ActionRecord { method: bounded(arrival.method.as_str()), ..ActionRecord::default() },
+            action: ActionRecord {
+                method: arrival.method.map(|method| bounded(method.as_str())),
+                ..ActionRecord::default()
+            },
             connection: ConnectionRecord {
                 listener: arrival.listener.clone(),
                 protocol: arrival.protocol,
@@ -295,7 +300,16 @@ impl Draft {
 impl Drop for Draft {
     fn drop(&mut self) {
         if !self.written {
-            self.because(if std::thread::panicking() { Reason::Internal } else { Reason::ClientGone });
+            if std::thread::panicking() {
+                self.because(Reason::Internal);
+                // What the client is told unless it was told another.
+                self.record.status.get_or_insert(StatusCode::INTERNAL_SERVER_ERROR.as_u16());
+            } else if self.audit.0.is_cut.load(Ordering::Relaxed) {
+                self.because(Reason::LimitExceeded);
+                self.detail("cut when the drain was over");
+            } else {
+                self.because(Reason::ClientGone);
+            }
             self.write();
         }
     }
@@ -322,139 +336,4 @@ fn whole_us(duration: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::audit::Output;
-    use crate::audit::record::tests::{audit_to, lines};
-    use serde_json::Value;
-
-    fn begin(audit: &Audit) -> Draft {
-        audit.begin(Arrival {
-            method: &Method::GET,
-            listener: &"mesh".parse().unwrap(),
-            protocol: Protocol::Http2,
-            peer_ip: None,
-            client_ip: None,
-        })
-    }
-
-    /// The one record that `exchange` leaves behind.
-    fn record(exchange: impl FnOnce(&Audit, Draft)) -> Value {
-        let dir = tempfile::tempdir().unwrap();
-        let audit = audit_to(Output::File(dir.path().join("audit")), false);
-        exchange(&audit, begin(&audit));
-        let mut records = lines(&audit, &dir.path().join("audit"));
-        assert_eq!(records.len(), 1);
-        records.remove(0)
-    }
-
-    /// `verdict reason status`.
-    fn outcome(record: &Value) -> String {
-        assert_eq!(record["also"], Value::Array(Vec::new()));
-        format!("{} {} {}", record["verdict"], record["reason"], record["status"]).replace('"', "")
-    }
-
-    fn permit(draft: &mut Draft, enforced: bool) {
-        draft.permitted(&PolicyParts::default(), UpstreamId(0), enforced);
-    }
-
-    #[test]
-    fn a_draft_is_written_once_whether_finished_or_dropped() {
-        let finished = record(|_, mut draft| {
-            permit(&mut draft, true);
-            draft.reserve().unwrap();
-            draft.answered(StatusCode::OK);
-            draft.moved(3, 1000);
-            draft.moved(0, 24);
-            draft.finish();
-        });
-        assert_eq!(outcome(&finished), "allow allowed 200");
-        assert_eq!([&finished["request_bytes"], &finished["response_bytes"]], [3, 1024]);
-
-        let gone = record(|_, mut draft| {
-            permit(&mut draft, true);
-            draft.reserve().unwrap();
-            draft.answered(StatusCode::OK);
-        });
-        assert_eq!(outcome(&gone), "allow client_gone 200");
-
-        let never_decided = record(|_, draft| drop(draft));
-        assert_eq!(outcome(&never_decided), "deny client_gone null");
-    }
-
-    #[test]
-    fn a_panic_is_our_failure_and_not_the_clients() {
-        let record = record(|_, draft| {
-            let held = std::panic::AssertUnwindSafe(draft);
-            let caught = std::panic::catch_unwind(move || {
-                let _held = held;
-                std::panic::resume_unwind(Box::new(()));
-            });
-            assert!(caught.is_err());
-        });
-        assert_eq!(outcome(&record), "deny internal null");
-    }
-
-    #[test]
-    fn both_signatures_are_recorded_and_the_first_reason_wins() {
-        let record = record(|audit, mut draft| {
-            draft.caller(Err(Reason::TokenExpired));
-            draft.peer(Err(Reason::PeerRevoked));
-            assert_eq!(draft.reason(), Reason::PeerRevoked);
-            draft.answered(StatusCode::FORBIDDEN);
-            draft.finish();
-            assert_eq!(audit.0.requests.get((Verdict::Deny, Reason::PeerRevoked)), 1);
-        });
-        assert_eq!((&record["verdict"], &record["reason"]), (&"deny".into(), &"peer_revoked".into()));
-        assert_eq!(record["also"], serde_json::json!(["peer_revoked", "token_expired"]));
-        assert_eq!(record["checks"], serde_json::json!({"peer": "peer_revoked", "caller": "token_expired"}));
-    }
-
-    #[test]
-    fn a_permit_that_was_not_acted_upon_is_no_allow() {
-        let unsaid = record(|_, draft| draft.finish());
-        assert_eq!(outcome(&unsaid), "deny internal null");
-        let held = record(|_, mut draft| {
-            permit(&mut draft, true);
-            draft.because(Reason::LimitExceeded);
-            draft.finish();
-        });
-        assert_eq!(outcome(&held), "deny limit_exceeded null");
-        let preflight = record(|_, mut draft| {
-            draft.because(Reason::Preflight);
-            draft.finish();
-        });
-        assert_eq!(outcome(&preflight), "allow preflight null");
-        let unenforced = record(|_, mut draft| {
-            permit(&mut draft, false);
-            draft.reserve().unwrap();
-            draft.finish();
-        });
-        assert_eq!(outcome(&unenforced), "allow unenforced null");
-        let causeless = record(|_, mut draft| {
-            draft.denied(&[]);
-            draft.finish();
-        });
-        assert_eq!(outcome(&causeless), "deny internal null");
-    }
-
-    #[test]
-    fn without_a_place_for_its_record_nothing_is_forwarded() {
-        let dir = tempfile::tempdir().unwrap();
-        let audit = audit_to(Output::File(dir.path().join("audit")), true);
-        let mut first = begin(&audit);
-        permit(&mut first, true);
-        first.reserve().unwrap();
-        let mut second = begin(&audit);
-        permit(&mut second, true);
-        assert_eq!(second.reserve(), Err(AuditUnavailable));
-        assert_eq!(second.reason(), Reason::AuditUnavailable);
-        second.finish();
-        first.finish();
-        let records = lines(&audit, &dir.path().join("audit"));
-        let reasons: Vec<_> = records.iter().map(|r| &r["reason"]).collect();
-        assert_eq!(reasons, ["audit_unavailable", "allowed"]);
-        assert_eq!(audit.metrics().audit_dropped.get(), 0);
-        assert_eq!(audit.0.requests.get((Verdict::Deny, Reason::AuditUnavailable)), 1);
-    }
-}
+mod tests;

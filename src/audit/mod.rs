@@ -21,6 +21,7 @@ pub use record::{Protocol, Verdict};
 pub use sink::{AuditUnavailable, Output, Sink, SinkSettings};
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -46,6 +47,8 @@ struct Inner {
     requests: CounterBy<(Verdict, Reason)>,
     handshakes_refused: CounterBy<Reason>,
     shadow: CounterBy<ShadowOutcome>,
+    /// What ends from now on without an end of its own was cut by us.
+    is_cut: AtomicBool,
 }
 
 impl Audit {
@@ -57,7 +60,13 @@ impl Audit {
         let shadow =
             metrics.counter_by("shadow_outcomes", "What rules and routes in shadow made of requests");
         let proxy = proxy.as_str().into();
-        Audit(Arc::new(Inner { proxy, clock, sink, metrics, requests, handshakes_refused, shadow }))
+        let is_cut = AtomicBool::new(false);
+        Audit(Arc::new(Inner { proxy, clock, sink, metrics, requests, handshakes_refused, shadow, is_cut }))
+    }
+
+    /// The drain is over: requests that are dropped after this were not left by their clients.
+    pub fn cut(&self) {
+        self.0.is_cut.store(true, Ordering::Relaxed);
     }
 
     /// Opens the record of a request whose head is complete.
@@ -227,7 +236,7 @@ mod tests {
         let action = Action { method: &Method::GET, host: &host, path: &path, headers: &HeaderMap::new() };
         let circumstances = Circumstances { hop: &Hop::Direct, peer_ip: None, client_ip: None };
         let mut draft = audit.begin(Arrival {
-            method: action.method,
+            method: Some(action.method),
             listener: &name("mesh"),
             protocol: Protocol::Http11,
             peer_ip: None,

@@ -127,7 +127,8 @@ pub struct CallerRecord {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ActionRecord {
-    pub method: String,
+    /// Absent if the head could not be read.
+    pub method: Option<String>,
     /// In normal form; absent if there is none.
     pub host: Option<String>,
     pub path: Option<String>,
@@ -318,7 +319,7 @@ pub(super) mod tests {
                 scopes: vec!["orders:write".into()],
             }),
             action: ActionRecord {
-                method: "GET".into(),
+                method: Some("GET".into()),
                 host: Some("orders.shop.example".into()),
                 path: Some("/customers/alice/orders/7".into()),
                 route: Some(name("orders")),

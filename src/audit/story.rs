@@ -100,7 +100,9 @@ fn principal(caller: &CallerRecord) -> String {
 }
 
 fn action(action: &ActionRecord) -> String {
-    let method = plain(&action.method);
+    let Some(method) = action.method.as_deref().map(plain) else {
+        return "sent a head that could not be read".to_owned();
+    };
     match (&action.path, &action.route, &action.host) {
         (Some(path), Some(route), _) => format!("asked to {method} {} on {route}", plain(path)),
         (Some(path), None, Some(host)) => format!("asked to {method} {} at {host}", plain(path)),

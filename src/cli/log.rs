@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::panic;
 
 use tracing::field::Field;
 use tracing_subscriber::EnvFilter;
@@ -31,7 +32,13 @@ pub fn set_up(settings: &LogSettings) -> Result<(), LogError> {
         LogFormat::Pretty => true,
         LogFormat::Json => false,
     };
-    subscriber(&settings.level, pretty, io::stderr)?.try_init().map_err(|_| LogError::AlreadySetUp)
+    subscriber(&settings.level, pretty, io::stderr)?.try_init().map_err(|_| LogError::AlreadySetUp)?;
+    // Its message may quote what was sliced or parsed, as a token: the place alone is told.
+    panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(place, "a fault of this program, which ended what it was at: please report it");
+    }));
+    Ok(())
 }
 
 fn subscriber<W: Write + 'static>(

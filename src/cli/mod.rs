@@ -3,6 +3,7 @@
 pub mod check;
 pub mod completions;
 pub mod demo;
+mod descriptors;
 pub mod healthcheck;
 pub mod log;
 pub mod mint;

@@ -1,6 +1,8 @@
 //! `countersign run`: serves until told to stop.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 
@@ -8,7 +10,7 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::{ConfigArgs, EXIT_CONFIG, EXIT_FINDINGS, log};
+use super::{ConfigArgs, EXIT_CONFIG, EXIT_FINDINGS, descriptors, log};
 use crate::clock::Clock;
 use crate::config::{Config, Report};
 use crate::server::Server;
@@ -18,6 +20,13 @@ use crate::tls::reload::{Watch, WatchError};
 pub struct RunArgs {
     #[command(flatten)]
     config: ConfigArgs,
+}
+
+/// The files of the configuration that is served, and the watch over them and over those that the last one
+/// that was tried names.
+struct Watching {
+    in_force: BTreeSet<PathBuf>,
+    watch: Option<Watch>,
 }
 
 /// Signals that a running proxy obeys.
@@ -34,8 +43,9 @@ struct Stop {
 
 pub fn run(args: &RunArgs) -> ExitCode {
     let clock = Clock::system();
-    let (config, watch) = match load_and_watch(&args.config, &clock) {
-        Ok(loaded) => loaded,
+    let (loaded, watch) = load_and_watch(&args.config, &clock, &BTreeSet::new());
+    let mut config = match loaded {
+        Ok(config) => config,
         Err(report) => {
             eprint!("{}", report.to_text(std::io::stderr().is_terminal()));
             return ExitCode::from(EXIT_CONFIG);
@@ -45,7 +55,9 @@ pub fn run(args: &RunArgs) -> ExitCode {
         eprintln!("error: {error}");
         return ExitCode::from(EXIT_CONFIG);
     }
-    let watch = told(watch);
+    descriptors::raise_limit();
+    descriptors::fit(&mut config.limits);
+    let watching = Watching { in_force: config.report.watched.clone(), watch: told(watch) };
     let server = match Server::start(config, clock.clone()) {
         Ok(server) => server,
         Err(error) => {
@@ -64,7 +76,7 @@ pub fn run(args: &RunArgs) -> ExitCode {
         tracing::info!(page = "health", %address, "listening");
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let served = runtime.and_then(|runtime| runtime.block_on(serve(args, server, watch, &clock)));
+    let served = runtime.and_then(|runtime| runtime.block_on(serve(args, server, watching, &clock)));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -75,9 +87,31 @@ pub fn run(args: &RunArgs) -> ExitCode {
 }
 
 /// Reads the configuration, and again once all its files are watched: a change in between is not missed.
-fn load_and_watch(config: &ConfigArgs, clock: &Clock) -> Result<(Config, Result<Watch, WatchError>), Report> {
-    let watch = Watch::new(config.load(clock)?.watched);
-    Ok((config.load(clock)?, watch))
+/// Beside one that cannot be loaded the files `in_force` are watched on: what is wrong may be put right in
+/// either.
+fn load_and_watch(
+    config: &ConfigArgs,
+    clock: &Clock,
+    in_force: &BTreeSet<PathBuf>,
+) -> (Result<Config, Report>, Result<Watch, WatchError>) {
+    loop {
+        let first = config.load(clock);
+        let watch = match &first {
+            Ok(config) => Watch::new(config.report.watched.iter().cloned()),
+            // It may name folders that there are not.
+            Err(report) => Watch::new(
+                in_force | &report.watched.iter().filter(|file| has_folder(file)).cloned().collect(),
+            ),
+        };
+        let second = config.load(clock);
+        if first.is_ok() == second.is_ok() {
+            return (second, watch);
+        }
+    }
+}
+
+fn has_folder(file: &Path) -> bool {
+    file.parent().is_none_or(|folder| folder.as_os_str().is_empty() || folder.is_dir())
 }
 
 /// Not before the log is set up: that files are not watched must not go unsaid.
@@ -87,16 +121,11 @@ fn told(watch: Result<Watch, WatchError>) -> Option<Watch> {
         .ok()
 }
 
-async fn serve(
-    args: &RunArgs,
-    server: Server,
-    mut watch: Option<Watch>,
-    clock: &Clock,
-) -> std::io::Result<()> {
+async fn serve(args: &RunArgs, server: Server, mut watching: Watching, clock: &Clock) -> std::io::Result<()> {
     let mut signals = Signals::new()?;
     loop {
         let changed = async {
-            match &mut watch {
+            match &mut watching.watch {
                 Some(watch) => watch.changed().await,
                 None => std::future::pending().await,
             }
@@ -106,9 +135,7 @@ async fn serve(
             () = changed => {}
             () = signals.stop.told() => break,
         }
-        if let Some(new) = reload(args, &server, clock) {
-            watch = new;
-        }
+        reload(args, &server, clock, &mut watching);
     }
     tracing::info!("draining; a second signal ends at once");
     let stopper = server.stopper();
@@ -132,29 +159,29 @@ async fn serve(
     Ok(())
 }
 
-/// Takes what the files say now; what cannot be taken leaves the present configuration in place. The
-/// outcome is the new watch, where there is a new configuration.
-fn reload(args: &RunArgs, server: &Server, clock: &Clock) -> Option<Option<Watch>> {
-    let (config, watch) = match load_and_watch(&args.config, clock) {
-        Ok((config, watch)) => (config, told(watch)),
+/// Takes what the files say now; what cannot be taken leaves the present configuration in place.
+fn reload(args: &RunArgs, server: &Server, clock: &Clock, watching: &mut Watching) {
+    let (loaded, watch) = load_and_watch(&args.config, clock, &watching.in_force);
+    watching.watch = told(watch);
+    let mut config = match loaded {
+        Ok(config) => config,
         Err(report) => {
             server.reload_failed();
             tracing::error!("the new configuration cannot be loaded; the present one stays");
             for line in report.to_text(false).lines().filter(|line| !line.is_empty()) {
                 tracing::error!("{line}");
             }
-            return None;
+            return;
         }
     };
+    descriptors::fit(&mut config.limits);
+    let watched = config.report.watched.clone();
     match server.reload(config) {
         Ok(()) => {
             tracing::info!("configuration loaded");
-            Some(watch)
+            watching.in_force = watched;
         }
-        Err(error) => {
-            tracing::error!(%error, "the new configuration cannot be taken; the present one stays");
-            None
-        }
+        Err(error) => tracing::error!(%error, "the new configuration cannot be taken; the present one stays"),
     }
 }
 

@@ -9,6 +9,7 @@ use super::resolve::Config;
 use super::tree::{Table, Value};
 use super::upstreams::UpstreamConfig;
 use crate::policy::condition::{ClaimPath, ClaimTest, ClaimValue};
+use crate::proxy::normalize::OddNames;
 use crate::proxy::route::RouteSettings;
 use crate::token::{ActorEntry, IssuerSettings, TokenType};
 
@@ -34,6 +35,8 @@ pub fn filled(mut whole: Toml, config: &Config) -> Toml {
     within(&mut whole, "proxy", |proxy| {
         set(proxy, "name", config.name.to_string());
         set(proxy, "workers", count(config.workers));
+        let odd_names = if config.odd_names == OddNames::Drop { "drop" } else { "refuse" };
+        set(proxy, "odd_header_names", odd_names);
     });
     within(&mut whole, "issuer", |issuers| {
         for issuer in &config.issuers {
@@ -147,6 +150,7 @@ fn fill_limits(table: &mut Toml, config: &Config) {
     set(table, "upstream_pending_max", count(limits.upstream_pending_max));
     set(table, "streams_per_connection_max", i64::from(limits.streams_per_connection_max));
     set(table, "resets_per_connection_max", count(limits.resets_per_connection_max));
+    set(table, "control_frames_per_connection_max", count(limits.control_frames_per_connection_max));
     set(table, "idle_timeout", time(limits.idle_timeout));
     set(table, "total_timeout", time(limits.total_timeout));
     set(table, "connection_age_max", time(limits.connection_age_max));

@@ -3,6 +3,9 @@
 //! Nothing stops at the first error: whoever reads or resolves pushes into one [`Diagnostics`] and
 //! goes on.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet, normalize_untrusted_str};
 use serde_json::json;
 
@@ -36,6 +39,8 @@ pub struct Diagnostics {
 #[derive(Debug)]
 pub struct Report {
     pub sources: Sources,
+    /// All files that were read or looked for, configuration files and their folders included.
+    pub watched: BTreeSet<PathBuf>,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -96,7 +101,7 @@ impl Report {
     /// The process's exit code for a configuration that cannot be loaded (`EX_CONFIG`).
     pub const EXIT_CODE: u8 = 78;
 
-    pub fn new(sources: Sources, diagnostics: Diagnostics) -> Report {
+    pub fn new(sources: Sources, diagnostics: Diagnostics, watched: BTreeSet<PathBuf>) -> Report {
         let Diagnostics { found: mut diagnostics, hidden } = diagnostics;
         for diagnostic in &mut diagnostics {
             for (span, content) in hidden.iter().filter(|(span, _)| *span == diagnostic.span) {
@@ -108,7 +113,7 @@ impl Report {
             }
         }
         diagnostics.sort_by_key(|diagnostic| diagnostic.span);
-        Report { sources, diagnostics }
+        Report { sources, watched, diagnostics }
     }
 
     pub fn diagnostics(&self) -> &[Diagnostic] {
@@ -227,7 +232,7 @@ mod tests {
         found.error("unreadable", Span::start_of(second), "cannot be read", "check the path");
         let span = Span { file: first, start: 12, end: 16 };
         found.error("unknown_key", span, "unknown key `nmae`", "did you mean `name`?");
-        let report = Report::new(sources, found);
+        let report = Report::new(sources, found, BTreeSet::new());
         let text = report.to_text(false);
         for part in ["error[unknown_key]", "a.toml:2:1", "nmae = \"x\"", "did you mean `name`?", "b.toml"] {
             assert!(text.contains(part), "{part} in\n{text}");

@@ -59,6 +59,16 @@ table! {
     later { revocation, session }
 }
 
+choice! {
+    /// What becomes of header names with a character other than letters, digits and `-`.
+    OddHeaderNames {
+        /// Their request is refused.
+        Refuse = "refuse",
+        /// They are left out.
+        Drop = "drop",
+    }
+}
+
 table! {
     /// This instance.
     Proxy {
@@ -66,6 +76,9 @@ table! {
         name: Name,
         /// Threads that serve. Default: one for each core.
         workers: u32,
+        /// Whether a request with a header name that has a character other than letters, digits and `-` is
+        /// refused, or loses that header: some servers read `x_user` as `x-user`. Default: `refuse`.
+        odd_header_names: OddHeaderNames,
     }
 }
 
@@ -274,8 +287,12 @@ table! {
         upstream_pending_max: u32,
         /// Concurrent HTTP/2 streams of a connection. Default: 100.
         streams_per_connection_max: u32,
-        /// HTTP/2 streams that a client may reset before they are answered. Default: 100.
+        /// HTTP/2 streams that a client may reset before they are answered, and that it may make the proxy reset:
+        /// so many at once, and of the former as many again in 10s. Default: 100.
         resets_per_connection_max: u32,
+        /// HTTP/2 frames without a request or body (PING, SETTINGS, WINDOW_UPDATE, empty DATA and the like), beyond what
+        /// requests and bodies account for: so many at once, and as many again in 10s. Default: 1000.
+        control_frames_per_connection_max: u32,
         /// A client that asks for nothing, or takes nothing of its answer. Default: 60s.
         idle_timeout: Timeout,
         /// A whole request, where its route does not say. Default: 5m.

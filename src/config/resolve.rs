@@ -1,7 +1,6 @@
 //! What was typed becomes what the program runs on; what is wrong with it is collected, all of it.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use super::Typed;
 use super::error::{Diagnostics, Report};
@@ -25,6 +24,7 @@ use crate::identity::Name;
 use crate::policy::lint::Finding;
 use crate::policy::{Policy, PolicyParts};
 use crate::proxy::limits::Limits;
+use crate::proxy::normalize::OddNames;
 use crate::proxy::route::RouteSettings;
 use crate::tls::OwnCertificate;
 use crate::token::{IssuerSettings, TokenCacheSettings};
@@ -51,13 +51,12 @@ pub struct Config {
     pub policy: Policy,
     pub audit: SinkSettings,
     pub limits: Limits,
+    pub odd_names: OddNames,
     pub decisions: DecisionsSettings,
     pub tokens: TokenCacheSettings,
     pub log: LogSettings,
     /// All files as one, with variables, presets and defaults filled in.
     pub resolved: toml::Table,
-    /// All that was read, configuration files and their folders included.
-    pub watched: Vec<PathBuf>,
     /// What `check` has to say although it can be run.
     pub report: Report,
 }
@@ -77,7 +76,7 @@ pub fn resolve(
     mut material: Material<'_>,
 ) -> Result<Config, Report> {
     let Some(Typed { file, merged }) = typed else {
-        return Err(Report::new(sources, found));
+        return Err(Report::new(sources, found, material.watched));
     };
     let typed = &file.value;
     let limits = settings::limits(typed);
@@ -96,7 +95,7 @@ pub fn resolve(
         found.error("internal", file.span, message, "this is a fault of the program: please report it");
     }
     let (Some(policy), Some(name), false) = (policy, settings::name(typed), found.has_errors()) else {
-        return Err(Report::new(sources, found));
+        return Err(Report::new(sources, found, material.watched));
     };
     let none = Admin::default();
     let admin = typed.admin.as_ref().map_or(&none, |admin| &admin.value);
@@ -114,12 +113,12 @@ pub fn resolve(
         policy,
         audit: settings::audit(typed),
         limits,
+        odd_names: settings::odd_names(typed),
         decisions,
         tokens,
         log: settings::log(typed),
-        watched: material.watched.into_iter().collect(),
         resolved: toml::Table::new(),
-        report: Report::new(sources, found),
+        report: Report::new(sources, found, material.watched),
     };
     Ok(Config { resolved: effective::filled(merged, &config), ..config })
 }

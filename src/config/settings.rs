@@ -3,13 +3,14 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use super::file::{Cache, File, Limit, LogFormat as TypedFormat, LogLevel};
+use super::file::{Cache, File, Limit, LogFormat as TypedFormat, LogLevel, OddHeaderNames};
 use super::source::At;
 use super::value::{AuditOutput, Bytes, Timeout};
 use crate::audit::{Output, SinkSettings};
 use crate::decisions::DecisionsSettings;
 use crate::identity::Name;
 use crate::proxy::limits::Limits;
+use crate::proxy::normalize::OddNames;
 use crate::token::{TokenCacheSettings, TokenLimits};
 
 /// `[log]`.
@@ -62,6 +63,14 @@ pub fn workers(file: &File) -> usize {
     typed.map_or_else(cores, |_| count(&typed, 1))
 }
 
+pub fn odd_names(file: &File) -> OddNames {
+    let typed = file.proxy.as_ref().and_then(|proxy| proxy.value.odd_header_names);
+    match typed.map(|typed| typed.value) {
+        Some(OddHeaderNames::Drop) => OddNames::Drop,
+        Some(OddHeaderNames::Refuse) | None => OddNames::Refuse,
+    }
+}
+
 pub fn limits(file: &File) -> Limits {
     let defaults = Limit::default();
     let typed = file.limit.as_ref().map_or(&defaults, |limit| &limit.value);
@@ -86,6 +95,7 @@ pub fn limits(file: &File) -> Limits {
         upstream_pending_max: count(&typed.upstream_pending_max, 1024),
         streams_per_connection_max: typed.streams_per_connection_max.as_ref().map_or(100, |max| max.value),
         resets_per_connection_max: count(&typed.resets_per_connection_max, 100),
+        control_frames_per_connection_max: count(&typed.control_frames_per_connection_max, 1000),
         idle_timeout: seconds(&typed.idle_timeout, 60),
         total_timeout: seconds(&typed.total_timeout, 300),
         connection_age_max: seconds(&typed.connection_age_max, 3600),

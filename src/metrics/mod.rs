@@ -20,6 +20,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Metric, Registry};
+use tokio::runtime::RuntimeMetrics;
 
 use crate::clock::Timestamp;
 
@@ -118,12 +119,20 @@ pub struct Metrics {
     pub handshakes_resumed: Counter,
     /// Connections closed by the other end before a ClientHello, as load balancers probe.
     pub probes: Counter,
+    /// Connections closed for their PROXY header, or for having none.
+    pub proxy_headers_refused: Counter,
+    /// Times that the kernel handed out no connection, as it does without file descriptors.
+    pub accept_failures: Counter,
     pub tokens: TokenMetrics,
     pub decision_cache: CacheMetrics,
     keys_fetched: Named<Gauge>,
     key_fetches: Named<Counter>,
     key_fetch_failures: Named<Counter>,
     certificate_not_after: Named<Gauge>,
+    cache_entries: Named<Gauge>,
+    /// Counted when they are asked for.
+    tasks: Gauge,
+    runtimes: Mutex<Vec<RuntimeMetrics>>,
     servers: Named<Gauge>,
     servers_ejected: Named<Gauge>,
     pub audit_written: Counter,
@@ -175,6 +184,12 @@ impl Metrics {
                 "TLS handshakes completed by resumption",
             ),
             probes: new(&mut to, "probes", "Connections closed before a ClientHello"),
+            proxy_headers_refused: new(
+                &mut to,
+                "proxy_headers_refused",
+                "Connections closed for their PROXY header",
+            ),
+            accept_failures: new(&mut to, "accept_failures", "Times that no connection could be accepted"),
             tokens: TokenMetrics {
                 cache: cache("tokens"),
                 failures: cache("refused_tokens"),
@@ -197,6 +212,9 @@ impl Metrics {
                 "certificate_expiry_timestamp_seconds",
                 "When a certificate of ours expires",
             ),
+            cache_entries: new(&mut to, "cache_entries", "Entries of a cache"),
+            tasks: new(&mut to, "tasks", "Tasks alive: connections, streams, tunnels, what keeps house"),
+            runtimes: Mutex::default(),
             servers: new(&mut to, "upstream_servers", "Servers of an upstream"),
             servers_ejected: new(&mut to, "upstream_servers_ejected", "Servers of an upstream now ejected"),
             audit_written: new(&mut to, "audit_records_written", "Audit records written"),
@@ -234,15 +252,45 @@ impl Metrics {
         }
     }
 
+    /// The configuration has no such issuer any more.
+    pub fn forget_issuer(&self, name: &str) {
+        let label = named("issuer", name);
+        self.keys_fetched.remove(&label);
+        self.key_fetches.remove(&label);
+        self.key_fetch_failures.remove(&label);
+    }
+
     /// A certificate of ours is in use from now on.
     pub fn certificate_in_use(&self, name: &str, not_after: Timestamp) {
         self.certificate_not_after.get_or_create(&named("certificate", name)).set(not_after.unix_seconds());
+    }
+
+    /// No certificate stands there any more.
+    pub fn forget_certificate(&self, name: &str) {
+        self.certificate_not_after.remove(&named("certificate", name));
+    }
+
+    /// How much a cache holds.
+    pub fn cache_holds(&self, cache: &str, entries: u64) {
+        let entries = i64::try_from(entries).unwrap_or(i64::MAX);
+        self.cache_entries.get_or_create(&named("cache", cache)).set(entries);
+    }
+
+    /// A runtime whose tasks count from now on.
+    pub fn runtime(&self, runtime: RuntimeMetrics) {
+        self.runtimes.lock().unwrap_or_else(PoisonError::into_inner).push(runtime);
     }
 
     /// How many servers an upstream has, and how many of them are ejected.
     pub fn upstream_health(&self, upstream: &str, servers: usize, ejected: usize) {
         self.servers.get_or_create(&named("upstream", upstream)).set(whole(servers));
         self.servers_ejected.get_or_create(&named("upstream", upstream)).set(whole(ejected));
+    }
+
+    /// The configuration has no such upstream any more.
+    pub fn forget_upstream(&self, upstream: &str) {
+        self.servers.remove(&named("upstream", upstream));
+        self.servers_ejected.remove(&named("upstream", upstream));
     }
 
     /// A new configuration was tried, and taken or not.
@@ -265,6 +313,9 @@ impl Metrics {
 
     /// Everything in the OpenMetrics text format, version 1.0.0.
     pub fn text(&self) -> Result<String, fmt::Error> {
+        let runtimes = self.runtimes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.tasks.set(whole(runtimes.iter().map(RuntimeMetrics::num_alive_tasks).sum()));
+        drop(runtimes);
         let mut text = String::new();
         text::encode(&mut text, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))?;
         Ok(text)
@@ -328,82 +379,4 @@ fn whole(count: usize) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Clone, Copy)]
-    enum Colour {
-        Red,
-        Blue,
-    }
-
-    impl Label for Colour {
-        const COUNT: usize = 2;
-
-        fn all() -> Vec<Colour> {
-            vec![Colour::Red, Colour::Blue]
-        }
-
-        fn labels(self) -> Vec<(&'static str, &'static str)> {
-            vec![("colour", if matches!(self, Colour::Red) { "red" } else { "blue" })]
-        }
-
-        fn position(self) -> usize {
-            self as usize
-        }
-    }
-
-    #[test]
-    fn pairs_stand_where_they_say() {
-        let pairs = <(Colour, Colour)>::all();
-        assert_eq!(pairs.len(), <(Colour, Colour)>::COUNT);
-        for (position, pair) in pairs.iter().enumerate() {
-            assert_eq!(pair.position(), position);
-        }
-        assert_eq!(pairs[1].labels(), [("colour", "red"), ("colour", "blue")]);
-    }
-
-    #[test]
-    fn what_is_counted_is_what_is_printed() {
-        let metrics = Metrics::new();
-        let colours = metrics.counter_by::<Colour>("colours", "Colours seen");
-        colours.inc(Colour::Blue);
-        colours.inc(Colour::Blue);
-        assert_eq!((colours.get(Colour::Red), colours.get(Colour::Blue)), (0, 2));
-        metrics.decision_cache.hits.inc();
-        metrics.issuer("corp").fetched.set(1_700_000_000);
-        metrics.issuer("corp").fetches.inc();
-        metrics.certificate_in_use("identity", Timestamp::from_unix_seconds(1_800_000_000));
-        metrics.upstream_health("orders", 3, 1);
-        metrics.reloaded(false, Timestamp::from_unix_seconds(5));
-        metrics.policy_in_force(&"sha256:old", 1);
-        metrics.policy_in_force(&"sha256:new", 2);
-        metrics.limit_hit(Limit::HeaderBytesMax);
-        metrics.decided(Duration::from_micros(3));
-        metrics.request_finished(Duration::from_millis(7));
-        let text = metrics.text().unwrap();
-        let lines = [
-            "countersign_colours_total{colour=\"blue\"} 2",
-            "countersign_colours_total{colour=\"red\"} 0",
-            "countersign_cache_lookups_total{cache=\"decisions\",result=\"hit\"} 1",
-            "countersign_cache_lookups_total{cache=\"tokens\",result=\"miss\"} 0",
-            "countersign_issuer_keys_fetched_timestamp_seconds{issuer=\"corp\"} 1700000000",
-            "countersign_issuer_fetches_total{issuer=\"corp\"} 1",
-            "countersign_issuer_fetch_failures_total{issuer=\"corp\"} 0",
-            "countersign_certificate_expiry_timestamp_seconds{certificate=\"identity\"} 1800000000",
-            "countersign_upstream_servers{upstream=\"orders\"} 3",
-            "countersign_upstream_servers_ejected{upstream=\"orders\"} 1",
-            "countersign_config_last_reload_success 0",
-            "countersign_policy{hash=\"sha256:new\"} 1",
-            "countersign_policy_generation 2",
-            "countersign_limits_hit_total{limit=\"header_bytes_max\"} 1",
-            "countersign_decision_duration_seconds_bucket{le=\"0.000005\"} 1",
-            "countersign_request_duration_seconds_count 1",
-            concat!("countersign_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
-        ];
-        for line in lines {
-            assert!(text.lines().any(|printed| printed == line), "{line} in\n{text}");
-        }
-        assert!(!text.contains("sha256:old"));
-    }
-}
+mod tests;

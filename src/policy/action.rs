@@ -136,6 +136,7 @@ mod tests {
             ("orders.shop.example.", "orders.shop.example"),
             ("orders.shop.example.:443", "orders.shop.example"),
             ("[::1]:443", "[::1]"),
+            ("[::1]", "[::1]"),
             ("127.0.0.1", "127.0.0.1"),
         ] {
             assert_eq!(text.parse::<Host>().unwrap().as_str(), host);
@@ -145,6 +146,10 @@ mod tests {
             "[x]", "[::1]x", "é",
         ] {
             assert!(bad.parse::<Host>().is_err(), "{bad}");
+        }
+        for (length, fits) in [(HOST_BYTES_MAX, true), (HOST_BYTES_MAX + 1, false)] {
+            let outcome = "a".repeat(length).parse::<Host>().err();
+            assert_eq!(outcome, (!fits).then_some(HostError::TooLong), "{length}");
         }
     }
 }

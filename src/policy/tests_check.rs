@@ -143,6 +143,7 @@ fn errors_come_all_at_once_each_at_its_place() {
 fn a_deny_that_less_would_evade_is_an_error() {
     let role_of = |entry: RoleEntry| {
         let mut parts = tables();
+        parts.issuers[0].roles = Some(text("roles"));
         parts.roles[0].entries = RoleEntries::AnyOf(vec![entry]);
         parts.rules = vec![deny("d", vec![role(&[0])])];
         error_codes(parts)
@@ -151,6 +152,7 @@ fn a_deny_that_less_would_evade_is_an_error() {
     assert_eq!(role_of(RoleEntry { group: vec![text("g")], ..entry(0) }), ["deny_evadable"]);
     assert_eq!(role_of(RoleEntry { claim: vec![claim("tier", "x")], ..entry(0) }), ["deny_evadable"]);
     assert_eq!(role_of(RoleEntry { actor_subject: globs(&["x"]), ..entry(0) }), ["deny_evadable"]);
+    assert_eq!(role_of(RoleEntry { role: vec![text("r")], ..entry(0) }), ["deny_evadable"]);
     assert!(role_of(RoleEntry { subject: globs(&["x"]), client: globs(&["y"]), ..entry(0) }).is_empty());
     let by = |condition| errors_of(vec![deny("d", vec![condition])]);
     assert_eq!(by(Condition::Claim(vec![claim("tier", "x")])), ["deny_evadable"]);
@@ -164,13 +166,24 @@ fn a_deny_that_less_would_evade_is_an_error() {
         errors_of(vec![deny("d", vec![paths(&["/{c}"]), test])])
     };
     assert!(own(&["sub"]).is_empty());
+    assert_eq!(own(&["tier"]), ["deny_evadable"]);
     assert_eq!(own(&["sub", "id"]), ["deny_evadable"], "the claim may be there without the member");
-    assert!(by(actor(&[Human, Unknown])).is_empty());
+    assert!(by(actor(&[Human, Unknown])).is_empty() && by(on_behalf_of(&[Human, Unknown])).is_empty());
     assert!(by(Condition::Claim(vec![claim("cid", "x")])).is_empty());
     assert!(by(ANY_ROLE).is_empty() && by(service(&[0])).is_empty());
-    let mut parts = with_rules(vec![deny("d", vec![actor(&[Human])])]);
-    parts.issuers[0] = IssuerFacts { requires: vec![text("uid")], ..issuer("corp") };
-    assert!(error_codes(parts).is_empty());
+    let requiring = |claims: &[&str], rule: Rule, entry: RoleEntry| {
+        let mut parts = with_rules(vec![rule]);
+        parts.roles[0].entries = RoleEntries::AnyOf(vec![entry]);
+        let requires = claims.iter().map(|claim| text(claim)).collect();
+        parts.issuers[0] = IssuerFacts { requires, ..issuer("corp") };
+        error_codes(parts)
+    };
+    let by_role = || deny("d", vec![role(&[0])]);
+    let subject = || RoleEntry { subject: globs(&["x"]), ..entry(0) };
+    let client = || RoleEntry { client: globs(&["y"]), ..entry(0) };
+    assert!(requiring(&["uid"], deny("d", vec![actor(&[Human])]), subject()).is_empty());
+    assert_eq!(requiring(&["cid"], by_role(), subject()), ["deny_evadable"]);
+    assert_eq!(requiring(&["sub"], by_role(), client()), ["deny_evadable"]);
 }
 
 #[test]

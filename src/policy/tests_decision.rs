@@ -183,6 +183,12 @@ fn an_unknown_route_is_told_only_to_who_has_both_signatures() {
             vec![Cause::PeerMissing, Cause::TokenMissing, Cause::NoRoute],
             Challenge::Forbidden,
         ),
+        (
+            peer("assistant"),
+            signed(alice()),
+            vec![Cause::TokenNotIssuedToService, Cause::NoRoute],
+            Challenge::Forbidden,
+        ),
     ];
     let mut seen = 0;
     for (peer, caller, expected, answer) in cases {
@@ -191,7 +197,7 @@ fn an_unknown_route_is_told_only_to_who_has_both_signatures() {
         assert_eq!(challenge(&decision), answer);
         seen += 1;
     }
-    assert_eq!(seen, 5);
+    assert_eq!(seen, 6);
     // where no rule wants a certificate, known routes ask for a token, and so does an unknown one
     let policy = compile(with_rules(vec![allow("people", vec![NO_SERVICE, role(&[0])])]));
     for host in ["orders.shop.example", "other.shop.example"] {

@@ -30,6 +30,35 @@ fn shadow_rules_say_what_they_would_do_and_do_nothing() {
     let decision = get("/later").judged(&policy, &front, &caller);
     assert_eq!(causes(&decision), [Cause::NoRule]);
     assert_eq!(decision.evidence.shadow, [ShadowVerdict::WouldAllow(RuleId(5))]);
+
+    let mut parts = sample();
+    parts.rules.push(shadow(require("stronger", vec![paths(&[ORDERS]), acr("hwk")])));
+    let policy = compile(parts);
+    for (acr, shadow) in [("mfa", vec![ShadowVerdict::WouldDeny(RuleId(5))]), ("hwk", vec![])] {
+        let caller = signed(Caller { acr: Some(text(acr)), ..alice() });
+        let decision = get(OWN).judged(&policy, &front, &caller);
+        assert!(permits(&decision));
+        assert_eq!(decision.evidence.shadow, shadow);
+    }
+}
+
+fn acr(value: &str) -> condition::Condition {
+    condition::Condition::Acr(vec![text(value)])
+}
+
+#[test]
+fn what_a_require_demands_is_not_met_by_nobody() {
+    let policy = compile(with_rules(vec![
+        allow("health", vec![NO_SERVICE, NO_ROLE, paths(&["/health"])]),
+        require("strong", vec![paths(&["/health"]), acr("hwk")]),
+    ]));
+    for (peer, caller, expected) in [
+        (NO_PEER, ABSENT, vec![Cause::TokenMissing, Cause::RequirementUnmet]),
+        (NO_PEER, signed(alice()), vec![Cause::StepUpRequired]),
+        (NO_PEER, signed(Caller { acr: Some(text("hwk")), ..alice() }), vec![]),
+    ] {
+        assert_eq!(causes(&get("/health").judged(&policy, &peer, &caller)), expected);
+    }
 }
 
 #[test]
@@ -76,6 +105,33 @@ fn identity_decides_where_and_the_permit_ends_with_what_it_rests_on() {
     assert_eq!(permit(Caller { groups: vec![text("beta")], ..alice() }).upstream(), UpstreamId(1));
     assert_eq!(permit(alice()).deadline(), alice().expires);
     assert_eq!(permit(alice()).policy(), HASH);
+
+    let after = |seconds| NOW.plus(Duration::from_secs(seconds));
+    let cases = [
+        // token, rule, shadow: the first of them that counts
+        (3_600, 60, None, 60),
+        (30, 60, None, 30),
+        (9_999, 9_999, None, 7_200), // the certificate
+        (30, 60, Some(20), 30),      // enforced: the rule permits
+        (3_600, 0, Some(60), 60),
+        (30, 0, Some(60), 30),
+    ];
+    let mut seen = 0;
+    for (token, rule, shadow, expected) in cases {
+        let mut parts = tables();
+        let mut read = allow("read", vec![ANY_SERVICE, ANY_ROLE]);
+        read.expires = after(rule);
+        parts.rules = vec![read];
+        parts.routes[0].shadow_until = shadow.map(after);
+        let policy = compile(parts);
+        let caller = signed(Caller { expires: after(token), ..alice() });
+        match get(OWN).judged(&policy, &peer("storefront"), &caller).verdict {
+            Verdict::Permit(permit) => assert_eq!(permit.deadline(), after(expected)),
+            Verdict::Denial(denial) => panic!("{denial:?}"),
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 6);
 }
 
 #[test]

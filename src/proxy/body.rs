@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -16,6 +17,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::headers;
+use super::refusal::Refusal;
 use super::stall::Watch;
 use crate::audit::{Draft, Reason};
 use crate::metrics::Limit;
@@ -28,8 +30,19 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub struct Meter {
     pub request_bytes: Cell<u64>,
     pub response_bytes: Cell<u64>,
-    /// The request's body was larger than its route takes.
-    pub too_large: Cell<bool>,
+    /// The request's body had trailers.
+    pub trailers: Cell<bool>,
+    /// What broke the request's body, if it was no one's going away.
+    pub fault: Cell<Option<Fault>>,
+}
+
+/// What is wrong with a request's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is larger than its route takes.
+    TooLarge,
+    /// Its chunks or trailers are none (RFC 9112 §7.1).
+    Malformed,
 }
 
 /// A request's body on its way to an upstream. How long it may stand still is the upstream's to judge.
@@ -60,18 +73,24 @@ impl http_body::Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let Some(frame) = ready!(Pin::new(&mut self.inner).poll_frame(cx)) else { return Poll::Ready(None) };
-        let frame = match frame?.into_data() {
+        let frame = frame.inspect_err(|error| {
+            if is_malformed(error) {
+                self.meter.fault.set(Some(Fault::Malformed));
+            }
+        })?;
+        let frame = match frame.into_data() {
             Ok(data) => {
                 let seen = self.meter.request_bytes.get().saturating_add(data.len() as u64);
                 self.meter.request_bytes.set(seen);
                 if seen > self.bytes_max {
-                    self.meter.too_large.set(true);
+                    self.meter.fault.set(Some(Fault::TooLarge));
                     return Poll::Ready(Some(Err("the body is larger than its route takes".into())));
                 }
                 Frame::data(data)
             }
             Err(frame) => match frame.into_trailers() {
                 Ok(mut trailers) => {
+                    self.meter.trailers.set(true);
                     headers::for_trailers(&mut trailers);
                     Frame::trailers(trailers)
                 }
@@ -88,6 +107,13 @@ impl http_body::Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
+}
+
+/// Whether hyper read something that is no body; else its client went away.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause
+        .is_some_and(|cause| matches!(cause.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData))
 }
 
 /// The body of every answer.
@@ -169,21 +195,27 @@ impl http_body::Body for ResponseBody {
             self.finish(Some(Reason::UpstreamTimeout));
             return Poll::Ready(Some(Err("the time of this exchange is over".into())));
         }
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        match &frame {
+        let mut frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        match &mut frame {
             None => self.finish(None),
-            Some(Err(_)) if self.meter.too_large.get() => {
-                self.over(Limit::BodyBytesMax);
-                self.finish(Some(Reason::LimitExceeded));
-            }
-            Some(Err(error)) => {
-                let reason = Reason::from(error);
-                self.finish(Some(reason));
-            }
+            Some(Err(error)) => match self.meter.fault.get() {
+                Some(fault) => {
+                    let refusal = Refusal::from(fault);
+                    refusal.limit.into_iter().for_each(|limit| self.over(limit));
+                    self.finish(Some(refusal.reason));
+                }
+                None => {
+                    let reason = Reason::from(&*error);
+                    self.finish(Some(reason));
+                }
+            },
             Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::for_trailers(trailers);
+                }
                 let seen = frame.data_ref().map_or(0, |data| data.len() as u64);
                 self.meter.response_bytes.set(self.meter.response_bytes.get().saturating_add(seen));
-                Watch::handed(self.deadline.deadline());
+                Watch::handed(Some(self.deadline.deadline()));
             }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
@@ -224,7 +256,10 @@ impl http_body::Body for Body {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
-            Body::Fixed(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Body::Fixed(body) => {
+                Watch::handed(None);
+                Pin::new(body).poll_frame(cx).map_err(|never| match never {})
+            }
             Body::Streamed(body) => Pin::new(body).poll_frame(cx),
         }
     }

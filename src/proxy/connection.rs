@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use http::Method;
 use rustls::pki_types::CertificateDer;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -19,7 +20,7 @@ use super::proxy_protocol::{self, ProxyHeaderError};
 use super::stall::{Busy, Pulse};
 use super::worker::Worker;
 use super::{http1, http2};
-use crate::audit::{Claimed, Reason, RefusedHandshake};
+use crate::audit::{Arrival, Claimed, Protocol, Reason, RefusedHandshake};
 use crate::clock::Timestamp;
 use crate::identity::{Name, Peer, Signature};
 use crate::metrics::Limit;
@@ -39,7 +40,7 @@ pub struct Connection {
     pub server_name: Option<Host>,
     /// The other end, after the PROXY protocol; an IPv4-mapped address is IPv4 here.
     pub peer_ip: IpAddr,
-    /// No request after the present ones is wanted.
+    /// No request after the present ones is wanted: on HTTP/1 the next answer says so.
     pub ending: Cell<bool>,
     pub pulse: Arc<Pulse>,
 }
@@ -59,6 +60,12 @@ impl Connection {
     /// One more request, until the outcome is dropped.
     pub fn busy(&self, has_body: bool) -> Busy {
         self.pulse.busy(has_body)
+    }
+
+    /// What is known of a request that came here; `method` if its head could be read.
+    pub fn arrival<'a>(&'a self, method: Option<&'a Method>, protocol: Protocol) -> Arrival<'a> {
+        let peer_ip = Some(self.peer_ip);
+        Arrival { method, listener: &self.listener_name, protocol, peer_ip, client_ip: peer_ip }
     }
 
     /// The peer as of now. Its certificate may have expired since the handshake, or the list by which it was
@@ -172,7 +179,12 @@ async fn client_address(
         Ok(Err(ProxyHeaderError::Probe)) => {
             worker.shared.metrics.probes.inc();
         }
-        Ok(Err(error)) => tracing::warn!(listener = %listener.name, %from, %error, "connection refused"),
+        Ok(Err(error)) => {
+            worker.shared.metrics.proxy_headers_refused.inc();
+            if let Some(left_out) = worker.refused_headers.due() {
+                tracing::warn!(listener = %listener.name, %from, %error, left_out, "connection refused");
+            }
+        }
         Err(_) => worker.shared.metrics.limit_hit(Limit::HandshakeTimeout),
     }
     None

@@ -1,7 +1,9 @@
 //! The path of one request, from its head to its answer and its record. This file only sequences.
 
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
+use futures_util::FutureExt;
 use http::request::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -10,13 +12,13 @@ use super::body::Body;
 use super::connection::Connection;
 use super::forward::{Passage, forward};
 use super::generation::Generation;
-use super::headers::given_traceparent;
-use super::normalize::Asked;
+use super::headers::{self, given_traceparent};
+use super::normalize::{Asked, OddNames};
 use super::refusal::{Form, Refusal};
 use super::route::CrossOrigin;
 use super::worker::Worker;
-use crate::audit::{Arrival, Draft, Protocol, Reason};
-use crate::clock::{Stopwatch, Timestamp};
+use crate::audit::{Draft, Protocol, Reason};
+use crate::clock::{Clock, Stopwatch, Timestamp};
 use crate::identity::{Caller, Hop, Peer, Signature};
 use crate::metrics::Limit;
 use crate::policy::{self, Circumstances, Decision, Verdict};
@@ -28,26 +30,53 @@ pub struct Signatures {
     pub caller: Signature<Caller>,
 }
 
-/// Answers one request. Whatever happens, it leaves exactly one record.
-pub async fn exchange(
+/// Answers one request. Whatever happens, it leaves exactly one record: that is begun here and not at the
+/// outcome's first poll, since hyper drops a request unpolled whose client has closed behind its head.
+pub fn exchange(
     worker: Rc<Worker>,
     connection: Rc<Connection>,
     request: Request<Incoming>,
-) -> Response<Body> {
-    let generation = worker.shared.generation.load_full();
+) -> impl Future<Output = Response<Body>> {
     let (head, body) = request.into_parts();
-    let form = Form::of(&head);
-    let mut draft = worker.shared.audit.begin(arrival(&connection, &head));
-    if head.headers.len() > generation.limits.header_count_max {
-        return refuse(draft, form, &Refusal::over(Limit::HeaderCountMax)).await;
-    }
-    let asked = match Asked::read(&head, connection.server_name.as_ref()) {
-        Ok(asked) => asked,
-        Err(error) => return refuse(draft, form, &error.into()).await,
-    };
+    let mut draft = worker.shared.audit.begin(connection.arrival(Some(&head.method), protocol(head.version)));
+    // Of a head that is refused, too.
     if let Some(traceparent) = given_traceparent(&head.headers) {
         draft.trace(traceparent);
     }
+    async move {
+        let (form, id) = (Form::of(&head), draft.id());
+        // A panic ends this request alone; its draft has recorded it. What it may have left half done is its
+        // own, or behind a lock that is not poisoned for others.
+        let answering = AssertUnwindSafe(answer(worker, connection, head, body, draft)).catch_unwind();
+        let panicked = |_| Refusal::of(Reason::Internal).answer(form, &id.to_string()).map(Body::Fixed);
+        answering.await.unwrap_or_else(panicked)
+    }
+}
+
+/// The path, step by step.
+async fn answer(
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+    mut head: Parts,
+    body: Incoming,
+    mut draft: Draft,
+) -> Response<Body> {
+    let generation = worker.shared.generation.load_full();
+    let form = Form::of(&head);
+    if head.headers.len() > generation.limits.header_count_max {
+        return refuse(draft, form, &Refusal::over(Limit::HeaderCountMax)).await;
+    }
+    if generation.odd_names == OddNames::Drop {
+        headers::strip_odd_names(&mut head.headers);
+    }
+    let asked = match Asked::read(&head, connection.server_name.as_ref()) {
+        Ok(asked) => asked,
+        Err(error) => {
+            // RFC 9112 §6.3: who frames a head in its own way may frame in it what follows.
+            connection.ending.set(true);
+            return refuse(draft, form, &error.into()).await;
+        }
+    };
     draft.asked(&asked.host, &asked.path);
     let cross_origin = CrossOrigin::of(&generation, &asked, &head.headers);
     if let Some(answer) = cross_origin.preflight(&asked, &head.headers) {
@@ -71,10 +100,9 @@ async fn judge(
     head: &Parts,
     draft: &mut Draft,
 ) -> Result<Passage, Refusal> {
-    let now = worker.shared.clock.now();
-    let signatures = verify(generation, connection, head, now, draft).await?;
-    // Keys may have been waited for.
-    let now = worker.shared.clock.now();
+    let clock = &worker.shared.clock;
+    let signatures = verify(generation, connection, head, clock, draft).await?;
+    let now = clock.now();
     let decision = decide(generation, connection, &asked, head, &signatures, now, draft);
     let permit = match decision.verdict {
         Verdict::Permit(permit) => permit,
@@ -88,10 +116,10 @@ async fn verify(
     generation: &Generation,
     connection: &Connection,
     head: &Parts,
-    now: Timestamp,
+    clock: &Clock,
     draft: &mut Draft,
 ) -> Result<Signatures, Refusal> {
-    let peer = connection.peer(generation, now).map_err(|error| Refusal::from(&error));
+    let peer = connection.peer(generation, clock.now());
     let certificate = peer.as_ref().ok().and_then(Signature::verified).map(|peer| &peer.certificate);
     let caller = match Credential::from_headers(&head.headers) {
         Ok(credential) => {
@@ -99,6 +127,9 @@ async fn verify(
         }
         Err(error) => Err(Refusal::from(&error)),
     };
+    // Keys may have been waited for, and the certificate may have ended meanwhile.
+    let peer = peer.and_then(|_| connection.peer(generation, clock.now()));
+    let peer = peer.map_err(|error| Refusal::from(&error));
     draft.peer(peer.as_ref().map_err(|refusal| refusal.reason));
     draft.caller(caller.as_ref().map_err(|refusal| refusal.reason));
     match (peer, caller) {
@@ -147,22 +178,23 @@ fn decide(
     decision
 }
 
-fn arrival<'a>(connection: &'a Connection, head: &'a Parts) -> Arrival<'a> {
-    Arrival {
-        method: &head.method,
-        listener: &connection.listener_name,
-        protocol: match head.version {
-            http::Version::HTTP_2 => Protocol::Http2,
-            http::Version::HTTP_11 => Protocol::Http11,
-            _ => Protocol::Http10,
-        },
-        peer_ip: Some(connection.peer_ip),
-        client_ip: Some(connection.peer_ip),
+fn protocol(version: http::Version) -> Protocol {
+    match version {
+        http::Version::HTTP_2 => Protocol::Http2,
+        http::Version::HTTP_11 => Protocol::Http11,
+        _ => Protocol::Http10,
     }
 }
 
 /// Answers with a refusal.
 pub async fn refuse(mut draft: Draft, form: Form, refusal: &Refusal) -> Response<Body> {
+    note(&mut draft, refusal);
+    let answer = refusal.answer(form, &draft.id().to_string());
+    finish(draft, answer.map(Body::Fixed)).await
+}
+
+/// What a record says of a refusal, besides what was answered.
+pub fn note(draft: &mut Draft, refusal: &Refusal) {
     draft.because(refusal.reason);
     if let Some(limit) = refusal.limit {
         draft.over(limit);
@@ -170,8 +202,6 @@ pub async fn refuse(mut draft: Draft, form: Form, refusal: &Refusal) -> Response
     if let Some(detail) = &refusal.detail {
         draft.detail(detail);
     }
-    let answer = refusal.answer(form, &draft.id().to_string());
-    finish(draft, answer.map(Body::Fixed)).await
 }
 
 async fn finish(mut draft: Draft, answer: Response<Body>) -> Response<Body> {

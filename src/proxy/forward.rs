@@ -145,13 +145,22 @@ impl Journey<'_> {
         form: Form,
         draft: Draft,
     ) -> Response<Body> {
-        match timeout_at(self.deadline, self.pool.send(Request::from_parts(head, body))).await {
+        let answer = timeout_at(self.deadline, self.pool.send(Request::from_parts(head, body))).await;
+        if meter.trailers.get() {
+            // hyper takes some bytes for their end that are none, and lets go of what stands behind those.
+            self.connection.ending.set(true);
+        }
+        match answer {
             Ok(Ok(answer)) => self.deliver(answer, meter, draft),
             failed => {
-                let refusal = match failed {
-                    _ if meter.too_large.get() => Refusal::over(Limit::BodyBytesMax),
-                    Ok(Err(error)) => Refusal::from(&error),
-                    _ => Refusal::over(Limit::TotalTimeout),
+                let refusal = match (meter.fault.get(), failed) {
+                    (Some(fault), _) => {
+                        // Nobody knows where the next request would begin.
+                        self.connection.ending.set(true);
+                        Refusal::from(fault)
+                    }
+                    (None, Ok(Err(error))) => Refusal::from(&error),
+                    (None, _) => Refusal::over(Limit::TotalTimeout),
                 };
                 let mut draft = draft;
                 draft.moved(meter.request_bytes.get(), 0);

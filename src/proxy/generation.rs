@@ -10,13 +10,15 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
+use super::http2_error::{Ended, ErrorCode};
 use super::limits::Limits;
+use super::normalize::OddNames;
 use super::route::RouteSettings;
 use crate::audit::Audit;
 use crate::clock::Clock;
 use crate::decisions::Decisions;
 use crate::identity::{Name, SpiffeId};
-use crate::metrics::Metrics;
+use crate::metrics::{CounterBy, Metrics};
 use crate::policy::Policy;
 use crate::tls::ListenerTls;
 use crate::token::Verifier;
@@ -38,6 +40,7 @@ pub struct Generation {
     /// Our own SPIFFE ID, where our certificate has one.
     pub own_id: Option<SpiffeId>,
     pub limits: Limits,
+    pub odd_names: OddNames,
 }
 
 /// `[listener.NAME]` without its socket.
@@ -59,6 +62,7 @@ pub struct Shared {
     pub clock: Clock,
     pub audit: Audit,
     pub metrics: Arc<Metrics>,
+    pub http2_errors: CounterBy<(Ended, ErrorCode)>,
     pub admission: Arc<Admission>,
     /// No new connections; those that are open end after what they are at.
     pub draining: CancellationToken,

@@ -2,7 +2,7 @@
 //!
 //! Every request that is forwarded passes [`for_upstream`], whatever its route; so no spelling of a
 //! client's `x-auth-subject` can reach an upstream, also where nothing is set in its place. Names with
-//! characters other than `[A-Za-z0-9-]` were refused by `normalize`, so there are no aliases left.
+//! characters other than `[A-Za-z0-9-]` were refused or dropped before, so there are no aliases left.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -104,6 +104,7 @@ pub fn for_upstream(headers: &mut HeaderMap, with: &Introduction<'_>) {
     strip_reserved(headers);
     headers.remove(HOST);
     join_cookies(headers);
+    rewrite_length(headers);
     if !with.forward_authorization {
         headers.remove(AUTHORIZATION);
     }
@@ -125,14 +126,19 @@ pub fn for_client(headers: &mut HeaderMap) {
 /// Trailers must not hold what framing, routing or authorization reads (RFC 9110 §6.5.1), nor what some
 /// server reads as that: `normalize` saw the head alone.
 pub fn for_trailers(trailers: &mut HeaderMap) {
-    let aliases: Vec<HeaderName> = trailers.keys().filter(|name| !is_plain_name(name)).cloned().collect();
-    for name in aliases {
-        trailers.remove(name);
-    }
+    strip_odd_names(trailers);
     strip_hop_by_hop(trailers);
     strip_reserved(trailers);
     for name in [HOST, CONTENT_LENGTH, AUTHORIZATION, COOKIE, HeaderName::from_static("dpop")] {
         trailers.remove(name);
+    }
+}
+
+/// Takes away what some server would read under another name.
+pub fn strip_odd_names(headers: &mut HeaderMap) {
+    let odd: Vec<HeaderName> = headers.keys().filter(|name| !is_plain_name(name)).cloned().collect();
+    for name in odd {
+        headers.remove(name);
     }
 }
 
@@ -144,6 +150,14 @@ fn join_cookies(headers: &mut HeaderMap) {
         && let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..]))
     {
         headers.insert(COOKIE, whole);
+    }
+}
+
+/// In its one form: `010`, which is ten (RFC 9112 §6.2), is eight to some.
+fn rewrite_length(headers: &mut HeaderMap) {
+    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if let Some(length) = length {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
 }
 

@@ -1,7 +1,9 @@
 //! Serving HTTP/2: hyper reads the frames, under our limits.
 
 use std::future::Future;
+use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,17 +13,21 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::connection::Connection;
+use super::frames::Counted;
+use super::generation::Shared;
 use super::limits::Limits;
 use super::serving::{service, until_ended};
 use super::stall::{self, Watch, Watched};
 use super::worker::Worker;
+use crate::metrics::Limit;
 
 /// Serves one connection until it ends; `start` was read from it before.
 pub async fn serve<IO>(worker: &Rc<Worker>, connection: Rc<Connection>, io: IO, start: Bytes, limits: &Limits)
 where
     IO: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let mut builder = http2::Builder::new(StreamExecutor { untaken_timeout: limits.idle_timeout });
+    let shared = Arc::clone(&worker.shared);
+    let mut builder = http2::Builder::new(StreamExecutor { untaken_timeout: limits.idle_timeout, shared });
     builder
         .timer(TokioTimer::new())
         .enable_connect_protocol()
@@ -32,18 +38,23 @@ where
         .keep_alive_interval(limits.idle_timeout)
         .keep_alive_timeout(limits.handshake_timeout);
     let service = service_fn(service(worker, &connection));
-    let io = TokioIo::new(Watched::http2(io, &connection.pulse, start));
-    let serving = builder.serve_connection(io, service);
+    let io = Watched::http2(io, &connection.pulse, start);
+    let io = TokioIo::new(Counted::new(io, limits, Arc::clone(&worker.shared)));
+    let serving = pin!(builder.serve_connection(io, service));
     // Each stream has its own.
     let watch = Watch::default();
-    until_ended(worker, &connection, limits, (&watch, Duration::ZERO), serving, |it| it.graceful_shutdown())
-        .await;
+    // How it ended is no news: its requests have their records.
+    let _ = until_ended(worker, &connection, limits, (&watch, Duration::ZERO), serving, |it| {
+        it.graceful_shutdown();
+    })
+    .await;
 }
 
 /// Runs hyper's tasks, one for each h2 stream, on this core.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 struct StreamExecutor {
     untaken_timeout: Duration,
+    shared: Arc<Shared>,
 }
 
 impl<F> hyper::rt::Executor<F> for StreamExecutor
@@ -51,6 +62,11 @@ where
     F: Future<Output = ()> + 'static,
 {
     fn execute(&self, task: F) {
-        tokio::task::spawn_local(stall::stream(task, self.untaken_timeout));
+        let StreamExecutor { untaken_timeout, shared } = self.clone();
+        tokio::task::spawn_local(async move {
+            if stall::stream(task, untaken_timeout).await.is_err() {
+                shared.metrics.limit_hit(Limit::IdleTimeout);
+            }
+        });
     }
 }

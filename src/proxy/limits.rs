@@ -32,8 +32,10 @@ pub struct Limits {
     pub upstream_pending_max: usize,
     /// Concurrent HTTP/2 streams of a connection.
     pub streams_per_connection_max: u32,
-    /// HTTP/2 streams that a client may reset before they are answered.
+    /// HTTP/2 streams that a client may reset before they are answered, at once.
     pub resets_per_connection_max: usize,
+    /// HTTP/2 frames without a request or body, besides what these allow for, at once.
+    pub control_frames_per_connection_max: usize,
     /// A client that asks for nothing, or takes nothing of what it asked for.
     pub idle_timeout: Duration,
     /// A whole request, where its route does not say.

@@ -9,6 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::connection;
+use super::seldom::Seldom;
 use super::worker::Worker;
 
 /// Connections that wait in the kernel, for each socket.
@@ -45,6 +46,7 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
 /// Accepts until the drain begins, then what the kernel still holds, then closes the socket.
 pub async fn accept(worker: Rc<Worker>, position: usize, socket: TcpListener) {
     let draining = worker.shared.draining.clone();
+    let failures = Seldom::default();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -55,13 +57,20 @@ pub async fn accept(worker: Rc<Worker>, position: usize, socket: TcpListener) {
             Ok((stream, from)) => admit(&worker, position, stream, from),
             Err(error) if is_per_connection(&error) => {}
             Err(error) => {
-                tracing::error!(%error, "no connection can be accepted; trying again");
+                worker.shared.metrics.accept_failures.inc();
+                if let Some(left_out) = failures.due() {
+                    tracing::error!(%error, left_out, "no connection can be accepted; trying again");
+                }
                 tokio::time::sleep(ACCEPT_BACK_OFF).await;
             }
         }
     }
-    while let Some(Ok((stream, from))) = waiting(&socket).await {
-        admit(&worker, position, stream, from);
+    while let Some(accepted) = waiting(&socket).await {
+        match accepted {
+            Ok((stream, from)) => admit(&worker, position, stream, from),
+            Err(error) if is_per_connection(&error) => {}
+            Err(error) => return tracing::error!(%error, "what waited to be accepted is lost"),
+        }
     }
 }
 

@@ -28,6 +28,16 @@ pub struct Asked {
     pub kind: Kind,
 }
 
+/// What becomes of field names that some server takes for others: those with a character other than letters,
+/// digits and `-`. In trailers they are dropped in any case, as every trailer may be (RFC 9110 §6.5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OddNames {
+    /// Their request is.
+    Refuse,
+    /// Nobody sees them, neither the policy nor an upstream.
+    Drop,
+}
+
 /// What kind of exchange the head asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -62,6 +72,7 @@ impl Asked {
             return Err(HeadError::Misdirected { server_name: server_name.clone(), host });
         }
         check_framing(head)?;
+        check_scheme(head)?;
         let (method, kind) = kind(head)?;
         let path = NormalPath::parse(head.uri.path())?;
         let query = head.uri.query().map(checked_query).transpose()?;
@@ -153,10 +164,24 @@ fn check_framing(head: &Parts) -> Result<(), HeadError> {
             if head.version == Version::HTTP_11 && coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {}
         _ => return Err(HeadError::Malformed("the transfer coding is not exactly `chunked`")),
     }
-    if head.headers.get_all(CONTENT_LENGTH).iter().count() > 1 {
-        return Err(HeadError::Malformed("there is more than one Content-Length"));
+    let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter();
+    match (lengths.next(), lengths.next()) {
+        (None, _) => Ok(()),
+        // RFC 9110 §8.6; h2 takes none for a zero.
+        (Some(length), None) if !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit) => {
+            Ok(())
+        }
+        (Some(_), None) => Err(HeadError::Malformed("the Content-Length is no number")),
+        (Some(_), Some(_)) => Err(HeadError::Malformed("there is more than one Content-Length")),
     }
-    Ok(())
+}
+
+/// Either of HTTP's own: what stands before us may have ended TLS, or begun it.
+fn check_scheme(head: &Parts) -> Result<(), HeadError> {
+    match head.uri.scheme_str() {
+        None | Some("http" | "https") => Ok(()),
+        Some(_) => Err(HeadError::Malformed("the scheme is not HTTP's")),
+    }
 }
 
 fn kind(head: &Parts) -> Result<(Method, Kind), HeadError> {
@@ -277,7 +302,9 @@ mod tests {
 
     #[test]
     fn names_and_framing_that_two_servers_could_read_differently_are_refused() {
-        let refused: [&[(&str, &str)]; 6] = [
+        let refused: [&[(&str, &str)]; 8] = [
+            &[("content-length", "")],
+            &[("content-length", "+1")],
             &[("x_auth_subject", "alice")],
             &[("x.auth.subject", "alice")],
             &[("transfer-encoding", "gzip, chunked")],
@@ -294,7 +321,9 @@ mod tests {
 
     #[test]
     fn targets_other_than_a_path_are_refused() {
-        for (method, target) in [("OPTIONS", "*"), ("GET", "*"), ("CONNECT", "a.example:443")] {
+        let targets =
+            [("OPTIONS", "*"), ("GET", "*"), ("CONNECT", "a.example:443"), ("GET", "ftp://a.example/")];
+        for (method, target) in targets {
             let head = head(method, target, Version::HTTP_11, &[("host", "a.example")]);
             assert!(Asked::read(&head, None).is_err(), "{method} {target}");
         }

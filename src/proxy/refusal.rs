@@ -13,6 +13,7 @@ use http::{Method, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::Full;
 
+use super::body::Fault;
 use super::normalize::HeadError;
 use crate::audit::Reason;
 use crate::metrics::Limit;
@@ -102,6 +103,22 @@ impl Refusal {
         Refusal { limit: Some(limit), status, ..refusal }
     }
 
+    /// What hyper answers by itself to a head that it does not hand over. It has one word for both limits:
+    /// `is_too_long` tells which.
+    pub fn unread(error: &hyper::Error, is_too_long: bool) -> Refusal {
+        if !error.is_parse_too_large() {
+            return Refusal::of(Reason::RequestMalformed).because(error);
+        }
+        let refusal = Refusal::over(if is_too_long { Limit::HeaderBytesMax } else { Limit::HeaderCountMax });
+        match error.to_string().as_str() {
+            // A bound of its own, 65,534 bytes.
+            "URI too long" => {
+                Refusal { status: StatusCode::URI_TOO_LONG, ..Refusal::over(Limit::HeaderBytesMax) }
+            }
+            _ => refusal,
+        }
+    }
+
     /// More than one step refused: the first in the order of the closed list is the reason.
     #[must_use]
     pub fn and(self, other: Refusal) -> Refusal {
@@ -177,6 +194,17 @@ impl From<HeadError> for Refusal {
             HeadError::Misdirected { .. } => Reason::Misdirected,
         };
         Refusal::of(reason).because(error)
+    }
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Refusal {
+        match fault {
+            Fault::TooLarge => Refusal::over(Limit::BodyBytesMax),
+            Fault::Malformed => {
+                Refusal::of(Reason::RequestMalformed).because("the body is not framed as its head says")
+            }
+        }
     }
 }
 

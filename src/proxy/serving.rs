@@ -28,9 +28,10 @@ pub fn service(
     move |request| {
         let (worker, connection) = (Rc::clone(&worker), Rc::clone(&connection));
         let busy = connection.busy(!request.body().is_end_stream());
+        let is_http1 = request.version() <= Version::HTTP_11;
+        let answering = exchange(Rc::clone(&worker), Rc::clone(&connection), request);
         Box::pin(async move {
-            let is_http1 = request.version() <= Version::HTTP_11;
-            let mut answer = exchange(Rc::clone(&worker), Rc::clone(&connection), request).await;
+            let mut answer = answering.await;
             let is_last = connection.ending.get() || connection.is_outdated(&worker.shared.generation.load());
             // RFC 9112 §9.6: a client that is told sends nothing more that would be lost.
             if is_last && is_http1 && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -43,6 +44,17 @@ pub fn service(
 
 pub type Answer = Pin<Box<dyn Future<Output = Result<Response<Held<Body>>, Infallible>>>>;
 
+/// How a connection ended.
+#[derive(Debug)]
+pub enum Ended<E> {
+    /// In hyper's words.
+    Served(Result<(), E>),
+    /// Its client stood still.
+    Stalled(Stall),
+    /// The drain's deadline.
+    Cut,
+}
+
 /// Drives a connection. It is asked to end (GOAWAY, `Connection: close`) when the drain begins, when a
 /// reload changes its listener's TLS, at its maximum age, and when its client asks for nothing; it is cut
 /// at the drain's deadline, and when its client stands still within a request.
@@ -51,14 +63,14 @@ pub async fn until_ended<C, E>(
     connection: &Connection,
     limits: &Limits,
     (watch, last_request_wait): (&Watch, Duration),
-    serving: C,
+    mut serving: Pin<&mut C>,
     ask_to_end: fn(Pin<&mut C>),
-) where
+) -> Ended<E>
+where
     C: Future<Output = Result<(), E>>,
     E: std::fmt::Display,
 {
     let shared = &worker.shared;
-    let mut serving = pin!(serving);
     let mut due = pin!(async {
         tokio::select! {
             () = shared.draining.cancelled() => {}
@@ -72,14 +84,24 @@ pub async fn until_ended<C, E>(
     loop {
         tokio::select! {
             biased;
-            ended = serving.as_mut() => return report(ended),
-            () = shared.stopped.cancelled() => return,
+            ended = serving.as_mut() => {
+                if let Err(error) = &ended {
+                    tracing::debug!(%error, "connection ended");
+                }
+                return Ended::Served(ended);
+            }
+            () = shared.stopped.cancelled() => {
+                shared.audit.cut();
+                return Ended::Cut;
+            }
             () = due.as_mut(), if !asked => {}
             stall = connection.pulse.stalls(watch, limits) => match stall {
                 Stall::Idle if !asked => connection.pulse.rest(),
-                Stall::Idle => return,
-                Stall::Head => return shared.metrics.limit_hit(Limit::HeaderTimeout),
-                Stall::Answer => return shared.metrics.limit_hit(Limit::IdleTimeout),
+                Stall::Idle | Stall::Head => return Ended::Stalled(stall),
+                Stall::Answer => {
+                    shared.metrics.limit_hit(Limit::IdleTimeout);
+                    return Ended::Stalled(stall);
+                }
             },
         }
         asked = true;
@@ -94,12 +116,5 @@ async fn outdated(worker: &Worker, connection: &Connection) {
         if reloaded.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
-    }
-}
-
-/// How a connection ended is no news: its requests have their records.
-fn report<E: std::fmt::Display>(ended: Result<(), E>) {
-    if let Err(error) = ended {
-        tracing::debug!(%error, "connection ended");
     }
 }

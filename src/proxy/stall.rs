@@ -1,9 +1,8 @@
-//! Clients that stand still: that ask for nothing, do not end the head they began, or do not take the
-//! answer they asked for.
+//! Clients that stand still: that ask for nothing, do not end a head, or do not take the answer asked for.
 //!
-//! hyper looks at no clock while it waits for a client, and asks a body for more only after the client has
-//! taken what there was. So the bounds are kept beside it: [`Watched`] sees the bytes of a connection,
-//! [`Busy`] its requests, and [`Watch`] what one task of hyper has handed to the client.
+//! hyper looks at no clock while it waits for a client, and asks a body for more only after the client took
+//! what there was. So the bounds are kept beside it: [`Watched`] sees a connection's bytes, [`Busy`] its
+//! requests, and [`Watch`] what one task of hyper has handed to the client.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -48,6 +47,8 @@ pub struct Pulse {
     rested: Moment,
     /// When the first byte of a head came.
     began: Moment,
+    /// Of the head under way; what came together with the request before it is not counted.
+    head_bytes: AtomicUsize,
     /// Since when bytes wait to be taken.
     blocked: Moment,
 }
@@ -94,6 +95,7 @@ impl Pulse {
             uploading: AtomicBool::new(false),
             rested: Moment::none(base),
             began: Moment::none(base),
+            head_bytes: AtomicUsize::new(0),
             blocked: Moment::none(base),
         };
         pulse.rested.set();
@@ -105,12 +107,32 @@ impl Pulse {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.uploading.store(has_body, Ordering::Relaxed);
         self.began.clear();
+        self.head_bytes.store(0, Ordering::Relaxed);
         Busy(Arc::clone(self))
     }
 
     /// From now on the connection rests, if it does.
     pub fn rest(&self) {
         self.rested.set();
+    }
+
+    /// Whether a head was begun and not ended.
+    pub fn is_in_head(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) == 0 && self.began.get().is_some()
+    }
+
+    /// How much came of the head under way.
+    pub fn head_bytes(&self) -> usize {
+        self.head_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes came while no request was under way.
+    fn reading_head(&self, bytes: &[u8]) {
+        self.head_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
+        // RFC 9112 §2.2: some clients end a body with an empty line that belongs to nothing.
+        if bytes.iter().any(|byte| !b"\r\n".contains(byte)) {
+            self.began.set_first();
+        }
     }
 
     /// What the client will not have done if it goes on doing nothing, and when.
@@ -195,9 +217,10 @@ impl Watch {
     }
 
     /// hyper has a frame and will ask again when the client has taken it; `deadline` is the whole exchange's.
-    pub fn handed(deadline: Instant) {
+    pub fn handed(deadline: Option<Instant>) {
         Watch::set(|watch| {
-            Some(watch.untaken_timeout.map_or(deadline, |timeout| deadline.min(Instant::now() + timeout)))
+            let untaken = watch.untaken_timeout.map(|timeout| Instant::now() + timeout);
+            deadline.into_iter().chain(untaken).min()
         });
     }
 
@@ -208,12 +231,12 @@ impl Watch {
 }
 
 /// Runs hyper's task for one h2 stream; the stream is reset if its client does not take its answer.
-pub async fn stream<F: Future<Output = ()>>(task: F, untaken_timeout: Duration) {
+pub async fn stream<F: Future<Output = ()>>(task: F, untaken_timeout: Duration) -> Result<(), Stall> {
     let watch = Rc::new(Watch { due: Cell::new(None), untaken_timeout: Some(untaken_timeout) });
     tokio::select! {
         biased;
-        () = Rc::clone(&watch).over(task) => {}
-        _ = ringing(|| watch.due.get().map(|at| (at, Stall::Answer))) => {}
+        () = Rc::clone(&watch).over(task) => Ok(()),
+        stall = ringing(|| watch.due.get().map(|at| (at, Stall::Answer))) => Err(stall),
     }
 }
 
@@ -252,13 +275,13 @@ pub struct Watched<IO> {
 impl<IO> Watched<IO> {
     pub fn http1(io: IO, pulse: &Arc<Pulse>, start: Bytes) -> Watched<IO> {
         if !start.is_empty() {
-            pulse.began.set();
+            pulse.reading_head(&start);
         }
         Watched { io, pulse: Arc::clone(pulse), start, heads: true, linger: None }
     }
 
     pub fn http2(io: IO, pulse: &Arc<Pulse>, start: Bytes) -> Watched<IO> {
-        Watched { heads: false, ..Watched::http1(io, pulse, start) }
+        Watched { io, pulse: Arc::clone(pulse), start, heads: false, linger: None }
     }
 
     fn wrote<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -283,8 +306,9 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        if self.heads && buf.filled().len() > before && self.pulse.requests.load(Ordering::Relaxed) == 0 {
-            self.pulse.began.set_first();
+        let came = buf.filled().get(before..).unwrap_or_default();
+        if self.heads && !came.is_empty() && self.pulse.requests.load(Ordering::Relaxed) == 0 {
+            self.pulse.reading_head(came);
         }
         Poll::Ready(Ok(()))
     }
@@ -319,9 +343,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
         if this.linger.is_none() {
             let polled = Pin::new(&mut this.io).poll_shutdown(cx);
             ready!(this.wrote(polled))?;
-        }
-        if !this.heads || !this.pulse.uploading.load(Ordering::Relaxed) {
-            return Poll::Ready(Ok(()));
+            if !this.heads || !(this.pulse.uploading.load(Ordering::Relaxed) || this.pulse.is_in_head()) {
+                return Poll::Ready(Ok(()));
+            }
+            // Whatever it was the beginning of has its answer.
+            this.pulse.began.clear();
         }
         let linger =
             this.linger.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + LINGER_TIMEOUT)));
@@ -368,6 +394,7 @@ mod tests {
             upstream_pending_max: 1,
             streams_per_connection_max: 1,
             resets_per_connection_max: 1,
+            control_frames_per_connection_max: 1,
             idle_timeout: IDLE,
             total_timeout: IDLE,
             connection_age_max: IDLE,
@@ -407,15 +434,15 @@ mod tests {
     async fn a_stream_may_wait_for_an_upstream_but_not_for_its_client() {
         let began = Instant::now();
         let waiting = tokio::time::timeout(IDLE * 9, std::future::pending::<()>());
-        stream(async { waiting.await.unwrap_or_default() }, IDLE).await;
+        assert_eq!(stream(async { waiting.await.unwrap_or_default() }, IDLE).await, Ok(()));
         assert_eq!(began.elapsed(), IDLE * 9);
-        let handing = |deadline| async move {
-            Watch::handed(Instant::now() + deadline);
+        let handing = |deadline: Option<Duration>| async move {
+            Watch::handed(deadline.map(|deadline| Instant::now() + deadline));
             std::future::pending().await
         };
-        for (deadline, ends) in [(IDLE * 9, IDLE), (IDLE / 2, IDLE / 2)] {
+        for (deadline, ends) in [(None, IDLE), (Some(IDLE * 9), IDLE), (Some(IDLE / 2), IDLE / 2)] {
             let began = Instant::now();
-            stream(handing(deadline), IDLE).await;
+            assert_eq!(stream(handing(deadline), IDLE).await, Err(Stall::Answer));
             assert_eq!(began.elapsed().as_secs(), ends.as_secs());
         }
     }

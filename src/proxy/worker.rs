@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::generation::{Generation, Shared};
 use super::listener;
+use super::seldom::Seldom;
 use crate::policy::UpstreamId;
 use crate::upstream::{Pool, Pools};
 
@@ -25,6 +26,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// Connections and tunnels of this core: the drain waits for them.
     pub tasks: TaskTracker,
+    /// Lines about PROXY headers that were refused.
+    pub refused_headers: Seldom,
     pools: Pools,
     /// The newest generation that a request of this core was judged by.
     generation: Cell<u64>,
@@ -35,6 +38,7 @@ impl Worker {
         Rc::new(Worker {
             shared,
             tasks: TaskTracker::new(),
+            refused_headers: Seldom::default(),
             pools: Pools::default(),
             generation: Cell::new(0),
         })
@@ -55,6 +59,7 @@ impl Worker {
 pub fn run(shared: Arc<Shared>, sockets: Vec<StdListener>) -> io::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    shared.metrics.runtime(runtime.metrics());
     runtime.block_on(async move {
         let worker = Worker::new(Arc::clone(&shared));
         for (position, socket) in sockets.into_iter().enumerate() {

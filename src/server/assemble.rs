@@ -131,6 +131,7 @@ fn assemble(
         listeners,
         own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
         limits: config.limits,
+        odd_names: config.odd_names,
     };
     let assembled = Assembled { fixed, listeners: config.listeners, own: config.own, issuers, upstreams };
     Ok((generation, assembled))

@@ -128,6 +128,7 @@ impl Server {
         let sink = Sink::start(config.audit.clone(), Arc::clone(&metrics))?;
         let audit = Audit::new(&config.name, clock.clone(), sink, Arc::clone(&metrics));
         let background = Background::start().map_err(StartError::Thread)?;
+        metrics.runtime(background.handle.metrics());
         let name = config.name.clone();
         let (generation, assembled) = assemble::first(config, &background.handle, &metrics, &clock)?;
         metrics.reloaded(true, clock.now());
@@ -140,6 +141,8 @@ impl Server {
             reloaded: watch::Sender::new(()),
             clock: clock.clone(),
             audit,
+            http2_errors: metrics
+                .counter_by("http2_errors", "HTTP/2 streams and connections that we ended, by error"),
             metrics,
             admission: Arc::new(Admission::default()),
             draining: CancellationToken::new(),
@@ -189,6 +192,7 @@ impl Server {
         let (generation, next) = taken?;
         let generation = Arc::new(generation);
         report::changes(&shared.audit, (&present, &assembled), (&generation, &next));
+        report::forget(&shared.metrics, (&present, &assembled), (&generation, &next));
         shared.metrics.policy_in_force(&generation.policy.hash(), generation.number);
         shared.generation.store(generation);
         *assembled = next;

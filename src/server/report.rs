@@ -119,6 +119,15 @@ fn certificates(assembled: &Assembled) -> impl Iterator<Item = (String, &OwnCert
 fn export(shared: &Shared, generation: &Generation, assembled: &Assembled) {
     let metrics: &Metrics = &shared.metrics;
     metrics.connections_open.set(i64::try_from(shared.admission.connections_open()).unwrap_or(i64::MAX));
+    let (tokens, refused_tokens) = generation.verifier.entries();
+    let caches = [
+        ("tokens", tokens),
+        ("refused_tokens", refused_tokens),
+        ("decisions", generation.standings.entries()),
+    ];
+    for (cache, entries) in caches {
+        metrics.cache_holds(cache, entries);
+    }
     for (name, own) in certificates(assembled) {
         metrics.certificate_in_use(&name, own.not_after);
     }
@@ -126,6 +135,25 @@ fn export(shared: &Shared, generation: &Generation, assembled: &Assembled) {
         let endpoints = upstream.status().endpoints;
         let ejected = endpoints.iter().filter(|endpoint| endpoint.ejected).count();
         metrics.upstream_health(name.as_str(), endpoints.len(), ejected);
+    }
+}
+
+/// What the configuration does not name any more has no metrics.
+pub fn forget(metrics: &Metrics, old: (&Generation, &Assembled), new: (&Generation, &Assembled)) {
+    for issuer in &old.1.issuers {
+        if !new.1.issuers.iter().any(|kept| kept.name == issuer.name) {
+            metrics.forget_issuer(issuer.name.as_str());
+        }
+    }
+    let upstreams = |generation: &Generation| generation.policy.parts().upstreams.clone();
+    let kept = upstreams(new.0);
+    for name in upstreams(old.0).iter().filter(|name| !kept.contains(name)) {
+        metrics.forget_upstream(name.as_str());
+    }
+    for (name, _) in certificates(old.1) {
+        if !certificates(new.1).any(|(kept, _)| kept == name) {
+            metrics.forget_certificate(&name);
+        }
     }
 }
 

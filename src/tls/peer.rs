@@ -7,8 +7,10 @@
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
+use x509_parser::asn1_rs::{Any, Sequence};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
+use x509_parser::oid_registry::OID_X509_EXT_SUBJECT_ALT_NAME;
 use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
@@ -218,6 +220,7 @@ fn read_name(certificate: &X509Certificate<'_>) -> Result<LeafName, MalformedCer
         .subject_alternative_name()
         .map_err(|_| MalformedCertificate::Encoding)?
         .ok_or(MalformedCertificate::NoSpiffeId)?;
+    check_names(certificate).ok_or(MalformedCertificate::Encoding)?;
     let mut uris = Vec::new();
     let mut names = Vec::new();
     for name in &san.value.general_names {
@@ -240,6 +243,25 @@ fn read_name(certificate: &X509Certificate<'_>) -> Result<LeafName, MalformedCer
         [] => Ok(LeafName::Dns(names)),
         _ => Err(MalformedCertificate::SeveralUris(uris.len())),
     }
+}
+
+/// Tags of `GeneralName` (RFC 5280 §4.2.1.6) whose value is a string of bytes.
+const STRINGS: [u32; 5] = [1, 2, 6, 7, 8];
+
+/// What x509-parser lets pass: bytes after the names, and strings in constructed form (X.690 §10.2), which
+/// another reader takes apart or refuses.
+fn check_names(certificate: &X509Certificate<'_>) -> Option<()> {
+    let extension = certificate.get_extension_unique(&OID_X509_EXT_SUBJECT_ALT_NAME).ok()??;
+    let (rest, names) = Sequence::from_der(extension.value).ok()?;
+    let mut left: &[u8] = if rest.is_empty() { &names.content } else { return None };
+    while !left.is_empty() {
+        let (rest, name) = Any::from_der(left).ok()?;
+        if name.header.is_constructed() && STRINGS.contains(&name.tag().0) {
+            return None;
+        }
+        left = rest;
+    }
+    Some(())
 }
 
 /// An IA5String (RFC 5280 §4.2.1.6) without control characters: x509-parser takes any UTF-8.

@@ -108,6 +108,13 @@ impl Memory {
         }
     }
 
+    /// How many tokens there are, verified and failed, after what has ended was cleared away.
+    pub fn entries(&self) -> (u64, u64) {
+        self.verified.run_pending_tasks();
+        self.failed.run_pending_tasks();
+        (self.verified.entry_count(), self.failed.entry_count())
+    }
+
     pub fn verified(&self, hash: &TokenHash, now: Timestamp) -> Option<Remembered> {
         self.verified.get(hash).filter(|remembered| remembered.judged <= now)
     }

@@ -31,6 +31,7 @@ pub use issuer::{ClaimMap, IssuerSettings, KeySettings, KeySource, LEEWAY_MAX, Q
 pub use issuer_url::{IssuerUrl, IssuerUrlError};
 pub use key_cache::{
     IssuerKeys, KeyStatus, KeysError, LIFETIME_MAX, LIFETIME_MIN, Rotation, UNKNOWN_KEY_REST, check_key_file,
+    check_key_set, jwks_uri,
 };
 pub use keys::{KEYS_MAX, KeyUse};
 pub use limits::TokenLimits;

@@ -77,6 +77,11 @@ impl Verifier {
         &self.issuers
     }
 
+    /// How many tokens are remembered, verified ones and failed ones, after what has ended was cleared away.
+    pub fn entries(&self) -> (u64, u64) {
+        self.memory.entries()
+    }
+
     /// Who the credential stands for. `certificate` is that of the peer on this connection, which a
     /// token may be bound to.
     pub async fn verify(

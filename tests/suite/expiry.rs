@@ -7,10 +7,11 @@ use countersign::clock::Clock;
 use http::header::AUTHORIZATION;
 use serde_json::{Value, json};
 
-use crate::world::World;
 use crate::world::certificates::Who;
 use crate::world::client::{Client, Protocol, alert_after, get};
+use crate::world::issuer::Answering;
 use crate::world::proxy::HOST;
+use crate::world::{World, soon};
 
 const ALLOW: &str = r#"
 [[allow]]
@@ -62,4 +63,23 @@ async fn a_credential_that_ends_is_refused_on_the_connection_that_it_opened() {
         assert!(alert_after(proxy.address("mesh"), HOST, config, protocol).await.is_some());
         assert_eq!(world.upstream.counts().requests, 4);
     }
+}
+
+#[tokio::test]
+async fn a_certificate_that_ends_while_keys_are_waited_for_is_refused() {
+    let clock = Clock::manual(Clock::system().now());
+    let world = World::at(clock.clone()).await;
+    world.issuer.jwks_answers(Answering::Held);
+    let proxy = world.start(ALLOW);
+    let client = proxy.client(Who::Storefront, Protocol::H1).await;
+    let in_two_days = clock.now().plus(Duration::from_secs(48 * 3600)).unix_seconds();
+    let token = world.issuer.token(json!({"exp": in_two_days}));
+    let asking = tokio::spawn(async move { ask(&client, "/orders/7", &token).await });
+    // the peer was seen before the token was
+    proxy.metrics_once("countersign_cache_lookups_total{cache=\"tokens\",result=\"miss\"} 1").await;
+    clock.advance(Duration::from_secs(24 * 3600 + 300));
+    world.issuer.release();
+    let answer = soon("the answer", asking).await.unwrap();
+    assert_eq!(answer, (403, json!("peer_expired")));
+    assert_eq!(world.upstream.counts().requests, 0);
 }

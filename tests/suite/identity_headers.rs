@@ -218,10 +218,10 @@ async fn names_that_an_upstream_might_take_for_ours_are_refused() {
     let proxy = world.start_with_routes();
     let mut cases = 0;
     for protocol in Protocol::BOTH {
-        let client = proxy.client(Who::Storefront, protocol).await;
         for name in
             ["x_auth_subject", "x.auth.subject", "x-auth_subject", "x-forwarded_for", "x-auth-subject~"]
         {
+            let client = proxy.client(Who::Storefront, protocol).await;
             let mut request = get("/public/7");
             request.headers_mut().insert(name, HeaderValue::from_static("forged"));
             let answer = client.ask(request).await.unwrap();

@@ -72,6 +72,9 @@ async fn every_figure_moves_with_what_it_counts() {
         r#"upstream_servers_ejected{upstream="orders"} 0"#.to_owned(),
         "tls_handshakes_completed_total 1".to_owned(),
         "connections_open 1".to_owned(),
+        r#"cache_entries{cache="tokens"} 3"#.to_owned(),
+        r#"cache_entries{cache="refused_tokens"} 1"#.to_owned(),
+        r#"cache_entries{cache="decisions"} 3"#.to_owned(),
         "policy_generation 1".to_owned(),
         "config_last_reload_success 1".to_owned(),
         "audit_records_dropped_total 0".to_owned(),
@@ -97,4 +100,54 @@ async fn every_figure_moves_with_what_it_counts() {
     });
     let expiry = Timestamp::from_unix_seconds(expiry.unwrap().parse().unwrap());
     assert!(expiry > clock.now(), "{expiry}");
+}
+
+#[tokio::test]
+async fn what_a_reload_takes_away_has_no_series_left() {
+    let world = World::new().await;
+    let key = world.write("jwks.json", &json!({"keys": [KEYS[0].jwk()]}).to_string());
+    let more = format!(
+        r#"
+[issuer.passing]
+url = "https://passing.example"
+jwks = "{}"
+audience = ["https://orders.shop.example"]
+
+[upstream.passing]
+server = "http://127.0.0.1:1"
+"#,
+        key.display()
+    );
+    let proxy = world.start(&format!("{READ}{more}"));
+    proxy.metrics_once(r#"countersign_upstream_servers{upstream="passing"} 1"#).await;
+    let metrics = proxy.metrics_once(r#"countersign_issuer_fetches_total{issuer="passing"} 1"#).await;
+    assert_eq!(metrics.matches("=\"passing\"").count(), 5, "{metrics}");
+    proxy.reload(READ).unwrap();
+    let metrics = proxy.metrics().await;
+    assert_eq!(metrics.matches("=\"passing\"").count(), 0, "{metrics}");
+    assert!(metrics.contains(r#"countersign_upstream_servers{upstream="orders"} 1"#), "{metrics}");
+}
+
+#[tokio::test]
+async fn tasks_end_with_those_whom_they_serve() {
+    let world = World::new().await;
+    let proxy = world.start(READ);
+    let tasks = async || {
+        let metrics = proxy.metrics().await;
+        let value = metrics.lines().find_map(|line| line.strip_prefix("countersign_tasks "));
+        value.unwrap().parse::<u64>().unwrap()
+    };
+    let before = tasks().await;
+    let mut clients = Vec::new();
+    for protocol in Protocol::BOTH {
+        for _ in 0..5 {
+            let client = proxy.client(Who::Storefront, protocol).await;
+            assert_eq!(client.ask(get("/orders/7")).await.unwrap().status, 401);
+            clients.push(client);
+        }
+    }
+    assert!(tasks().await >= before + 10);
+    drop(clients);
+    let ended = async { while tasks().await > before {} };
+    soon("the tasks of clients that are gone", ended).await;
 }

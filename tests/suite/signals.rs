@@ -134,7 +134,7 @@ async fn told_twice_it_cuts_what_is_under_way_and_records_that() {
     for record in cut {
         assert_eq!(record["verdict"], "allow", "{record}");
         assert_eq!(record["rule"], "read", "{record}");
-        assert_ne!(record["reason"], "allowed", "{record}");
+        assert_eq!(record["reason"], "limit_exceeded", "{record}");
     }
     assert_eq!(records.last().unwrap()["event"], "stopped");
 }
@@ -176,4 +176,29 @@ async fn what_is_set_up_once_is_not_changed_by_a_reload_and_the_log_says_so() {
     world.write("countersign.toml", &text);
     process.log_says(lines, "configuration loaded").await;
     assert_eq!(process.metric("countersign_config_last_reload_success").await, 1.0);
+}
+
+#[tokio::test]
+async fn a_broken_configuration_is_put_right_in_the_files_that_it_names_too() {
+    let world = World::new().await;
+    let process = world.serve(READ).await;
+    let identity = world.certificates.server("orders");
+    world.write("other-key.pem", &identity.key);
+    // where nothing can be watched
+    let nowhere = world.folder.path().join("nowhere/shop-ca.pem");
+    let text = fs::read_to_string(world.configuration(READ)).unwrap();
+    let other =
+        text.replace("\"orders.pem\"", "\"other.pem\"").replace("\"orders-key.pem\"", "\"other-key.pem\"");
+    let lost = other.replace("\"shop-ca.pem\"", &format!("{:?}", nowhere.display().to_string()));
+    assert!(lost != other && other != text);
+    for broken in [&lost, &other] {
+        let lines = process.binary.log_lines();
+        world.write("countersign.toml", broken);
+        process.log_says(lines, "the present one stays").await;
+    }
+    let lines = process.binary.log_lines();
+    world.write("other.pem", &identity.chain);
+    process.log_says(lines, "configuration loaded").await;
+    let success = process.metric("countersign_config_last_reload_success").await;
+    assert_eq!(success, 1.0);
 }

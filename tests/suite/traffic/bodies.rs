@@ -70,6 +70,13 @@ async fn trailers_pass_both_ways_and_te_tells_of_them() {
     let traffic = Traffic::new().await;
     let proxy = traffic.start();
     for (way, client, kind) in everywhere(&proxy).await {
+        let mut request = get("/down?trailers");
+        request.headers_mut().insert("te", HeaderValue::from_static("trailers"));
+        let down = client.ask(traffic.signed(kind, request)).await.unwrap();
+        assert_eq!(&down.body[..], b"body", "{way}");
+        assert_eq!(down.trailers["x-checksum"], "abc", "{way}");
+
+        // On HTTP/1 the connection ends with them.
         let trailers = [(HeaderName::from_static("x-sum"), HeaderValue::from_static("42"))];
         let frames =
             [Ok(Frame::data(Bytes::from("body"))), Ok(Frame::trailers(HeaderMap::from_iter(trailers)))];
@@ -78,12 +85,6 @@ async fn trailers_pass_both_ways_and_te_tells_of_them() {
         let up = seen(&client.ask(traffic.signed(kind, request.unwrap())).await.unwrap());
         assert_eq!(up.trailers, [("x-sum".to_owned(), "42".to_owned())], "{way}");
         assert_eq!(up.header("te"), ["trailers"], "{way}");
-
-        let mut request = get("/down?trailers");
-        request.headers_mut().insert("te", HeaderValue::from_static("trailers"));
-        let down = client.ask(traffic.signed(kind, request)).await.unwrap();
-        assert_eq!(&down.body[..], b"body", "{way}");
-        assert_eq!(down.trailers["x-checksum"], "abc", "{way}");
     }
 }
 
@@ -125,4 +126,5 @@ async fn a_body_over_its_limit_is_refused_whether_or_not_its_length_is_told() {
         }
     }
     assert_eq!(cases, 8);
+    proxy.metrics_once("countersign_limits_hit_total{limit=\"body_bytes_max\"} 4").await;
 }

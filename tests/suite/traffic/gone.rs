@@ -1,17 +1,24 @@
 //! One side goes away in the middle: the other one is told, and the record says who it was.
 
+use std::io::Write;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream;
 use http::Request;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
+use rustls::pki_types::ServerName;
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::{ONWARD, Traffic, everywhere};
 use crate::world::certificates::Who;
 use crate::world::client::{Protocol, get, next_data};
-use crate::world::proxy::Proxy;
+use crate::world::proxy::{HOST, Proxy};
 use crate::world::{Body, soon};
 
 /// A body that begins and never goes on.
@@ -98,7 +105,37 @@ async fn what_the_drain_cuts_is_seen_as_cut_and_has_its_record() {
         soon("the drain", drained).await.unwrap();
         let record = records.until(|all| all.iter().find(|one| one["event"] == "request").cloned()).await;
         assert_eq!((&record["verdict"], &record["status"]), (&json!("allow"), &json!(200)), "{record}");
-        assert_ne!(record["reason"], "allowed", "{record}");
+        assert_eq!(record["reason"], "limit_exceeded", "the client has not gone away: {record}");
+        assert_eq!(record["detail"], "cut when the drain was over", "{record}");
         traffic.world.upstream.until(|now| now.abandoned == 1).await;
     }
+}
+
+#[tokio::test]
+async fn a_head_that_comes_with_the_connection_s_end_has_its_record() {
+    let traffic = Traffic::new().await;
+    let proxy = traffic.start();
+    let mut config = traffic.world.certificates.client_config(Who::Storefront);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let stream = TcpStream::connect(proxy.address("mesh")).await.unwrap();
+    let name = ServerName::try_from(HOST).unwrap();
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+    let (socket, session) = stream.get_mut();
+    let token = traffic.bearer();
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let head = format!(
+        "GET /orders/7 HTTP/1.1\r\nhost: {HOST}\r\nauthorization: {}\r\ntraceparent: {trace}\r\n\r\n",
+        token.to_str().unwrap()
+    );
+    session.writer().write_all(head.as_bytes()).unwrap();
+    session.send_close_notify();
+    let mut bytes = Vec::new();
+    while session.wants_write() {
+        session.write_tls(&mut bytes).unwrap();
+    }
+    socket.write_all(&bytes).await.unwrap();
+    let record = &proxy.records(1).await[0];
+    assert_eq!((&record["verdict"], &record["reason"]), (&json!("deny"), &json!("client_gone")), "{record}");
+    assert_eq!((&record["status"], &record["trace"]), (&json!(null), &json!(trace)), "{record}");
+    assert_eq!(traffic.world.upstream.counts().requests, 0);
 }

@@ -104,6 +104,10 @@ async fn a_head_that_does_not_end_ends_its_connection() {
         slow.send("GET / HTTP/1.1\r\nhost:").await.unwrap();
         slow.rest().await;
     }
+    let records = proxy.records(6).await;
+    let unread = records.iter().filter(|record| record["action"]["method"].is_null());
+    let unread: Vec<_> = unread.map(|record| (&record["reason"], &record["status"])).collect();
+    assert_eq!(unread, [(&json!("limit_exceeded"), &json!(null)); 4]);
     let metrics = proxy.metrics().await;
     assert!(metrics.contains(&format!("{} 4", limit_hit("header_timeout"))), "{metrics}");
 }
@@ -128,6 +132,7 @@ async fn an_answer_that_its_client_does_not_take_is_broken_off() {
         assert_eq!(record["reason"], "client_gone", "{listener}: {record}");
         assert!(deaf.rest().await.len() < large, "{listener}");
     }
+    proxy.metrics_once(&format!("{} 2", limit_hit("idle_timeout"))).await;
     // On h2 the stream alone: others of the connection go on.
     let client = proxy.client(Who::Storefront, Protocol::H2).await;
     let before = traffic.world.upstream.counts().abandoned;

@@ -169,6 +169,8 @@ async fn a_prefix_is_taken_off_what_was_judged() {
             ("/api/x/../secret/1", 400),
             ("/api//secret/1", 400),
         ] {
+            // A connection ends with what is malformed.
+            let client = proxy.client(Who::Storefront, protocol).await;
             assert_eq!(client.ask(traffic(asked)).await.unwrap().status, status, "{protocol:?} {asked}");
             cases += 1;
         }

@@ -1,6 +1,7 @@
 //! The program itself as a process of its own, for what only a process has: its log, its environment, its
 //! signals.
 
+use std::env;
 use std::fs;
 use std::net::SocketAddr;
 use std::process::{ExitStatus, Stdio};
@@ -23,9 +24,11 @@ pub struct Binary {
 }
 
 impl World {
-    /// Runs the program on the configuration that the world's folder holds.
+    /// Runs the program on the configuration that the world's folder holds: the one of this build, or the one
+    /// that `COUNTERSIGN_BINARY` names.
     pub fn run(&self, environment: &[(&str, &str)]) -> Binary {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
+        let program = env::var("COUNTERSIGN_BINARY").unwrap_or(env!("CARGO_BIN_EXE_countersign").to_owned());
+        let mut command = Command::new(program);
         command.arg("run").arg("-c").arg(self.folder.path().join("countersign.toml"));
         command.envs(environment.iter().copied()).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -70,8 +73,11 @@ impl Binary {
     }
 
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id().unwrap().try_into().unwrap()).unwrap();
-        kill_process(pid, signal).unwrap();
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().unwrap().try_into().unwrap()).unwrap()
     }
 
     /// Waits until it has ended by itself.
@@ -90,6 +96,21 @@ impl Binary {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
         let found = status.lines().find_map(|other| other.strip_prefix(&format!("{line}:")));
         found.unwrap().split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// `VmHWM` is the most that it holds from now on.
+    pub fn forget_peak(&self) {
+        fs::write(format!("/proc/{}/clear_refs", self.child.id().unwrap()), "5").unwrap();
+    }
+
+    /// Its open files and sockets.
+    pub fn descriptors(&self) -> u64 {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id().unwrap())).unwrap().count() as u64
+    }
+
+    /// Lines of its log as they come.
+    pub fn log(&self) -> watch::Receiver<Vec<String>> {
+        self.log.clone()
     }
 
     /// Ends it at once: the whole log, and all of its standard output.

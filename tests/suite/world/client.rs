@@ -33,7 +33,7 @@ pub enum Protocol {
 impl Protocol {
     pub const BOTH: [Protocol; 2] = [Protocol::H1, Protocol::H2];
 
-    fn alpn(self) -> Vec<u8> {
+    pub fn alpn(self) -> Vec<u8> {
         match self {
             Protocol::H1 => b"http/1.1".to_vec(),
             Protocol::H2 => b"h2".to_vec(),
@@ -69,6 +69,7 @@ pub type WebSocket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 impl Client {
     pub async fn plain(address: SocketAddr, protocol: Protocol) -> Result<Client, Error> {
         let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
         Client::over(stream, protocol, Scheme::HTTP, address.to_string().parse()?).await
     }
 
@@ -235,10 +236,19 @@ async fn secure_after(
     name: &str,
     config: ClientConfig,
 ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Error> {
-    let name = ServerName::try_from(name.to_owned())?;
     let mut stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
     stream.write_all(header).await?;
-    Ok(soon("a TLS handshake", TlsConnector::from(Arc::new(config)).connect(name, stream)).await?)
+    secure_over(stream, name, Arc::new(config)).await
+}
+
+pub async fn secure_over(
+    stream: TcpStream,
+    name: &str,
+    config: Arc<ClientConfig>,
+) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Error> {
+    let name = ServerName::try_from(name.to_owned())?;
+    Ok(soon("a TLS handshake", TlsConnector::from(config).connect(name, stream)).await?)
 }
 
 /// The fatal alert that ended a connection, if one did.
@@ -289,6 +299,11 @@ impl Raw {
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) -> Result<(), Error> {
         self.stream.write_all(bytes.as_ref()).await?;
         Ok(self.stream.flush().await?)
+    }
+
+    /// Nothing more will be sent.
+    pub async fn end(&mut self) {
+        let _ = self.stream.shutdown().await;
     }
 
     /// The next head that comes, up to its empty line, or what came before the connection ended.

@@ -53,6 +53,8 @@ where
         let mut open = JoinSet::new(); // dropped with this task, and with it every connection
         while let Ok((stream, _)) = socket.accept().await {
             accepted.fetch_add(1, Ordering::SeqCst);
+            // else each small answer waits for an acknowledgement that is delayed by 40 ms
+            let _ = stream.set_nodelay(true);
             while open.try_join_next().is_some() {}
             let (tls, answer) = (tls.clone(), answer.clone());
             open.spawn(async move {

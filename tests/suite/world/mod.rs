@@ -6,9 +6,11 @@
 //! All of it ends when its handle is dropped.
 
 pub mod binary;
+pub mod broken;
 pub mod certificates;
 pub mod client;
 pub mod court;
+pub mod frames;
 pub mod grpc;
 pub mod issuer;
 pub mod listen;

@@ -18,6 +18,23 @@ pub struct Process<'w> {
     admin: SocketAddr,
 }
 
+/// What `/metrics` said at one moment.
+pub struct Metrics(pub String);
+
+impl Metrics {
+    /// The value of one series, named with its labels, if it has any.
+    pub fn value(&self, series: &str) -> Option<f64> {
+        let value = self.0.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map(|value| value.parse().unwrap())
+    }
+
+    /// The sum over all labels of one name.
+    pub fn sum(&self, name: &str) -> f64 {
+        let series = self.0.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{'));
+        series.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+}
+
 impl World {
     /// Runs the program on the base configuration and `more`; it listens when this returns.
     pub async fn serve(&self, more: &str) -> Process<'_> {
@@ -41,11 +58,14 @@ impl Process<'_> {
         Client::plain(self.admin, Protocol::H1).await.unwrap().ask(get(path)).await.unwrap()
     }
 
+    pub async fn metrics(&self) -> Metrics {
+        Metrics(String::from_utf8(self.admin("/metrics").await.body.to_vec()).unwrap())
+    }
+
     /// The value of a metric without labels.
     pub async fn metric(&self, name: &str) -> f64 {
-        let text = String::from_utf8(self.admin("/metrics").await.body.to_vec()).unwrap();
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+        let metrics = self.metrics().await;
+        metrics.value(name).unwrap_or_else(|| panic!("no {name} in {}", metrics.0))
     }
 
     /// Waits for an event of the log, after its first `lines`, with these words in its message.

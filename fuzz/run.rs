@@ -1,0 +1,4 @@
+//! Every fuzz target: this one file, built under each target's name.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::run(env!("CARGO_BIN_NAME"), data));

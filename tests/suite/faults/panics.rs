@@ -1,0 +1,95 @@
+//! A panic while one request is handled ends that request, and nothing else.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::thread;
+
+use countersign::clock::Clock;
+use http::header::AUTHORIZATION;
+use serde_json::json;
+
+use super::{ANYTHING, Healthy, bearer, outcome, signed};
+use crate::world::World;
+use crate::world::certificates::Who;
+use crate::world::client::{Protocol, get};
+use crate::world::proxy::decision_of;
+
+/// A clock that breaks when it was read so many times more on a thread that serves.
+fn breaking() -> (Clock, Arc<AtomicI64>) {
+    let readings = Arc::new(AtomicI64::new(-1));
+    let left = readings.clone();
+    let clock = Clock::told_by(move || {
+        let serves = thread::current().name().is_some_and(|name| name.starts_with("core-"));
+        if serves && left.load(Ordering::SeqCst) >= 0 && left.fetch_sub(1, Ordering::SeqCst) == 0 {
+            panic!("the clock broke");
+        }
+        Clock::system().now()
+    });
+    (clock, readings)
+}
+
+#[tokio::test]
+async fn a_panic_ends_its_own_request_with_500_and_a_record_and_nobody_else_s() {
+    let (clock, left) = breaking();
+    let world = World::at(clock).await;
+    let proxy = world.start(ANYTHING);
+    let healthy = Healthy::of(&proxy).await;
+    let mut broken = 0;
+    for protocol in Protocol::BOTH {
+        let client = proxy.client(Who::Storefront, protocol).await;
+        // Under TLS 1.3 the other side may not have ended its handshake yet.
+        assert_eq!(client.ask(signed(&world, get("/orders/1"))).await.unwrap().status, 200);
+        // The first reading is for the record's own time: without that there is none.
+        for reading in 1.. {
+            let token = world.issuer.token(json!({"jti": format!("{protocol:?} {reading}")}));
+            let ask = || {
+                let mut request = get("/orders/1");
+                request.headers_mut().insert(AUTHORIZATION, bearer(&token));
+                client.ask(request)
+            };
+            let before = world.upstream.counts().requests;
+            let held = async {
+                // On h2 the same connection carries another request meanwhile.
+                match protocol {
+                    Protocol::H1 => None,
+                    Protocol::H2 => {
+                        Some(client.ask(signed(&world, get("/orders/held?hold"))).await.unwrap().status)
+                    }
+                }
+            };
+            let breaks = async {
+                if protocol == Protocol::H2 {
+                    world.upstream.until(|counts| counts.requests > before).await;
+                }
+                left.store(reading, Ordering::SeqCst);
+                let answer = ask().await.unwrap();
+                if protocol == Protocol::H2 {
+                    world.upstream.release();
+                }
+                answer
+            };
+            let (answer, held) = tokio::join!(breaks, held);
+            assert!(held.is_none_or(|status| status == 200), "{held:?}");
+            if left.swap(-1, Ordering::SeqCst) >= 0 {
+                assert_eq!(answer.status, 200, "there are fewer readings than {reading}");
+                break;
+            }
+            assert_eq!(outcome(&answer), (500, "internal".to_owned()), "{protocol:?}, reading {reading}");
+            let record = proxy.record(&decision_of(&answer)).await;
+            assert_eq!((&record["reason"], &record["status"]), (&json!("internal"), &json!(500)), "{record}");
+            // The same token, on the same connection: nothing that it left behind is in the way.
+            assert_eq!(ask().await.unwrap().status, 200, "{protocol:?}, reading {reading}");
+            for at in 0..2 {
+                healthy.ask(at).await;
+            }
+            broken += 1;
+        }
+        // And the first: the stream, or the HTTP/1 connection, that it was on.
+        left.store(0, Ordering::SeqCst);
+        assert!(client.ask(signed(&world, get("/orders/1"))).await.is_err());
+        healthy.ask(0).await;
+        healthy.ask(1).await;
+    }
+    println!("{broken} panics, each at another reading of the clock");
+    assert!(broken >= 6, "{broken}");
+}

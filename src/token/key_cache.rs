@@ -22,6 +22,7 @@ use rustls::ClientConfig;
 use serde_json::Value;
 use url::Url;
 
+use super::attempts::Attempted;
 use super::issuer::{KeySettings, KeySource};
 use super::json::{self, JsonLimits};
 use super::keys::{KeyName, KeySet, KeySetError, KeyUse};
@@ -53,7 +54,7 @@ pub struct IssuerKeys {
     metrics: IssuerMetrics,
     clock: Clock,
     /// One entry, once there was an attempt. The lock on it is what makes fetches single-flight.
-    held: Cache<(), Attempted>,
+    held: Cache<(), Attempt>,
     status: ArcSwap<KeyStatus>,
     /// Not yet taken.
     rotations: Mutex<Vec<Rotation>>,
@@ -71,16 +72,7 @@ pub struct Rotation {
 /// Rotations that wait to be taken; one fetch follows the last by a second at least.
 const ROTATIONS_MAX: usize = 64;
 
-/// How the last attempt to fetch left things. One value, so that nobody sees that an attempt has ended
-/// and not yet what it brought.
-#[derive(Clone, Debug)]
-struct Attempted {
-    /// Attempts ended, good or not.
-    count: u64,
-    ended: Timestamp,
-    /// The last good ones.
-    keys: Option<Arc<HeldKeys>>,
-}
+type Attempt = Attempted<Arc<HeldKeys>>;
 
 /// Keys as they were fetched together.
 #[derive(Debug)]
@@ -185,7 +177,7 @@ impl IssuerKeys {
     /// Fetches the keys, or waits for the fetch that is under way.
     pub async fn refresh(&self) -> Result<(), Arc<str>> {
         let before = self.held.get(&()).await;
-        self.attempt(before.map_or(0, |before| before.count)).await;
+        self.attempt(Attempted::count(before.as_ref())).await;
         match &self.status.load().last_error {
             Some(error) => Err(Arc::clone(error)),
             None => Ok(()),
@@ -213,7 +205,7 @@ impl IssuerKeys {
     /// The keys to verify with now; fetches them if there are none.
     pub(super) async fn current(self: &Arc<Self>) -> Result<Arc<HeldKeys>, Arc<str>> {
         let now = self.clock.now();
-        let usable = |attempted: &Attempted| {
+        let usable = |attempted: &Attempt| {
             let keys = attempted.keys.clone();
             keys.filter(|keys| now < keys.usable_until(self.settings.max_stale))
         };
@@ -240,15 +232,13 @@ impl IssuerKeys {
     async fn attempt_after(
         self: &Arc<Self>,
         rest: Duration,
-        before: Option<Attempted>,
+        before: Option<Attempt>,
         now: Timestamp,
-    ) -> Option<Attempted> {
-        let seen = match &before {
-            None => 0,
-            // a clock that was set back must not hold off fetches until it has caught up
-            Some(last) if now < last.ended || now >= last.ended.plus(rest) => last.count,
-            Some(_) => return before,
-        };
+    ) -> Option<Attempt> {
+        if !Attempted::is_due(before.as_ref(), rest, now) {
+            return before;
+        }
+        let seen = Attempted::count(before.as_ref());
         let keys = Arc::clone(self);
         // an error here is a runtime that shuts down: then there is simply no new key
         let _ = tokio::spawn(async move { keys.attempt(seen).await }).await;
@@ -257,18 +247,16 @@ impl IssuerKeys {
 
     /// Fetches, unless another attempt has ended since the caller counted `seen` of them.
     async fn attempt(&self, seen: u64) {
-        let fetch = async |entry: Option<Entry<(), Attempted>>| {
+        let fetch = async |entry: Option<Entry<(), Attempt>>| {
             let before = entry.map(Entry::into_value);
-            let count = before.as_ref().map_or(0, |before| before.count);
-            if count != seen {
+            if !Attempted::is_wanted(before.as_ref(), seen) {
                 return Op::Nop;
             }
             let in_time = tokio::time::timeout(ATTEMPT_TIMEOUT, self.fetch()).await;
             let outcome = in_time.unwrap_or(Err(KeysError::Timeout));
             let ended = self.clock.now();
-            let fetched = self.note(outcome, count + 1, ended);
-            let keys = fetched.or_else(|| before?.keys);
-            Op::Put(Attempted { count: count + 1, ended, keys })
+            let fetched = self.note(outcome, seen + 1, ended);
+            Op::Put(Attempted::after(before, fetched, ended))
         };
         self.held.entry(()).and_compute_with(fetch).await;
     }

@@ -11,10 +11,10 @@ use http::Method;
 use rustls::pki_types::CertificateDer;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::admission::Admitted;
-use super::generation::{Generation, ListenerState};
+use super::generation::{Generation, ListenerState, Shared};
 use super::limits::Limits;
 use super::proxy_protocol::{self, ProxyHeaderError};
 use super::stall::{Busy, Pulse};
@@ -85,6 +85,28 @@ impl Connection {
             *verified = (Arc::clone(current), current.verify(&tls.chain)?);
         }
         Ok(verified.1.clone())
+    }
+
+    /// Waits until the peer would be refused: a reload took away what vouched for it, or its chain or
+    /// revocation list ended.
+    pub async fn refused(&self, shared: &Shared) -> PeerError {
+        let mut reloaded = shared.reloaded.subscribe();
+        loop {
+            let generation = shared.generation.load_full();
+            let now = shared.clock.now();
+            let until = match (self.peer(&generation, now), self.current_tls(&generation)) {
+                (Err(error), _) => return error,
+                (Ok(Signature::Verified(peer)), Some(tls)) => tls.vouched_until(&peer),
+                (Ok(_), _) => Timestamp::MAX,
+            };
+            drop(generation);
+            tokio::select! {
+                () = sleep(until.since(now)) => {}
+                changed = reloaded.changed() => if changed.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
     }
 
     fn current_tls<'g>(&self, generation: &'g Generation) -> Option<&'g Arc<ListenerTls>> {

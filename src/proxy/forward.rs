@@ -2,6 +2,7 @@
 //! the answer's last byte.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use aws_lc_rs::rand;
@@ -42,7 +43,7 @@ pub struct Passage {
 /// One request on its way.
 struct Journey<'a> {
     worker: &'a Rc<Worker>,
-    connection: &'a Connection,
+    connection: &'a Rc<Connection>,
     pool: Rc<Pool>,
     /// For the answer's head and body.
     deadline: Instant,
@@ -52,7 +53,7 @@ struct Journey<'a> {
 pub async fn forward(
     worker: &Rc<Worker>,
     generation: &Generation,
-    connection: &Connection,
+    connection: &Rc<Connection>,
     mut head: Parts,
     body: Incoming,
     passage: Passage,
@@ -244,6 +245,7 @@ impl Journey<'_> {
         let cut = self.worker.shared.stopped.child_token();
         // On h2 the connection goes on, and is not idle while the tunnel is there.
         let busy = self.connection.busy(false);
+        let (connection, shared) = (Rc::clone(self.connection), Arc::clone(&self.worker.shared));
         self.worker.tasks.spawn_local(async move {
             let _busy = busy;
             let Ok(client) = client.await else { return drop(draft) };
@@ -252,6 +254,12 @@ impl Journey<'_> {
             let tunnel = tokio::select! {
                 tunnel = tunnel.as_mut() => tunnel,
                 () = sleep_until(ends) => {
+                    cut.cancel();
+                    tunnel.await
+                }
+                error = connection.refused(&shared) => {
+                    draft.because(Reason::from(&error));
+                    draft.detail(&error.to_string());
                     cut.cancel();
                     tunnel.await
                 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
-use x509_parser::asn1_rs::{Any, Sequence};
+use x509_parser::asn1_rs::{Any, Sequence, Tag};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::oid_registry::OID_X509_EXT_SUBJECT_ALT_NAME;
@@ -66,8 +66,12 @@ pub enum PeerError {
 /// What makes a leaf certificate unusable as an identity, whoever issued it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MalformedCertificate {
-    #[error("it is not a DER-encoded X.509 version 3 certificate, or an extension does not parse")]
+    #[error(
+        "it, or a CA of its chain, is no DER-encoded X.509 version 3 certificate, or an extension does not parse"
+    )]
     Encoding,
+    #[error("it, or a CA of its chain, has a critical extension that is not known here")]
+    CriticalExtension,
     #[error("it has no URI SAN, hence no SPIFFE ID")]
     NoSpiffeId,
     #[error("it has {0} URI SANs, and an X.509-SVID has exactly one")]
@@ -103,7 +107,7 @@ pub enum Distrust {
     PathLength,
     #[error("its chain has a signature of an algorithm or key size that is not accepted")]
     Algorithm,
-    #[error("its chain is too complex to be verified")]
+    #[error("its chain has too many certificates, or is too complex to be verified")]
     TooComplex,
     #[error("its chain does not verify")]
     Chain,
@@ -130,6 +134,8 @@ pub enum Revocation {
 }
 
 const URI_CHARS_MAX: usize = 2048;
+/// uniformResourceIdentifier among GeneralName (RFC 5280 §4.2.1.6).
+const URI_TAG: Tag = Tag(6);
 
 /// SHA-256 of a certificate's DER.
 pub fn certificate_hash(der: &[u8]) -> CertificateHash {
@@ -145,6 +151,9 @@ impl Unverified {
             san.value.general_names.iter().find_map(|name| match name {
                 GeneralName::URI(uri) => {
                     Some(uri.chars().flat_map(char::escape_default).take(URI_CHARS_MAX).collect())
+                }
+                GeneralName::Invalid(URI_TAG, bytes) => {
+                    Some(bytes.escape_ascii().map(char::from).take(URI_CHARS_MAX).collect())
                 }
                 _ => None,
             })
@@ -174,9 +183,13 @@ pub(super) fn next_update(der: &[u8]) -> Option<Timestamp> {
     Some(Timestamp::from_unix_seconds(list.next_update()?.timestamp()))
 }
 
-/// Whether basic constraints make this the certificate of a CA.
-pub(super) fn is_ca(der: &[u8]) -> bool {
-    parse(der).is_ok_and(|certificate| certificate.is_ca())
+/// Whether this certificate may issue others (RFC 5280 §6.1.4 (k) and (n)): webpki looks at basic constraints
+/// only.
+pub(super) fn may_issue(der: &[u8]) -> bool {
+    parse(der).is_ok_and(|certificate| {
+        let usage = certificate.key_usage();
+        certificate.is_ca() && usage.is_ok_and(|usage| usage.is_none_or(|it| it.value.key_cert_sign()))
+    })
 }
 
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, MalformedCertificate> {

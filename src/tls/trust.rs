@@ -21,11 +21,15 @@ use webpki::{
 
 use super::peer::{
     Distrust, Leaf, LeafName, MalformedCertificate, OutOfDate, PeerError, Revocation, Validity,
-    certificate_hash, is_ca, next_update, validity,
+    certificate_hash, may_issue, next_update, validity,
 };
 use super::{Fingerprint, PemError, PemSource, provider, timestamp, unix_time};
 use crate::clock::Timestamp;
 use crate::identity::{Hop, Peer, PeerName, TrustDomain};
+
+/// Certificates sent along with a leaf. A search for a path may try them in every order, before anybody is
+/// known: ten of one name cost a hundred times what five do.
+const INTERMEDIATES_MAX: usize = 5;
 
 /// A `[trust_domain."NAME"]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,6 +146,9 @@ impl Trust {
         now: Timestamp,
     ) -> Result<Peer, PeerError> {
         let leaf = Leaf::read(end_entity)?;
+        if intermediates.len() > INTERMEDIATES_MAX {
+            return Err(PeerError::Untrusted(Distrust::TooComplex));
+        }
         let (own, others) = self.split_by_claim(&leaf.name)?;
         let question = Question {
             end_entity,
@@ -201,7 +208,7 @@ fn anchor(
     let anchor = webpki::anchor_from_trusted_cert(certificate).ok().map(|anchor| anchor.to_owned());
     match anchor.zip(validity(certificate)) {
         None => Err(TrustError::Certificate(source.clone())),
-        Some(_) if !is_ca(certificate) => Err(TrustError::NotACa(source.clone())),
+        Some(_) if !may_issue(certificate) => Err(TrustError::NotACa(source.clone())),
         Some(anchor) => Ok(anchor),
     }
 }
@@ -313,8 +320,7 @@ impl Domain {
         at: Timestamp,
         crls: &[CertRevocationList<'static>],
     ) -> Result<Timestamp, PeerError> {
-        let end_entity =
-            EndEntityCert::try_from(question.end_entity).map_err(|_| MalformedCertificate::Encoding)?;
+        let end_entity = EndEntityCert::try_from(question.end_entity).map_err(refusal)?;
         let usage = match question.role {
             Role::Client => KeyUsage::client_auth(),
             Role::Server => KeyUsage::server_auth(),
@@ -339,6 +345,9 @@ impl Domain {
                 None,
             )
             .map_err(refusal)?;
+        if !path.intermediate_certificates().all(|ca| may_issue(&ca.der())) {
+            return Err(PeerError::Untrusted(Distrust::Chain));
+        }
         Ok(self.earliest_not_after(&path, question.validity))
     }
 
@@ -369,6 +378,7 @@ fn refusal(error: webpki::Error) -> PeerError {
         | InvalidSerialNumber
         | UnsupportedCertVersion
         | InvalidCertValidity => MalformedCertificate::Encoding.into(),
+        UnsupportedCriticalExtension => MalformedCertificate::CriticalExtension.into(),
         CaUsedAsEndEntity => MalformedCertificate::Ca.into(),
         RequiredEkuNotFoundContext(_) | EmptyEkuExtension => MalformedCertificate::ExtendedKeyUsage.into(),
         CertExpired { not_after, .. } => PeerError::Expired(OutOfDate::Expired(timestamp(not_after))),

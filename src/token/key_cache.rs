@@ -2,7 +2,8 @@
 //! in which the issuer's [`KeySettings`] did not change.
 //!
 //! Invariants:
-//! - At most one fetch at a time, and after one a rest before a request may cause the next.
+//! - At most one fetch at a time, for [`ATTEMPT_TIMEOUT`] at most, and after one a rest before a request
+//!   may cause the next. No request waits longer.
 //! - A fetch that fails, or brings something that is no good key set, leaves the keys as they were.
 //! - Keys older than their lifetime stay in use while they cannot be fetched, visibly, for `max_stale`
 //!   at most; then every token of the issuer is refused.
@@ -24,7 +25,7 @@ use url::Url;
 use super::attempts::Attempted;
 use super::issuer::{KeySettings, KeySource};
 use super::json::{self, JsonLimits};
-use super::keys::{KeySet, KeySetError, KeyUse};
+use super::keys::{KeyName, KeySet, KeySetError, KeyUse};
 use crate::clock::{Clock, Timestamp};
 use crate::fetch::{Client, FetchError, FetchSettings};
 use crate::metrics::IssuerMetrics;
@@ -41,7 +42,8 @@ const NO_KEYS_REST: Duration = Duration::from_secs(1);
 /// Between background attempts while they fail, growing from one second.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// For one attempt, discovery included, and so for whoever waits for it.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 const DISCOVERY_LIMITS: JsonLimits = JsonLimits { depth_max: 8, values_max: 4096 };
 
 /// The live keys of one issuer.
@@ -61,7 +63,8 @@ pub struct IssuerKeys {
 /// A fetch brought other keys than the one before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rotation {
-    /// By `kid`, of those that have one; as all lists of a record in a fixed order.
+    /// By `kid`, of those that have one; as all lists of a record in a fixed order. Another key under the same
+    /// `kid` is one removed and one added.
     pub added: Vec<Arc<str>>,
     pub removed: Vec<Arc<str>>,
 }
@@ -86,8 +89,8 @@ pub(super) struct HeldKeys {
 pub struct KeyStatus {
     /// Usable keys; zero before the first good fetch.
     pub keys: usize,
-    /// Their `kid`s, of those that have one.
-    pub ids: BTreeSet<Arc<str>>,
+    /// Those of them that have a `kid`.
+    ids: BTreeSet<(Arc<str>, KeyName)>,
     /// When these were fetched.
     pub fetched: Option<Timestamp>,
     /// When they become stale: still used, but a fetch is overdue.
@@ -111,6 +114,8 @@ pub enum KeysError {
     File(#[from] std::io::Error),
     #[error(transparent)]
     KeySet(#[from] KeySetError),
+    #[error("discovery and key set together took longer than {} ms", ATTEMPT_TIMEOUT.as_millis())]
+    Timeout,
 }
 
 impl IssuerKeys {
@@ -127,7 +132,7 @@ impl IssuerKeys {
             allow_private_addresses: settings.allow_private_addresses,
             body_bytes_max: settings.document_bytes_max,
             connect_timeout: CONNECT_TIMEOUT,
-            total_timeout: TOTAL_TIMEOUT,
+            total_timeout: ATTEMPT_TIMEOUT,
         };
         IssuerKeys {
             settings,
@@ -154,13 +159,14 @@ impl IssuerKeys {
         std::mem::take(&mut self.rotations.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn changed(&self, before: &KeyStatus, ids: &BTreeSet<Arc<str>>) {
+    fn changed(&self, before: &KeyStatus, ids: &BTreeSet<(Arc<str>, KeyName)>) {
         if before.fetched.is_none() || before.ids == *ids {
             return;
         }
+        let kids = |(kid, _): &(Arc<str>, KeyName)| Arc::clone(kid);
         let rotation = Rotation {
-            added: ids.difference(&before.ids).cloned().collect(),
-            removed: before.ids.difference(ids).cloned().collect(),
+            added: ids.difference(&before.ids).map(kids).collect(),
+            removed: before.ids.difference(ids).map(kids).collect(),
         };
         let mut rotations = self.rotations.lock().unwrap_or_else(PoisonError::into_inner);
         if rotations.len() < ROTATIONS_MAX {
@@ -246,7 +252,8 @@ impl IssuerKeys {
             if !Attempted::is_wanted(before.as_ref(), seen) {
                 return Op::Nop;
             }
-            let outcome = self.fetch().await;
+            let in_time = tokio::time::timeout(ATTEMPT_TIMEOUT, self.fetch()).await;
+            let outcome = in_time.unwrap_or(Err(KeysError::Timeout));
             let ended = self.clock.now();
             let fetched = self.note(outcome, seen + 1, ended);
             Op::Put(Attempted::after(before, fetched, ended))

@@ -187,6 +187,15 @@ pub async fn connect(
     listener: &ListenerTls,
     client: &Arc<ClientConfig>,
 ) -> (Result<Accepted<DuplexStream>, HandshakeFailure>, ClientSaw) {
+    connect_to(listener, client, "localhost").await
+}
+
+/// The same to a server of this name.
+pub async fn connect_to(
+    listener: &ListenerTls,
+    client: &Arc<ClientConfig>,
+    name: &'static str,
+) -> (Result<Accepted<DuplexStream>, HandshakeFailure>, ClientSaw) {
     let (near, far) = tokio::io::duplex(PIPE_BYTES);
     let server = async {
         let mut accepted = listener.accept(far, LIMIT).await?;
@@ -194,11 +203,11 @@ pub async fn connect(
         accepted.stream.flush().await.unwrap();
         Ok(accepted)
     };
-    tokio::join!(server, watch(near, client))
+    tokio::join!(server, watch(near, client, name))
 }
 
-async fn watch(near: DuplexStream, client: &Arc<ClientConfig>) -> ClientSaw {
-    let name = ServerName::try_from("localhost").unwrap();
+async fn watch(near: DuplexStream, client: &Arc<ClientConfig>, name: &'static str) -> ClientSaw {
+    let name = ServerName::try_from(name).unwrap();
     let mut stream = match TlsConnector::from(client.clone()).connect(name, near).await {
         Ok(stream) => stream,
         Err(error) => return saw(&error),

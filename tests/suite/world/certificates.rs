@@ -3,7 +3,7 @@
 
 use countersign::cli::mint::{Authority, CaSpec, LeafSpec, MintError, Minted, Validity};
 use countersign::clock::Clock;
-use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose};
+use rcgen::{ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -84,9 +84,13 @@ impl Who {
 
 pub struct Certificates {
     pub shop: Authority,
+    /// The shop's CA key, to sign what no library mints.
+    pub shop_key: KeyPair,
     pub partner: Authority,
-    stranger: Authority,
-    validity: Validity,
+    /// A CA that nobody configured.
+    pub stranger: Authority,
+    /// Of all certificates that are valid.
+    pub validity: Validity,
 }
 
 impl Certificates {
@@ -95,7 +99,10 @@ impl Certificates {
         let now = clock.now();
         let validity = Validity { from: now.minus(HOUR), to: now.plus(24 * HOUR) };
         let ca = |name: &str| Authority::root(&CaSpec::new(name, validity)).unwrap();
-        Certificates { shop: ca("shop CA"), partner: ca("partner CA"), stranger: ca("stranger CA"), validity }
+        let shop_key = KeyPair::generate().unwrap();
+        let same_key = KeyPair::from_pem(&shop_key.serialize_pem()).unwrap();
+        let shop = Authority::root_with_key(&CaSpec::new("shop CA", validity), same_key).unwrap();
+        Certificates { shop, shop_key, partner: ca("partner CA"), stranger: ca("stranger CA"), validity }
     }
 
     /// A certificate of its own for a server: a SPIFFE ID and [`SERVER_NAMES`].
@@ -152,7 +159,8 @@ impl Certificates {
         self.shop.issue(&spec)
     }
 
-    fn workload(&self, trust_domain: &str, name: &str) -> LeafSpec {
+    /// A sound certificate's content.
+    pub fn workload(&self, trust_domain: &str, name: &str) -> LeafSpec {
         LeafSpec::workload(&spiffe_id(trust_domain, name), self.validity)
     }
 

@@ -10,6 +10,7 @@ pub mod broken;
 pub mod certificates;
 pub mod client;
 pub mod court;
+pub mod forge;
 pub mod frames;
 pub mod grpc;
 pub mod issuer;

@@ -49,11 +49,11 @@ fn two_parts(data: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Runs a future that waits for nothing but itself.
+/// Runs a future that waits for no network.
 fn complete<F: Future>(future: F) -> F::Output {
     thread_local! {
         static RUNTIME: tokio::runtime::Runtime =
-            tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
     }
     RUNTIME.with(|runtime| runtime.block_on(future))
 }

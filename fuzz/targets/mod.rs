@@ -12,8 +12,11 @@ mod tokens;
 use std::io::Write as _;
 use std::path::PathBuf;
 
+/// Takes any bytes; what it must not do is panic.
+pub type Body = fn(&[u8]);
+
 /// Named as their folders of `corpus/`, and as the binaries of `Cargo.toml`.
-pub const TARGETS: [(&str, fn(&[u8])); 16] = [
+pub const TARGETS: [(&str, Body); 16] = [
     ("authorization", requests::authorization),
     ("certificate", certificates::certificate),
     ("claims", tokens::claims),

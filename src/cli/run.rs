@@ -44,7 +44,7 @@ struct Stop {
 pub fn run(args: &RunArgs) -> ExitCode {
     let clock = Clock::system();
     let (loaded, watch) = load_and_watch(&args.config, &clock, &BTreeSet::new());
-    let config = match loaded {
+    let mut config = match loaded {
         Ok(config) => config,
         Err(report) => {
             eprint!("{}", report.to_text(std::io::stderr().is_terminal()));
@@ -55,7 +55,8 @@ pub fn run(args: &RunArgs) -> ExitCode {
         eprintln!("error: {error}");
         return ExitCode::from(EXIT_CONFIG);
     }
-    descriptors::raise_limit(&config.limits);
+    descriptors::raise_limit();
+    descriptors::fit(&mut config.limits);
     let watching = Watching { in_force: config.report.watched.clone(), watch: told(watch) };
     let server = match Server::start(config, clock.clone()) {
         Ok(server) => server,
@@ -162,7 +163,7 @@ async fn serve(args: &RunArgs, server: Server, mut watching: Watching, clock: &C
 fn reload(args: &RunArgs, server: &Server, clock: &Clock, watching: &mut Watching) {
     let (loaded, watch) = load_and_watch(&args.config, clock, &watching.in_force);
     watching.watch = told(watch);
-    let config = match loaded {
+    let mut config = match loaded {
         Ok(config) => config,
         Err(report) => {
             server.reload_failed();
@@ -173,6 +174,7 @@ fn reload(args: &RunArgs, server: &Server, clock: &Clock, watching: &mut Watchin
             return;
         }
     };
+    descriptors::fit(&mut config.limits);
     let watched = config.report.watched.clone();
     match server.reload(config) {
         Ok(()) => {

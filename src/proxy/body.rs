@@ -195,8 +195,8 @@ impl http_body::Body for ResponseBody {
             self.finish(Some(Reason::UpstreamTimeout));
             return Poll::Ready(Some(Err("the time of this exchange is over".into())));
         }
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        match &frame {
+        let mut frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        match &mut frame {
             None => self.finish(None),
             Some(Err(error)) => match self.meter.fault.get() {
                 Some(fault) => {
@@ -205,11 +205,14 @@ impl http_body::Body for ResponseBody {
                     self.finish(Some(refusal.reason));
                 }
                 None => {
-                    let reason = Reason::from(error);
+                    let reason = Reason::from(&*error);
                     self.finish(Some(reason));
                 }
             },
             Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::for_trailers(trailers);
+                }
                 let seen = frame.data_ref().map_or(0, |data| data.len() as u64);
                 self.meter.response_bytes.set(self.meter.response_bytes.get().saturating_add(seen));
                 Watch::handed(Some(self.deadline.deadline()));

@@ -16,8 +16,8 @@ use super::connection::Connection;
 use super::frames::Counted;
 use super::generation::Shared;
 use super::limits::Limits;
-use super::serving::{service, until_ended};
-use super::stall::{self, Watch, Watched};
+use super::serving::{Ended, service, until_ended};
+use super::stall::{self, Stall, Watch, Watched};
 use super::worker::Worker;
 use crate::metrics::Limit;
 
@@ -43,11 +43,12 @@ where
     let serving = pin!(builder.serve_connection(io, service));
     // Each stream has its own.
     let watch = Watch::default();
-    // How it ended is no news: its requests have their records.
-    let _ = until_ended(worker, &connection, limits, (&watch, Duration::ZERO), serving, |it| {
-        it.graceful_shutdown();
-    })
-    .await;
+    let bounds = (&watch, Duration::ZERO);
+    let ended = until_ended(worker, &connection, limits, bounds, serving, |it| it.graceful_shutdown()).await;
+    // Else how it ended is no news: its requests have their records.
+    if let Ended::Stalled(Stall::Head) = ended {
+        worker.shared.metrics.limit_hit(Limit::HeaderTimeout);
+    }
 }
 
 /// Runs hyper's tasks, one for each h2 stream, on this core.

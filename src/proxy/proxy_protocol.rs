@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use proxy_header::{ParseConfig, ProxyHeader};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Signature, version, family and length.
 const FIXED_BYTES: usize = 16;
 /// Addresses take at most 36 bytes here; the rest is room for TLVs.
@@ -46,6 +47,9 @@ pub async fn read<IO: AsyncRead + Unpin>(
         return Err(ProxyHeaderError::Probe);
     }
     io.read_exact(&mut bytes[1..]).await?;
+    if !bytes.starts_with(SIGNATURE) {
+        return Err(ProxyHeaderError::NotOne);
+    }
     let rest = usize::from(u16::from_be_bytes([bytes[14], bytes[15]]));
     if rest > REST_BYTES_MAX {
         return Err(ProxyHeaderError::TooLong);
@@ -91,7 +95,8 @@ mod tests {
         let outcome = read(&mut &header("203.0.113.7:1")[..], stranger, &trusted).await;
         assert!(matches!(outcome, Err(ProxyHeaderError::UntrustedHop(_))));
         let http = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-        assert!(read(&mut &http[..], hop, &trusted).await.is_err());
+        // At once: what its bytes would say of a length is not waited for.
+        assert!(matches!(read(&mut &http[..16], hop, &trusted).await, Err(ProxyHeaderError::NotOne)));
         let version_1 = b"PROXY TCP4 203.0.113.7 127.0.0.1 1 2\r\n";
         assert!(read(&mut &version_1[..], hop, &trusted).await.is_err());
         assert!(matches!(read(&mut &b""[..], hop, &trusted).await, Err(ProxyHeaderError::Probe)));

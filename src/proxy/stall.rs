@@ -1,9 +1,8 @@
-//! Clients that stand still: that ask for nothing, do not end the head they began, or do not take the
-//! answer they asked for.
+//! Clients that stand still: that ask for nothing, do not end a head, or do not take the answer asked for.
 //!
-//! hyper looks at no clock while it waits for a client, and asks a body for more only after the client has
-//! taken what there was. So the bounds are kept beside it: [`Watched`] sees the bytes of a connection,
-//! [`Busy`] its requests, and [`Watch`] what one task of hyper has handed to the client.
+//! hyper looks at no clock while it waits for a client, and asks a body for more only after the client took
+//! what there was. So the bounds are kept beside it: [`Watched`] sees a connection's bytes, [`Busy`] its
+//! requests, and [`Watch`] what one task of hyper has handed to the client.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -231,8 +230,7 @@ impl Watch {
     }
 }
 
-/// Runs hyper's task for one h2 stream; the stream is reset if its client does not take its answer, and
-/// that is the outcome.
+/// Runs hyper's task for one h2 stream; the stream is reset if its client does not take its answer.
 pub async fn stream<F: Future<Output = ()>>(task: F, untaken_timeout: Duration) -> Result<(), Stall> {
     let watch = Rc::new(Watch { due: Cell::new(None), untaken_timeout: Some(untaken_timeout) });
     tokio::select! {
@@ -283,7 +281,7 @@ impl<IO> Watched<IO> {
     }
 
     pub fn http2(io: IO, pulse: &Arc<Pulse>, start: Bytes) -> Watched<IO> {
-        Watched { io, pulse: Arc::clone(pulse), start, heads: false, linger: None }
+        Watched { heads: false, ..Watched::http1(io, pulse, start) }
     }
 
     fn wrote<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {

@@ -16,6 +16,7 @@ use tokio_rustls::TlsConnector;
 
 use super::body::RequestBody;
 use super::endpoint::Endpoint;
+use super::head::{HeadBudget, Metered};
 use super::refusal::{Refusal, Watched, refused};
 use super::settings::{ServerSettings, Transport};
 use super::{UpstreamError, in_full};
@@ -23,6 +24,8 @@ use super::{UpstreamError, in_full};
 /// Of a response; longer heads are refused. (More than 100 fields are too, on h1: hyper's own limit, which
 /// costs no allocation as long as it is not set.)
 const HEADER_BYTES_MAX: u32 = 64 * 1024;
+/// Of interim responses and the head after them, on h1.
+pub(super) const HEADS_BYTES_MAX: usize = 2 * HEADER_BYTES_MAX as usize;
 /// What hyper reads ahead on h1.
 const H1_BUFFER_BYTES_MAX: usize = 256 * 1024;
 /// What a stream may have on its way to a client that does not read. The window of the connection
@@ -63,7 +66,7 @@ pub(super) struct Connected {
 }
 
 pub(super) enum Sender {
-    H1 { sender: http1::SendRequest<RequestBody>, driver: JoinHandle<()> },
+    H1 { sender: http1::SendRequest<RequestBody>, driver: JoinHandle<()>, budget: HeadBudget },
     H2 { sender: http2::SendRequest<RequestBody> },
 }
 
@@ -133,6 +136,8 @@ async fn start_h1<T>(io: T) -> Result<Sender, UpstreamError>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let budget = HeadBudget::new();
+    let io = Metered { io, budget: budget.clone() };
     let (sender, connection) = http1::Builder::new()
         .max_header_size(HEADER_BYTES_MAX as usize)
         .max_buf_size(H1_BUFFER_BYTES_MAX)
@@ -144,7 +149,7 @@ where
             tracing::debug!(error = in_full(&error), "upstream h1 connection ended");
         }
     });
-    Ok(Sender::H1 { sender, driver })
+    Ok(Sender::H1 { sender, driver, budget })
 }
 
 async fn start_h2<T>(io: T, streams_max: usize) -> Result<Sender, UpstreamError>

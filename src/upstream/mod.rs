@@ -20,6 +20,7 @@ mod body;
 mod connect;
 mod discovery;
 mod endpoint;
+mod head;
 mod pool;
 mod refusal;
 mod send;

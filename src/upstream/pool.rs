@@ -26,6 +26,7 @@ use super::body::{Exchange, RequestBody};
 use super::connect::{Connected, Offer, Sender, connect};
 use super::discovery::{Member, Upstream};
 use super::endpoint::{Counted, Counters, Endpoint};
+use super::head::HeadBudget;
 use super::refusal::Refusal;
 use super::settings::UpstreamSettings;
 use super::{UpstreamError, Wait};
@@ -88,6 +89,7 @@ pub(super) enum Link {
 /// Dropping it closes the connection.
 pub(super) struct H1 {
     pub sender: http1::SendRequest<RequestBody>,
+    pub budget: HeadBudget,
     refusal: Refusal,
     idle_since: Instant,
     _driver: AbortOnDropHandle<()>,
@@ -260,7 +262,9 @@ impl Slot {
             if offer == Offer::H1 || self.prefers_h1.get() || !self.endpoint.server.may_speak_h2() {
                 let Connected { sender, refusal } = self.dial(Offer::H1).await?;
                 return match sender {
-                    Sender::H1 { sender, driver } => Ok(Link::H1(self.h1(sender, driver, refusal))),
+                    Sender::H1 { sender, driver, budget } => {
+                        Ok(Link::H1(self.h1(sender, driver, budget, refusal)))
+                    }
                     Sender::H2 { sender } => Ok(Link::H2(Stream::of(self.h2(sender, refusal)))),
                 };
             }
@@ -297,9 +301,9 @@ impl Slot {
                 let within = slot.upstream.settings().connect_timeout;
                 let dialed = timeout(within, slot.dial(Offer::Any)).await;
                 let outcome = match dialed.unwrap_or(Err(UpstreamError::Timeout(Wait::Connect))) {
-                    Ok(Connected { sender: Sender::H1 { sender, driver }, refusal }) => {
+                    Ok(Connected { sender: Sender::H1 { sender, driver, budget }, refusal }) => {
                         slot.prefers_h1.set(true);
-                        slot.idle.borrow_mut().push(slot.h1(sender, driver, refusal));
+                        slot.idle.borrow_mut().push(slot.h1(sender, driver, budget, refusal));
                         Ok(())
                     }
                     Ok(Connected { sender: Sender::H2 { sender }, refusal }) => {
@@ -337,9 +341,16 @@ impl Slot {
         Some(idle.remove(at))
     }
 
-    fn h1(&self, sender: http1::SendRequest<RequestBody>, driver: JoinHandle<()>, refusal: Refusal) -> H1 {
+    fn h1(
+        &self,
+        sender: http1::SendRequest<RequestBody>,
+        driver: JoinHandle<()>,
+        budget: HeadBudget,
+        refusal: Refusal,
+    ) -> H1 {
         H1 {
             sender,
+            budget,
             refusal,
             idle_since: Instant::now(),
             _driver: AbortOnDropHandle::new(driver),

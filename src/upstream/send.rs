@@ -22,7 +22,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::body::{Exchange, RequestBody, ResponseBody};
-use super::connect::Offer;
+use super::connect::{HEADS_BYTES_MAX, Offer};
+use super::head::HeadBudget;
 use super::pool::{Lease, Link, NoLease, Pool, Slot};
 use super::refusal::refused;
 use super::settings::{ServerSettings, Transport};
@@ -189,6 +190,11 @@ impl Pool {
         if let Err(error) = address(&mut request, matches!(lease.link, Link::H2(_)), server) {
             return Err(Broken { error, unsent: None });
         }
+        let budget = match &lease.link {
+            Link::H1(h1) => Some(h1.budget.clone()),
+            Link::H2(_) => None,
+        };
+        budget.iter().for_each(|budget| budget.begin(HEADS_BYTES_MAX));
         let mut answer = pin!(write(&mut lease.link, request));
         loop {
             let (deadline, _) = exchange.patience(self.settings());
@@ -198,7 +204,14 @@ impl Pool {
                 false => deadline.min(Instant::now() + self.settings().first_byte_timeout),
             };
             match timeout_at(look_again, answer.as_mut()).await {
-                Ok(Ok(response)) => return Ok(response),
+                Ok(Ok(response)) if has_other_framing(&response) => {
+                    let error = UpstreamError::Unavailable(format!("{server}: its answer has two framings"));
+                    return Err(Broken { error, unsent: None });
+                }
+                Ok(Ok(response)) => {
+                    budget.iter().for_each(HeadBudget::end);
+                    return Ok(response);
+                }
                 Ok(Err(mut failure)) => {
                     let unsent = failure.take_message();
                     let error = exchange.client_gone();
@@ -251,6 +264,16 @@ async fn write(
             stream.sender().try_send_request(request).await.map_err(Box::new)
         }
     }
+}
+
+/// A length beside the chunks, or a coding that nobody asked for: hyper reads the one and hides the other
+/// (RFC 9112 §6.1, §6.3).
+fn has_other_framing(response: &Response<Incoming>) -> bool {
+    let mut codings = response.headers().get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return false };
+    codings.next().is_some()
+        || !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
+        || response.headers().contains_key(CONTENT_LENGTH)
 }
 
 /// Writes the target as the connection wants it: h1 origin-form and `Host`, h2 scheme and authority.

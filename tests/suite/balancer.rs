@@ -203,3 +203,41 @@ async fn only_the_balancer_speaks_for_clients_and_it_must() {
     let address = proxy.address("balanced");
     assert!(Client::behind(&header(client), address, HOST, config, Protocol::H1).await.is_err());
 }
+
+#[tokio::test]
+async fn behind_a_balancer_each_client_has_its_own_number_of_connections() {
+    let world = World::new().await;
+    let limit = "[limit]\nconnections_per_peer_max = 1\n";
+    let proxy = world.start(&format!("{ANYTHING}{}{limit}", behind("127.0.0.1/32")));
+    let mut clients = Vec::new();
+    for last in 1..=3 {
+        let client = world.behind(&proxy, Ipv4Addr::new(203, 0, 113, last), Protocol::H1).await;
+        assert_eq!(client.ask(world.ask("/orders/1")).await.unwrap().status, 200, "{last}");
+        clients.push(client);
+    }
+    let mut second = Raw::plain(proxy.address("balanced")).await.unwrap();
+    second.send(header(Ipv4Addr::new(203, 0, 113, 1))).await.unwrap();
+    assert_eq!(second.rest().await, b"");
+    proxy.metrics_once("countersign_limits_hit_total{limit=\"connections_per_peer_max\"} 1").await;
+    for client in &clients {
+        assert_eq!(client.ask(world.ask("/orders/1")).await.unwrap().status, 200);
+    }
+}
+
+#[tokio::test]
+async fn bad_proxy_headers_are_counted_and_seldom_logged() {
+    const BAD: usize = 100;
+    let world = World::new().await;
+    let process = world.serve(&format!("{ANYTHING}{}", behind("127.0.0.1/32"))).await;
+    let balanced = process.binary.address("listener", "balanced").await;
+    for _ in 0..BAD {
+        let mut raw = Raw::plain(balanced).await.unwrap();
+        raw.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        raw.rest().await;
+    }
+    assert_eq!(process.metric("countersign_proxy_headers_refused_total").await, BAD as f64);
+    let (log, _) = process.binary.end().await;
+    let said = log.lines().filter(|line| line.contains("connection refused")).count();
+    // One for each of two cores, and a few more if this takes a minute.
+    assert!((1..=12).contains(&said), "{said}");
+}

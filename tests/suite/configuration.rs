@@ -253,13 +253,15 @@ fn every_limit_and_cache_of_the_schema_has_an_effect() {
             let config =
                 load_texts(&[SAMPLE, &format!("version = 1\n[{table}]\n{key} = {value}\n")]).unwrap();
             let all = |config: &Config| {
-                format!("{:?} {:?} {:?} {:?}", config.limits, config.tokens, config.decisions, config.audit)
+                let keys = &config.issuers[0].keys;
+                let caches = format!("{:?} {:?}", config.tokens, config.decisions);
+                format!("{:?} {caches} {:?} {}", config.limits, config.audit, keys.document_bytes_max)
             };
             assert_ne!(all(&config), all(&plain), "{key}");
             seen += 1;
         }
     }
-    assert_eq!(seen, 26);
+    assert_eq!(seen, 32);
 }
 
 /// What is compared over a reload to find out whether connections and sessions may be kept.

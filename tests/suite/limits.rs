@@ -292,7 +292,7 @@ async fn requests_over_what_an_upstream_may_have_wait_and_then_are_refused() {
     let release = async {
         let four = async { while hits(&proxy, "upstream_pending_max").await < 3 {} };
         soon("refusals", four).await;
-        assert_eq!(world.upstream.counts().requests, 1);
+        world.upstream.until(|counts| counts.requests == 1).await;
         world.upstream.release();
         world.upstream.release();
     };

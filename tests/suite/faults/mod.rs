@@ -36,18 +36,19 @@ const REQUESTS_DEFAULT: usize = 20;
 /// A client that does everything right, over one connection of each protocol.
 pub struct Healthy {
     clients: [Client; 2],
+    answered: Cell<usize>,
     token: HeaderValue,
 }
 
 impl Healthy {
     pub async fn of(proxy: &Proxy<'_>) -> Healthy {
         let [h1, h2] = Protocol::BOTH.map(|protocol| proxy.client(Who::Storefront, protocol));
-        Healthy { clients: [h1.await, h2.await], token: lasting(proxy.world) }
+        Healthy { clients: [h1.await, h2.await], answered: Cell::new(0), token: lasting(proxy.world) }
     }
 
     pub async fn of_process(process: &Process<'_>) -> Healthy {
         let [h1, h2] = Protocol::BOTH.map(|protocol| process.client(Who::Storefront, protocol));
-        Healthy { clients: [h1.await, h2.await], token: lasting(process.world) }
+        Healthy { clients: [h1.await, h2.await], answered: Cell::new(0), token: lasting(process.world) }
     }
 
     /// Breaks something again and again while the healthy client asks; `broken` is told the round.
@@ -58,26 +59,27 @@ impl Healthy {
         for at in 0..requests {
             before.push(self.ask(at).await);
         }
-        let (rounds, enough) = (Cell::new(0), Cell::new(false));
+        let (asked, ended) = (self.answered.get(), Cell::new(None));
         let breaking = async {
-            while !enough.get() {
-                broken(rounds.get()).await;
-                rounds.set(rounds.get() + 1);
+            let mut rounds = 0;
+            while rounds == 0 || self.answered.get() - asked < requests {
+                broken(rounds).await;
+                rounds += 1;
             }
+            ended.set(Some(rounds));
         };
         let asking = async {
             let mut during = Vec::new();
-            while during.len() < requests || rounds.get() == 0 {
+            while ended.get().is_none() || during.len() < requests {
                 during.push(self.ask(during.len()).await);
             }
-            enough.set(true);
             during
         };
         let ((), during) = tokio::join!(breaking, asking);
         if wanted.is_ok() {
             let [b50, b99, d50, d99] = [(&before, 50), (&before, 99), (&during, 50), (&during, 99)]
                 .map(|(took, percent)| percentile(took, percent).as_secs_f64() * 1e3);
-            let (rounds, during) = (rounds.get(), during.len());
+            let (rounds, during) = (ended.get().unwrap_or_default(), during.len());
             println!("| {fault} | {rounds} | {during} | 0 | {b50:.2} | {b99:.2} | {d50:.2} | {d99:.2} |");
         }
     }
@@ -91,7 +93,16 @@ impl Healthy {
         let took = watch.elapsed();
         let answer = answer.unwrap_or_else(|error| panic!("the healthy client: {error}"));
         assert_eq!(answer.status, 200, "the healthy client: {answer:?}");
+        self.answered.set(self.answered.get() + 1);
         took
+    }
+
+    /// Waits until it was answered so many times more, by what it asks beside.
+    pub async fn goes_on(&self, times: usize) {
+        let until = self.answered.get() + times;
+        while self.answered.get() < until {
+            tokio::task::yield_now().await;
+        }
     }
 }
 

@@ -36,14 +36,11 @@ async fn a_panic_ends_its_own_request_with_500_and_a_record_and_nobody_else_s() 
     let healthy = Healthy::of(&proxy).await;
     let mut broken = 0;
     for protocol in Protocol::BOTH {
-        // How often the clock is read for one request with a token that nobody has seen.
         let client = proxy.client(Who::Storefront, protocol).await;
-        left.store(1_000_000, Ordering::SeqCst);
+        // Under TLS 1.3 the other side may not have ended its handshake yet.
         assert_eq!(client.ask(signed(&world, get("/orders/1"))).await.unwrap().status, 200);
-        let readings = 1_000_000 - left.swap(-1, Ordering::SeqCst);
-        assert!(readings >= 3, "{readings}");
-        // The first is for the record's own time: without that there is none.
-        for reading in 1..readings {
+        // The first reading is for the record's own time: without that there is none.
+        for reading in 1.. {
             let token = world.issuer.token(json!({"jti": format!("{protocol:?} {reading}")}));
             let ask = || {
                 let mut request = get("/orders/1");
@@ -66,15 +63,18 @@ async fn a_panic_ends_its_own_request_with_500_and_a_record_and_nobody_else_s() 
                 }
                 left.store(reading, Ordering::SeqCst);
                 let answer = ask().await.unwrap();
-                assert_eq!(left.load(Ordering::SeqCst), -1, "reading {reading} of {readings}");
                 if protocol == Protocol::H2 {
                     world.upstream.release();
                 }
                 answer
             };
             let (answer, held) = tokio::join!(breaks, held);
-            assert_eq!(outcome(&answer), (500, "internal".to_owned()), "{protocol:?}, reading {reading}");
             assert!(held.is_none_or(|status| status == 200), "{held:?}");
+            if left.swap(-1, Ordering::SeqCst) >= 0 {
+                assert_eq!(answer.status, 200, "there are fewer readings than {reading}");
+                break;
+            }
+            assert_eq!(outcome(&answer), (500, "internal".to_owned()), "{protocol:?}, reading {reading}");
             let record = proxy.record(&decision_of(&answer)).await;
             assert_eq!((&record["reason"], &record["status"]), (&json!("internal"), &json!(500)), "{record}");
             // The same token, on the same connection: nothing that it left behind is in the way.
@@ -91,4 +91,5 @@ async fn a_panic_ends_its_own_request_with_500_and_a_record_and_nobody_else_s() 
         healthy.ask(1).await;
     }
     println!("{broken} panics, each at another reading of the clock");
+    assert!(broken >= 6, "{broken}");
 }

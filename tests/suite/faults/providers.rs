@@ -46,9 +46,7 @@ async fn an_issuer_that_is_down_slow_or_lying_holds_up_only_tokens_of_keys_nobod
                         while world.issuer.fetches().jwks == before {
                             tokio::task::yield_now().await;
                         }
-                        for at in 0..10 {
-                            healthy.ask(at).await;
-                        }
+                        healthy.goes_on(10).await;
                         world.issuer.release();
                     }
                 };

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::interval;
 use tokio_rustls::client::TlsStream;
 
-use super::{Arena, Flooded, Target, from_many, small_or_full};
+use super::{Arena, Flooded, Target, duration, from_many, small_or_full};
 use crate::frames::notation;
 use crate::world::certificates::Who;
 use crate::world::client::{Protocol, secure_over};
@@ -100,7 +100,8 @@ async fn handshakes_that_stand_still_are_ended_in_time() {
 async fn downloads_into_windows_that_stay_shut_are_ended_in_time() {
     let world = World::new().await;
     let arena = Arena::new(&world, small_or_full("idle_timeout = \"500ms\"", "idle_timeout = \"10s\"")).await;
-    let (connections, streams) = small_or_full((4, 50), (50, 100));
+    // fewer than `upstream_in_flight_max`: over that, others wait for an upstream
+    let (connections, streams) = small_or_full((4, 50), (10, 100));
     let target = arena.target(Who::Storefront);
     let flood = async move {
         let mut open = Vec::new();
@@ -123,10 +124,11 @@ async fn downloads_into_windows_that_stay_shut_are_ended_in_time() {
                 reset += u32::from(frame.kind == RST_STREAM && frame.error() == "CANCEL");
             }
         }
-        assert_eq!(reset as usize, connections * streams as usize);
+        // where it takes long, the connections end for the pings that nobody answers here, and all with them
+        assert!(duration().is_some() || reset == connections as u32 * streams);
         Flooded {
             sent: format!("{connections} connections, {streams} downloads on each"),
-            outcome: "each stream reset, all connections ended".to_owned(),
+            outcome: format!("{reset} streams reset, all connections ended"),
         }
     };
     arena.flooded("zero windows", "idle_timeout", flood).await;

@@ -44,7 +44,7 @@ struct Case {
     own_preface: bool,
     /// Which stream's end is waited for; 1 where it is not said.
     stream: Option<u32>,
-    /// `served`, a status, `reset CODE`, `goaway CODE` or `closed`.
+    /// `served`, a status, `reset CODE`, `goaway CODE` or `closed`; or one of several, with ` | ` between them.
     then: String,
     /// The refusal comes after the head was passed on: the upstream is asked, but never gets a whole request.
     #[serde(default)]
@@ -131,7 +131,7 @@ async fn run(proxy: &Proxy<'_>, case: &Case, whole: &mut u64) -> Result<(), Stri
     // what is refused before it was all sent is refused all the same
     let _ = frames.writer.send(&bytes).await;
     let outcome = outcome(&mut frames.reader, case.stream.unwrap_or(1)).await;
-    if outcome.named() != case.then {
+    if !case.then.split(" | ").any(|then| then == outcome.named()) {
         return Err(outcome.named());
     }
     let is_served = case.then == "served";

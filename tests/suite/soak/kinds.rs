@@ -13,6 +13,11 @@ pub struct Kind {
 }
 
 impl Kind {
+    /// Whether it asks over HTTP/1.1, where no answer means that the connection has ended.
+    pub fn is_http1(&self) -> bool {
+        matches!(self.way, Ask(Kept(H1) | Fresh(H1), _))
+    }
+
     /// Whether an answer may end in the middle; over h2 the reset may then overtake the answer's head.
     pub fn may_break_off(&self) -> bool {
         matches!(self.leaves, Leaves::One(outcomes) if outcomes.contains(&"allow upstream_unavailable 200"))
@@ -101,6 +106,8 @@ pub enum Leaves {
     One(&'static [&'static str]),
     /// At most one: its head may never have arrived.
     AtMostOne(&'static [&'static str]),
+    /// Exactly one record a head, which says this: hyper could not read it, so nothing else tells whose it is.
+    Untraced(&'static str),
     /// Exactly one record of a handshake, with this reason.
     Handshake(&'static str),
     /// None; a probe is counted.
@@ -108,15 +115,15 @@ pub enum Leaves {
 }
 
 use Bearer::*;
-use Leaves::{AtMostOne, Handshake, Nothing, One};
+use Leaves::{AtMostOne, Handshake, Nothing, One, Untraced};
 use Over::{Fresh, Kept};
 use Way::*;
 
 const ALLOWED: Leaves = One(&["allow allowed 200"]);
 /// Of a client that went away: its answer's head may have been on its way.
 const GONE: Leaves = One(&["allow client_gone null", "allow client_gone 408"]);
-/// An upstream that answers early closes its connection under the rest of the body, and the reset may
-/// overtake the answer.
+/// An upstream that answers early closes its connection under the rest of the body: the reset may overtake the
+/// answer, or meet the next request if all of the body was sent. These go to an upstream of their own.
 const EARLY: Leaves = One(&["allow allowed 200", "allow upstream_unavailable 502"]);
 
 const fn kind(name: &'static str, share: u32, way: Way, leaves: Leaves) -> Kind {
@@ -159,8 +166,8 @@ pub static KINDS: &[Kind] = &[
     ),
     kind("upload, h1", 3, Ask(Kept(H1), post("/orders/7", 200_000)), ALLOWED),
     kind("upload, h2", 3, Ask(Kept(H2), post("/orders/7", 200_000)), ALLOWED),
-    kind("upload, answered early, h1", 1, Ask(Fresh(H1), post("/shaky/7?early", 200_000)), EARLY),
-    kind("upload, answered early, h2", 1, Ask(Fresh(H2), post("/shaky/7?early", 200_000)), EARLY),
+    kind("upload, answered early, h1", 1, Ask(Fresh(H1), post("/hasty/7?early", 200_000)), EARLY),
+    kind("upload, answered early, h2", 1, Ask(Fresh(H2), post("/hasty/7?early", 200_000)), EARLY),
     kind(
         "upload, too large, h1",
         1,
@@ -268,7 +275,7 @@ pub static KINDS: &[Kind] = &[
         Ask(Kept(H1), get("/shaky/7?status=500", Good)),
         One(&["allow allowed 500"]),
     ),
-    kind("no HTTP", 1, Bytes("nonsense\r\n\r\n", Ending::Closed), Nothing),
+    kind("no HTTP", 1, Bytes("nonsense\r\n\r\n", Ending::Closed), Untraced("deny request_malformed 400")),
     kind("no certificate", 1, Knock(Who::NoCertificate), Handshake("peer_missing")),
     kind("foreign CA", 1, Knock(Who::UntrustedCa), Handshake("peer_untrusted")),
     kind("expired certificate", 1, Knock(Who::Expired), Handshake("peer_expired")),
@@ -278,7 +285,7 @@ pub static KINDS: &[Kind] = &[
     kind("partner reads", 0, Nobody, ALLOWED),
     kind("partner without its CA", 0, Nobody, One(&["deny peer_untrusted 403"])),
     kind("partner knocks", 0, Nobody, Handshake("peer_untrusted")),
-    kind("slow head", 0, Nobody, Nothing),
+    kind("slow head", 0, Nobody, Untraced("deny limit_exceeded null")),
     kind("held over the end", 0, Nobody, ALLOWED),
     kind("silence", 1, Silence, Handshake("limit_exceeded")),
 ];

@@ -142,6 +142,7 @@ impl Soak<'_> {
                 self.ledger.unsent(&asking);
                 return false;
             }
+            Err(_) if KINDS[kind].is_http1() => self.ledger.crossed(&asking),
             Err(error) => {
                 if !KINDS[kind].may_break_off() {
                     self.ledger.complain(format!("{}: {error:?}", KINDS[kind].name));
@@ -219,7 +220,7 @@ impl Soak<'_> {
         }
         let head = raw.head().await.unwrap_or_default();
         let body = raw.rest().await;
-        if let Leaves::Nothing = KINDS[kind].leaves {
+        if let Leaves::Untraced(_) = KINDS[kind].leaves {
             self.ledger.unsent(&asking);
             return self.ledger.happened(kind);
         }

@@ -34,8 +34,10 @@ pub struct Books {
     pub handshakes: BTreeMap<String, u64>,
     /// Records of requests.
     pub requests: u64,
-    /// Records of requests without a trace: hyper refused the head.
-    pub untraced: u64,
+    /// Those of them without a trace, by `verdict reason status`: their heads could not be read.
+    pub untraced: BTreeMap<String, u64>,
+    /// Requests that crossed the end of their connection.
+    pub crossed: u64,
     pub complaints: Vec<String>,
     pub complaints_count: u64,
     next: u64,
@@ -135,6 +137,15 @@ impl Ledger {
         }
     }
 
+    /// The connection was closed when it was on its way: it may not have arrived (RFC 9112 §9.5).
+    pub fn crossed(&self, asking: &Asking) {
+        let mut books = self.books.borrow_mut();
+        books.crossed += 1;
+        books.perhaps.push_back(asking.number);
+        drop(books);
+        self.close(asking, Seen::default());
+    }
+
     /// The client is done with it.
     pub fn close(&self, asking: &Asking, seen: Seen) {
         let mut books = self.books.borrow_mut();
@@ -175,8 +186,7 @@ impl Ledger {
             _ => return *books.events.entry(line.event).or_default() += 1,
         }
         let Some(number) = line.number() else {
-            books.untraced += 1;
-            return;
+            return *books.untraced.entry(line.outcome()).or_default() += 1;
         };
         match books.open.get_mut(&number) {
             None => books.complain(format!("a second record: {line:?}")),
@@ -200,8 +210,7 @@ impl Ledger {
     /// Requests closed by their clients whose records have not come yet.
     pub fn missing(&self) -> usize {
         let books = self.books.borrow();
-        let due = |entry: &&Entry| !matches!(KINDS[entry.kind].leaves, Leaves::AtMostOne(_));
-        books.open.values().filter(due).count()
+        books.open.keys().filter(|number| !books.perhaps.contains(number)).count()
     }
 
     /// No more records will come.
@@ -239,7 +248,8 @@ impl Ledger {
 impl Books {
     /// Requests, and those of them that have no record and need none.
     pub fn sent(&self) -> (u64, u64) {
-        let of_requests = |kind: &usize| matches!(KINDS[*kind].leaves, Leaves::One(_) | Leaves::AtMostOne(_));
+        let of_requests =
+            |kind: &usize| !matches!(KINDS[*kind].leaves, Leaves::Handshake(_) | Leaves::Nothing);
         let tallies = self.tallies.iter().filter(|(kind, _)| of_requests(kind));
         tallies.fold((0, 0), |(sent, unrecorded), (_, it)| (sent + it.sent, unrecorded + it.unrecorded))
     }

@@ -75,7 +75,8 @@ pub fn markdown(
     let mut facts = vec![
         ("minutes", format!("{minutes:.1}")),
         ("requests sent", sent.to_string()),
-        ("of them gone before their head was read", unrecorded.to_string()),
+        ("of them without a record, their head never read", unrecorded.to_string()),
+        ("requests that crossed the end of an HTTP/1.1 connection", books.crossed.to_string()),
         ("records of requests", books.requests.to_string()),
         ("complaints", books.complaints_count.to_string()),
     ];

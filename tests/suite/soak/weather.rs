@@ -100,6 +100,9 @@ client_id = [{ issuer = "corp", client = "storefront-web" }]
 server = "@upstream@"
 first_byte_timeout = "300ms"
 
+[upstream.hasty]
+server = "@upstream@"
+
 [upstream.calls]
 server = "@calls@"
 
@@ -113,6 +116,11 @@ server = "@upstream@"
 host = "orders.shop.example"
 path = "/shaky/**"
 upstream = "shaky"
+
+[route.hasty]
+host = "orders.shop.example"
+path = "/hasty/**"
+upstream = "hasty"
 
 [route.calls]
 host = "orders.shop.example"

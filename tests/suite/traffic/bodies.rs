@@ -126,4 +126,5 @@ async fn a_body_over_its_limit_is_refused_whether_or_not_its_length_is_told() {
         }
     }
     assert_eq!(cases, 8);
+    proxy.metrics_once("countersign_limits_hit_total{limit=\"body_bytes_max\"} 4").await;
 }

@@ -132,6 +132,7 @@ async fn an_answer_that_its_client_does_not_take_is_broken_off() {
         assert_eq!(record["reason"], "client_gone", "{listener}: {record}");
         assert!(deaf.rest().await.len() < large, "{listener}");
     }
+    proxy.metrics_once(&format!("{} 2", limit_hit("idle_timeout"))).await;
     // On h2 the stream alone: others of the connection go on.
     let client = proxy.client(Who::Storefront, Protocol::H2).await;
     let before = traffic.world.upstream.counts().abandoned;

@@ -1,8 +1,6 @@
-//! An upstream that writes whatever a test wants on the wire, and says how often it was asked.
+//! An upstream that writes whatever a test wants on the wire.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -26,7 +24,6 @@ pub enum Then {
 /// Gone when dropped, with all its connections.
 pub struct Broken {
     pub address: SocketAddr,
-    heads: Arc<AtomicU64>,
     task: AbortHandle,
 }
 
@@ -38,21 +35,14 @@ impl Broken {
     {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
-        let heads = Arc::new(AtomicU64::new(0));
-        let counted = heads.clone();
         let accept = async move {
             let mut open = JoinSet::new();
             while let Ok((stream, _)) = socket.accept().await {
                 while open.try_join_next().is_some() {}
-                open.spawn(answer(stream, counted.clone(), answers.clone()));
+                open.spawn(answer(stream, answers.clone()));
             }
         };
-        Broken { address, heads, task: tokio::spawn(accept).abort_handle() }
-    }
-
-    /// Heads of requests that came so far.
-    pub fn heads(&self) -> u64 {
-        self.heads.load(Ordering::SeqCst)
+        Broken { address, task: tokio::spawn(accept).abort_handle() }
     }
 }
 
@@ -62,7 +52,7 @@ impl Drop for Broken {
     }
 }
 
-async fn answer<A>(mut stream: TcpStream, heads: Arc<AtomicU64>, answers: A)
+async fn answer<A>(mut stream: TcpStream, answers: A)
 where
     A: Fn(&str) -> (Vec<u8>, Then),
 {
@@ -76,7 +66,6 @@ where
                 return;
             }
         };
-        heads.fetch_add(1, Ordering::SeqCst);
         let head = String::from_utf8_lossy(&read[..end]).into_owned();
         read.drain(..end);
         let (bytes, then) = answers(head.split(' ').nth(1).unwrap_or_default());

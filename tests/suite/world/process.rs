@@ -55,12 +55,7 @@ impl Process<'_> {
 
     /// What the admin listener answers.
     pub async fn admin(&self, path: &str) -> Answer {
-        self.admin_client().await.ask(get(path)).await.unwrap()
-    }
-
-    /// A connection to the admin listener, for who asks when no other can be had.
-    pub async fn admin_client(&self) -> Client {
-        Client::plain(self.admin, Protocol::H1).await.unwrap()
+        Client::plain(self.admin, Protocol::H1).await.unwrap().ask(get(path)).await.unwrap()
     }
 
     pub async fn metrics(&self) -> Metrics {

@@ -29,6 +29,7 @@ pub fn head(data: &[u8]) {
     for head in &heads {
         let Ok(asked) = Asked::read(head, None) else { continue };
         assert_eq!(head.headers.get_all(HOST).iter().count(), 1);
+        assert!(is_plain(asked.host.as_str()), "{}", asked.host);
         assert!(head.headers.keys().all(|name| !name.as_str().contains(['_', '.'])));
         let forwarded = Request::builder()
             .method(asked.method.clone())
@@ -49,6 +50,14 @@ pub fn head(data: &[u8]) {
         && Asked::read(only, None).is_ok()
     {
         assert_eq!(host_lines(data), 1);
+    }
+}
+
+/// A name, or an address in brackets that is spelled as everybody spells it.
+fn is_plain(host: &str) -> bool {
+    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inside) => inside.parse().is_ok_and(|address: Ipv6Addr| address.to_string() == inside),
+        None => host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
     }
 }
 

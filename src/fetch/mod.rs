@@ -21,7 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -176,7 +176,7 @@ impl Client {
         }
     }
 
-    /// The addresses of the URL's host that may be dialled; never an empty list.
+    /// The addresses of the URL's host that may be dialled; perhaps none.
     async fn addresses(&self, url: &Url, plain: bool) -> Result<Vec<SocketAddr>, FetchError> {
         let unresolved = || FetchError::Resolve(host_of(url));
         let port = url.port_or_known_default().ok_or_else(unresolved)?;
@@ -188,8 +188,7 @@ impl Client {
             }
         };
         let may_dial = |ip| if plain { address::is_loopback(ip) } else { self.guard.allows(ip) };
-        let allowed: Vec<SocketAddr> = found.into_iter().filter(|at| may_dial(at.ip())).collect();
-        if allowed.is_empty() { Err(FetchError::AddressRefused(host_of(url))) } else { Ok(allowed) }
+        Ok(found.into_iter().filter(|at| may_dial(at.ip())).collect())
     }
 
     async fn connect(&self, url: &Url, plain: bool, address: SocketAddr) -> std::io::Result<Connection> {
@@ -238,9 +237,9 @@ impl Client {
         let limit = self.settings.body_bytes_max;
         match Limited::new(answer.into_body(), limit).collect().await {
             Ok(body) => Ok(Fetched { body: body.to_bytes(), lifetime }),
-            Err(error) if error.is::<LengthLimitError>() => Err(FetchError::TooLong(limit)),
             Err(error) => Err(match error.downcast::<hyper::Error>() {
                 Ok(broken) => FetchError::Http(*broken),
+                // the only other: `LengthLimitError`
                 Err(_) => FetchError::TooLong(limit),
             }),
         }

@@ -63,7 +63,12 @@ async fn only_a_plain_whole_answer_counts() {
     assert_eq!(seen, 10);
     assert_eq!(provider.hits("/good"), 1, "the redirect was not followed");
     assert_eq!((client.counts().started(), client.counts().failed()), (10, 7));
-    assert_eq!(provider.last("/good")["accept-encoding"], "identity");
+    let asked = provider.last("/good");
+    assert_eq!(asked["host"], provider.address.to_string());
+    assert_eq!(
+        (&asked["accept"], &asked["accept-encoding"]),
+        (&"application/json".parse().unwrap(), &"identity".parse().unwrap())
+    );
     assert!(!provider.last("/good").contains_key("authorization"));
 }
 
@@ -107,6 +112,52 @@ async fn a_silent_server_costs_the_total_time_and_no_more() {
     provider.gate.forget_permits(usize::MAX);
     let client = client(FetchSettings { total_timeout: Duration::from_millis(20), ..settings() });
     assert_eq!(outcome(&client, provider.url("/").as_str()).await, "Timeout");
+}
+
+/// A server that says `head`, then `more` again and again until nobody listens.
+async fn raw_server(head: &'static str, more: &'static [u8]) -> Url {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a loopback port");
+    let url = format!("http://{}/", socket.local_addr().expect("its address"));
+    tokio::spawn(async move {
+        let (mut stream, _) = socket.accept().await.expect("a client");
+        let mut asked = [0; 1024];
+        let _ = stream.read(&mut asked).await;
+        let mut alive = stream.write_all(head.as_bytes()).await.is_ok() && !more.is_empty();
+        while alive {
+            alive = stream.write_all(more).await.is_ok();
+            tokio::task::yield_now().await;
+        }
+    });
+    url.parse().expect("a url")
+}
+
+/// What a server claims of its answer, and what it then sends.
+#[tokio::test]
+async fn an_answer_is_as_long_as_it_says_or_none() {
+    const HEAD: &str = "HTTP/1.1 200 OK\r\n";
+    let client = client(settings());
+    let mut seen = 0;
+    for (what, head, more, expected) in [
+        ("sound", "content-length: 2\r\n\r\n{}", &b""[..], "2 bytes"),
+        ("shorter than it says", "content-length: 100\r\n\r\n{}", b"", "Http"),
+        ("longer than it says", "content-length: 2\r\n\r\n{}{}{}", b"", "2 bytes"),
+        ("a gigabyte, it says", "content-length: 1073741824\r\n\r\n", &[b' '; 8192], "TooLong"),
+        ("a gigabyte that does not come", "content-length: 1073741824\r\n\r\n{}", b"", "Http"),
+        ("without an end", "transfer-encoding: chunked\r\n\r\n", b"8\r\n        \r\n", "TooLong"),
+        ("until it closes, never", "\r\n", &[b' '; 8192], "TooLong"),
+        ("cut off in a chunk", "transfer-encoding: chunked\r\n\r\n8\r\n{}", b"", "Http"),
+        ("a chunk of no size", "transfer-encoding: chunked\r\n\r\nx\r\n{}", b"", "Http"),
+        ("a head without an end", "", b"x-y: z\r\n", "Http"),
+        ("two lengths", "content-length: 2\r\ncontent-length: 3\r\n\r\n{}", b"", "Http"),
+        ("a length that is none", "content-length: x\r\n\r\n{}", b"", "Http"),
+    ] {
+        let head: &'static str = format!("{HEAD}{head}").leak();
+        let url = raw_server(head, more).await;
+        assert_eq!(outcome(&client, url.as_str()).await, expected, "{what}");
+        seen += 1;
+    }
+    assert_eq!(seen, 12);
 }
 
 #[tokio::test]

@@ -45,6 +45,17 @@ pub struct Caller {
     pub token_hash: [u8; 32],
 }
 
+impl Caller {
+    /// The outermost actor, if the token's own issuer names it. What another issuer calls `bot` is no `bot` of
+    /// this one.
+    pub fn acting(&self) -> Option<&str> {
+        let outermost = self.chain.first()?;
+        let own = self.claims.get("iss").and_then(Value::as_str);
+        let is_own = outermost.issuer.is_none() || outermost.issuer.as_deref() == own;
+        is_own.then_some(&*outermost.subject)
+    }
+}
+
 /// The key that a token's holder must prove to have.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Confirmation {

@@ -67,5 +67,8 @@ mod tests {
         for bad in ["", "a b", "a.b", "é", "a/b", &"x".repeat(65)] {
             assert_eq!(bad.parse::<Name>(), Err(NameError), "{bad}");
         }
+        for (name, reserved) in [("any", true), ("none", true), ("Any", false), ("anyone", false)] {
+            assert_eq!(name.parse::<Name>().unwrap().is_reserved(), reserved, "{name}");
+        }
     }
 }

@@ -274,9 +274,19 @@ mod tests {
             let pattern: SpiffePattern = pattern.parse().unwrap();
             assert_eq!(pattern.matches(&id.parse().unwrap()), expected, "{pattern} {id}");
         }
-        for bad in ["spiffe://td/a*", "spiffe://td/**/a", "spiffe://*/a", "spiffe://td", "spiffe://td/"] {
-            assert!(bad.parse::<SpiffePattern>().is_err(), "{bad}");
+        let too_long = format!("spiffe://td/{}", "a".repeat(ID_BYTES_MAX - 11));
+        for (bad, why) in [
+            ("spiffe://td/a*", SpiffeError::Wildcard),
+            ("spiffe://td/**/a", SpiffeError::Wildcard),
+            ("spiffe://*/a", SpiffeError::TrustDomain),
+            ("spiffe://*", SpiffeError::TrustDomain),
+            ("spiffe://td", SpiffeError::NoPath),
+            ("spiffe://td/", SpiffeError::EmptySegment),
+            (&too_long, SpiffeError::TooLong),
+        ] {
+            assert_eq!(bad.parse::<SpiffePattern>(), Err(why), "{bad}");
         }
+        assert!(too_long[..ID_BYTES_MAX].parse::<SpiffePattern>().is_ok());
         let text = "spiffe://td/ns/*/sa/**";
         assert_eq!(text.parse::<SpiffePattern>().unwrap().to_string(), text);
     }

@@ -1,7 +1,7 @@
 //! What is asked, in normal form, and the circumstances of asking.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -70,34 +70,44 @@ impl Host {
     /// Reads `host[:port]` as it stands in a `Host` header or an authority (RFC 9110 §7.2), without
     /// userinfo.
     pub fn with_port(authority: &str) -> Result<(Host, Option<u16>), HostError> {
-        let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            Some((inside, after)) => {
-                inside.parse::<std::net::Ipv6Addr>().map_err(|_| HostError::Character)?;
+        let (host, port) = match authority.strip_prefix('[') {
+            Some(rest) => {
+                let (inside, after) = rest.split_once(']').ok_or(HostError::Character)?;
+                let address: Ipv6Addr = inside.parse().map_err(|_| HostError::Character)?;
                 let port = match after {
                     "" => None,
                     _ => Some(after.strip_prefix(':').ok_or(HostError::Character)?),
                 };
-                (&authority[..inside.len() + 2], port)
+                // one address is one host, however it is spelled
+                (format!("[{address}]"), port)
             }
-            None => match authority.split_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (authority, None),
-            },
+            None => {
+                let (name, port) = match authority.split_once(':') {
+                    Some((name, port)) => (name, Some(port)),
+                    None => (authority, None),
+                };
+                (host_name(name)?, port)
+            }
         };
         let port = port.map(port_number).transpose()?;
-        let host = host.strip_suffix('.').unwrap_or(host);
-        if host.is_empty() {
-            return Err(HostError::Empty);
-        }
-        if host.len() > HOST_BYTES_MAX {
-            return Err(HostError::TooLong);
-        }
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
-        if !host.starts_with('[') && (!host.bytes().all(plain) || host.split('.').any(str::is_empty)) {
-            return Err(HostError::Character);
-        }
-        Ok((Host(host.to_ascii_lowercase().into()), port))
+        Ok((Host(host.into()), port))
     }
+}
+
+/// In lower case, without a last dot.
+fn host_name(text: &str) -> Result<String, HostError> {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    if name.is_empty() {
+        return Err(HostError::Empty);
+    }
+    if name.len() > HOST_BYTES_MAX {
+        return Err(HostError::TooLong);
+    }
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    if !name.bytes().all(plain) || name.split('.').any(str::is_empty) {
+        return Err(HostError::Character);
+    }
+    Ok(name.to_ascii_lowercase())
 }
 
 fn port_number(text: &str) -> Result<u16, HostError> {
@@ -137,13 +147,15 @@ mod tests {
             ("orders.shop.example.:443", "orders.shop.example"),
             ("[::1]:443", "[::1]"),
             ("[::1]", "[::1]"),
+            ("[0:0::0:1]:443", "[::1]"),
+            ("[2001:DB8::A]", "[2001:db8::a]"),
             ("127.0.0.1", "127.0.0.1"),
         ] {
             assert_eq!(text.parse::<Host>().unwrap().as_str(), host);
         }
         for bad in [
-            "", ".", ":80", "a:0", "a:70000", "a:+80", "a:", "a@b", "a,b", "a/b", "a b", "a..b", "[::1",
-            "[x]", "[::1]x", "é",
+            "", ".", ":80", "a:0", "a:70000", "a:+80", "a:", "a@b", "a,b", "a/b", "a b", "a..b", "[::1", "[",
+            "[a", "[a.b", "[ a", "[]", "[x]", "[::1]x", "é",
         ] {
             assert!(bad.parse::<Host>().is_err(), "{bad}");
         }

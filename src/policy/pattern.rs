@@ -237,16 +237,26 @@ mod tests {
         ] {
             assert_eq!(text.parse::<HostPattern>(), Err(why), "{text}");
         }
+        let exact: HostPattern = "a.example.com".parse().unwrap();
+        let deeper: HostPattern = "*.a.example.com".parse().unwrap();
+        assert!(wild.overlaps(&wild) && wild.overlaps(&exact) && exact.overlaps(&wild));
+        assert!(!wild.overlaps(&deeper) && !wild.is_within(&exact) && !exact.overlaps(&deeper));
+        assert!("[::1]".parse::<HostPattern>().unwrap().matches(&host("[::1]:443")));
+        assert_eq!("*.[::1]".parse::<HostPattern>(), Err(PatternError::Host));
         let glob: Glob = "assistant-*".parse().unwrap();
         assert!(glob.matches("assistant-1") && !glob.matches("my-assistant-1"));
         assert_eq!("a*b".parse::<Glob>(), Err(PatternError::GlobWildcard));
         assert_eq!("".parse::<Glob>(), Err(PatternError::Empty));
         let get = MethodSet::new(["GET"]).unwrap();
         assert!(get.contains(&Method::GET) && get.contains(&Method::HEAD));
-        assert!(!MethodSet::new(["HEAD"]).unwrap().contains(&Method::GET));
+        let head = MethodSet::new(["HEAD"]).unwrap();
+        assert!(!head.contains(&Method::GET));
+        assert!(get.overlaps(&head) && head.overlaps(&get) && head.is_within(&get) && !get.is_within(&head));
+        assert!(!get.overlaps(&MethodSet::new(["POST"]).unwrap()));
         assert!(!get.contains(&Method::from_bytes(b"get").unwrap()));
         for (text, why) in [
             ("CONNECT", PatternError::MethodNeverServed),
+            ("connect", PatternError::MethodNeverServed),
             ("trace", PatternError::MethodNeverServed),
             ("get", PatternError::MethodCase),
             ("G T", PatternError::Method),

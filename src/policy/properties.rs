@@ -224,6 +224,19 @@ proptest! {
         );
     }
 
+    #[test]
+    fn a_deny_or_a_require_more_never_permits_more(
+        rules in rules(), more in rules(), (peer, caller, ask) in request(),
+    ) {
+        let mut stricter = rules.clone();
+        let more = more.into_iter().filter(|rule| rule.effect != Effect::Allow);
+        stricter.extend(more.map(|rule| Rule { name: format!("more {}", rule.name), ..rule }));
+        prop_assert!(
+            !permitted(&unchecked(stricter), &peer, &caller, &ask)
+                || permitted(&unchecked(rules), &peer, &caller, &ask)
+        );
+    }
+
     /// Of a policy that passes its checks, and credentials that are not refused themselves.
     #[test]
     fn leaving_a_credential_away_never_helps(rules in rules(), (peer, caller, ask) in request()) {

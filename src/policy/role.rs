@@ -176,7 +176,7 @@ impl RoleEntry {
             && any_of(&self.group, &caller.groups)
             && any_of(&self.role, &caller.roles)
             && self.claim.iter().all(|test| test.holds(&caller.claims))
-            && any_glob(&self.actor_subject, caller.chain.first().map(|actor| &*actor.subject))
+            && any_glob(&self.actor_subject, caller.acting())
     }
 
     /// Whether this names nothing but its issuer, which is an error and fulfilled by nobody.

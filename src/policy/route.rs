@@ -217,12 +217,16 @@ mod tests {
             route("x.example.com y.example.com", "/a/**", &[]),
             route("x.example.com", "/a/{id}/b", &[]),
             route("x.example.com", "/a", &[]),
+            route("x.example.com", "/p/q/**", &[]),
+            route("x.example.com", "/p/*/r/s", &[]),
         ];
         let cases = [
             ("x.example.com", "/a/1/b", Some(4)),
             ("x.example.com", "/a/1/c", Some(3)),
             ("x.example.com", "/a", Some(5)),
             ("x.example.com", "/a/", Some(5)),
+            ("x.example.com", "/p/q/r/s", Some(6)),
+            ("x.example.com", "/p/o/r/s", Some(7)),
             ("x.example.com", "/z", Some(2)),
             ("y.example.com", "/a/1/b", Some(3)),
             ("y.example.com", "/z", Some(0)),
@@ -234,7 +238,7 @@ mod tests {
             assert_eq!(choose(&routes, host, path, &HeaderMap::new()), expected, "{host}{path}");
             seen += 1;
         }
-        assert_eq!(seen, 9);
+        assert_eq!(seen, 11);
         assert_eq!(RouteTable::new(&routes).ties().count(), 0);
         assert_eq!(choose(&routes[1..], "other.org", "/a", &HeaderMap::new()), None);
     }

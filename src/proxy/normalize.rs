@@ -353,6 +353,8 @@ mod tests {
         assert_eq!(read("/", &upgrade("websocket")).unwrap().kind, Kind::WebSocket);
         assert_eq!(read("/", &upgrade("h2c")).unwrap().kind, Kind::Plain);
         assert_eq!(read("/", &[("host", "a.example"), ("upgrade", "websocket")]).unwrap().kind, Kind::Plain);
+        let post = head("POST", "/", Version::HTTP_11, &upgrade("websocket"));
+        assert!(Asked::read(&post, None).is_err());
         let mut with_body = upgrade("websocket").to_vec();
         with_body.push(("content-length", "5"));
         assert!(read("/", &with_body).is_err());

@@ -68,10 +68,10 @@ impl Actors {
             Value::Object(members) => Kinds::of(entries, members),
             _ => Kinds { agent: false, other: ActorKind::Unknown },
         };
-        let actor = if foreign {
-            ActorKind::Unknown
-        } else if outermost.agent || subject.agent {
+        let actor = if subject.agent || (outermost.agent && !foreign) {
             ActorKind::Agent
+        } else if foreign {
+            ActorKind::Unknown
         } else {
             outermost.other
         };
@@ -192,11 +192,24 @@ mod tests {
                 json!({ "iss": iss, "uid": "1", "act": { "sub": "svc:7", "iss": "https://x" } }),
                 (Unknown, Human, 1),
             ),
+            (
+                json!({ "iss": iss, "uid": "1", "act": { "sub": "svc:7", "iss": "https://x", "act": { "sub": "a", "iss": iss } } }),
+                (Unknown, Human, 2),
+            ),
+            (
+                json!({ "iss": iss, "uid": "1", "act": { "sub": "svc:7", "iss": iss, "act": { "sub": "a", "iss": "https://x" } } }),
+                (Service, Human, 2),
+            ),
+            // whoever acts through it, the token itself is an agent's
+            (
+                json!({ "iss": iss, "cid": "assistant-7", "act": { "sub": "svc:7", "iss": "https://x" } }),
+                (Agent, Unknown, 1),
+            ),
         ] {
             assert_eq!(read(claims.clone()), Ok(expected), "{claims}");
             seen += 1;
         }
-        assert_eq!(seen, 16);
+        assert_eq!(seen, 19);
     }
 
     #[test]

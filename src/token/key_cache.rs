@@ -2,7 +2,8 @@
 //! in which the issuer's [`KeySettings`] did not change.
 //!
 //! Invariants:
-//! - At most one fetch at a time, and after one a rest before a request may cause the next.
+//! - At most one fetch at a time, for [`ATTEMPT_TIMEOUT`] at most, and after one a rest before a request
+//!   may cause the next. No request waits longer.
 //! - A fetch that fails, or brings something that is no good key set, leaves the keys as they were.
 //! - Keys older than their lifetime stay in use while they cannot be fetched, visibly, for `max_stale`
 //!   at most; then every token of the issuer is refused.
@@ -21,9 +22,10 @@ use rustls::ClientConfig;
 use serde_json::Value;
 use url::Url;
 
+use super::attempts::Attempted;
 use super::issuer::{KeySettings, KeySource};
 use super::json::{self, JsonLimits};
-use super::keys::{KeySet, KeySetError, KeyUse};
+use super::keys::{KeyName, KeySet, KeySetError, KeyUse};
 use crate::clock::{Clock, Timestamp};
 use crate::fetch::{Client, FetchError, FetchSettings};
 use crate::metrics::IssuerMetrics;
@@ -40,7 +42,8 @@ const NO_KEYS_REST: Duration = Duration::from_secs(1);
 /// Between background attempts while they fail, growing from one second.
 const RETRY_MAX: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const TOTAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// For one attempt, discovery included, and so for whoever waits for it.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 const DISCOVERY_LIMITS: JsonLimits = JsonLimits { depth_max: 8, values_max: 4096 };
 
 /// The live keys of one issuer.
@@ -51,7 +54,7 @@ pub struct IssuerKeys {
     metrics: IssuerMetrics,
     clock: Clock,
     /// One entry, once there was an attempt. The lock on it is what makes fetches single-flight.
-    held: Cache<(), Attempted>,
+    held: Cache<(), Attempt>,
     status: ArcSwap<KeyStatus>,
     /// Not yet taken.
     rotations: Mutex<Vec<Rotation>>,
@@ -60,7 +63,8 @@ pub struct IssuerKeys {
 /// A fetch brought other keys than the one before it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rotation {
-    /// By `kid`, of those that have one; as all lists of a record in a fixed order.
+    /// By `kid`, of those that have one; as all lists of a record in a fixed order. Another key under the same
+    /// `kid` is one removed and one added.
     pub added: Vec<Arc<str>>,
     pub removed: Vec<Arc<str>>,
 }
@@ -68,16 +72,7 @@ pub struct Rotation {
 /// Rotations that wait to be taken; one fetch follows the last by a second at least.
 const ROTATIONS_MAX: usize = 64;
 
-/// How the last attempt to fetch left things. One value, so that nobody sees that an attempt has ended
-/// and not yet what it brought.
-#[derive(Clone, Debug)]
-struct Attempted {
-    /// Attempts ended, good or not.
-    count: u64,
-    ended: Timestamp,
-    /// The last good ones.
-    keys: Option<Arc<HeldKeys>>,
-}
+type Attempt = Attempted<Arc<HeldKeys>>;
 
 /// Keys as they were fetched together.
 #[derive(Debug)]
@@ -94,8 +89,8 @@ pub(super) struct HeldKeys {
 pub struct KeyStatus {
     /// Usable keys; zero before the first good fetch.
     pub keys: usize,
-    /// Their `kid`s, of those that have one.
-    pub ids: BTreeSet<Arc<str>>,
+    /// Those of them that have a `kid`.
+    ids: BTreeSet<(Arc<str>, KeyName)>,
     /// When these were fetched.
     pub fetched: Option<Timestamp>,
     /// When they become stale: still used, but a fetch is overdue.
@@ -119,6 +114,8 @@ pub enum KeysError {
     File(#[from] std::io::Error),
     #[error(transparent)]
     KeySet(#[from] KeySetError),
+    #[error("discovery and key set together took longer than {} ms", ATTEMPT_TIMEOUT.as_millis())]
+    Timeout,
 }
 
 impl IssuerKeys {
@@ -135,7 +132,7 @@ impl IssuerKeys {
             allow_private_addresses: settings.allow_private_addresses,
             body_bytes_max: settings.document_bytes_max,
             connect_timeout: CONNECT_TIMEOUT,
-            total_timeout: TOTAL_TIMEOUT,
+            total_timeout: ATTEMPT_TIMEOUT,
         };
         IssuerKeys {
             settings,
@@ -162,13 +159,14 @@ impl IssuerKeys {
         std::mem::take(&mut self.rotations.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn changed(&self, before: &KeyStatus, ids: &BTreeSet<Arc<str>>) {
+    fn changed(&self, before: &KeyStatus, ids: &BTreeSet<(Arc<str>, KeyName)>) {
         if before.fetched.is_none() || before.ids == *ids {
             return;
         }
+        let kids = |(kid, _): &(Arc<str>, KeyName)| Arc::clone(kid);
         let rotation = Rotation {
-            added: ids.difference(&before.ids).cloned().collect(),
-            removed: before.ids.difference(ids).cloned().collect(),
+            added: ids.difference(&before.ids).map(kids).collect(),
+            removed: before.ids.difference(ids).map(kids).collect(),
         };
         let mut rotations = self.rotations.lock().unwrap_or_else(PoisonError::into_inner);
         if rotations.len() < ROTATIONS_MAX {
@@ -179,7 +177,7 @@ impl IssuerKeys {
     /// Fetches the keys, or waits for the fetch that is under way.
     pub async fn refresh(&self) -> Result<(), Arc<str>> {
         let before = self.held.get(&()).await;
-        self.attempt(before.map_or(0, |before| before.count)).await;
+        self.attempt(Attempted::count(before.as_ref())).await;
         match &self.status.load().last_error {
             Some(error) => Err(Arc::clone(error)),
             None => Ok(()),
@@ -207,7 +205,7 @@ impl IssuerKeys {
     /// The keys to verify with now; fetches them if there are none.
     pub(super) async fn current(self: &Arc<Self>) -> Result<Arc<HeldKeys>, Arc<str>> {
         let now = self.clock.now();
-        let usable = |attempted: &Attempted| {
+        let usable = |attempted: &Attempt| {
             let keys = attempted.keys.clone();
             keys.filter(|keys| now < keys.usable_until(self.settings.max_stale))
         };
@@ -234,15 +232,13 @@ impl IssuerKeys {
     async fn attempt_after(
         self: &Arc<Self>,
         rest: Duration,
-        before: Option<Attempted>,
+        before: Option<Attempt>,
         now: Timestamp,
-    ) -> Option<Attempted> {
-        let seen = match &before {
-            None => 0,
-            // a clock that was set back must not hold off fetches until it has caught up
-            Some(last) if now < last.ended || now >= last.ended.plus(rest) => last.count,
-            Some(_) => return before,
-        };
+    ) -> Option<Attempt> {
+        if !Attempted::is_due(before.as_ref(), rest, now) {
+            return before;
+        }
+        let seen = Attempted::count(before.as_ref());
         let keys = Arc::clone(self);
         // an error here is a runtime that shuts down: then there is simply no new key
         let _ = tokio::spawn(async move { keys.attempt(seen).await }).await;
@@ -251,17 +247,16 @@ impl IssuerKeys {
 
     /// Fetches, unless another attempt has ended since the caller counted `seen` of them.
     async fn attempt(&self, seen: u64) {
-        let fetch = async |entry: Option<Entry<(), Attempted>>| {
+        let fetch = async |entry: Option<Entry<(), Attempt>>| {
             let before = entry.map(Entry::into_value);
-            let count = before.as_ref().map_or(0, |before| before.count);
-            if count != seen {
+            if !Attempted::is_wanted(before.as_ref(), seen) {
                 return Op::Nop;
             }
-            let outcome = self.fetch().await;
+            let in_time = tokio::time::timeout(ATTEMPT_TIMEOUT, self.fetch()).await;
+            let outcome = in_time.unwrap_or(Err(KeysError::Timeout));
             let ended = self.clock.now();
-            let fetched = self.note(outcome, count + 1, ended);
-            let keys = fetched.or_else(|| before?.keys);
-            Op::Put(Attempted { count: count + 1, ended, keys })
+            let fetched = self.note(outcome, seen + 1, ended);
+            Op::Put(Attempted::after(before, fetched, ended))
         };
         self.held.entry(()).and_compute_with(fetch).await;
     }

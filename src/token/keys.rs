@@ -37,7 +37,7 @@ pub enum KeyUse {
 
 /// SHA-256 over a key's kind, material, `kid`, `alg` and `issuer`: equal names mean the same key, which may
 /// sign the same tokens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyName([u8; 32]);
 
 /// One usable key.
@@ -91,9 +91,9 @@ impl KeySet {
         self.keys.len()
     }
 
-    /// As they are published; keys without a `kid` have none.
-    pub fn ids(&self) -> BTreeSet<Arc<str>> {
-        self.keys.iter().filter_map(|key| key.kid.clone()).collect()
+    /// The keys that have a `kid`.
+    pub fn ids(&self) -> BTreeSet<(Arc<str>, KeyName)> {
+        self.keys.iter().filter_map(|key| Some((key.kid.clone()?, key.name))).collect()
     }
 
     pub fn holds(&self, name: &KeyName) -> bool {

@@ -9,6 +9,7 @@
 
 mod actor;
 mod algorithm;
+mod attempts;
 mod claims;
 mod credential;
 mod error;

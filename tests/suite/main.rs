@@ -2,6 +2,7 @@
 
 mod balancer;
 mod broken_config;
+mod caches;
 mod canary;
 mod configuration;
 mod configuration_reference;
@@ -18,6 +19,7 @@ mod heads;
 mod hostile;
 mod hostile_certificates;
 mod identity_headers;
+mod kid_storm;
 mod language_holes;
 mod limits;
 mod metrics;

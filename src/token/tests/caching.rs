@@ -167,7 +167,8 @@ fn all_cores_wait_for_the_first_keys() {
         let keys = IssuerKeys::new(settings.clone(), &no_roots(), metrics.clone(), Clock::system());
         let keys = Arc::new(keys);
         let core = || {
-            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_time().build().expect("a runtime");
             runtime.block_on(async {
                 for _ in 0..50 {
                     keys.current().await.expect("keys");

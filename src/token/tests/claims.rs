@@ -90,6 +90,9 @@ async fn a_token_is_meant_for_us() {
         seen += 1;
     }
     assert_eq!(seen, 16);
+    // a client is an audience only where the provider has no other
+    let by_client = with(good_claims(), json!({ "aud": null, "client_id": AUD }));
+    assert_eq!(world.code(&mint(&by_client)).await, "token_wrong_audience");
     let null = good_claims().to_string().replace(&format!("\"{AUD}\""), "null");
     let token = mint_with(&P256, json!({ "alg": "ES256", "kid": "k1" }), null);
     assert_eq!(world.code(&token).await, "token_malformed");

@@ -2,6 +2,7 @@
 
 mod caching;
 mod claims;
+mod memory;
 mod presets;
 mod signatures;
 

@@ -98,7 +98,7 @@ client_id = [{ issuer = "corp", client = "storefront-web" }]
 
 [upstream.shaky]
 server = "@upstream@"
-first_byte_timeout = "300ms"
+first_byte_timeout = "1s"
 
 [upstream.hasty]
 server = "@upstream@"

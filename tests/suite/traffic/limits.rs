@@ -68,9 +68,12 @@ async fn a_connection_on_which_nothing_is_asked_ends() {
         assert!(used.head().await.unwrap().starts_with("HTTP/1.1 40"), "{listener}");
         used.rest().await;
     }
-    for client in
-        [proxy.client(Who::Storefront, Protocol::H2).await, traffic.unencrypted(&proxy, Protocol::H2).await]
-    {
+    for plain in [false, true] {
+        // One at a time: the other would rest meanwhile.
+        let client = match plain {
+            true => traffic.unencrypted(&proxy, Protocol::H2).await,
+            false => proxy.client(Who::Storefront, Protocol::H2).await,
+        };
         assert!(client.ask(get("/orders/1")).await.unwrap().status.is_client_error());
         soon("the end of the connection", client.closed()).await;
     }

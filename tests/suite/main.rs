@@ -30,6 +30,7 @@ mod provider;
 mod provider_keys;
 mod refusals;
 mod reload_certificates;
+mod reload_order;
 mod reload_policy;
 mod signals;
 mod soak;

@@ -190,7 +190,7 @@ table! {
         role: List<String>,
         /// Claims as issued.
         claim: Claims,
-        /// The `sub` of the outermost `act`.
+        /// The `sub` of the outermost `act`, where its `iss` is absent or the token's own.
         actor_subject: List<Glob>,
     }
 }

@@ -7,12 +7,19 @@ use serde_json::json;
 use crate::world::certificates::Who;
 use crate::world::client::{Client, Protocol, Raw, get};
 use crate::world::proxy::HOST;
+use crate::world::signing::forged;
 use crate::world::{Body, World};
 
 const CONFIGURATION: &str = r#"
 [listener.plain]
 address = "127.0.0.1:0"
 allow_plaintext = true
+
+[[allow]]
+name = "whoever has a certificate"
+service = "storefront"
+role = "none"
+path = "/open"
 
 [[allow]]
 name = "readers"
@@ -128,6 +135,34 @@ async fn who_speaks_the_other_language_on_a_port_is_refused_and_recorded() {
     let record = &proxy.records(1).await[0];
     assert_eq!((&record["reason"], &record["verdict"]), (&json!("request_malformed"), &json!("deny")));
     assert_eq!(world.upstream.counts().requests, 0);
+}
+
+#[tokio::test]
+async fn a_bad_token_is_refused_where_none_is_needed() {
+    let world = World::new().await;
+    let proxy = world.start(CONFIGURATION);
+    let good = world.issuer.token(json!({}));
+    for protocol in Protocol::BOTH {
+        let client = proxy.client(Who::Storefront, protocol).await;
+        let mut cases = 0;
+        for (token, status) in [
+            (None, 200),
+            (Some(good.clone()), 200),
+            (Some("garbage".to_owned()), 401),
+            (Some(forged(&good)), 401),
+            (Some(world.issuer.token(json!({"exp": 1}))), 401),
+            (Some(world.issuer.token(json!({"iss": "https://else.example"}))), 401),
+        ] {
+            let mut request: Request<Body> = get("/open");
+            if let Some(token) = token {
+                request.headers_mut().insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+            }
+            assert_eq!(client.ask(request).await.unwrap().status, status, "{protocol:?}");
+            cases += 1;
+        }
+        assert_eq!(cases, 6);
+    }
+    assert_eq!(world.upstream.counts().requests, 4);
 }
 
 /// The name of the handshake and that of the request: one, or 421.

@@ -21,7 +21,7 @@ use crate::world::certificates::Who;
 use crate::world::client::{Client, Protocol, Raw, alert_after, get};
 use crate::world::process::Process;
 use crate::world::proxy::{HOST, Records};
-use crate::world::{Body, World, sha256, soon};
+use crate::world::{Body, Error, World, sha256, soon};
 
 const READ: &str = r#"
 [service.partner]
@@ -91,12 +91,19 @@ async fn ask_until_told(
                 assert_eq!(answer.status, 200, "{answer:?}");
                 done.send_modify(|done| *done += 1);
             }
-            Err(error) if error.downcast_ref().is_some_and(hyper::Error::is_canceled) => {
-                client = connect().await.unwrap();
-            }
+            Err(error) if is_unsent(&error) => client = connect().await.unwrap(),
             Err(error) => panic!("{protocol:?}: {error:?}"),
         }
     }
+}
+
+/// The connection ended before the request was on it; or the request crossed a GOAWAY that says that it was
+/// not looked at, and is to be asked again (RFC 9113 §6.8).
+fn is_unsent(error: &Error) -> bool {
+    let Some(error) = error.downcast_ref::<hyper::Error>() else { return false };
+    let said = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+    let crossed = |said: &h2::Error| said.is_go_away() && said.reason() == Some(h2::Reason::NO_ERROR);
+    error.is_canceled() || said.is_some_and(crossed)
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use super::connection::Connection;
 use super::frames::Counted;
 use super::generation::Shared;
 use super::limits::Limits;
-use super::serving::{Ended, service, until_ended};
+use super::serving::{Ended, service, untaken, until_ended};
 use super::stall::{self, Stall, Watch, Watched};
 use super::worker::Worker;
 use crate::metrics::Limit;
@@ -65,8 +65,8 @@ where
     fn execute(&self, task: F) {
         let StreamExecutor { untaken_timeout, shared } = self.clone();
         tokio::task::spawn_local(async move {
-            if stall::stream(task, untaken_timeout).await.is_err() {
-                shared.metrics.limit_hit(Limit::IdleTimeout);
+            if let Err(stall) = stall::stream(task, untaken_timeout).await {
+                untaken(&shared, stall);
             }
         });
     }

@@ -28,6 +28,8 @@ pub mod worker;
 
 #[cfg(test)]
 mod tests_headers;
+#[cfg(test)]
+mod tests_stall;
 
 pub use generation::{Generation, ListenerState, Shared};
 pub use limits::Limits;

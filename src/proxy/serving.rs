@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use super::body::Body;
 use super::connection::Connection;
 use super::exchange::exchange;
+use super::generation::Shared;
 use super::limits::Limits;
 use super::stall::{Held, Stall, Watch};
 use super::worker::Worker;
@@ -98,8 +99,8 @@ where
             stall = connection.pulse.stalls(watch, limits) => match stall {
                 Stall::Idle if !asked => connection.pulse.rest(),
                 Stall::Idle | Stall::Head => return Ended::Stalled(stall),
-                Stall::Answer => {
-                    shared.metrics.limit_hit(Limit::IdleTimeout);
+                Stall::Answer | Stall::Whole => {
+                    untaken(shared, stall);
                     return Ended::Stalled(stall);
                 }
             },
@@ -107,6 +108,12 @@ where
         asked = true;
         ask_to_end(serving.as_mut());
     }
+}
+
+/// Counts an answer that was not taken in time.
+pub fn untaken(shared: &Shared, stall: Stall) {
+    let is_whole = stall == Stall::Whole;
+    shared.metrics.limit_hit(if is_whole { Limit::TotalTimeout } else { Limit::IdleTimeout });
 }
 
 async fn outdated(worker: &Worker, connection: &Connection) {

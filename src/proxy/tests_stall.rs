@@ -1,0 +1,89 @@
+//! Clients that stand still, on a clock that a test moves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::time::{Instant, advance};
+
+use super::limits::Limits;
+use super::stall::*;
+
+const IDLE: Duration = Duration::from_secs(60);
+
+fn limits() -> Limits {
+    Limits {
+        connections_max: 1,
+        connections_per_peer_max: 1,
+        handshakes_max: 1,
+        handshake_timeout: IDLE,
+        header_bytes_max: 1,
+        header_count_max: 1,
+        header_timeout: Duration::from_secs(10),
+        body_bytes_max: 1,
+        token: crate::token::TokenLimits {
+            token_bytes_max: 1,
+            json_depth_max: 1,
+            json_values_max: 1,
+            scope_count_max: 1,
+            group_count_max: 1,
+            delegation_depth_max: 1,
+        },
+        upstream_in_flight_max: 1,
+        upstream_pending_max: 1,
+        streams_per_connection_max: 1,
+        resets_per_connection_max: 1,
+        control_frames_per_connection_max: 1,
+        idle_timeout: IDLE,
+        total_timeout: IDLE,
+        connection_age_max: IDLE,
+        drain_timeout: IDLE,
+    }
+}
+
+/// What the client is accused of, and after how many seconds from now.
+async fn stall(pulse: &Arc<Pulse>) -> (Stall, u64) {
+    let began = Instant::now();
+    let stall = pulse.stalls(&Watch::default(), &limits()).await;
+    (stall, began.elapsed().as_secs())
+}
+
+#[tokio::test(start_paused = true)]
+async fn rest_heads_and_answers_have_each_their_time() {
+    let pulse = Pulse::new();
+    let (mut client, io) = duplex(16);
+    let mut io = Watched::http1(io, &pulse, Bytes::new());
+    assert_eq!(stall(&pulse).await, (Stall::Idle, 60));
+    client.write_all(b"GET").await.unwrap();
+    io.read_exact(&mut [0; 3]).await.unwrap();
+    assert_eq!(stall(&pulse).await, (Stall::Head, 10));
+    let busy = pulse.busy(false);
+    assert!(tokio::time::timeout(IDLE * 9, stall(&pulse)).await.is_err());
+    let sending = tokio::time::timeout(Duration::from_secs(20), io.write_all(&[0; 32]));
+    assert!(sending.await.is_err());
+    assert_eq!(stall(&pulse).await, (Stall::Answer, 40));
+    client.read_exact(&mut [0; 16]).await.unwrap();
+    io.write_all(&[0; 1]).await.unwrap();
+    drop(busy);
+    advance(Duration::from_secs(1)).await;
+    assert_eq!(stall(&pulse).await, (Stall::Idle, 59));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_may_wait_for_an_upstream_but_not_for_its_client() {
+    let began = Instant::now();
+    let waiting = tokio::time::timeout(IDLE * 9, std::future::pending::<()>());
+    assert_eq!(stream(async { waiting.await.unwrap_or_default() }, IDLE).await, Ok(()));
+    assert_eq!(began.elapsed(), IDLE * 9);
+    let handing = |deadline: Option<Duration>| async move {
+        Watch::handed(deadline.map(|deadline| Instant::now() + deadline));
+        std::future::pending().await
+    };
+    let (late, early) = ((IDLE.as_secs(), Stall::Answer), (IDLE.as_secs() / 2, Stall::Whole));
+    for (deadline, ends) in [(None, late), (Some(IDLE * 9), late), (Some(IDLE / 2), early)] {
+        let began = Instant::now();
+        let ended = stream(handing(deadline), IDLE).await.unwrap_err();
+        assert_eq!((began.elapsed().as_secs(), ended), ends);
+    }
+}

@@ -2,8 +2,9 @@
 //!
 //! A draft is filled as the exchange goes and written exactly once: by [`Draft::finish`] when the
 //! answer is complete, or, if the request's future goes away before that, by its drop, as
-//! `client_gone`, or as `limit_exceeded` if it was the drain's deadline that cut it. What the draft was told by the steps themselves decides verdict and reason; the
-//! exchange states neither, so what is logged cannot differ from what was done.
+//! `client_gone`, or as `limit_exceeded` if it was the drain's deadline that cut it. What the draft was
+//! told by the steps themselves decides verdict and reason; the exchange states neither, so what is
+//! logged cannot differ from what was done.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -392,13 +392,14 @@ mod tests {
             ("level", "7", true),
             ("level", "07", false),
             ("staff", "true", false),
+            ("share", "7.0", false),
             ("absent", "x", false),
         ] {
             let test = MatchClaim { segment: "s".into(), claim: path(&[claim]) };
             assert_eq!(test.holds(segment, &claims()), expected, "{claim} {segment}");
             seen += 1;
         }
-        assert_eq!(seen, 10);
+        assert_eq!(seen, 11);
     }
 
     #[test]
@@ -409,5 +410,8 @@ mod tests {
         for bad in ["", "Orders", "/Orders/Get", "Orders/", "Orders/Get/x", "a..b/C", "Orders/G*", "*/Get"] {
             assert_eq!(bad.parse::<GrpcPattern>(), Err(PatternError::Grpc), "{bad}");
         }
+        let any: GrpcPattern = "Orders/*".parse().unwrap();
+        let calls = |path: &[&str]| any.path().matches(&path.iter().map(|s| (*s).into()).collect::<Vec<_>>());
+        assert!(calls(&["Orders", "Get"]) && !calls(&["Orders", "Get", "x"]) && !calls(&["Orders"]));
     }
 }

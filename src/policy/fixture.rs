@@ -101,6 +101,13 @@ pub fn allow(name: &str, conditions: Vec<Condition>) -> Rule {
     rule(Effect::Allow, name, conditions)
 }
 
+/// An allow for everyone verified, with more conditions.
+pub fn open(more: Vec<Condition>) -> Rule {
+    let mut conditions = vec![ANY_SERVICE, ANY_ROLE];
+    conditions.extend(more);
+    allow("open", conditions)
+}
+
 pub fn deny(name: &str, conditions: Vec<Condition>) -> Rule {
     rule(Effect::Deny, name, conditions)
 }

@@ -42,7 +42,11 @@ mod tests_check;
 #[cfg(test)]
 mod tests_decision;
 #[cfg(test)]
+mod tests_lists;
+#[cfg(test)]
 mod tests_rollout;
+#[cfg(test)]
+mod tests_routes;
 
 pub use action::{Action, Circumstances, Host};
 pub use compiled::{Policy, PolicyHash, PolicyParts};

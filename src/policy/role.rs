@@ -144,12 +144,10 @@ impl Role {
         let mut found = FixedBitSet::with_capacity(all);
         match &self.entries {
             RoleEntries::AnyOf(entries) => entries.iter().for_each(|e| found.insert(e.issuer.index())),
-            RoleEntries::AllOf(entries) => match entries.split_first() {
-                Some((first, more)) if more.iter().all(|e| e.issuer == first.issuer) => {
-                    found.insert(first.issuer.index());
-                }
-                _ => {}
-            },
+            // All of one issuer, or the role is an error of its own.
+            RoleEntries::AllOf(entries) => {
+                entries.first().into_iter().for_each(|e| found.insert(e.issuer.index()))
+            }
         }
         found
     }

@@ -7,7 +7,6 @@ use ActorKind::{Agent, Human, Service as ServiceKind, Unknown};
 use super::condition::{ClaimPath, ClaimValue, MatchClaim};
 use super::fixture::*;
 use super::role::{CarriedClients, IssuerFacts, Role, RoleEntries, RoleEntry};
-use super::route::Route;
 use super::rule::{Mode, Rule};
 use super::*;
 use crate::clock::Timestamp;
@@ -17,19 +16,8 @@ fn errors_of(rules: Vec<Rule>) -> Vec<&'static str> {
     error_codes(with_rules(rules))
 }
 
-/// An allow for everyone verified, with more conditions.
-fn open(more: Vec<Condition>) -> Rule {
-    let mut conditions = vec![ANY_SERVICE, ANY_ROLE];
-    conditions.extend(more);
-    allow("open", conditions)
-}
-
 fn days(days: u64) -> Timestamp {
     NOW.plus(Duration::from_secs(days * 86_400))
-}
-
-fn orders(path: &str) -> Route {
-    Route { path: path.parse().unwrap(), ..tables().routes[0].clone() }
 }
 
 fn two_issuers(mut parts: PolicyParts) -> PolicyParts {
@@ -45,12 +33,21 @@ fn the_sample_has_no_errors_and_no_findings() {
 #[test]
 fn errors_of_a_single_rule() {
     let timed = |rule: Rule| Rule { expires: days(1), ..rule };
+    let from = |nets: &[&str]| Condition::ClientIp(nets.iter().map(|net| net.parse().unwrap()).collect());
     let cases: Vec<(&str, Rule, &[&str])> = vec![
         ("no service", allow("a", vec![ANY_ROLE]), &["allow_without_service"]),
         ("no role", allow("a", vec![ANY_SERVICE]), &["allow_without_role"]),
         ("neither", allow("a", vec![]), &["allow_without_service", "allow_without_role"]),
         ("no name", allow(" ", vec![ANY_SERVICE, ANY_ROLE]), &["rule_unnamed"]),
         ("empty path", open(vec![Condition::Path(vec![])]), &["empty_list"]),
+        (
+            "a claim without values beside one with some",
+            open(vec![Condition::Claim(vec![
+                claim("tier", "gold"),
+                condition::ClaimTest { claim: ClaimPath::top_level("tier"), values: vec![] },
+            ])]),
+            &["empty_list"],
+        ),
         ("empty service", allow("a", vec![service(&[]), ANY_ROLE]), &["empty_list"]),
         (
             "empty claim values",
@@ -101,11 +98,12 @@ fn errors_of_a_single_rule() {
         ("grpc", open(vec![grpc(&["a.B/*"])]), &[]),
         ("deny of nobody's token", deny("d", vec![NO_ROLE, actor(&[Agent])]), &["never_holds"]),
         ("no login is that fresh", open(vec![max_age(0)]), &["never_holds"]),
-        (
-            "mapped address",
-            open(vec![Condition::ClientIp(vec!["::ffff:10.0.0.0/104".parse().unwrap()])]),
-            &["never_holds"],
-        ),
+        ("mapped address", open(vec![from(&["::ffff:10.0.0.0/104"])]), &["never_holds"]),
+        ("mapped, and beyond", open(vec![from(&["::ffff:0:0/80"])]), &[]),
+        ("IPv6", open(vec![from(&["2001:db8::/104"])]), &[]),
+        ("mapped, or IPv4", open(vec![from(&["::ffff:10.0.0.0/104", "10.0.0.0/8"])]), &[]),
+        ("one kind of two", open(vec![actor(&[Human, ServiceKind])]), &[]),
+        ("on behalf of one of two", open(vec![actor(&[Agent]), on_behalf_of(&[Human, Agent])]), &[]),
         ("deny by agent", deny("d", vec![actor(&[Agent])]), &[]),
     ];
     let mut seen = 0;
@@ -113,7 +111,7 @@ fn errors_of_a_single_rule() {
         assert_eq!(errors_of(vec![rule]), expected, "{what}");
         seen += 1;
     }
-    assert_eq!(seen, 34);
+    assert_eq!(seen, 40);
 }
 
 #[test]
@@ -264,6 +262,33 @@ fn roles_and_issuers_must_go_together() {
     assert!(code(vec![ANY_SERVICE, all(&[0, 1])]).is_empty());
     assert_eq!(code(vec![service(&[0]), role(&[2])]), ["never_holds"], "it carries tokens of corp only");
     assert!(code(vec![service(&[1]), role(&[2])]).is_empty());
+    assert!(code(vec![service(&[0, 1]), role(&[2])]).is_empty(), "one of them may");
+}
+
+#[test]
+fn a_rule_for_what_the_file_does_not_have_never_holds() {
+    let mut alone = with_rules(vec![open(vec![])]);
+    alone.services.clear();
+    assert_eq!(error_codes(alone), ["never_holds"]);
+    let mut alone = with_rules(vec![allow("a", vec![NO_SERVICE, ANY_ROLE])]);
+    alone.services.clear();
+    assert!(error_codes(alone).is_empty());
+    // An issuer without agents: an allow for them never holds, and a deny of them stands for the day it has some.
+    let mut seen = 0;
+    for (rule, expected) in [
+        (allow("a", vec![ANY_SERVICE, ANY_ROLE, actor(&[Agent])]), &["never_holds"][..]),
+        (deny("d", vec![actor(&[Agent])]), &[]),
+        (deny("d", vec![actor(&[ServiceKind, Unknown])]), &[]),
+        (deny("d", vec![actor(&[ServiceKind])]), &["never_holds", "deny_evadable"]),
+    ] {
+        let mut parts = with_rules(vec![rule]);
+        parts.issuers[0].actors = vec![Human];
+        assert_eq!(error_codes(parts), expected, "case {seen}");
+        seen += 1;
+    }
+    assert_eq!(seen, 4);
+    let foreign = deny("d", vec![service(&[0]), ANY_ROLE, Condition::Issuer(vec![IssuerId(1)])]);
+    assert!(error_codes(two_issuers(with_rules(vec![foreign]))).is_empty(), "whatever its service may carry");
 }
 
 #[test]
@@ -291,56 +316,12 @@ fn roles_and_services_that_say_nothing() {
     assert_eq!(role_code(RoleEntries::AnyOf(vec![])), ["empty_list"]);
     assert_eq!(role_code(RoleEntries::AnyOf(vec![entry(0)])), ["role_entry_empty"]);
     assert_eq!(role_code(RoleEntries::AllOf(vec![group(0), group(1)])), ["never_holds"]);
+    assert_eq!(role_code(RoleEntries::AllOf(vec![group(0), group(0), group(1)])), ["never_holds"]);
     assert!(role_code(RoleEntries::AnyOf(vec![group(0), group(1)])).is_empty());
     let mut parts = tables();
     parts.services[0].identities.clear();
     parts.services[1].clients = CarriedClients::Listed(vec![]);
     assert_eq!(error_codes(parts), ["empty_list", "empty_list"]);
-}
-
-#[test]
-fn with_several_routes_a_rule_says_which() {
-    let code = |conditions| {
-        let mut parts = with_rules(vec![open(conditions)]);
-        parts.routes.push(orders("/next/**"));
-        error_codes(parts)
-    };
-    assert_eq!(code(vec![]), ["route_unnamed"]);
-    assert!(code(vec![route(&[1])]).is_empty());
-    assert!(code(vec![Condition::Route(condition::RouteTerm::Any)]).is_empty());
-    assert!(code(vec![hosts(&["orders.shop.example"])]).is_empty());
-    assert_eq!(code(vec![route(&[1]), paths(&["/customers"])]), ["never_holds"]);
-}
-
-#[test]
-fn routes_are_chosen_by_what_is_judged() {
-    let code = |second: Route, rule: Vec<Condition>| {
-        let mut parts = with_rules(vec![open(rule)]);
-        parts.routes.push(second);
-        error_codes(parts)
-    };
-    assert_eq!(code(orders("/**"), vec![route(&[0, 1])]), ["route_tie"]);
-    let header = vec![(http::HeaderName::from_static("x-next"), http::HeaderValue::from_static("1"))];
-    let by_header = || Route { header: header.clone(), ..orders("/**") };
-    assert!(code(by_header(), vec![route(&[0, 1])]).is_empty());
-    assert_eq!(code(by_header(), vec![route(&[1])]), ["header_chooses_rules"]);
-    let shadow = Route { shadow_until: Some(days(1)), ..by_header() };
-    assert_eq!(code(shadow, vec![route(&[0, 1])]), ["header_chooses_rules"]);
-    // what lies behind a route without headers cannot be got by leaving the header away
-    let mut parts = with_rules(vec![open(vec![route(&[1, 2])])]);
-    parts.routes.extend([orders("/api/**"), Route { header: header.clone(), ..orders("/api/**") }]);
-    assert!(error_codes(parts).is_empty());
-}
-
-#[test]
-fn a_route_stays_in_shadow_for_sixty_days_at_most() {
-    let code = |until| {
-        let mut parts = sample();
-        parts.routes[0].shadow_until = Some(until);
-        error_codes(parts)
-    };
-    assert_eq!(code(days(61)), ["shadow_too_long"]);
-    assert!(code(days(60)).is_empty());
 }
 
 #[test]

@@ -266,6 +266,10 @@ fn in_a_deny_what_is_left_out_is_anyone_and_none_is_nobody() {
     let decision = get("/").judged(&none, &NO_PEER, &signed(alice()));
     assert!(permits(&decision));
     assert_eq!(rule_name(&none, &decision), Some("open"));
+    let open = allow("open", vec![NO_SERVICE, NO_ROLE]);
+    let none = compile(with_rules(vec![open, deny("a certificate is needed", vec![NO_SERVICE])]));
+    assert_eq!(causes(&get("/").judged(&none, &NO_PEER, &ABSENT)), [Cause::DeniedByRule]);
+    assert!(permits(&get("/").judged(&none, &peer("storefront"), &ABSENT)));
 }
 
 #[test]

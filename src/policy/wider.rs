@@ -89,3 +89,140 @@ fn is_implied(wanted: &Condition, wider: &Rule, rule: &Rule) -> bool {
 fn are_among<T: PartialEq>(some: &[T], all: &[T]) -> bool {
     some.iter().all(|one| all.contains(one))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ActorKind::{Agent, Human, Service, Unknown};
+
+    use super::*;
+    use crate::policy::fixture::*;
+    use crate::policy::{IssuerId, RoleId};
+
+    /// Of any role, where nothing is said of it.
+    fn rule(mut conditions: Vec<Condition>) -> Rule {
+        if !conditions.iter().any(|condition| matches!(condition, Condition::Role(_))) {
+            conditions.push(ANY_ROLE);
+        }
+        allow("a", conditions)
+    }
+
+    #[test]
+    fn an_allow_is_within_another_where_each_of_its_conditions_follows() {
+        let issuer = |ids: &[u32]| vec![Condition::Issuer(ids.iter().map(|id| IssuerId(*id)).collect())];
+        let all_of =
+            |ids: &[u32]| vec![Condition::Role(RoleTerm::AllOf(ids.iter().map(|id| RoleId(*id)).collect()))];
+        let words = |words: &[&str]| words.iter().map(|word| text(word)).collect::<Vec<_>>();
+        let acr = |values: &[&str]| vec![Condition::Acr(words(values))];
+        let hop = |names: &[&str]| vec![Condition::Hop(words(names))];
+        let nets = |nets: &[&str]| nets.iter().map(|net| net.parse().unwrap()).collect::<Vec<_>>();
+        let peer_ip = |texts: &[&str]| vec![Condition::PeerIp(nets(texts))];
+        let client_ip = |texts: &[&str]| vec![Condition::ClientIp(nets(texts))];
+        let claims =
+            |names: &[&str]| vec![Condition::Claim(names.iter().map(|name| claim(name, "x")).collect())];
+        let segments = |path: &str, of: &[&str]| {
+            let tests = of.iter().flat_map(|segment| match match_claim(segment, "sub") {
+                Condition::MatchClaim(tests) => tests,
+                _ => unreachable!(),
+            });
+            vec![paths(&[path]), Condition::MatchClaim(tests.collect())]
+        };
+        let agent = |more: Vec<Condition>| [vec![actor(&[Agent])], more].concat();
+        // what the wider one asks, what the other asks, whether all of the other is within
+        let cases = [
+            (vec![NO_SERVICE], vec![service(&[0])], true),
+            (vec![NO_SERVICE], vec![NO_SERVICE], true),
+            (vec![ANY_SERVICE], vec![ANY_SERVICE], true),
+            (vec![ANY_SERVICE], vec![service(&[0])], true),
+            (vec![ANY_SERVICE], vec![NO_SERVICE], false),
+            (vec![service(&[0])], vec![ANY_SERVICE], false),
+            (vec![service(&[0, 1])], vec![service(&[1])], true),
+            (vec![service(&[0])], vec![service(&[0, 1])], false),
+            (vec![NO_ROLE], vec![NO_ROLE], true),
+            (vec![NO_ROLE], agent(vec![]), true),
+            (vec![ANY_ROLE], vec![NO_ROLE], false),
+            (vec![ANY_ROLE], vec![role(&[0])], true),
+            (vec![role(&[0])], vec![ANY_ROLE], false),
+            (vec![role(&[0, 1])], vec![role(&[1])], true),
+            (vec![role(&[0])], vec![role(&[0, 1])], false),
+            (vec![role(&[0])], all_of(&[0, 1]), true),
+            (vec![role(&[0])], all_of(&[1]), false),
+            (all_of(&[0]), all_of(&[0, 1]), true),
+            (all_of(&[0, 1]), all_of(&[0]), false),
+            (all_of(&[0]), vec![role(&[0])], true),
+            (all_of(&[0]), vec![role(&[0, 1])], false),
+            (all_of(&[0, 1]), vec![role(&[0])], false),
+            (all_of(&[0]), vec![ANY_ROLE], false),
+            (vec![], vec![actor(&[Human])], true),
+            (vec![], agent(vec![]), false),
+            (vec![], vec![actor(&[Human]), on_behalf_of(&[Human])], false),
+            (vec![actor(&[Human, Agent])], vec![actor(&[Human])], true),
+            (vec![actor(&[Human])], vec![actor(&[Human, Agent])], false),
+            (vec![actor(&[Human, Service, Unknown])], vec![], true),
+            (vec![actor(&[Human, Service])], vec![], false),
+            (agent(vec![]), agent(vec![]), true),
+            (agent(vec![]), agent(vec![on_behalf_of(&[Human])]), false),
+            (agent(vec![on_behalf_of(&[Human])]), agent(vec![]), false),
+            (agent(vec![on_behalf_of(&[Human, Service])]), agent(vec![on_behalf_of(&[Human])]), true),
+            (agent(vec![on_behalf_of(&[Human])]), agent(vec![on_behalf_of(&[Human, Service])]), false),
+            (issuer(&[0, 1]), issuer(&[1]), true),
+            (issuer(&[0]), issuer(&[0, 1]), false),
+            (issuer(&[0]), vec![], false),
+            (claims(&["a"]), claims(&["a", "b"]), true),
+            (claims(&["a", "b"]), claims(&["a"]), false),
+            (claims(&["a"]), vec![], false),
+            (acr(&["a", "b"]), acr(&["a"]), true),
+            (acr(&["a"]), acr(&["a", "b"]), false),
+            (acr(&["a"]), vec![], false),
+            (vec![max_age(60)], vec![max_age(60)], true),
+            (vec![max_age(60)], vec![max_age(61)], false),
+            (vec![max_age(60)], vec![], false),
+            (vec![Condition::Route(RouteTerm::Any)], vec![], true),
+            (vec![route(&[0, 1])], vec![route(&[0])], true),
+            (vec![route(&[0])], vec![route(&[0, 1])], false),
+            (vec![route(&[0])], vec![], false),
+            (vec![hosts(&["b.example", "*.c.example"])], vec![hosts(&["a.c.example"])], true),
+            (vec![hosts(&["b.example"])], vec![hosts(&["b.example", "a.example"])], false),
+            (vec![hosts(&["b.example"])], vec![], false),
+            (vec![methods(&["GET", "POST"])], vec![methods(&["GET"])], true),
+            (vec![methods(&["GET"])], vec![methods(&["GET", "POST"])], false),
+            (vec![methods(&["GET"])], vec![], false),
+            (vec![paths(&["/b", "/a/**"])], vec![paths(&["/a/x"])], true),
+            (vec![paths(&["/a"])], vec![paths(&["/a", "/b"])], false),
+            (vec![paths(&["/a"])], vec![], false),
+            (segments("/{c}/{d}", &["c"]), segments("/{c}/{d}", &["c", "d"]), true),
+            (segments("/{c}/{d}", &["c", "d"]), segments("/{c}/{d}", &["c"]), false),
+            (segments("/{c}/{d}", &["c"]), segments("/{d}/{c}", &["c"]), false),
+            (vec![grpc(&["a.B/C", "a.B/D"])], vec![grpc(&["a.B/C"])], true),
+            (vec![grpc(&["a.B/C"])], vec![grpc(&["a.B/C", "a.B/D"])], false),
+            (vec![grpc(&["a.B/C"])], vec![], false),
+            (hop(&["a", "b"]), hop(&["a"]), true),
+            (hop(&["a"]), hop(&["a", "b"]), false),
+            (hop(&["a"]), vec![], false),
+            (peer_ip(&["10.0.0.0/8", "11.0.0.0/8"]), peer_ip(&["10.1.0.0/16"]), true),
+            (peer_ip(&["10.0.0.0/8"]), peer_ip(&["10.1.0.0/16", "11.0.0.0/8"]), false),
+            (peer_ip(&["10.0.0.0/8"]), vec![], false),
+            (client_ip(&["10.0.0.0/8", "11.0.0.0/8"]), client_ip(&["10.1.0.0/16"]), true),
+            (client_ip(&["10.0.0.0/8"]), client_ip(&["10.1.0.0/16", "11.0.0.0/8"]), false),
+            (client_ip(&["10.0.0.0/8"]), vec![], false),
+        ];
+        let mut seen = 0;
+        for (wider, narrower, expected) in cases {
+            let (wider, narrower) = (rule(wider), rule(narrower));
+            assert_eq!(is_within(&narrower, &wider), expected, "{narrower:?}\nin {wider:?}");
+            seen += 1;
+        }
+        assert_eq!(seen, 75);
+    }
+
+    #[test]
+    fn an_allow_is_within_another_only_for_as_long() {
+        let day = Duration::from_secs(86_400);
+        let until = |not_before, expires| Rule { not_before, expires, ..rule(vec![]) };
+        let wider = until(NOW, NOW.plus(day));
+        assert!(is_within(&until(NOW, NOW.plus(day)), &wider));
+        assert!(!is_within(&until(NOW.minus(day), NOW.plus(day)), &wider));
+        assert!(!is_within(&until(NOW, NOW.plus(2 * day)), &wider));
+    }
+}

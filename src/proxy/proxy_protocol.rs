@@ -103,4 +103,21 @@ mod tests {
         let mapped = "[::ffff:127.0.0.1]:9".parse().unwrap();
         assert!(read(&mut &header("203.0.113.7:1")[..], mapped, &trusted).await.is_ok());
     }
+
+    #[tokio::test]
+    async fn a_header_has_its_bound_and_ends_where_it_says() {
+        let (hop, trusted) = addresses();
+        let of = |rest: usize| {
+            let mut bytes = header("203.0.113.7:1");
+            bytes[14..16].copy_from_slice(&u16::try_from(rest).unwrap().to_be_bytes());
+            bytes.resize(FIXED_BYTES + rest, 0);
+            bytes
+        };
+        let largest = of(REST_BYTES_MAX);
+        assert!(read(&mut &largest[..], hop, &trusted).await.is_ok());
+        let larger = read(&mut &of(REST_BYTES_MAX + 1)[..], hop, &trusted).await;
+        assert!(matches!(larger, Err(ProxyHeaderError::TooLong)));
+        let cut = read(&mut &largest[..largest.len() - 1], hop, &trusted).await;
+        assert!(matches!(cut, Err(ProxyHeaderError::Io(_))));
+    }
 }

@@ -81,7 +81,9 @@ impl PemSource {
             SectionKind::EcPrivateKey => Some(PrivateSec1KeyDer::from(der).into()),
             _ => None,
         })?;
-        self.warn_of_open_mode();
+        if self.others_may_read() {
+            tracing::warn!("{self} holds a private key and can be read by every user; `chmod o= ` it");
+        }
         match (keys.pop(), keys.len()) {
             (Some(key), 0) => Ok(key),
             (_, others) => Err(PemError::SeveralKeys(self.clone(), others + 1)),
@@ -138,18 +140,18 @@ impl PemSource {
     }
 
     #[cfg(unix)]
-    fn warn_of_open_mode(&self) {
+    fn others_may_read(&self) -> bool {
         use std::os::unix::fs::PermissionsExt;
 
         const OTHERS_READ: u32 = 0o004;
-        let mode = self.path().and_then(|path| path.metadata().ok()).map(|it| it.permissions());
-        if mode.is_some_and(|it| it.mode() & OTHERS_READ != 0) {
-            tracing::warn!("{self} holds a private key and can be read by every user; `chmod o= ` it");
-        }
+        let mode = self.path().and_then(|path| path.metadata().ok()).map(|it| it.permissions().mode());
+        mode.is_some_and(|mode| mode & OTHERS_READ != 0)
     }
 
     #[cfg(not(unix))]
-    fn warn_of_open_mode(&self) {}
+    fn others_may_read(&self) -> bool {
+        false
+    }
 }
 
 fn holds(text: &[u8], wanted: &str) -> bool {
@@ -179,5 +181,24 @@ impl fmt::Display for PemSource {
             PemSource::File(path) => write!(f, "file `{}`", path.display()),
             PemSource::Env(name) => write!(f, "environment variable `{name}`"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_key_that_every_user_may_read_is_noticed() {
+        use std::fs::{Permissions, set_permissions};
+        use std::os::unix::fs::PermissionsExt;
+
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (mode, open) in [(0o600, false), (0o640, false), (0o644, true), (0o604, true)] {
+            set_permissions(file.path(), Permissions::from_mode(mode)).unwrap();
+            assert_eq!(PemSource::File(file.path().to_owned()).others_may_read(), open, "{mode:o}");
+        }
+        assert!(!PemSource::Env("PATH".to_owned()).others_may_read());
     }
 }

@@ -154,6 +154,7 @@ mod tests {
             entry(ActorKind::Human, "uid", Glob::Prefix("".into())),
             entry(ActorKind::Service, "gty", Glob::Exact("client".into())),
             entry(ActorKind::Service, "sub", Glob::Prefix("svc:".into())),
+            entry(ActorKind::Unknown, "imp", Glob::Prefix("".into())),
         ];
         Actors::read(&entries, claims.as_object().ok_or("no object")?, DEPTH_MAX)
             .map(|read| (read.actor, read.on_behalf_of, read.chain.len()))
@@ -171,6 +172,7 @@ mod tests {
             (json!({}), (Unknown, Unknown, 0)),
             (json!({ "sub": "alice" }), (Unknown, Unknown, 0)),
             (json!({ "uid": "1", "gty": "client" }), (Unknown, Unknown, 0)),
+            (json!({ "uid": "1", "imp": "admin" }), (Unknown, Unknown, 0)),
             (json!({ "uid": "1", "cid": "assistant-7" }), (Agent, Human, 0)),
             (json!({ "cid": "assistant-7" }), (Agent, Unknown, 0)),
             (json!({ "uid": "1", "gty": "client", "cid": "assistant-7" }), (Agent, Unknown, 0)),
@@ -209,7 +211,7 @@ mod tests {
             assert_eq!(read(claims.clone()), Ok(expected), "{claims}");
             seen += 1;
         }
-        assert_eq!(seen, 19);
+        assert_eq!(seen, 20);
     }
 
     #[test]

@@ -252,6 +252,8 @@ mod tests {
             Ok(other) => panic!("{other:?}"),
             Err(error) => Err(error.to_string()),
         };
+        assert_eq!(IssuerUrl::parse::<&str>(&[]), Err(IssuerUrlError::Empty));
+        assert_eq!(IssuerUrl::parse(&[""]), Err(IssuerUrlError::Empty));
         let well_known = |base: &str| format!("{base}/.well-known/openid-configuration");
         assert_eq!(
             discover(&["https://t.example/"]),
@@ -261,25 +263,56 @@ mod tests {
             discover(&["https://l.example/{tid}/v2.0"]),
             Ok((well_known("https://l.example/common/v2.0"), "https://l.example/{tenantid}/v2.0".to_owned()))
         );
-        for bad in
-            [&["spiffe://shop.example"][..], &["accounts"], &[], &[""], &["https://x/{a}"], &["a{tid}{tid}"]]
-        {
+        for bad in [
+            &["spiffe://shop.example"][..],
+            &["accounts"],
+            &["ftp://t.example"],
+            &[],
+            &[""],
+            &["https://x/{a}"],
+            &["a{tid}{tid}"],
+        ] {
             assert!(discover(bad).is_err(), "{bad:?}");
         }
     }
 
     #[test]
+    fn one_url_with_tenants_is_enough_to_have_some_and_the_first_says_the_version() {
+        let mut seen = 0;
+        for (urls, tenants, v1) in [
+            (&["https://a"][..], false, false),
+            (&["https://a", "https://l/{tid}/v2"], true, false),
+            (&["https://l/common/v2.0", "https://a"], true, false),
+            (&["https://l/organizations/v2.0"], true, false),
+            (&["https://sts.windows.net/t/", "https://a"], false, true),
+            (&["https://sts.windows.net/{tid}/"], true, true),
+            (&["https://a", "https://sts.windows.net/t/"], false, false),
+            (&["spiffe://shop.example"], false, false),
+        ] {
+            let url = IssuerUrl::parse(urls).unwrap();
+            assert_eq!((url.has_tenants(), url.is_entra_v1()), (tenants, v1), "{urls:?}");
+            seen += 1;
+        }
+        assert_eq!(seen, 8);
+    }
+
+    #[test]
     fn two_issuers_of_one_token_are_found() {
         for (a, b, expected) in [
+            ("https://x https://a", "https://a https://y", true),
+            ("https://x https://a", "https://b https://y", false),
             ("https://a", "https://a", true),
             ("https://a", "https://a/", false),
             ("https://l/{tid}/v2", "https://l/t/v2", true),
             ("https://l/{tid}/v2", "https://l/t/v1", false),
+            ("https://l/{tid}/v2", "https://m/t/v2", false),
+            ("https://l/{tid}/v2", "https://l//v2", false),
             ("https://l/{tid}/v2", "https://l/{tid}/v2", true),
             ("spiffe://a", "spiffe://a", true),
             ("spiffe://a", "spiffe://b", false),
         ] {
-            let (a_url, b_url) = (IssuerUrl::parse(&[a]).unwrap(), IssuerUrl::parse(&[b]).unwrap());
+            let of = |urls: &str| IssuerUrl::parse(&urls.split(' ').collect::<Vec<_>>()).unwrap();
+            let (a_url, b_url) = (of(a), of(b));
             assert_eq!(a_url.overlaps(&b_url), expected, "{a} {b}");
             assert_eq!(b_url.overlaps(&a_url), expected, "{b} {a}");
         }

@@ -197,7 +197,9 @@ mod tests {
         assert_eq!(code(&format!("{header}.{}.AA", b64(open))), "limit_exceeded");
         let many = format!("{{\"a\":[{}0]}}", "0,".repeat(LIMITS.json_values_max));
         assert_eq!(code(&format!("{header}.{}.AA", b64(many))), "limit_exceeded");
-        assert_eq!(code(&"a".repeat(LIMITS.token_bytes_max + 1)), "limit_exceeded");
+        let long = |bytes| code(&"a".repeat(bytes));
+        assert_eq!(long(LIMITS.token_bytes_max), "token_malformed", "no JWT, but not too long");
+        assert_eq!(long(LIMITS.token_bytes_max + 1), "limit_exceeded");
     }
 
     proptest::proptest! {

@@ -232,3 +232,27 @@ fn optional_text(entry: &Map<String, Value>, name: &str) -> Option<Option<Arc<st
 fn bytes(entry: &Map<String, Value>, name: &str) -> Option<Vec<u8>> {
     decode(text(entry, name)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_keys_have_one_name() {
+        let parts = |first: usize| [vec![1; first], vec![1; 64 - first]];
+        let mut names: Vec<KeyName> = [
+            [None, None, None],
+            [Some(""), None, None],
+            [None, None, Some("")],
+            [Some("a"), None, None],
+            [Some("a"), Some("ES256"), None],
+            [Some("a"), None, Some("\0\0")],
+            [Some("a\0\u{1}"), None, None],
+        ]
+        .map(|labels| KeyName::of(KeyKind::P256, &parts(32), labels))
+        .into();
+        names.push(KeyName::of(KeyKind::P256, &parts(31), [None; 3]));
+        names.push(KeyName::of(KeyKind::P384, &parts(32), [None; 3]));
+        assert_eq!(BTreeSet::from_iter(&names).len(), names.len());
+    }
+}

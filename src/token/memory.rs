@@ -197,3 +197,46 @@ fn value_bytes(value: &Value) -> usize {
         Value::Object(members) => members_bytes(members),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_holder_s_first_tokens_make_room_for_its_last() {
+        let hash = |of: u8| [of; 32];
+        let mut held = Held::default();
+        assert_eq!(held.add(hash(1), 40, 100), [[0; 32]; 0]);
+        assert_eq!(held.add(hash(2), 60, 100), [[0; 32]; 0], "as much as it may have");
+        assert_eq!(held.add(hash(1), 30, 100), [[0; 32]; 0], "counts once, and is now the last");
+        assert_eq!(held.add(hash(3), 20, 100), [hash(2)]);
+        assert_eq!(held.add(hash(4), 50, 100), [[0; 32]; 0]);
+        assert_eq!(held.add(hash(5), 100, 100), [hash(1), hash(3), hash(4)]);
+        assert_eq!(held.add(hash(6), 101, 100), [hash(5), hash(6)], "alone too large");
+        assert_eq!(held.bytes, 0);
+    }
+
+    #[test]
+    fn claims_count_for_no_less_than_they_take() {
+        let member = size_of::<String>() + size_of::<Value>();
+        let flat: Map<String, Value> = (0..100).map(|at| (format!("{at:03}"), Value::Null)).collect();
+        let mut seen = 0;
+        for (value, at_least) in [
+            (json!("x".repeat(1000)), 1000),
+            (json!(vec![0; 100]), 100 * size_of::<Value>()),
+            (json!(vec!["x".repeat(100); 100]), 100 * (size_of::<Value>() + 100)),
+            (json!(vec![vec![0; 100]; 100]), 100 * 100 * size_of::<Value>()),
+            (json!(flat), 100 * (member + 3)),
+            (json!({ "a": flat, "b": flat }), 2 * 100 * (member + 3)),
+            (json!({ "a": "x".repeat(1000) }), 1000 + member),
+            (json!({ "x".repeat(1000): 0 }), 1000 + member),
+        ] {
+            let counted = value_bytes(&value);
+            assert!((at_least..8 * at_least).contains(&counted), "{counted} for {at_least}");
+            seen += 1;
+        }
+        assert_eq!(seen, 8);
+    }
+}

@@ -22,6 +22,11 @@ fn our_own_certificate_and_key_must_be_there_fit_and_be_valid() {
     let garbage = PemSource::Env("PATH".into());
     let folder = PemSource::File(tls.dir.path().to_owned());
     let file = |name: &str, text: &str| tls.file(name, text);
+    let sized = |name: &str, bytes: u64| {
+        let path = tls.dir.path().join(name);
+        std::fs::File::create(&path).and_then(|file| file.set_len(bytes)).unwrap();
+        PemSource::File(path)
+    };
     let good_key = file("good-key.pem", &own.key);
     let good_chain = file("good.pem", &own.chain);
 
@@ -34,6 +39,8 @@ fn our_own_certificate_and_key_must_be_there_fit_and_be_valid() {
         (file("empty.pem", " \n"), good_key.clone(), "empty.pem` is empty"),
         (good_chain.clone(), file("empty-key.pem", ""), "empty-key.pem` is empty"),
         (file("garbage.pem", "hello"), good_key.clone(), "garbage.pem` is not PEM"),
+        (sized("largest.pem", 64 << 20), good_key.clone(), "largest.pem` is not PEM"),
+        (sized("larger.pem", (64 << 20) + 1), good_key.clone(), "larger.pem` is larger than 67108864 bytes"),
         (file("cut.pem", &own.chain[..200]), good_key.clone(), "cut.pem` is not PEM"),
         (file("nonsense.pem", nonsense), good_key.clone(), "does not parse"),
         (good_key.clone(), good_key.clone(), "no `-----BEGIN CERTIFICATE-----`"),
@@ -52,7 +59,7 @@ fn our_own_certificate_and_key_must_be_there_fit_and_be_valid() {
         assert!(error.contains(reason), "{error} lacks {reason}");
         seen += 1;
     }
-    assert_eq!(seen, 18);
+    assert_eq!(seen, 20);
 
     let settings = CertificateSettings { certificate: good_chain, private_key: good_key };
     let loaded = OwnCertificate::load(&settings, now()).unwrap();

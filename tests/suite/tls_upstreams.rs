@@ -9,7 +9,7 @@ use rcgen::ExtendedKeyUsagePurpose;
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
-use crate::tls_fixture::{Tls, good, hours, now};
+use crate::tls_fixture::{ClientSaw, Tls, connect_to, good, hours, now};
 
 const ORDERS: &str = "spiffe://shop.example/ns/prod/sa/orders";
 
@@ -65,6 +65,19 @@ async fn another_workload_or_a_bad_certificate_is_an_identity_mismatch() {
         seen += 1;
     }
     assert_eq!(seen, 6);
+}
+
+/// In a resumed session nobody would look at the server's certificate again.
+#[tokio::test]
+async fn an_upstream_says_who_it_is_on_every_connection() {
+    let tls = Tls::new();
+    let server = tls.shop.issue(&LeafSpec { uris: vec![ORDERS.into()], ..good() }).unwrap();
+    let listener = ListenerTls::new(&tls.own(&server), ClientCertificates::Off, tls.clock.clone()).unwrap();
+    let config = client_config(&workload(&tls, ORDERS), None, &[Alpn::Http2], &tls.clock).unwrap();
+    for _ in 0..2 {
+        let (accepted, saw) = connect_to(&listener, &config, "orders.example").await;
+        assert_eq!((accepted.unwrap().alpn, saw), (Alpn::Http2, ClientSaw::Answer { resumed: false }));
+    }
 }
 
 #[tokio::test]

@@ -90,6 +90,8 @@ async fn a_token_is_meant_for_us() {
         seen += 1;
     }
     assert_eq!(seen, 16);
+    let several = World::new(|settings| settings.audience.insert(0, "https://refunds.example".into())).await;
+    assert_eq!(several.code(&mint(&good_claims())).await, "ok", "for one of ours");
     // a client is an audience only where the provider has no other
     let by_client = with(good_claims(), json!({ "aud": null, "client_id": AUD }));
     assert_eq!(world.code(&mint(&by_client)).await, "token_wrong_audience");
@@ -232,6 +234,8 @@ async fn words_are_read_in_every_form_and_no_wrong_one() {
         settings.claims.roles = path(&["https://corp/realm", "roles"]);
     })
     .await;
+    let (scopes_max, groups_max) =
+        (TokenLimits::FOR_TESTS.scope_count_max, TokenLimits::FOR_TESTS.group_count_max);
     let mut seen = 0;
     for (changes, expected) in [
         (json!({}), Ok((1, 0, 0))),
@@ -260,19 +264,25 @@ async fn words_are_read_in_every_form_and_no_wrong_one() {
         (json!({ "_claim_names": { "groups": "src1" } }), Err("token_malformed")),
         (json!({ "_claim_names": { "https://corp/realm": "src1" } }), Err("token_malformed")),
         (json!({ "_claim_names": { "address": "src1" } }), Ok((1, 0, 0))),
+        (json!({ "_claim_names": { "address": "src1", "groups": "src1" } }), Err("token_malformed")),
         (json!({ "_claim_names": "groups" }), Err("token_malformed")),
         (json!({ "hasgroups": true }), Err("token_malformed")),
         (json!({ "hasgroups": "true" }), Err("token_malformed")),
         (json!({ "hasgroups": false }), Ok((1, 0, 0))),
-        (json!({ "scope": vec!["a"; TokenLimits::FOR_TESTS.scope_count_max + 1] }), Err("limit_exceeded")),
-        (json!({ "groups": vec!["a"; TokenLimits::FOR_TESTS.group_count_max + 1] }), Err("limit_exceeded")),
+        (json!({ "scope": vec!["a"; scopes_max] }), Ok((scopes_max, 0, 0))),
+        (json!({ "scope": vec!["a"; scopes_max + 1] }), Err("limit_exceeded")),
+        (json!({ "groups": vec!["a"; groups_max] }), Ok((1, groups_max, 0))),
+        (json!({ "groups": vec!["a"; groups_max + 1] }), Err("limit_exceeded")),
     ] {
         let read = world.caller(&mint(&with(good_claims(), changes.clone()))).await;
         let read = read.map(|caller| (caller.scopes.len(), caller.groups.len(), caller.roles.len()));
         assert_eq!(read.map_err(|error| error.code()), expected, "{changes}");
         seen += 1;
     }
-    assert_eq!(seen, 32);
+    assert_eq!(seen, 35);
+    let world = World::new(|settings| settings.claims.groups = None).await;
+    let elsewhere = mint(&with(good_claims(), json!({ "hasgroups": true })));
+    assert_eq!(world.code(&elsewhere).await, "ok", "nobody asks for its groups");
 }
 
 #[tokio::test]

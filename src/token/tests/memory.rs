@@ -23,10 +23,14 @@ async fn forgotten(world: &World, tokens: &[String]) -> u64 {
 #[tokio::test]
 async fn a_flood_of_one_subject_s_tokens_pushes_nobody_else_out() {
     let world = World::new(|_| {}).await;
-    let honest: Vec<String> = (0..TOKENS / 4).map(|at| with_subject(&format!("user-{at}"), at)).collect();
+    let of_client = |client: &str, jti: usize| {
+        mint(&with(good_claims(), json!({ "sub": null, "client_id": client, "jti": jti.to_string() })))
+    };
+    let mut honest: Vec<String> = (0..TOKENS / 4).map(|at| with_subject(&format!("user-{at}"), at)).collect();
+    honest.push(of_client("batch", 0));
     forgotten(&world, &honest).await;
     for at in 0..5 * TOKENS {
-        let token = with_subject("mallory", at);
+        let token = if at % 2 == 0 { with_subject("mallory", at) } else { of_client("mallory", at) };
         for _ in 0..20 {
             assert_eq!(world.code(&token).await, "ok");
         }

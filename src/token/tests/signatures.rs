@@ -208,6 +208,7 @@ fn keys_that_cannot_be_trusted_are_left_out_one_by_one() {
         ("the algorithm of another kind", with(rsa(), json!({ "alg": "ES256" }))),
         ("the algorithm of another curve", with(ec(), json!({ "alg": "ES384" }))),
         ("1024 bits", with(rsa(), json!({ "n": weak(1024) }))),
+        ("2047 bits", with(rsa(), json!({ "n": b64([&[0x7f][..], &[0xff; 255]].concat()) }))),
         ("2040 bits", with(rsa(), json!({ "n": weak(2040) }))),
         ("16384 bits", with(rsa(), json!({ "n": weak(16384) }))),
         ("even modulus", with(rsa(), json!({ "n": b64([0xc0; 256]) }))),
@@ -239,7 +240,7 @@ fn keys_that_cannot_be_trusted_are_left_out_one_by_one() {
         assert_eq!(read, Ok(1), "{what}");
         seen += 1;
     }
-    assert_eq!(seen, 33);
+    assert_eq!(seen, 34);
     let fine = json!({ "keys": [
         with(rsa(), json!({ "use": "sig", "alg": "PS256", "key_ops": ["verify"], "x5c": ["AA"] })), ec(), ED25519.jwk("o"),
     ] });
@@ -247,4 +248,11 @@ fn keys_that_cannot_be_trusted_are_left_out_one_by_one() {
     assert_eq!(set.len(), 3);
     assert_eq!(set.candidates(Algorithm::Ps256, Some("r")).len(), 1);
     assert_eq!(set.candidates(Algorithm::Rs256, Some("r")).len(), 0, "`alg` pins it");
+
+    let many = |count| {
+        let document = json!({ "keys": vec![ec(); count] }).to_string();
+        keys::KeySet::parse(document.as_bytes(), KeyUse::Signature).map(|set| set.len())
+    };
+    assert_eq!(many(keys::KEYS_MAX), Ok(keys::KEYS_MAX));
+    assert_eq!(many(keys::KEYS_MAX + 1), Err(keys::KeySetError::TooMany));
 }

@@ -66,8 +66,9 @@ mod tests {
     use super::*;
     use proxy_header::ProxiedAddress;
 
-    fn addresses() -> (SocketAddr, [IpNet; 1]) {
-        ("127.0.0.1:9".parse().unwrap(), ["127.0.0.0/8".parse().unwrap()])
+    fn addresses() -> (SocketAddr, [IpNet; 2]) {
+        let trusted = ["10.0.0.0/8", "127.0.0.0/8"].map(|net| net.parse().unwrap());
+        ("127.0.0.1:9".parse().unwrap(), trusted)
     }
 
     fn header(source: &str) -> Vec<u8> {

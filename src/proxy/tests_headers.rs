@@ -160,11 +160,23 @@ fn a_client_cannot_name_our_headers_as_its_hop_s() {
 }
 
 #[test]
+fn what_is_not_known_of_a_caller_is_not_said() {
+    let nobody = Caller { subject: None, client: None, scopes: Vec::new(), ..caller() };
+    let headers = through(&[("host", "else.example")], &introduction(None, Some(&nobody), &[]));
+    for absent in ["subject", "client", "roles", "scopes", "service"].map(|of| format!("x-auth-{of}")) {
+        assert!(!headers.contains_key(&absent), "{absent}");
+    }
+    assert_eq!(headers["x-auth-issuer"], "corp");
+    assert!(!headers.contains_key("host"), "the authority that was judged is set when it is sent");
+}
+
+#[test]
 fn only_trailers_survives_of_te_and_credentials_only_where_the_route_says_so() {
     let with = introduction(None, None, &[]);
     assert_eq!(through(&[("te", "Trailers")], &with)["te"], "trailers");
     assert_eq!(through(&[("te", "gzip, Trailers;q=0.5")], &with).get("te"), None);
     assert_eq!(through(&[("te", "gzip, trailers")], &with)["te"], "trailers");
+    assert_eq!(through(&[("te", "gzip"), ("te", "trailers")], &with)["te"], "trailers");
     let with = Introduction { forward_authorization: true, enforced: false, ..with };
     let headers = through(&[("authorization", "Bearer x")], &with);
     assert_eq!(headers["authorization"], "Bearer x");

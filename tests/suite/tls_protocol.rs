@@ -6,7 +6,7 @@ use std::time::Duration;
 use countersign::tls::{Alpn, HandshakeFailure, ListenerTls, PeerError};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
-use rustls::{NamedGroup, ProtocolVersion};
+use rustls::{Error, NamedGroup, PeerIncompatible, ProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
@@ -31,12 +31,13 @@ async fn send_raw(listener: &ListenerTls, pieces: &[&[u8]]) -> (HandshakeFailure
     (outcome.expect_err("accepted"), answer)
 }
 
-/// A ClientHello for versions up to 3.`minor`, with two suites of old.
+/// A ClientHello for versions up to 3.`minor`, with two suites of old and one of TLS 1.2.
 fn old_hello(minor: u8) -> Vec<u8> {
     let mut body = vec![3, minor];
     body.extend([7; 32]); // random
     body.extend([0]); // no session
-    body.extend([0, 4, 0xc0, 0x13, 0x00, 0x2f]); // ECDHE_RSA and RSA with AES_128_CBC_SHA
+    // ECDHE_RSA and RSA with AES_128_CBC_SHA, ECDHE_ECDSA with AES_128_GCM_SHA256
+    body.extend([0, 6, 0xc0, 0x13, 0x00, 0x2f, 0xc0, 0x2b]);
     body.extend([1, 0]); // no compression
     body.extend([0, 16]); // extensions
     body.extend([0, 10, 0, 4, 0, 2, 0, 29]); // supported_groups: x25519
@@ -54,6 +55,17 @@ async fn tls_1_0_and_1_1_do_not_exist_here() {
         // alert, fatal, protocol_version
         assert_eq!((answer[0], &answer[5..]), (21, &[2, 70][..]));
     }
+}
+
+/// Without it a client certificate under TLS 1.2 can be passed on by a third party (RFC 7627 §1).
+#[tokio::test]
+async fn tls_1_2_is_spoken_with_an_extended_master_secret_alone() {
+    let (failure, _) = send_raw(&Tls::new().required(), &[&old_hello(3)]).await;
+    let wanted = PeerIncompatible::ExtendedMasterSecretExtensionRequired;
+    assert!(
+        matches!(&failure, HandshakeFailure::Tls(Error::PeerIncompatible(why)) if *why == wanted),
+        "{failure}"
+    );
 }
 
 #[tokio::test]

@@ -119,7 +119,9 @@ mod tests {
     #[test]
     fn frames_are_told_whole_however_they_are_cut() {
         let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-        for (kind, stream, length) in [(4, 0, 0), (1, 0x8000_0001, 40), (0, 1, 5000), (3, 1, 4), (7, 0, 48)] {
+        for (kind, stream, length) in
+            [(4, 0, 0), (1, 0x8000_0001, 40), (0, 1, 5000), (3, 1, 4), (0, 1, 70_000), (7, 0, 48)]
+        {
             bytes.extend(bytes_of(kind, stream, &vec![kind; length]));
         }
         for piece in [1, 2, 9, 10, 100, bytes.len()] {
@@ -133,10 +135,25 @@ mod tests {
                 };
                 cutter.cut(bytes, each).unwrap();
             }
-            let expected = [(4, 0, 0, 0), (1, 1, 40, 40), (0, 1, 5000, 48), (3, 1, 4, 4), (7, 0, 48, 48)];
+            let expected = [
+                (4, 0, 0, 0),
+                (1, 1, 40, 40),
+                (0, 1, 5000, 48),
+                (3, 1, 4, 4),
+                (0, 1, 70_000, 48),
+                (7, 0, 48, 48),
+            ];
             assert_eq!(told, expected, "in pieces of {piece}");
             assert!(cutter.is_between_frames());
         }
+        // only where the next byte begins one
+        let mut cutter = Cutter::after(0);
+        let frame = bytes_of(0, 1, &[0; 60]);
+        let between = frame.iter().map(|byte| {
+            cutter.cut(&[*byte], |_| Ok::<_, ()>(())).unwrap();
+            cutter.is_between_frames()
+        });
+        assert_eq!(between.collect::<Vec<_>>(), [vec![false; 68], vec![true]].concat());
     }
 
     #[test]

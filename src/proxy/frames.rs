@@ -72,10 +72,18 @@ struct Tally {
     answering: Vec<u32>,
     /// The highest that the client opened.
     last_stream: u32,
-    shared: Arc<Shared>,
 }
 
 impl Tally {
+    fn new(control_frames_max: usize, resets_max: usize) -> Tally {
+        Tally {
+            control: Allowance::new(Limit::ControlFramesPerConnectionMax, control_frames_max),
+            resets: Allowance::new(Limit::ResetsPerConnectionMax, resets_max),
+            answering: Vec::new(),
+            last_stream: 0,
+        }
+    }
+
     fn received(&mut self, frame: &Frame<'_>) -> Result<(), Limit> {
         match frame.kind {
             HEADERS => {
@@ -97,39 +105,38 @@ impl Tally {
         self.control.earn(EARNED_BY_FRAME + frame.length / BYTES_THAT_EARN);
     }
 
-    fn sent(&mut self, frame: &Frame<'_>) {
-        match frame.kind {
-            HEADERS if self.answering.contains(&frame.stream) => {} // trailers
+    /// What it tells of a refusal by h2: what was ended and by which error, and the limit that was hit.
+    fn sent(&mut self, frame: &Frame<'_>) -> (Option<(Ended, ErrorCode)>, Option<Limit>) {
+        let told = match frame.kind {
+            HEADERS if self.answering.contains(&frame.stream) => (None, None), // trailers
             HEADERS => {
                 self.resets.earn(1);
-                if frame.ends_stream() && is_status_alone(frame) {
-                    self.shared.metrics.limit_hit(Limit::HeaderBytesMax);
-                } else if !frame.ends_stream() {
+                if !frame.ends_stream() {
                     self.answering.push(frame.stream);
                 }
+                let refused = frame.ends_stream() && is_status_alone(frame);
+                (None, refused.then_some(Limit::HeaderBytesMax))
             }
-            DATA => self.carried(frame),
+            DATA => {
+                self.carried(frame);
+                (None, None)
+            }
             RST_STREAM => {
-                if let Some(code) = frame.code(0) {
-                    self.shared.http2_errors.inc((Ended::Stream, code));
-                    if code == ErrorCode::RefusedStream {
-                        self.shared.metrics.limit_hit(Limit::StreamsPerConnectionMax);
-                    }
-                }
+                let code = frame.code(0);
+                let refused = code == Some(ErrorCode::RefusedStream);
+                (code.map(|code| (Ended::Stream, code)), refused.then_some(Limit::StreamsPerConnectionMax))
             }
             GOAWAY => {
-                if let Some(code) = frame.code(4) {
-                    self.shared.http2_errors.inc((Ended::Connection, code));
-                    if let Some(limit) = limit_of(code, frame.shown.get(8..).unwrap_or_default()) {
-                        self.shared.metrics.limit_hit(limit);
-                    }
-                }
+                let code = frame.code(4);
+                let words = frame.shown.get(8..).unwrap_or_default();
+                (code.map(|code| (Ended::Connection, code)), code.and_then(|code| limit_of(code, words)))
             }
-            _ => {}
-        }
+            _ => (None, None),
+        };
         if frame.kind == RST_STREAM || matches!(frame.kind, HEADERS | DATA) && frame.ends_stream() {
             self.answering.retain(|stream| *stream != frame.stream);
         }
+        told
     }
 }
 
@@ -162,6 +169,7 @@ pub struct Counted<IO> {
     received: Cutter,
     sent: Cutter,
     tally: Tally,
+    shared: Arc<Shared>,
 }
 
 impl<IO> Counted<IO> {
@@ -170,23 +178,17 @@ impl<IO> Counted<IO> {
             io,
             received: Cutter::after(PREFACE_BYTES),
             sent: Cutter::after(0),
-            tally: Tally {
-                control: Allowance::new(
-                    Limit::ControlFramesPerConnectionMax,
-                    limits.control_frames_per_connection_max,
-                ),
-                resets: Allowance::new(Limit::ResetsPerConnectionMax, limits.resets_per_connection_max),
-                answering: Vec::new(),
-                last_stream: 0,
-                shared,
-            },
+            tally: Tally::new(limits.control_frames_per_connection_max, limits.resets_per_connection_max),
+            shared,
         }
     }
 
     fn written(&mut self, bytes: &[u8]) {
-        let Counted { sent, tally, .. } = self;
+        let Counted { sent, tally, shared, .. } = self;
         let _ = sent.cut(bytes, |frame| {
-            tally.sent(frame);
+            let (error, limit) = tally.sent(frame);
+            error.into_iter().for_each(|error| shared.http2_errors.inc(error));
+            limit.into_iter().for_each(|limit| shared.metrics.limit_hit(limit));
             Ok::<_, Limit>(())
         });
     }
@@ -195,7 +197,7 @@ impl<IO> Counted<IO> {
 impl<IO: AsyncWrite + Unpin> Counted<IO> {
     /// Says why, if that can be said at once, and that nothing more will be heard (RFC 9113 §6.8).
     fn leave(&mut self, cx: &mut Context<'_>, limit: Limit) -> io::Error {
-        self.tally.shared.metrics.limit_hit(limit);
+        self.shared.metrics.limit_hit(limit);
         if self.sent.is_between_frames() {
             let mut goaway = [0, 0, 8, GOAWAY, 0, 0, 0, 0, 0].to_vec();
             goaway.extend(self.tally.last_stream.to_be_bytes());
@@ -276,6 +278,124 @@ mod tests {
         assert_eq!(spend(&mut allowance), 7);
         allowance.earn(1000);
         assert_eq!(spend(&mut allowance), 100);
+        // half of one is kept until it is whole, however often it is asked for
+        for spent in [0, 1, 0, 1] {
+            tokio::time::advance(RENEWAL / 200).await;
+            assert_eq!(spend(&mut allowance), spent);
+        }
+    }
+
+    const PING: u8 = 6;
+
+    fn frame(kind: u8, flags: u8, stream: u32, shown: &[u8]) -> Frame<'_> {
+        Frame { kind, flags, stream, length: shown.len(), shown }
+    }
+
+    /// How many of this frame are taken before the limit.
+    fn taken(tally: &mut Tally, kind: u8) -> usize {
+        (0..100).take_while(|_| tally.received(&frame(kind, 0, 1, &[0; 8])).is_ok()).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn control_frames_are_earned_by_what_carries_something() {
+        let mut tally = Tally::new(10, 2);
+        assert_eq!(taken(&mut tally, PING), 10);
+        let bytes = [0; 4000];
+        let mut seen = 0;
+        for (received, earned) in [
+            (frame(HEADERS, 0, 5, &[]), 3),
+            (frame(DATA, 0, 1, &bytes[..1]), 3),
+            (frame(DATA, 0, 1, &bytes[..1024]), 4),
+            (frame(DATA, END_STREAM, 1, &bytes), 6),
+            (frame(DATA, END_STREAM, 1, &[]), 0),
+            (frame(DATA, END_STREAM | 8, 1, &[3, 0, 0, 0]), 0),
+        ] {
+            assert_eq!(tally.received(&received), Ok(()));
+            assert_eq!(taken(&mut tally, PING), earned, "{seen}");
+            seen += 1;
+        }
+        assert_eq!(seen, 6);
+        let nothing = frame(DATA, 0, 1, &[]);
+        assert_eq!(tally.received(&nothing), Err(Limit::ControlFramesPerConnectionMax));
+        tally.sent(&frame(DATA, 0, 1, &bytes[..2048]));
+        assert_eq!(taken(&mut tally, PING), 5);
+        assert_eq!(tally.received(&frame(HEADERS, 0, 3, &[])), Ok(()));
+        assert_eq!(tally.last_stream, 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reset_is_earned_by_each_answer_once() {
+        let mut tally = Tally::new(10, 2);
+        assert_eq!(taken(&mut tally, RST_STREAM), 2);
+        let reset = frame(RST_STREAM, 0, 1, &[0; 4]);
+        assert_eq!(tally.received(&reset), Err(Limit::ResetsPerConnectionMax));
+        let head = |stream| frame(HEADERS, 0, stream, &[0; 9]);
+        let end = |kind, stream| frame(kind, END_STREAM, stream, &[0; 9]);
+        let mut seen = 0;
+        for (sent, earned) in [
+            (head(3), 1),
+            (frame(DATA, 0, 3, &[0]), 0),
+            (head(5), 1),
+            (end(DATA, 5), 0),
+            (end(HEADERS, 3), 0), // trailers
+            (head(3), 1),         // which ended it
+            (head(5), 1),
+            (frame(RST_STREAM, 0, 5, &[0; 4]), 0),
+            (head(5), 1),
+            (end(HEADERS, 7), 1),
+            (end(PING, 3), 0),
+            (head(3), 0),
+        ] {
+            tally.sent(&sent);
+            assert_eq!(taken(&mut tally, RST_STREAM), earned, "{seen}");
+            seen += 1;
+        }
+        assert_eq!(seen, 12);
+        let _ = tally.received(&frame(RST_STREAM, 0, 3, &[0; 4]));
+        tally.sent(&head(3));
+        assert_eq!(taken(&mut tally, RST_STREAM), 1, "its client had reset it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_h2_refuses_is_told_by_what_it_sends() {
+        let goaway = |code: u8, words: &[u8]| [&[0, 0, 0, 1, 0, 0, 0, code], words].concat();
+        let by = |ended, code| Some((ended, code));
+        let (resets, control, head) = (
+            Some(Limit::ResetsPerConnectionMax),
+            Some(Limit::ControlFramesPerConnectionMax),
+            Some(Limit::HeaderBytesMax),
+        );
+        let calm = by(Ended::Connection, ErrorCode::EnhanceYourCalm);
+        let mut seen = 0;
+        for (kind, flags, payload, told) in [
+            (HEADERS, END_STREAM, vec![0xbe], (None, head)),
+            (HEADERS, END_STREAM, vec![0x88, 0xbe], (None, None)),
+            (HEADERS, 0, vec![0xbe], (None, None)),
+            (DATA, END_STREAM, vec![0xbe], (None, None)),
+            (PING, 0, vec![0, 0, 0, 7, 0, 0, 0, 7], (None, None)),
+            (RST_STREAM, 0, vec![0, 0, 0, 0], (None, None)),
+            (RST_STREAM, 0, vec![0, 0, 0, 8], (by(Ended::Stream, ErrorCode::Cancel), None)),
+            (
+                RST_STREAM,
+                0,
+                vec![0, 0, 0, 7],
+                (by(Ended::Stream, ErrorCode::RefusedStream), Some(Limit::StreamsPerConnectionMax)),
+            ),
+            (GOAWAY, 0, goaway(0, b""), (None, None)),
+            (GOAWAY, 0, goaway(1, b"x"), (by(Ended::Connection, ErrorCode::ProtocolError), None)),
+            (GOAWAY, 0, goaway(9, b""), (by(Ended::Connection, ErrorCode::CompressionError), head)),
+            (GOAWAY, 0, goaway(11, b"too_many_resets"), (calm, resets)),
+            (GOAWAY, 0, goaway(11, b"too_many_internal_resets"), (calm, resets)),
+            (GOAWAY, 0, goaway(11, b"too_many_continuations"), (calm, head)),
+            (GOAWAY, 0, goaway(11, b"header_list_way_too_large"), (calm, head)),
+            (GOAWAY, 0, goaway(11, b"too_many_data_frames"), (calm, control)),
+            (GOAWAY, 0, goaway(11, b"something else"), (calm, None)),
+        ] {
+            let mut tally = Tally::new(10, 2);
+            assert_eq!(tally.sent(&frame(kind, flags, 1, &payload)), told, "{kind} {payload:?}");
+            seen += 1;
+        }
+        assert_eq!(seen, 17);
     }
 
     #[test]

@@ -132,6 +132,7 @@ fn fill_limits(table: &mut Toml, config: &Config) {
     set(table, "connections_max", count(limits.connections_max));
     set(table, "connections_per_peer_max", count(limits.connections_per_peer_max));
     set(table, "handshakes_max", count(limits.handshakes_max));
+    set(table, "handshakes_per_peer_max", count(limits.handshakes_per_peer_max));
     set(table, "handshake_timeout", time(limits.handshake_timeout));
     set(table, "header_bytes_max", count(limits.header_bytes_max));
     set(table, "header_count_max", count(limits.header_count_max));

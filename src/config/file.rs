@@ -257,6 +257,8 @@ table! {
         connections_per_peer_max: u32,
         /// TLS handshakes in flight. Default: 1000.
         handshakes_max: u32,
+        /// TLS handshakes in flight of one address. Default: 250.
+        handshakes_per_peer_max: u32,
         /// From accept to the end of the handshake. Default: 10s.
         handshake_timeout: Timeout,
         /// All header fields of a request together. Default: 64KiB.

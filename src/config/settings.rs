@@ -78,6 +78,7 @@ pub fn limits(file: &File) -> Limits {
         connections_max: count(&typed.connections_max, 10_000),
         connections_per_peer_max: count(&typed.connections_per_peer_max, 1000),
         handshakes_max: count(&typed.handshakes_max, 1000),
+        handshakes_per_peer_max: count(&typed.handshakes_per_peer_max, 250),
         handshake_timeout: seconds(&typed.handshake_timeout, 10),
         header_bytes_max: size(&typed.header_bytes_max, 64 * KIB),
         header_count_max: count(&typed.header_count_max, 100),

@@ -4,6 +4,7 @@
 //! Nothing here changes anything, and nothing that is shown can hold a secret: [`Serving`] has no
 //! field for one. The admin pages answer only to hosts that a web page cannot rebind (DNS).
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::audit::line::line;
 use crate::clock::{Clock, Timestamp};
@@ -162,17 +163,22 @@ impl Status {
     }
 }
 
-/// Answers on `listener` until dropped.
+/// Answers on `listener` until dropped. The oldest connection gives way where there are too many: who asks is
+/// answered at once, so it is one that asks nothing.
 pub async fn serve(listener: TcpListener, status: Arc<Status>, pages: Pages) {
     let mut connections = JoinSet::new();
+    let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        while connections.len() >= CONNECTIONS_MAX {
-            connections.join_next().await;
-        }
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(converse(stream, Arc::clone(&status), pages));
+                    by_age.retain(|connection| !connection.is_finished());
+                    if by_age.len() >= CONNECTIONS_MAX && let Some(oldest) = by_age.pop_front() {
+                        oldest.abort();
+                    }
+                    by_age.push_back(connections.spawn(converse(stream, Arc::clone(&status), pages)));
+                    // Before others come it is heard.
+                    tokio::task::yield_now().await;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the admin listener cannot accept connections");

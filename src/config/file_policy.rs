@@ -127,8 +127,11 @@ table! {
     ActorEntry {
         /// `human`, `service` or `agent`; `agent` beats every other.
         kind: DeclaredKind = required,
-        /// All must hold.
-        claim: Claims = required,
+        /// All must hold. An entry has this, or `same`, or both.
+        claim: Claims,
+        /// Two claims that must be there and equal, as `["sub", "client_id"]`: the subject of a machine's
+        /// token is its client (RFC 9068 §2.2).
+        same: List<String>,
     }
 }
 

@@ -16,8 +16,8 @@ pub struct ActorEntry {
     /// Not `unknown`.
     pub kind: ActorKind,
     pub claim: Vec<ClaimTest>,
-    /// Two claims that must be there and equal. Only presets state this: machines' tokens of some
-    /// providers have no mark but a subject that is the client.
+    /// Two claims that must be there and equal: machines' tokens of some providers have no mark but a
+    /// subject that is the client (RFC 9068 §2.2).
     pub same: Option<[ClaimPath; 2]>,
 }
 

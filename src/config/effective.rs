@@ -9,7 +9,7 @@ use toml::{Table as Toml, Value as TomlValue};
 use super::resolve::Config;
 use super::tree::{Table, Value};
 use super::upstreams::UpstreamConfig;
-use crate::policy::condition::{ClaimPath, ClaimTest, ClaimValue};
+use crate::policy::claim::{ClaimPath, ClaimTest, ClaimValue};
 use crate::proxy::normalize::OddNames;
 use crate::proxy::route::RouteSettings;
 use crate::token::{ActorEntry, IssuerSettings, TokenType};

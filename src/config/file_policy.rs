@@ -8,7 +8,8 @@ use super::read::{Field, Keyed, List, Reader, choice, table};
 use super::tree::{Node, Value};
 use super::value::{Bytes, Day, Pem, Secret, Timeout};
 use crate::identity::{ActorKind, Name, SpiffePattern, TrustDomain};
-use crate::policy::condition::{ClaimPath, ClaimValue, GrpcPattern};
+use crate::policy::claim::{ClaimPath, ClaimValue};
+use crate::policy::condition::GrpcPattern;
 use crate::policy::pattern::{Glob, HostPattern, PathPattern};
 use crate::token::{Algorithm, Preset};
 

@@ -11,7 +11,7 @@ use super::names::{Names, claim_tests, entries, items, refuse_reserved, texts};
 use super::settings::{key_document_bytes_max, seconds};
 use super::source::{At, Sources};
 use crate::identity::Name;
-use crate::policy::condition::ClaimPath;
+use crate::policy::claim::ClaimPath;
 use crate::token::{ActorEntry, IssuerSettings, IssuerUrl, KeySettings, KeySource, Preset, TokenType};
 
 const MAX_STALE_DEFAULT_S: u64 = 24 * 60 * 60;

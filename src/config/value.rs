@@ -13,7 +13,8 @@ use super::source::At;
 use super::tree::{Node, Value};
 use crate::clock::Timestamp;
 use crate::identity::{ActorKind, Name, SpiffePattern, TrustDomain};
-use crate::policy::condition::{ClaimPath, ClaimValue, GrpcPattern};
+use crate::policy::claim::{ClaimPath, ClaimValue};
+use crate::policy::condition::GrpcPattern;
 use crate::policy::pattern::{Glob, HostPattern, PathPattern};
 
 /// A time span that may not be zero: a timeout of nothing refuses everything.

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::read::{Field, Keyed, List, Reader, choice, table};
+use super::definition::{choice, table};
+use super::elsewhere::{Pem, Secret};
+use super::read::{Field, Keyed, List, Reader};
 use super::tree::{Node, Value};
-use super::value::{Bytes, Day, Pem, Secret, Timeout};
+use super::value::{Bytes, Day, Timeout};
 use crate::identity::{ActorKind, Name, SpiffePattern, TrustDomain};
 use crate::policy::claim::{ClaimPath, ClaimValue};
 use crate::policy::condition::GrpcPattern;

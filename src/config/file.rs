@@ -7,9 +7,11 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
+use super::definition::{choice, table};
+use super::elsewhere::{AuditOutput, Pem};
 use super::file_policy::{Issuer, Role, Route, Rule, Service};
-use super::read::{Keyed, List, choice, table};
-use super::value::{AuditOutput, Bytes, Pem, Timeout, Version};
+use super::read::{Keyed, List};
+use super::value::{Bytes, Timeout, Version};
 use crate::identity::{Name, SpiffePattern, TrustDomain};
 
 table! {

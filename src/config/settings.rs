@@ -3,9 +3,10 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use super::elsewhere::AuditOutput;
 use super::file::{Cache, File, Limit, LogFormat as TypedFormat, LogLevel, OddHeaderNames};
 use super::source::At;
-use super::value::{AuditOutput, Bytes, Timeout};
+use super::value::{Bytes, Timeout};
 use crate::audit::{Output, SinkSettings};
 use crate::decisions::DecisionsSettings;
 use crate::identity::Name;

@@ -154,6 +154,13 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
+/// How many fields a request has. The crumbs of a cookie are one: browsers cut it into as many as it has parts
+/// (RFC 9113 §8.2.3), and its bytes have a bound of their own.
+pub fn field_count(headers: &HeaderMap) -> usize {
+    let crumbs = headers.get_all(COOKIE).iter().count();
+    headers.len() - crumbs.saturating_sub(1)
+}
+
 /// In its one form: `010`, which is ten (RFC 9112 §6.2), is eight to some.
 fn rewrite_length(headers: &mut HeaderMap) {
     let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());

@@ -102,6 +102,7 @@ impl Refusal {
             | Limit::ControlFramesPerConnectionMax
             | Limit::HandshakeTimeout
             | Limit::HandshakesMax
+            | Limit::HandshakesPerPeerMax
             | Limit::HeaderTimeout
             | Limit::IdleTimeout
             | Limit::KeyDocumentBytesMax

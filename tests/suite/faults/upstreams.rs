@@ -363,6 +363,23 @@ async fn what_is_left_unread_of_a_request_is_never_taken_for_the_next_one() {
 }
 
 #[tokio::test]
+async fn an_answer_that_came_before_the_upstream_closed_is_passed_on() {
+    const EARLY: &str = "HTTP/1.1 413 Content Too Large\r\ncontent-length: 5\r\n\r\nlarge";
+    let world = World::new().await;
+    let broken = Broken::start(|_: &str| (EARLY.into(), Then::Close)).await;
+    let proxy = start(&world, &broken);
+    let upload = Bytes::from(vec![b'x'; 1 << 20]);
+    for protocol in Protocol::BOTH {
+        for round in 0..50 {
+            let client = proxy.client(Who::Storefront, protocol).await;
+            let answer = client.ask(signed(&world, post("/broken/upload", upload.clone()))).await.unwrap();
+            let status = answer.status.as_u16();
+            assert_eq!((status, &answer.body[..]), (413, &b"large"[..]), "{protocol:?} {round}: {answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_stops_within_its_body_is_told_and_the_upstream_let_go() {
     let world = World::new().await;
     let hasty = format!(

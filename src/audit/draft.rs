@@ -2,13 +2,13 @@
 //!
 //! A draft is filled as the exchange goes and written exactly once: by [`Draft::finish`] when the
 //! answer is complete, or, if the request's future goes away before that, by its drop, as
-//! `client_gone`, or as `limit_exceeded` if it was the drain's deadline that cut it. What the draft was
-//! told by the steps themselves decides verdict and reason; the exchange states neither, so what is
+//! `client_gone`, or if we broke its connection off, by why we did: [`Cut`], or `limit_exceeded` at the
+//! drain's deadline. What the draft was told by the steps themselves decides verdict and reason; the exchange states neither, so what is
 //! logged cannot differ from what was done.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
@@ -42,7 +42,11 @@ pub struct Arrival<'a> {
     pub peer_ip: Option<IpAddr>,
     /// The client as trusted hops tell it.
     pub client_ip: Option<IpAddr>,
+    pub cut: &'a Arc<Cut>,
 }
+
+/// Why we broke a connection off, in a reason and in words; nothing as long as we did not.
+pub type Cut = OnceLock<(Reason, String)>;
 
 /// The record of a request under way.
 #[derive(Debug)]
@@ -58,6 +62,7 @@ pub struct Draft {
     forwarded: bool,
     slot: Option<Slot>,
     watch: Stopwatch,
+    cut: Arc<Cut>,
     written: bool,
 }
 
@@ -112,6 +117,7 @@ impl Draft {
             forwarded: false,
             slot: None,
             watch: Stopwatch::start(),
+            cut: Arc::clone(arrival.cut),
             written: false,
         }
     }
@@ -308,6 +314,9 @@ impl Drop for Draft {
             } else if self.audit.0.is_cut.load(Ordering::Relaxed) {
                 self.because(Reason::LimitExceeded);
                 self.detail("cut when the drain was over");
+            } else if let Some((reason, detail)) = Arc::clone(&self.cut).get() {
+                self.because(*reason);
+                self.detail(detail);
             } else {
                 self.because(Reason::ClientGone);
             }

@@ -14,7 +14,7 @@ pub mod sink;
 pub mod story;
 mod writer;
 
-pub use draft::{Arrival, Draft};
+pub use draft::{Arrival, Cut, Draft};
 pub use event::{Claimed, Event, RefusedHandshake};
 pub use reason::Reason;
 pub use record::{Protocol, Verdict};
@@ -241,6 +241,7 @@ mod tests {
             protocol: Protocol::Http11,
             peer_ip: None,
             client_ip: None,
+            cut: &Arc::default(),
         });
         draft.asked(&host, &path);
         draft.peer(Ok(peer));

@@ -20,7 +20,7 @@ use super::proxy_protocol::{self, ProxyHeaderError};
 use super::stall::{Busy, Pulse};
 use super::worker::Worker;
 use super::{http1, http2};
-use crate::audit::{Arrival, Claimed, Protocol, Reason, RefusedHandshake};
+use crate::audit::{Arrival, Claimed, Cut, Protocol, Reason, RefusedHandshake};
 use crate::clock::Timestamp;
 use crate::identity::{Name, Peer, Signature};
 use crate::metrics::Limit;
@@ -43,6 +43,7 @@ pub struct Connection {
     /// No request after the present ones is wanted: on HTTP/1 the next answer says so.
     pub ending: Cell<bool>,
     pub pulse: Arc<Pulse>,
+    cut: Arc<Cut>,
 }
 
 /// Who is at the other end, and under which configuration that was verified.
@@ -65,7 +66,14 @@ impl Connection {
     /// What is known of a request that came here; `method` if its head could be read.
     pub fn arrival<'a>(&'a self, method: Option<&'a Method>, protocol: Protocol) -> Arrival<'a> {
         let peer_ip = Some(self.peer_ip);
-        Arrival { method, listener: &self.listener_name, protocol, peer_ip, client_ip: peer_ip }
+        Arrival {
+            method,
+            listener: &self.listener_name,
+            protocol,
+            peer_ip,
+            client_ip: peer_ip,
+            cut: &self.cut,
+        }
     }
 
     /// The peer as of now. Its certificate may have expired since the handshake, or the list by which it was
@@ -109,6 +117,29 @@ impl Connection {
         }
     }
 
+    /// Waits until a reload takes away what vouched for the peer.
+    pub async fn disowned(&self, shared: &Shared) -> PeerError {
+        let mut reloaded = shared.reloaded.subscribe();
+        loop {
+            let generation = shared.generation.load_full();
+            if self.is_outdated(&generation)
+                && let Err(error) = self.peer(&generation, shared.clock.now())
+            {
+                return error;
+            }
+            drop(generation);
+            if reloaded.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// What is under way ends by this and not by its client.
+    pub fn cut(&self, error: &PeerError) {
+        // A connection is cut once.
+        let _ = self.cut.set((Reason::from(error), error.to_string()));
+    }
+
     fn current_tls<'g>(&self, generation: &'g Generation) -> Option<&'g Arc<ListenerTls>> {
         generation.listeners.get(self.listener)?.tls.as_ref()
     }
@@ -148,8 +179,17 @@ pub async fn serve(
     }
     let listener_name = listener.name.clone();
     let connection = |tls, server_name| {
-        let (ending, pulse) = (Cell::new(false), Pulse::new());
-        Rc::new(Connection { listener: position, listener_name, tls, server_name, peer_ip, ending, pulse })
+        let (ending, pulse, cut) = (Cell::new(false), Pulse::new(), Arc::default());
+        Rc::new(Connection {
+            listener: position,
+            listener_name,
+            tls,
+            server_name,
+            peer_ip,
+            ending,
+            pulse,
+            cut,
+        })
     };
     match &listener.tls {
         None => serve_plain(&worker, connection(None, None), stream, limits).await,
@@ -221,7 +261,8 @@ async fn handshake(
     peer_ip: IpAddr,
 ) -> Option<Accepted<TcpStream>> {
     let shared = &worker.shared;
-    let guard = match shared.admission.handshake(limits.handshakes_max) {
+    let admission = &shared.admission;
+    let guard = match admission.handshake(peer_ip, limits.handshakes_max, limits.handshakes_per_peer_max) {
         Ok(guard) => guard,
         Err(limit) => {
             shared.metrics.limit_hit(limit);

@@ -63,7 +63,7 @@ async fn answer(
 ) -> Response<Body> {
     let generation = worker.shared.generation.load_full();
     let form = Form::of(&head);
-    if head.headers.len() > generation.limits.header_count_max {
+    if headers::field_count(&head.headers) > generation.limits.header_count_max {
         return refuse(draft, form, &Refusal::over(Limit::HeaderCountMax)).await;
     }
     if generation.odd_names == OddNames::Drop {

@@ -121,6 +121,7 @@ pub fn for_upstream(headers: &mut HeaderMap, with: &Introduction<'_>) {
 /// A response may not speak of its own hop to the next one.
 pub fn for_client(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
+    rewrite_length(headers);
 }
 
 /// Trailers must not hold what framing, routing or authorization reads (RFC 9110 §6.5.1), nor what some
@@ -151,6 +152,13 @@ fn join_cookies(headers: &mut HeaderMap) {
     {
         headers.insert(COOKIE, whole);
     }
+}
+
+/// How many fields a request has. The crumbs of a cookie are one: browsers cut it into as many as it has parts
+/// (RFC 9113 §8.2.3), and its bytes have a bound of their own.
+pub fn field_count(headers: &HeaderMap) -> usize {
+    let crumbs = headers.get_all(COOKIE).iter().count();
+    headers.len() - crumbs.saturating_sub(1)
 }
 
 /// In its one form: `010`, which is ten (RFC 9112 §6.2), is eight to some.

@@ -52,13 +52,17 @@ pub enum Ended<E> {
     Served(Result<(), E>),
     /// Its client stood still.
     Stalled(Stall),
-    /// The drain's deadline.
+    /// By us: at the drain's deadline, or since nothing vouches for its peer any more.
     Cut,
 }
 
+/// For how long what is under way goes on after a reload took away what vouched for its peer: a refusal on its
+/// way arrives, a download does not.
+const DISOWNED_WAIT: Duration = Duration::from_secs(1);
+
 /// Drives a connection. It is asked to end (GOAWAY, `Connection: close`) when the drain begins, when a
 /// reload changes its listener's TLS, at its maximum age, and when its client asks for nothing; it is cut
-/// at the drain's deadline, and when its client stands still within a request.
+/// at the drain's deadline, when its client stands still within a request, and after [`DISOWNED_WAIT`].
 pub async fn until_ended<C, E>(
     worker: &Worker,
     connection: &Connection,
@@ -81,6 +85,11 @@ where
         connection.ending.set(true);
         sleep(last_request_wait).await;
     });
+    let mut disowned = pin!(async {
+        let error = connection.disowned(shared).await;
+        sleep(DISOWNED_WAIT).await;
+        error
+    });
     let mut asked = false;
     loop {
         tokio::select! {
@@ -93,6 +102,10 @@ where
             }
             () = shared.stopped.cancelled() => {
                 shared.audit.cut();
+                return Ended::Cut;
+            }
+            error = disowned.as_mut() => {
+                connection.cut(&error);
                 return Ended::Cut;
             }
             () = due.as_mut(), if !asked => {}

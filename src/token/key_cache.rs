@@ -58,6 +58,8 @@ pub struct IssuerKeys {
     status: ArcSwap<KeyStatus>,
     /// Not yet taken.
     rotations: Mutex<Vec<Rotation>>,
+    /// Where discovery last said that the keys are.
+    named: Mutex<Option<Url>>,
 }
 
 /// A fetch brought other keys than the one before it.
@@ -142,6 +144,7 @@ impl IssuerKeys {
             held: Cache::builder().build(),
             status: ArcSwap::default(),
             rotations: Mutex::default(),
+            named: Mutex::default(),
         }
     }
 
@@ -302,6 +305,22 @@ impl IssuerKeys {
         }
     }
 
+    /// Tells of keys that move to another host: the issuer may do so, but seldom does.
+    fn named(&self, url: &Url, issuer: &str) {
+        let before = self.named.lock().unwrap_or_else(PoisonError::into_inner).replace(url.clone());
+        if let Some(before) = before
+            && before.host() != url.host()
+        {
+            let [before, now] = [&before, url].map(|url| url.host_str().unwrap_or_default());
+            tracing::warn!(
+                issuer,
+                before,
+                now,
+                "an issuer's discovery document names another host for its keys"
+            );
+        }
+    }
+
     async fn fetch(&self) -> Result<(KeySet, Duration), KeysError> {
         let credential = self.settings.credential.as_ref();
         let (body, lifetime) = match &self.settings.source {
@@ -313,6 +332,7 @@ impl IssuerKeys {
             KeySource::Discovery { document, issuer } => {
                 let found = self.client.get(document, credential).await.map_err(KeysError::Discovery)?;
                 let url = jwks_uri(&found.body, issuer).ok_or(KeysError::DiscoveryDocument)?;
+                self.named(&url, issuer);
                 let credential = credential.filter(|_| url.origin() == document.origin());
                 let fetched = self.client.get(&url, credential).await?;
                 (fetched.body, fetched.lifetime)

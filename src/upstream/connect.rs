@@ -15,6 +15,7 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio_rustls::TlsConnector;
 
 use super::body::RequestBody;
+use super::early::Early;
 use super::endpoint::Endpoint;
 use super::head::{HeadBudget, Metered};
 use super::refusal::{Refusal, Watched, refused};
@@ -137,7 +138,7 @@ where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let budget = HeadBudget::new();
-    let io = Metered { io, budget: budget.clone() };
+    let io = Metered { io: Early::new(io), budget: budget.clone() };
     let (sender, connection) = http1::Builder::new()
         .max_header_size(HEADER_BYTES_MAX as usize)
         .max_buf_size(H1_BUFFER_BYTES_MAX)

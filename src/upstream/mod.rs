@@ -19,6 +19,7 @@ mod balance;
 mod body;
 mod connect;
 mod discovery;
+mod early;
 mod endpoint;
 mod head;
 mod pool;

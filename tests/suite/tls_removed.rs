@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::world::certificates::Who;
-use crate::world::client::{Client, Protocol, WebSocket, alert_after, get};
+use crate::world::client::{Client, Protocol, WebSocket, alert_after, get, next_data};
 use crate::world::proxy::HOST;
 use crate::world::{World, soon};
 
@@ -99,4 +99,50 @@ async fn a_list_that_ends_refuses_until_a_fresh_one_comes() {
         assert_eq!(again.ask(get("/1")).await.unwrap().status, 200, "{protocol:?}");
     }
     assert_eq!(world.upstream.counts().requests, 4);
+}
+
+/// What is under way on a connection, by path: a feed that stands still, and a request that waits for its answer.
+const UNDER_WAY: [&str; 2] = ["/feed?events=2", "/slow?hold"];
+
+#[tokio::test]
+async fn answers_under_way_end_with_what_vouched_for_their_peer() {
+    for protocol in Protocol::BOTH {
+        for under_way in UNDER_WAY {
+            let world = World::new().await;
+            let proxy = world.start(CONFIGURATION);
+            #[expect(clippy::async_yields_async, reason = "it goes on while others begin")]
+            let begin = async |who| {
+                let client = proxy.client(who, protocol).await;
+                let before = world.upstream.counts().requests;
+                let answer = tokio::spawn(async move {
+                    let mut body = client.send(get(under_way)).await.map_err(drop)?.into_body();
+                    while next_data(&mut body).await.map_err(drop)?.is_some() {}
+                    Ok::<(), ()>(())
+                });
+                world.upstream.until(|now| now.requests > before).await;
+                answer
+            };
+            let of_partner = begin(Who::Partner).await;
+            let of_storefront = begin(Who::Storefront).await;
+
+            let other = Authority::root(&CaSpec::new("another CA", world.certificates.validity)).unwrap();
+            world.write("partner-ca.pem", &other.pem());
+            proxy.reload(CONFIGURATION).unwrap();
+            let cut = soon("the cut", of_partner).await.unwrap();
+            assert_eq!(cut, Err(()), "{protocol:?} {under_way}");
+            let record = &proxy.records(1).await[0];
+            assert_eq!(record["reason"], "peer_untrusted", "{protocol:?} {under_way}: {record}");
+            world.upstream.until(|now| now.abandoned == 1).await;
+
+            // serial number 1 is what the storefront's certificate has
+            let list = world.certificates.shop.crl(&[1], world.certificates.validity).unwrap();
+            world.write("shop.crl", &list);
+            proxy.reload(CONFIGURATION).unwrap();
+            let cut = soon("the cut", of_storefront).await.unwrap();
+            assert_eq!(cut, Err(()), "{protocol:?} {under_way}");
+            let record = &proxy.records(2).await[1];
+            assert_eq!(record["reason"], "peer_revoked", "{protocol:?} {under_way}: {record}");
+            assert_eq!(world.upstream.counts().requests, 2);
+        }
+    }
 }

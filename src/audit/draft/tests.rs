@@ -12,6 +12,7 @@ fn begin(audit: &Audit) -> Draft {
         protocol: Protocol::Http2,
         peer_ip: None,
         client_ip: None,
+        cut: &Arc::default(),
     })
 }
 

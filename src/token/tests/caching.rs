@@ -324,6 +324,37 @@ async fn discovery_takes_the_document_of_exactly_this_issuer() {
 }
 
 #[tokio::test]
+async fn keys_that_move_to_another_host_are_taken_and_told_of_once() {
+    let provider = Provider::start(None).await;
+    provider.set(JWKS, key_set(&[P256.jwk("k1")]));
+    let iss = provider.url("/");
+    let source = IssuerUrl::parse(&[iss.as_str()]).expect("a url").discovery().expect("a source");
+    let world = World::of(provider.clone(), vec![settings(Preset::Generic, iss.as_str(), keys_at(source))]);
+    let mut here = provider.url(JWKS);
+    here.set_host(Some("127.0.0.1")).expect("a host");
+    let mut there = here.clone();
+    there.set_host(Some("localhost")).expect("a host");
+    let log = tempfile::NamedTempFile::new().expect("a file");
+    let subscriber = tracing_subscriber::fmt().json().flatten_event(true);
+    let to = Arc::new(log.reopen().expect("the file"));
+    let _default = tracing::dispatcher::set_default(&subscriber.with_writer(to).into());
+    let logged = || -> Vec<Value> {
+        let text = std::fs::read_to_string(log.path()).expect("lines");
+        text.lines().map(|line| serde_json::from_str(line).expect("an event")).collect()
+    };
+    for (named, lines) in [(&here, 0), (&here, 0), (&there, 1), (&there, 1), (&here, 2)] {
+        let document = json!({ "issuer": iss, "jwks_uri": named });
+        provider.set("/.well-known/openid-configuration", Answer::json(document));
+        keys(&world).refresh().await.expect("keys");
+        assert_eq!(logged().len(), lines, "{named}");
+    }
+    let [moved, back] = &logged()[..] else { panic!("two lines") };
+    assert_eq!([&moved["before"], &moved["now"]], ["127.0.0.1", "localhost"]);
+    assert_eq!([&back["before"], &back["now"]], ["localhost", "127.0.0.1"]);
+    assert_eq!((&moved["level"], &moved["issuer"]), (&json!("WARN"), &json!(iss)));
+}
+
+#[tokio::test]
 async fn keys_come_from_a_file_too() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), json!({ "keys": [P256.jwk("k1")] }).to_string()).expect("keys");

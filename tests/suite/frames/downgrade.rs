@@ -109,7 +109,7 @@ async fn an_h1_upstream_gets_exactly_one_well_formed_message_for_each_h2_request
     world.upstream.url = url;
     let proxy = world.start(POLICY);
     let mut served = 0;
-    for case in corpus("legal", 51).iter().chain(&corpus("bodies", 23)) {
+    for case in corpus("legal", 52).iter().chain(&corpus("bodies", 23)) {
         let mut frames = proxy.frames().await;
         frames.open(&[]).await.unwrap();
         let bytes: Vec<u8> = case.send.iter().flat_map(|line| notation::bytes(line)).collect();

@@ -1,6 +1,7 @@
 //! What a client may not do: stand still, come too often, or ask for too much; over plain text, too.
 
 use http::Request;
+use http::header::COOKIE;
 use serde_json::json;
 
 use super::{Traffic, seen};
@@ -187,6 +188,24 @@ async fn heads_have_their_bounds_in_bytes_and_in_fields() {
         }
     }
     assert_eq!(cases, 12);
+}
+
+#[tokio::test]
+async fn a_browser_s_many_cookies_are_one_field() {
+    let traffic = Traffic::new().await;
+    let proxy = traffic.start();
+    let crumbs: Vec<String> = (0..150).map(|number| format!("crumb-{number}={number}")).collect();
+    let mut request = get("/orders/1");
+    for crumb in &crumbs {
+        request.headers_mut().append(COOKIE, crumb.parse().unwrap());
+    }
+    let client = proxy.client(Who::Storefront, Protocol::H2).await;
+    let answer = client.ask(traffic.signed("", request)).await.unwrap();
+    let seen = seen(&answer);
+    assert_eq!(
+        (seen.version.as_str(), seen.header("cookie")),
+        ("HTTP/1.1", vec![crumbs.join("; ").as_str()])
+    );
 }
 
 #[tokio::test]

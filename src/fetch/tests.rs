@@ -181,6 +181,8 @@ async fn the_credential_is_read_for_each_fetch() {
         assert!(matches!(outcome, Err(FetchError::Credential)), "{missing:?}");
     }
     assert_eq!(provider.hits("/"), 2);
+    let request = request(&provider.url("/"), Some(&source)).await.expect("a request");
+    assert!(request.headers()["authorization"].is_sensitive(), "never printed");
 }
 
 #[tokio::test]

@@ -265,6 +265,9 @@ mod tests {
         assert!(!head.contains(&Method::GET));
         assert!(get.overlaps(&head) && head.overlaps(&get) && head.is_within(&get) && !get.is_within(&head));
         assert!(!get.overlaps(&MethodSet::new(["POST"]).unwrap()));
+        let (heads, gets) =
+            (MethodSet::new(["HEAD", "PUT"]).unwrap(), MethodSet::new(["GET", "POST"]).unwrap());
+        assert!(heads.overlaps(&gets) && gets.overlaps(&heads));
         assert!(!get.contains(&Method::from_bytes(b"get").unwrap()));
         for (text, why) in [
             ("CONNECT", PatternError::MethodNeverServed),

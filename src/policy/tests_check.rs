@@ -168,6 +168,12 @@ fn a_deny_that_less_would_evade_is_an_error() {
     assert_eq!(own(&["sub", "id"]), ["deny_evadable"], "the claim may be there without the member");
     assert!(by(actor(&[Human, Unknown])).is_empty() && by(on_behalf_of(&[Human, Unknown])).is_empty());
     assert!(by(Condition::Claim(vec![claim("cid", "x")])).is_empty());
+    let nested = |names: &[&str]| claim::ClaimTest {
+        claim: ClaimPath(names.iter().map(|name| text(name)).collect()),
+        ..claim("cid", "x")
+    };
+    assert_eq!(by(Condition::Claim(vec![nested(&["tier", "cid"])])), ["deny_evadable"]);
+    assert_eq!(role_of(RoleEntry { claim: vec![nested(&["tier", "cid"])], ..entry(0) }), ["deny_evadable"]);
     assert!(by(ANY_ROLE).is_empty() && by(service(&[0])).is_empty());
     let requiring = |claims: &[&str], rule: Rule, entry: RoleEntry| {
         let mut parts = with_rules(vec![rule]);
@@ -263,6 +269,11 @@ fn roles_and_issuers_must_go_together() {
     assert_eq!(code(vec![service(&[0]), role(&[2])]), ["never_holds"], "it carries tokens of corp only");
     assert!(code(vec![service(&[1]), role(&[2])]).is_empty());
     assert!(code(vec![service(&[0, 1]), role(&[2])]).is_empty(), "one of them may");
+    let mut parts = two_issuers(with_rules(vec![allow("a", vec![service(&[0]), ANY_ROLE, issuer(1)])]));
+    assert_eq!(error_codes(parts.clone()), ["never_holds"]);
+    let CarriedClients::Listed(clients) = &mut parts.services[0].clients else { panic!() };
+    clients.push(role::ClientPattern { issuer: IssuerId(1), ..clients[0].clone() });
+    assert!(error_codes(parts).is_empty(), "one of its clients is of that issuer");
 }
 
 #[test]
@@ -339,13 +350,18 @@ fn what_looks_wrong_is_found() {
         (vec![allow("a", vec![NO_SERVICE, ANY_ROLE])], vec![("signature_waived", Information)]),
         (vec![open(vec![paths(&["/y"])]), guard.clone()], vec![("guard_rail", Information)]),
         (vec![open(vec![]), guard], vec![]),
+        (vec![open(vec![paths(&["/x/y"])]), deny("g", vec![paths(&["/x/**"])])], vec![]),
+        (
+            vec![allow("a", vec![NO_SERVICE, NO_ROLE, paths(&["/health"])])],
+            vec![("signature_waived", Information), ("signature_waived", Information)],
+        ),
     ];
     let mut seen = 0;
     for (rules, expected) in cases {
         assert_eq!(finding_codes(with_rules(rules)), expected, "case {seen}");
         seen += 1;
     }
-    assert_eq!(seen, 7);
+    assert_eq!(seen, 9);
     let mut parts = sample();
     parts.services[0].clients = CarriedClients::Any;
     parts.routes[0].shadow_until = Some(NOW);

@@ -161,6 +161,7 @@ fn two_lists_meet_where_any_of_their_members_do() {
         (of(route(&[0, 1]), route(&[2, 1])), true),
         (of(route(&[0]), route(&[2, 1])), false),
         (of(service(&[0, 1]), service(&[1])), true),
+        (of(service(&[1]), service(&[0, 1])), true),
         (of(service(&[0]), service(&[1])), false),
         (named(vec![workload("a/x"), workload("a/y")], vec![workload("a/z"), workload("a/y")]), true),
         (named(vec![workload("a/x"), workload("a/y")], vec![workload("a/z")]), false),
@@ -187,7 +188,26 @@ fn two_lists_meet_where_any_of_their_members_do() {
         assert_eq!(error_codes(parts), evadable, "{one:?} {other:?} {seen}");
         seen += 1;
     }
-    assert_eq!(seen, 18);
+    assert_eq!(seen, 19);
+}
+
+/// A challenge names what would be enough, so nothing else may be missing.
+#[test]
+fn a_better_login_is_asked_for_only_where_all_else_is_there() {
+    let asked = |conditions: Vec<Condition>| {
+        let policy = compile(with_rules(vec![allow("a", conditions)]));
+        challenge(&get("/").judged(&policy, &peer("storefront"), &signed(alice())))
+    };
+    let acr = || Condition::Acr(vec![text("hardware")]);
+    assert!(matches!(asked(vec![ANY_SERVICE, ANY_ROLE, acr()]), Challenge::StepUp { .. }));
+    assert!(matches!(asked(vec![ANY_SERVICE, ANY_ROLE, acr(), max_age(5)]), Challenge::StepUp { .. }));
+    assert_eq!(asked(vec![ANY_SERVICE, role(&[1]), acr()]), Challenge::Forbidden);
+
+    let scope = || RoleEntry { scope: vec![text("a")], ..entry(0) };
+    let mut parts = with_rules(vec![allow("a", vec![ANY_SERVICE, role(&[0])])]);
+    parts.roles[0].entries = RoleEntries::AllOf(vec![scope(), scope()]);
+    let decision = get("/").judged(&compile(parts), &peer("storefront"), &signed(alice()));
+    assert_eq!(challenge(&decision), Challenge::Scope(vec![text("a")]));
 }
 
 /// What an unknown route asks of a stranger is what any of the allows wants.

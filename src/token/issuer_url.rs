@@ -232,6 +232,16 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_of_an_issuer_by_any_of_its_urls() {
+        let url =
+            IssuerUrl::parse(&["https://sts.example/t-1/", "https://login.example/{tid}/v2.0"]).unwrap();
+        let claims = json!({ "tid": "t-1" });
+        let of = |key_issuer: &str| url.accepts_key_issuer(key_issuer, claims.as_object().unwrap());
+        assert!(of("https://login.example/{tenantid}/v2.0") && of("https://sts.example/{tenantid}/"));
+        assert!(!of("https://login.example/t-2/v2.0") && !of("https://sts.example/t-2/"));
+    }
+
+    #[test]
     fn a_trust_domain_speaks_for_its_own_subjects() {
         for (claims, expected) in [
             (json!({ "sub": "spiffe://shop.example/a" }), Some(true)),
@@ -259,6 +269,7 @@ mod tests {
             discover(&["https://t.example/"]),
             Ok((well_known("https://t.example"), "https://t.example/".to_owned()))
         );
+        assert_eq!(discover(&["https://t.example/", "https://u.example"]), discover(&["https://t.example/"]));
         assert_eq!(
             discover(&["https://l.example/{tid}/v2.0"]),
             Ok((well_known("https://l.example/common/v2.0"), "https://l.example/{tenantid}/v2.0".to_owned()))

@@ -56,6 +56,8 @@ async fn a_crowd_that_asks_once_pushes_out_nobody_who_asks_again() {
     lost += forgotten(&world, &honest).await;
     println!("of {} lookups {lost} cost a signature check", 41 * honest.len());
     assert!(lost < 3 * honest.len() as u64, "{lost}");
+    let (remembered, _) = world.verifier.entries();
+    assert!(remembered <= CACHE.bytes_max / 1024, "{remembered} tokens, each of more than a KiB");
 }
 
 #[tokio::test]
@@ -69,6 +71,9 @@ async fn garbage_pushes_nothing_out_but_garbage() {
         assert_eq!(world.code(&forged).await, "token_bad_signature");
     }
     assert_eq!(forgotten(&world, &honest).await, 0);
+    let (remembered, refused) = world.verifier.entries();
+    assert_eq!(remembered, honest.len() as u64);
+    assert!((2..=CACHE.failures_max).contains(&refused), "{refused}");
 }
 
 #[tokio::test]

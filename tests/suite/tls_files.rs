@@ -61,10 +61,16 @@ fn our_own_certificate_and_key_must_be_there_fit_and_be_valid() {
     }
     assert_eq!(seen, 20);
 
-    let settings = CertificateSettings { certificate: good_chain, private_key: good_key };
-    let loaded = OwnCertificate::load(&settings, now()).unwrap();
-    assert_eq!(loaded.spiffe_id.unwrap().as_str(), GOOD);
-    assert_eq!(loaded.not_after, good().validity.to);
+    // with its CA sent along; and from the first moment that it is valid
+    let with_ca = file("with-ca.pem", &(own.chain.clone() + &tls.shop.pem()));
+    for (certificate, at) in
+        [(good_chain, now()), (with_ca, now()), (file("again.pem", &own.chain), good().validity.from)]
+    {
+        let settings = CertificateSettings { certificate, private_key: good_key.clone() };
+        let loaded = OwnCertificate::load(&settings, at).unwrap();
+        assert_eq!(loaded.spiffe_id.unwrap().as_str(), GOOD);
+        assert_eq!(loaded.not_after, good().validity.to);
+    }
 }
 
 #[test]

@@ -23,6 +23,12 @@ async fn chains_are_verified_whole_and_the_shortest_life_counts() {
     let below = tls.shop.intermediate(&CaSpec::new("below", short)).unwrap();
     let peer = admitted(&listener, &tls, &below.issue(&good()).unwrap()).await;
     assert_eq!(peer.not_after, short.to);
+    for (upper, lower) in [(short, always()), (always(), short)] {
+        let upper = tls.shop.intermediate(&CaSpec::new("upper", upper)).unwrap();
+        let lower = upper.intermediate(&CaSpec::new("lower", lower)).unwrap();
+        let peer = admitted(&listener, &tls, &lower.issue(&good()).unwrap()).await;
+        assert_eq!(peer.not_after, short.to, "whichever of the two ends first");
+    }
 
     // A certificate that is merely sent along neither helps nor harms.
     let own = tls.shop.issue(&good()).unwrap();
@@ -124,6 +130,8 @@ async fn dns_names_are_an_identity_only_where_the_trust_domain_says_so() {
     let mut domains = tls.domains();
     domains[0].allow_dns_names = true;
     let trust = Arc::new(Trust::load(&domains).unwrap());
+    assert!(*trust == Trust::load(&domains).unwrap());
+    assert!(trust != tls.trust(), "a reload that takes the names back changes what is trusted");
     let listener = tls.listener(ClientCertificates::Required(trust));
     let dns =
         LeafSpec { uris: Vec::new(), dns: vec!["Web.Shop.Example".into(), "b.example".into()], ..good() };

@@ -127,6 +127,18 @@ fn cases(bench: &Bench<'_>) -> Vec<Case> {
         ),
     ]);
 
+    // one reader looks only at the content of a string, or at what stands before the end of the list
+    let padded = bench.issued(|spec| spec.raw_san = Some([san(&[good]), vec![5, 0]].concat()));
+    cases.extend([
+        case(
+            "an ID in constructed form",
+            named(bench, &[(URI | 0x20, id.as_bytes())]),
+            MALFORMED,
+            "does not parse",
+        ),
+        case("bytes after the names", padded, MALFORMED, "does not parse"),
+    ]);
+
     let nobody = "it has no URI SAN, hence no SPIFFE ID";
     let nameless: Vec<(&'static str, Shown, &'static str)> = vec![
         ("no name at all", bench.issued(|spec| spec.uris.clear()), nobody),
@@ -178,8 +190,8 @@ async fn whoever_is_not_exactly_one_spiffe_id_is_nobody() {
     let world = World::new().await;
     let bench = Bench::new(&world);
     let cases = cases(&bench);
-    assert_eq!(cases.len(), IDS.len() + BYTES.len() + 26);
-    assert_eq!(cases.len(), 64);
+    assert_eq!(cases.len(), IDS.len() + BYTES.len() + 28);
+    assert_eq!(cases.len(), 66);
     all_are_refused(&world, &bench, cases).await;
 }
 

@@ -4,13 +4,14 @@
 //! Nothing here changes anything, and nothing that is shown can hold a secret: [`Serving`] has no
 //! field for one. The admin pages answer only to hosts that a web page cannot rebind (DNS).
 
+mod status;
+
+use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -20,66 +21,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
+
+use status::Report;
+pub use status::{CertificateStatus, IssuerStatus, ListenerStatus, Serving, Status, UpstreamStatus};
 
 use crate::audit::line::line;
-use crate::clock::{Clock, Timestamp};
-use crate::identity::Name;
-use crate::metrics::Metrics;
 use crate::policy::Host;
-
-/// What there is to know about this proxy. The composition root keeps it up to date.
-#[derive(Debug)]
-pub struct Status {
-    proxy: Name,
-    clock: Clock,
-    metrics: Arc<Metrics>,
-    draining: AtomicBool,
-    serving: ArcSwapOption<Serving>,
-}
-
-/// What is served at present; replaced as a whole when any of it changes.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Serving {
-    /// The hash of the policy, as `sha256:…`.
-    pub policy: String,
-    pub generation: u64,
-    pub listeners: Vec<ListenerStatus>,
-    pub issuers: Vec<IssuerStatus>,
-    pub certificates: Vec<CertificateStatus>,
-    pub upstreams: Vec<UpstreamStatus>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct ListenerStatus {
-    pub name: Name,
-    pub address: SocketAddr,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct IssuerStatus {
-    pub name: Name,
-    /// Keys that tokens are verified with now.
-    pub keys: usize,
-    /// Of the last fetch, in words, if it failed.
-    pub failure: Option<String>,
-}
-
-/// A certificate of ours.
-#[derive(Clone, Debug, Serialize)]
-pub struct CertificateStatus {
-    /// Its place in the configuration, as `identity`.
-    pub name: String,
-    #[serde(serialize_with = "shown")]
-    pub not_after: Timestamp,
-}
-
-#[derive(Clone, Debug, Serialize)]
-pub struct UpstreamStatus {
-    pub name: Name,
-    pub servers: usize,
-    pub ejected: usize,
-}
 
 /// Which pages a listener has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,24 +36,6 @@ pub enum Pages {
     Admin,
     /// `[admin] health_address`: `/livez` and `/readyz` alone, for any host.
     Health,
-}
-
-#[derive(Serialize)]
-struct Readiness {
-    ready: bool,
-    reasons: Vec<String>,
-}
-
-#[derive(Serialize)]
-struct Report<'a> {
-    proxy: &'a Name,
-    version: &'static str,
-    #[serde(serialize_with = "shown")]
-    time: Timestamp,
-    #[serde(flatten)]
-    readiness: Readiness,
-    #[serde(flatten)]
-    serving: Option<&'a Serving>,
 }
 
 const CONNECTIONS_MAX: usize = 64;
@@ -120,59 +50,22 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 
 type Answer = Response<Full<Bytes>>;
 
-impl Status {
-    /// Not ready until something is served.
-    pub fn new(proxy: Name, clock: Clock, metrics: Arc<Metrics>) -> Status {
-        Status { proxy, clock, metrics, draining: AtomicBool::new(false), serving: ArcSwapOption::empty() }
-    }
-
-    pub fn serves(&self, serving: Serving) {
-        self.serving.store(Some(Arc::new(serving)));
-    }
-
-    /// From now on not ready; there is no way back.
-    pub fn drains(&self) {
-        self.draining.store(true, Ordering::Release);
-    }
-
-    /// Why no requests should be sent here, in words; ready if there is nothing to say.
-    pub fn unready(&self) -> Vec<String> {
-        let now = self.clock.now();
-        let mut reasons = Vec::new();
-        if self.draining.load(Ordering::Acquire) {
-            reasons.push("draining: the proxy is shutting down".to_owned());
-        }
-        let Some(serving) = self.serving.load_full() else {
-            reasons.push("starting: no configuration is served yet".to_owned());
-            return reasons;
-        };
-        for issuer in serving.issuers.iter().filter(|issuer| issuer.keys == 0) {
-            let failure = issuer.failure.as_deref().unwrap_or("they were not fetched yet");
-            reasons.push(format!("issuer {}: no keys are known: {failure}", issuer.name));
-        }
-        for certificate in serving.certificates.iter().filter(|certificate| certificate.not_after <= now) {
-            reasons.push(format!("certificate {}: expired at {}", certificate.name, certificate.not_after));
-        }
-        reasons
-    }
-
-    fn readiness(&self) -> Readiness {
-        let reasons = self.unready();
-        Readiness { ready: reasons.is_empty(), reasons }
-    }
-}
-
-/// Answers on `listener` until dropped.
+/// Answers on `listener` until dropped. The oldest connection gives way where there are too many: who asks is
+/// answered at once, so it is one that asks nothing.
 pub async fn serve(listener: TcpListener, status: Arc<Status>, pages: Pages) {
     let mut connections = JoinSet::new();
+    let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        while connections.len() >= CONNECTIONS_MAX {
-            connections.join_next().await;
-        }
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(converse(stream, Arc::clone(&status), pages));
+                    by_age.retain(|connection| !connection.is_finished());
+                    if by_age.len() >= CONNECTIONS_MAX && let Some(oldest) = by_age.pop_front() {
+                        oldest.abort();
+                    }
+                    by_age.push_back(connections.spawn(converse(stream, Arc::clone(&status), pages)));
+                    // Before others come it is heard.
+                    tokio::task::yield_now().await;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the admin listener cannot accept connections");
@@ -282,14 +175,14 @@ fn page(code: StatusCode, content_type: &'static str, body: impl Into<Bytes>) ->
     answer
 }
 
-fn shown<S: serde::Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
-    to.collect_str(at)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::clock::{Clock, Timestamp};
+    use crate::identity::Name;
+    use crate::metrics::Metrics;
 
     const NOW: Timestamp = Timestamp::from_unix_seconds(1_700_000_000);
 

@@ -3,13 +3,16 @@
 //! Told from the record alone, so that sentence and fields cannot disagree. What came from outside
 //! stands bare only if it cannot be mistaken for a word of the story; else it is quoted and escaped.
 
+mod who;
+
 use std::fmt::Write as _;
+
+use who::{caller, service};
 
 use super::Reason;
 use super::event::RefusedHandshake;
 use super::line::{bounded, cut, is_misleading};
-use super::record::{ActionRecord, CallerRecord, Check, NearMissRecord, PeerRecord, RequestRecord, Verdict};
-use crate::identity::ActorKind;
+use super::record::{ActionRecord, Check, NearMissRecord, RequestRecord, Verdict};
 
 /// Bytes of one value in a story; the record's own field holds more.
 const QUOTED_BYTES_MAX: usize = 256;
@@ -39,64 +42,6 @@ pub fn handshake(refused: &RefusedHandshake) -> String {
         refused.reason.cause(),
         bounded(&refused.detail)
     )
-}
-
-/// Whoever carries the request.
-fn service(check: Check, peer: Option<&PeerRecord>) -> String {
-    match (check, peer) {
-        (Check::Ok, Some(PeerRecord { service: Some(services), .. })) => services.replace(',', " and "),
-        (Check::Ok, Some(peer)) => format!("a service without a name ({})", identity(peer)),
-        (Check::Absent, _) => "a client without a certificate".to_owned(),
-        (Check::Failed(_), _) => "a client with a refused certificate".to_owned(),
-        (Check::Ok | Check::NotReached, _) => "a client".to_owned(),
-    }
-}
-
-fn identity(peer: &PeerRecord) -> String {
-    match &peer.spiffe_id {
-        Some(id) => plain(id),
-        None => plain(&peer.dns_names.join(" ")),
-    }
-}
-
-/// Whom it is for, with the comma before it.
-fn caller(check: Check, caller: Option<&CallerRecord>) -> String {
-    match (check, caller) {
-        (Check::Ok, Some(caller)) => format!(", for {}", principal(caller)),
-        (Check::Absent, _) => ", without a token".to_owned(),
-        (Check::Failed(_), _) => ", with a refused token".to_owned(),
-        (Check::Ok | Check::NotReached, _) => String::new(),
-    }
-}
-
-/// As `alice@corp (human)`; with somebody acting for her, `alice@corp (human) through bot-7 (agent)`.
-fn principal(caller: &CallerRecord) -> String {
-    let issuer = &caller.issuer;
-    let client = caller.client.as_deref().map(|client| format!("client {}", plain(client)));
-    let whose = match (&caller.subject, &client) {
-        (Some(subject), _) => format!("{}@{issuer}", plain(subject)),
-        (None, Some(client)) => format!("{client}@{issuer}"),
-        (None, None) => format!("a caller of {issuer}"),
-    };
-    if let Some((acting, behind)) = caller.chain.split_first() {
-        let mut text = format!(
-            "{whose} ({}) through {} ({})",
-            caller.on_behalf_of,
-            plain(&acting.subject),
-            caller.actor
-        );
-        for inner in behind {
-            let _ = write!(text, " and {}", plain(&inner.subject));
-        }
-        return text;
-    }
-    match caller.actor {
-        ActorKind::Agent if caller.on_behalf_of != ActorKind::Unknown => {
-            let agent = client.unwrap_or_else(|| "an unnamed client".to_owned());
-            format!("{whose} ({}) through {agent} (agent)", caller.on_behalf_of)
-        }
-        kind => format!("{whose} ({kind})"),
-    }
 }
 
 fn action(action: &ActionRecord) -> String {
@@ -238,77 +183,20 @@ fn quoted(value: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::audit::record::CallerRecord;
     use crate::audit::record::tests::{allowed, denied};
-    use crate::identity::Delegate;
 
     const ASKED: &str = "asked to GET /customers/alice/orders/7 on orders";
 
-    fn told(mut record: RequestRecord, change: impl FnOnce(&mut RequestRecord)) -> String {
+    pub fn told(mut record: RequestRecord, change: impl FnOnce(&mut RequestRecord)) -> String {
         change(&mut record);
         tell(&record)
     }
 
-    fn caller_of(record: &mut RequestRecord) -> &mut CallerRecord {
+    pub fn caller_of(record: &mut RequestRecord) -> &mut CallerRecord {
         record.caller.as_mut().unwrap()
-    }
-
-    #[test]
-    fn who_asks_and_for_whom() {
-        let link = |subject: &str| Delegate { subject: subject.into(), issuer: None };
-        let who = |change: fn(&mut RequestRecord)| {
-            let story = told(denied(), change);
-            story.split_once(", asked").unwrap().0.to_owned()
-        };
-        assert_eq!(who(|_| {}), "storefront, for alice@corp (human)");
-        assert_eq!(
-            who(|r| r.peer.as_mut().unwrap().service = Some("storefront,web".into())),
-            "storefront and web, for alice@corp (human)"
-        );
-        assert_eq!(
-            who(|r| r.peer.as_mut().unwrap().service = None),
-            "a service without a name (spiffe://shop.example/ns/prod/sa/storefront), for alice@corp (human)"
-        );
-        assert_eq!(
-            who(|r| (r.peer, r.checks.peer) = (None, Check::Absent)),
-            "a client without a certificate, for alice@corp (human)"
-        );
-        assert_eq!(
-            who(|r| (r.peer, r.checks.peer) = (None, Check::Failed(Reason::PeerRevoked))),
-            "a client with a refused certificate, for alice@corp (human)"
-        );
-        assert_eq!(
-            who(|r| (r.caller, r.checks.caller) = (None, Check::Absent)),
-            "storefront, without a token"
-        );
-        assert_eq!(
-            who(|r| (r.caller, r.checks.caller) = (None, Check::Failed(Reason::TokenExpired))),
-            "storefront, with a refused token"
-        );
-        assert_eq!(who(|r| (r.caller, r.checks.caller) = (None, Check::NotReached)), "storefront");
-        assert_eq!(
-            who(|r| caller_of(r).actor = ActorKind::Agent),
-            "storefront, for alice@corp (human) through client storefront-web (agent)"
-        );
-        assert_eq!(
-            who(|r| {
-                caller_of(r).actor = ActorKind::Agent;
-                caller_of(r).on_behalf_of = ActorKind::Unknown;
-            }),
-            "storefront, for alice@corp (agent)"
-        );
-        assert_eq!(
-            who(|r| caller_of(r).subject = None),
-            "storefront, for client storefront-web@corp (human)"
-        );
-        let story = told(denied(), |r| {
-            caller_of(r).actor = ActorKind::Agent;
-            caller_of(r).chain = vec![link("bot-7"), link("planner")];
-        });
-        assert!(
-            story.starts_with("storefront, for alice@corp (human) through bot-7 (agent) and planner, asked")
-        );
     }
 
     #[test]

@@ -6,7 +6,8 @@
 use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::identity::Name;
-use crate::policy::condition::{ClaimPath, ClaimTest, Condition, RoleTerm, RouteTerm, ServiceTerm};
+use crate::policy::claim::{ClaimPath, ClaimTest};
+use crate::policy::condition::{Condition, RoleTerm, RouteTerm, ServiceTerm};
 use crate::policy::role::{CarriedClients, PeerPattern, Role, RoleEntries, RoleEntry, Service};
 use crate::policy::route::Route;
 use crate::policy::rule::Rule;

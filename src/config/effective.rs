@@ -1,5 +1,6 @@
-//! What files, variables, presets and defaults come to, in the form of one file: for people who ask
-//! why, and for a comparison of two environments. Relative paths stand as they were typed.
+//! What files, variables, presets and defaults come to, in the form of one file, which says the same when
+//! it is read: for people who ask why, and for a comparison of two environments. Relative paths stand as
+//! they were typed.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use toml::{Table as Toml, Value as TomlValue};
 use super::resolve::Config;
 use super::tree::{Table, Value};
 use super::upstreams::UpstreamConfig;
-use crate::policy::condition::{ClaimPath, ClaimTest, ClaimValue};
+use crate::policy::claim::{ClaimPath, ClaimTest, ClaimValue};
 use crate::proxy::normalize::OddNames;
 use crate::proxy::route::RouteSettings;
 use crate::token::{ActorEntry, IssuerSettings, TokenType};
@@ -78,8 +79,12 @@ pub fn filled(mut whole: Toml, config: &Config) -> Toml {
 fn fill_issuer(table: &mut Toml, issuer: &IssuerSettings) {
     let algorithms = issuer.algorithms.iter().map(|algorithm| TomlValue::from(algorithm.as_str()));
     set(table, "algorithms", list(algorithms));
-    let token_type = if issuer.token_type == TokenType::AccessToken { "at+jwt" } else { "jwt" };
-    set(table, "token_type", token_type);
+    match issuer.token_type {
+        TokenType::AccessToken => set(table, "token_type", "at+jwt"),
+        TokenType::PLAIN => set(table, "token_type", "jwt"),
+        // The preset's own, for which there is no word.
+        TokenType::Provider(_) => {}
+    }
     set(table, "preset", "generic");
     set(table, "leeway", time(issuer.leeway));
     set(table, "max_stale", time(issuer.keys.max_stale));
@@ -96,15 +101,18 @@ fn fill_issuer(table: &mut Toml, issuer: &IssuerSettings) {
             claim.iter().for_each(|claim| set(claims, key, path(claim)));
         }
     });
-    table.insert("actor".to_owned(), list(issuer.actors.iter().map(actor)));
+    if !issuer.actors.is_empty() {
+        table.insert("actor".to_owned(), list(issuer.actors.iter().map(actor)));
+    }
 }
 
-/// A preset's entry may ask for two claims to be the `same`, which no file can.
 fn actor(entry: &ActorEntry) -> TomlValue {
     let mut table = Toml::new();
     set(&mut table, "kind", entry.kind.to_string());
-    let test = |test: &ClaimTest| (test.claim.to_string(), list(test.values.iter().map(claim_value)));
-    table.insert("claim".to_owned(), TomlValue::Table(entry.claim.iter().map(test).collect()));
+    if !entry.claim.is_empty() {
+        let test = |test: &ClaimTest| (test.claim.to_string(), list(test.values.iter().map(claim_value)));
+        set(&mut table, "claim", entry.claim.iter().map(test).collect::<Toml>());
+    }
     if let Some(same) = &entry.same {
         set(&mut table, "same", list(same.iter().map(path)));
     }
@@ -132,6 +140,7 @@ fn fill_limits(table: &mut Toml, config: &Config) {
     set(table, "connections_max", count(limits.connections_max));
     set(table, "connections_per_peer_max", count(limits.connections_per_peer_max));
     set(table, "handshakes_max", count(limits.handshakes_max));
+    set(table, "handshakes_per_peer_max", count(limits.handshakes_per_peer_max));
     set(table, "handshake_timeout", time(limits.handshake_timeout));
     set(table, "header_bytes_max", count(limits.header_bytes_max));
     set(table, "header_count_max", count(limits.header_count_max));

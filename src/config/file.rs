@@ -7,9 +7,11 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
+use super::definition::{choice, table};
+use super::elsewhere::{AuditOutput, Pem};
 use super::file_policy::{Issuer, Role, Route, Rule, Service};
-use super::read::{Keyed, List, choice, table};
-use super::value::{AuditOutput, Bytes, Pem, Timeout, Version};
+use super::read::{Keyed, List};
+use super::value::{Bytes, Timeout, Version};
 use crate::identity::{Name, SpiffePattern, TrustDomain};
 
 table! {
@@ -257,6 +259,8 @@ table! {
         connections_per_peer_max: u32,
         /// TLS handshakes in flight. Default: 1000.
         handshakes_max: u32,
+        /// TLS handshakes in flight of one address. Default: 250.
+        handshakes_per_peer_max: u32,
         /// From accept to the end of the handshake. Default: 10s.
         handshake_timeout: Timeout,
         /// All header fields of a request together. Default: 64KiB.

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::read::{Field, Keyed, List, Reader, choice, table};
+use super::definition::{choice, table};
+use super::elsewhere::{Pem, Secret};
+use super::read::{Field, Keyed, List, Reader};
 use super::tree::{Node, Value};
-use super::value::{Bytes, Day, Pem, Secret, Timeout};
+use super::value::{Bytes, Day, Timeout};
 use crate::identity::{ActorKind, Name, SpiffePattern, TrustDomain};
-use crate::policy::condition::{ClaimPath, ClaimValue, GrpcPattern};
+use crate::policy::claim::{ClaimPath, ClaimValue};
+use crate::policy::condition::GrpcPattern;
 use crate::policy::pattern::{Glob, HostPattern, PathPattern};
 use crate::token::{Algorithm, Preset};
 
@@ -127,8 +130,11 @@ table! {
     ActorEntry {
         /// `human`, `service` or `agent`; `agent` beats every other.
         kind: DeclaredKind = required,
-        /// All must hold.
-        claim: Claims = required,
+        /// All must hold. An entry has this, or `same`, or both.
+        claim: Claims,
+        /// Two claims that must be there and equal, as `["sub", "client_id"]`: the subject of a machine's
+        /// token is its client (RFC 9068 §2.2).
+        same: List<String>,
     }
 }
 

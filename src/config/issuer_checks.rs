@@ -6,7 +6,7 @@ use url::{Host, Url};
 
 use super::error::Diagnostics;
 use super::file::File;
-use super::file_policy::{DeclaredKind, Issuer};
+use super::file_policy::{ActorEntry, DeclaredKind, Issuer};
 use super::names::{entries, items};
 use super::source::{At, Span};
 use crate::identity::Name;
@@ -18,6 +18,9 @@ const TENANT: &str = "{tid}";
 pub fn check(file: &File, found: &mut Diagnostics) {
     for (name, issuer) in entries(&file.issuer) {
         check_urls(name, &issuer.value, found);
+        for entry in items(&issuer.value.actor) {
+            check_actor(entry, found);
+        }
     }
 }
 
@@ -107,11 +110,28 @@ fn check_fetch(text: &str, span: Span, issuer: &Issuer, found: &mut Diagnostics)
     }
 }
 
+/// An entry that is true of no token, or of more than it seems.
+fn check_actor(entry: &At<ActorEntry>, found: &mut Diagnostics) {
+    let typed = &entry.value;
+    if entries(&typed.claim).is_empty() && typed.same.is_none() && typed.is_read() {
+        let message = "this entry does not say by what its kind of actor is known";
+        found.error("missing_key", entry.span, message, "add `claim = { … = \"…\" }`");
+    }
+    match &typed.same {
+        Some(same) if !matches!(&same.value[..], [one, other] if one.value != other.value) => {
+            let remedy = "write two, as `same = [\"sub\", \"client_id\"]`";
+            found.error("bad_value", same.span, "`same` compares two claims", remedy);
+        }
+        _ => {}
+    }
+}
+
 /// An agent that could leave the claim away by which it is known would be taken for something else.
 pub fn check_agents(issuer: &Issuer, required: &[Arc<str>], found: &mut Diagnostics) {
     let is_agent = |kind: &At<DeclaredKind>| kind.value == DeclaredKind::Agent;
     for entry in items(&issuer.actor).iter().filter(|entry| entry.value.kind.as_ref().is_some_and(is_agent)) {
-        for (claim, _) in entries(&entry.value.claim) {
+        let tested = entries(&entry.value.claim).iter().map(|(claim, _)| claim);
+        for claim in tested.chain(items(&entry.value.same)) {
             if !required.iter().any(|required| **required == *claim.value) {
                 let message =
                     format!("an agent is known by `{}`, which a token of this issuer may lack", claim.value);

@@ -11,6 +11,7 @@ use super::names::{Names, claim_tests, entries, items, refuse_reserved, texts};
 use super::settings::{key_document_bytes_max, seconds};
 use super::source::{At, Sources};
 use crate::identity::Name;
+use crate::policy::claim::ClaimPath;
 use crate::token::{ActorEntry, IssuerSettings, IssuerUrl, KeySettings, KeySource, Preset, TokenType};
 
 const MAX_STALE_DEFAULT_S: u64 = 24 * 60 * 60;
@@ -117,8 +118,12 @@ fn by_hand(settings: &mut IssuerSettings, typed: &Issuer) {
     }
     for entry in items(&typed.actor) {
         let claim = claim_tests(&entry.value.claim);
+        let same = match items(&entry.value.same) {
+            [one, other] => Some([one, other].map(|name| ClaimPath::top_level(&name.value))),
+            _ => None,
+        };
         let kind = entry.value.kind.map(|kind| kind.value.actor());
-        let added = kind.map(|kind| ActorEntry { kind, claim, same: None });
+        let added = kind.map(|kind| ActorEntry { kind, claim, same });
         settings.actors.extend(added.filter(|added| !settings.actors.contains(added)));
     }
 }

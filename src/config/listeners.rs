@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::elsewhere::Pem;
 use super::error::Diagnostics;
 use super::file::{ClientCertificate, File, HopKind, Listener};
 use super::material::{Material, TypedTrustDomain};
 use super::names::{entries, items, refuse_reserved};
 use super::ranges::range;
 use super::source::{At, Span};
-use super::value::Pem;
 use crate::identity::Name;
 use crate::tls::{ClientCertificates, OwnCertificate, Trust, TrustDomainSettings};
 

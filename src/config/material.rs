@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
 
+use super::elsewhere::{Pem, Secret};
 use super::error::Diagnostics;
 use super::source::{At, Span};
 use super::tree::Environment;
-use super::value::{Pem, Secret};
 use crate::clock::Timestamp;
 use crate::fetch::SecretSource;
 use crate::identity::TrustDomain;

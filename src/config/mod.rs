@@ -5,7 +5,9 @@
 //! nothing from here.
 
 mod canonical;
+mod definition;
 mod effective;
+mod elsewhere;
 mod error;
 mod file;
 mod file_policy;

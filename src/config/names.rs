@@ -10,7 +10,7 @@ use super::read::{Keyed, List};
 use super::source::{At, Span};
 use crate::identity::{Name, TrustDomain};
 use crate::policy::IssuerId;
-use crate::policy::condition::{ClaimPath, ClaimTest};
+use crate::policy::claim::{ClaimPath, ClaimTest};
 use crate::policy::pattern::Glob;
 use crate::policy::role::{
     CarriedClients, ClientPattern, PeerPattern, Role, RoleEntries, RoleEntry, Service,

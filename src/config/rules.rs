@@ -13,7 +13,8 @@ use super::read::{Keyed, List};
 use super::source::At;
 use crate::clock::Timestamp;
 use crate::identity::Name;
-use crate::policy::condition::{Condition, MatchClaim, RoleTerm, RouteTerm, ServiceTerm};
+use crate::policy::claim::{ClaimPath, MatchClaim};
+use crate::policy::condition::{Condition, RoleTerm, RouteTerm, ServiceTerm};
 use crate::policy::pattern::MethodSet;
 use crate::policy::rule::{Effect, Mode, Rule};
 use crate::policy::{IssuerId, RoleId, RouteId, ServiceId};
@@ -171,7 +172,7 @@ fn methods(list: &At<List<String>>, found: &mut Diagnostics) -> Option<MethodSet
     if good { MethodSet::new(methods).ok() } else { None }
 }
 
-fn match_claims(pairs: &At<Keyed<String, crate::policy::condition::ClaimPath>>) -> Vec<MatchClaim> {
+fn match_claims(pairs: &At<Keyed<String, ClaimPath>>) -> Vec<MatchClaim> {
     let pair = |(segment, claim): &(At<String>, At<_>)| MatchClaim {
         segment: segment.value.as_str().into(),
         claim: Clone::clone(&claim.value),

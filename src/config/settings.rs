@@ -3,9 +3,10 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use super::elsewhere::AuditOutput;
 use super::file::{Cache, File, Limit, LogFormat as TypedFormat, LogLevel, OddHeaderNames};
 use super::source::At;
-use super::value::{AuditOutput, Bytes, Timeout};
+use super::value::{Bytes, Timeout};
 use crate::audit::{Output, SinkSettings};
 use crate::decisions::DecisionsSettings;
 use crate::identity::Name;
@@ -78,6 +79,7 @@ pub fn limits(file: &File) -> Limits {
         connections_max: count(&typed.connections_max, 10_000),
         connections_per_peer_max: count(&typed.connections_per_peer_max, 1000),
         handshakes_max: count(&typed.handshakes_max, 1000),
+        handshakes_per_peer_max: count(&typed.handshakes_per_peer_max, 250),
         handshake_timeout: seconds(&typed.handshake_timeout, 10),
         header_bytes_max: size(&typed.header_bytes_max, 64 * KIB),
         header_count_max: count(&typed.header_count_max, 100),

@@ -1,19 +1,20 @@
 //! What single values are read into.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use schemars::{Schema, SchemaGenerator, json_schema};
 use time::{Date, Month};
 
-use super::read::{Field, Reader, choice};
+use super::definition::choice;
+use super::read::{Field, Reader};
 use super::source::At;
 use super::tree::{Node, Value};
 use crate::clock::Timestamp;
 use crate::identity::{ActorKind, Name, SpiffePattern, TrustDomain};
-use crate::policy::condition::{ClaimPath, ClaimValue, GrpcPattern};
+use crate::policy::claim::{ClaimPath, ClaimValue};
+use crate::policy::condition::GrpcPattern;
 use crate::policy::pattern::{Glob, HostPattern, PathPattern};
 
 /// A time span that may not be zero: a timeout of nothing refuses everything.
@@ -27,31 +28,6 @@ pub struct Bytes(pub u64);
 /// A day in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Day(Date);
-
-/// A secret, which never stands in the file itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Secret {
-    Env(String),
-    File(PathBuf),
-}
-
-/// Certificates or keys: a file, or a variable with the PEM itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Pem {
-    File(PathBuf),
-    Env(String),
-}
-
-/// A path; a relative one starts at the folder of the file it stands in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FilePath(pub PathBuf);
-
-/// Where audit records go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AuditOutput {
-    Stdout,
-    File(PathBuf),
-}
 
 impl Day {
     /// The first moment of the day.
@@ -270,102 +246,6 @@ impl Field for Day {
 fn day(year: u16, month: u8, day: u8) -> Option<Day> {
     let month = Month::try_from(month).ok()?;
     Date::from_calendar_date(i32::from(year), month, day).ok().map(Day)
-}
-
-impl FilePath {
-    fn relative_to(node: &Node, text: &str, reader: &Reader<'_>) -> PathBuf {
-        reader.sources.folder(node.span.file).join(text)
-    }
-}
-
-impl Field for FilePath {
-    fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
-        let text = reader.text(node, "a path")?;
-        Some(FilePath(FilePath::relative_to(node, text, reader)))
-    }
-
-    fn schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "minLength": 1 })
-    }
-}
-
-impl Field for AuditOutput {
-    fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
-        match &node.value {
-            Value::Text(text) if text == "stdout" => Some(AuditOutput::Stdout),
-            _ => FilePath::read(node, reader).map(|path| AuditOutput::File(path.0)),
-        }
-    }
-
-    fn schema(generator: &mut SchemaGenerator) -> Schema {
-        FilePath::schema(generator)
-    }
-}
-
-/// `{ env = "NAME" }` or `{ file = "path" }`.
-fn elsewhere(node: &Node, reader: &mut Reader<'_>) -> Option<Secret> {
-    const EXPECTED: &str = "`{ env = \"NAME\" }` or `{ file = \"path\" }`";
-    let table = reader.table(node, EXPECTED)?;
-    reader.check_keys(table, &["env", "file"], &[]);
-    match (table.entries.get("env"), table.entries.get("file")) {
-        (Some(env), None) => {
-            let name = reader.text(&env.node, "the name of a variable")?;
-            Some(Secret::Env(name.to_owned()))
-        }
-        (None, Some(file)) => FilePath::read(&file.node, reader).map(|path| Secret::File(path.0)),
-        _ => {
-            let message = "one of `env` and `file` belongs here".to_owned();
-            reader.error("bad_value", node.span, message, format!("write {EXPECTED}"));
-            None
-        }
-    }
-}
-
-fn elsewhere_schema() -> Schema {
-    json_schema!({ "oneOf": [
-        { "type": "object", "properties": { "env": { "type": "string" } }, "required": ["env"],
-          "additionalProperties": false },
-        { "type": "object", "properties": { "file": { "type": "string" } }, "required": ["file"],
-          "additionalProperties": false },
-    ] })
-}
-
-impl Field for Secret {
-    fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
-        if let Value::Text(_) = node.value {
-            reader.secrets.push(node.span);
-            let remedy = "write `{ env = \"NAME\" }` or `{ file = \"path\" }`, and change the secret";
-            reader.error("inline_secret", node.span, "a secret stands in the file".to_owned(), remedy);
-            return None;
-        }
-        elsewhere(node, reader)
-    }
-
-    fn schema(_: &mut SchemaGenerator) -> Schema {
-        elsewhere_schema()
-    }
-}
-
-impl Field for Pem {
-    fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
-        match &node.value {
-            Value::Text(text) if text.contains("-----BEGIN") => {
-                reader.secrets.push(node.span);
-                let remedy = "write the path of a file, or `{ env = \"NAME\" }`";
-                reader.error("inline_pem", node.span, "PEM stands in the file".to_owned(), remedy);
-                None
-            }
-            Value::Table(_) => elsewhere(node, reader).map(|place| match place {
-                Secret::Env(name) => Pem::Env(name),
-                Secret::File(path) => Pem::File(path),
-            }),
-            _ => FilePath::read(node, reader).map(|path| Pem::File(path.0)),
-        }
-    }
-
-    fn schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "anyOf": [{ "type": "string", "minLength": 1 }, elsewhere_schema()] })
-    }
 }
 
 /// A string is one top-level name, whatever dots or slashes it holds; a list is a path.

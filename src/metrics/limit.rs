@@ -33,6 +33,7 @@ limits! {
     GroupCountMax = "group_count_max",
     HandshakeTimeout = "handshake_timeout",
     HandshakesMax = "handshakes_max",
+    HandshakesPerPeerMax = "handshakes_per_peer_max",
     HeaderBytesMax = "header_bytes_max",
     HeaderCountMax = "header_count_max",
     HeaderTimeout = "header_timeout",

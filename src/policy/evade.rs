@@ -3,8 +3,9 @@
 //! Callers choose how little to ask for, so a deny may read only what every token must have; and it
 //! may not read a credential where an allow takes requests without that credential.
 
+use super::claim::ClaimPath;
 use super::compiled::PolicyParts;
-use super::condition::{ClaimPath, Condition, RoleTerm};
+use super::condition::{Condition, RoleTerm};
 use super::lint::{Finding, Item, Report};
 use super::reach::{self, Region};
 use super::role::{IssuerFacts, Role, RoleEntry};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
 
+use super::claim::*;
 use super::condition::*;
 use super::pattern::{Glob, MethodSet};
 use super::role::*;

@@ -5,7 +5,7 @@
 //! rules' identity conditions hold for this peer and caller; cacheable) and [`decide`], which joins
 //! it with the action and its circumstances. Nothing but `decision.rs` can make a [`Permit`].
 //!
-//! - What a request is judged by: `path`, `action`, `condition`, `pattern`, `role`, `route`, `rule`.
+//! - What a request is judged by: `path`, `action`, `condition`, `claim`, `pattern`, `role`, `route`, `rule`.
 //! - How: `judge` alone says whether a condition holds; `index` finds the rules that an action reaches;
 //!   `near_miss` and `words` say what was lacking.
 //! - What keeps a policy from serving, or looks wrong: `check` with `never`, `evade` and `reach`; `lint`
@@ -13,6 +13,7 @@
 
 pub mod action;
 mod check;
+pub mod claim;
 pub mod compiled;
 pub mod condition;
 pub mod decision;

@@ -194,15 +194,27 @@ impl MethodSet {
 
 fn read_method(text: &str) -> Result<Method, PatternError> {
     let method = Method::from_bytes(text.as_bytes()).map_err(|_| PatternError::Method)?;
-    let upper = text.to_ascii_uppercase();
-    if never_served(&method) || upper == "CONNECT" || upper == "TRACE" {
-        return Err(PatternError::MethodNeverServed);
+    match standard_method(&method) {
+        Some(standard) if never_served(&standard) => Err(PatternError::MethodNeverServed),
+        Some(standard) if standard != method => Err(PatternError::MethodCase),
+        _ => Ok(method),
     }
-    const STANDARD: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-    if text != upper && STANDARD.contains(&&*upper) {
-        return Err(PatternError::MethodCase);
-    }
-    Ok(method)
+}
+
+/// The method of RFC 9110 or RFC 5789 that this one is, or would be if case did not count.
+pub fn standard_method(method: &Method) -> Option<Method> {
+    const STANDARD: [Method; 9] = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+        Method::OPTIONS,
+        Method::CONNECT,
+        Method::TRACE,
+    ];
+    STANDARD.into_iter().find(|standard| standard.as_str().eq_ignore_ascii_case(method.as_str()))
 }
 
 /// `CONNECT` and `TRACE` match no rule at all.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use fixedbitset::FixedBitSet;
 
 use super::IssuerId;
-use super::condition::ClaimTest;
+use super::claim::ClaimTest;
 use super::pattern::Glob;
 use crate::identity::{ActorKind, Caller, Name, Peer, PeerName, SpiffePattern, TrustDomain};
 

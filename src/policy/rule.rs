@@ -1,7 +1,8 @@
 //! Rules as the configuration states them, with names resolved: `[[allow]]`, `[[deny]]`, `[[require]]`.
 
 use super::RouteId;
-use super::condition::{Condition, GrpcPattern, MatchClaim, RoleTerm, RouteTerm, ServiceTerm};
+use super::claim::MatchClaim;
+use super::condition::{Condition, GrpcPattern, RoleTerm, RouteTerm, ServiceTerm};
 use super::pattern::{HostPattern, MethodSet, PathPattern};
 use crate::clock::Timestamp;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ActorKind::{Agent, Human, Service as ServiceKind, Unknown};
 
-use super::condition::{ClaimPath, ClaimValue, MatchClaim};
+use super::claim::{ClaimPath, ClaimTest, ClaimValue, MatchClaim};
 use super::fixture::*;
 use super::role::{CarriedClients, IssuerFacts, Role, RoleEntries, RoleEntry};
 use super::route::Route;
@@ -54,7 +54,7 @@ fn errors_of_a_single_rule() {
         ("empty service", allow("a", vec![service(&[]), ANY_ROLE]), &["empty_list"]),
         (
             "empty claim values",
-            open(vec![Condition::Claim(vec![condition::ClaimTest {
+            open(vec![Condition::Claim(vec![ClaimTest {
                 claim: ClaimPath::top_level("tier"),
                 values: vec![],
             }])]),
@@ -381,7 +381,7 @@ fn an_allow_within_another_never_matters() {
         allow("b", conditions)
     };
     let value = |value| {
-        Condition::Claim(vec![condition::ClaimTest {
+        Condition::Claim(vec![ClaimTest {
             claim: ClaimPath::top_level("tier"),
             values: vec![ClaimValue::Integer(value)],
         }])

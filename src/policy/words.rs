@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Policy;
-use super::condition::{ClaimTest, Condition, RoleTerm, ServiceTerm};
+use super::claim::{ClaimTest, MatchClaim};
+use super::condition::{Condition, RoleTerm, ServiceTerm};
 use super::judge::{Asked, Lack, Who};
 use super::near_miss::Failure;
 use super::role::{RoleEntries, RoleEntry};
@@ -67,9 +68,7 @@ fn wanted(policy: &Policy, condition: &Condition) -> String {
         Condition::Acr(values) => format!("acr {}", or(values)),
         Condition::MaxAge(age) => format!("a login at most {} old", duration(*age)),
         Condition::MatchClaim(tests) => {
-            let one = |test: &super::condition::MatchClaim| {
-                format!("{{{}}} equal to claim {}", test.segment, test.claim)
-            };
+            let one = |test: &MatchClaim| format!("{{{}}} equal to claim {}", test.segment, test.claim);
             join(tests.iter().map(one), " and ")
         }
         Condition::Hop(names) => format!("hop {}", or(names)),
@@ -227,7 +226,7 @@ fn claim_seen(test: &ClaimTest, caller: &Caller) -> String {
 fn match_claim_seen(rule: &Rule, caller: &Caller, asked: &Asked<'_>) -> String {
     let pattern = rule.paths().into_iter().flatten().find(|pattern| pattern.matches(asked.path));
     let tests = stated!(rule, MatchClaim).into_iter().flatten();
-    let one = |test: &super::condition::MatchClaim| {
+    let one = |test: &MatchClaim| {
         let segment = pattern.and_then(|p| p.position(&test.segment)).and_then(|at| asked.path.get(at));
         let segment = segment.map_or("", |segment| segment);
         match test.claim.look_up(&caller.claims) {

@@ -15,7 +15,15 @@ use crate::metrics::Limit;
 pub struct Admission {
     connections: AtomicUsize,
     handshakes: AtomicUsize,
-    per_address: Mutex<HashMap<IpAddr, usize>>,
+    per_address: Mutex<HashMap<IpAddr, Open>>,
+}
+
+/// What one client address has open.
+#[derive(Debug, Default)]
+struct Open {
+    connections: usize,
+    /// Of these.
+    handshakes: usize,
 }
 
 /// A connection that was let in, until dropped.
@@ -27,7 +35,10 @@ pub struct Admitted {
 
 /// A handshake that was let in, until dropped.
 #[derive(Debug)]
-pub struct Handshaking(Arc<Admission>);
+pub struct Handshaking {
+    admission: Arc<Admission>,
+    address: IpAddr,
+}
 
 impl Admission {
     /// Lets a connection in, if fewer than `max` are.
@@ -38,18 +49,45 @@ impl Admission {
         Ok(Admitted { admission: Arc::clone(self), address: None })
     }
 
-    /// Lets a handshake begin, if fewer than `max` are under way.
-    pub fn handshake(self: &Arc<Self>, max: usize) -> Result<Handshaking, Limit> {
-        if take(&self.handshakes, max) {
-            Ok(Handshaking(Arc::clone(self)))
-        } else {
-            Err(Limit::HandshakesMax)
+    /// Lets a handshake begin, if fewer than `max` are under way, and fewer than `per_peer_max` with its
+    /// client's address.
+    pub fn handshake(
+        self: &Arc<Self>,
+        address: IpAddr,
+        max: usize,
+        per_peer_max: usize,
+    ) -> Result<Handshaking, Limit> {
+        if !self.take_from(address, per_peer_max, |open| &mut open.handshakes) {
+            return Err(Limit::HandshakesPerPeerMax);
         }
+        if !take(&self.handshakes, max) {
+            self.give_back(address, |open| &mut open.handshakes);
+            return Err(Limit::HandshakesMax);
+        }
+        Ok(Handshaking { admission: Arc::clone(self), address })
     }
 
     /// Connections let in and not yet ended.
     pub fn connections_open(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    fn take_from(&self, address: IpAddr, max: usize, counted: fn(&mut Open) -> &mut usize) -> bool {
+        let mut all = self.per_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counted(all.entry(address).or_default());
+        let fits = *count < max;
+        *count += usize::from(fits);
+        fits
+    }
+
+    fn give_back(&self, address: IpAddr, counted: fn(&mut Open) -> &mut usize) {
+        let mut all = self.per_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = all.get_mut(&address) {
+            *counted(open) -= 1;
+            if open.connections == 0 && open.handshakes == 0 {
+                all.remove(&address);
+            }
+        }
     }
 }
 
@@ -60,13 +98,9 @@ fn take(count: &AtomicUsize, max: usize) -> bool {
 impl Admitted {
     /// Counts the connection for its client's address too, once that is known.
     pub fn from_address(&mut self, address: IpAddr, max: usize) -> Result<(), Limit> {
-        let mut open = self.admission.per_address.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = open.entry(address).or_insert(0);
-        if *count >= max {
+        if !self.admission.take_from(address, max, |open| &mut open.connections) {
             return Err(Limit::ConnectionsPerPeerMax);
         }
-        *count += 1;
-        drop(open);
         self.address = Some(address);
         Ok(())
     }
@@ -75,20 +109,16 @@ impl Admitted {
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.admission.connections.fetch_sub(1, Ordering::Relaxed);
-        let Some(address) = self.address else { return };
-        let mut open = self.admission.per_address.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = open.get_mut(&address) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&address);
-            }
+        if let Some(address) = self.address {
+            self.admission.give_back(address, |open| &mut open.connections);
         }
     }
 }
 
 impl Drop for Handshaking {
     fn drop(&mut self) {
-        self.0.handshakes.fetch_sub(1, Ordering::Relaxed);
+        self.admission.handshakes.fetch_sub(1, Ordering::Relaxed);
+        self.admission.give_back(self.address, |open| &mut open.handshakes);
     }
 }
 
@@ -110,9 +140,13 @@ mod tests {
         assert_eq!(admission.connections_open(), 1);
         drop(second);
         assert!(admission.per_address.lock().unwrap().is_empty());
-        let handshake = admission.handshake(1).unwrap();
-        assert_eq!(admission.handshake(1).unwrap_err(), Limit::HandshakesMax);
-        drop(handshake);
-        assert!(admission.handshake(1).is_ok());
+        let [one, other] = [address, IpAddr::from([10, 0, 0, 2])];
+        let handshake = admission.handshake(one, 2, 1).unwrap();
+        assert_eq!(admission.handshake(one, 2, 1).unwrap_err(), Limit::HandshakesPerPeerMax);
+        let another = admission.handshake(other, 2, 1).unwrap();
+        assert_eq!(admission.handshake(IpAddr::from([10, 0, 0, 3]), 2, 1).unwrap_err(), Limit::HandshakesMax);
+        drop((handshake, another));
+        assert!(admission.per_address.lock().unwrap().is_empty());
+        assert!(admission.handshake(one, 1, 1).is_ok());
     }
 }

@@ -261,7 +261,8 @@ async fn handshake(
     peer_ip: IpAddr,
 ) -> Option<Accepted<TcpStream>> {
     let shared = &worker.shared;
-    let guard = match shared.admission.handshake(limits.handshakes_max) {
+    let admission = &shared.admission;
+    let guard = match admission.handshake(peer_ip, limits.handshakes_max, limits.handshakes_per_peer_max) {
         Ok(guard) => guard,
         Err(limit) => {
             shared.metrics.limit_hit(limit);

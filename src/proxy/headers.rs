@@ -121,6 +121,7 @@ pub fn for_upstream(headers: &mut HeaderMap, with: &Introduction<'_>) {
 /// A response may not speak of its own hop to the next one.
 pub fn for_client(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
+    rewrite_length(headers);
 }
 
 /// Trailers must not hold what framing, routing or authorization reads (RFC 9110 §6.5.1), nor what some

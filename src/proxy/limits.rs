@@ -14,6 +14,8 @@ pub struct Limits {
     pub connections_per_peer_max: usize,
     /// TLS handshakes in flight.
     pub handshakes_max: usize,
+    /// TLS handshakes in flight of one client address.
+    pub handshakes_per_peer_max: usize,
     /// From accept to the end of the handshake.
     pub handshake_timeout: Duration,
     /// All header fields of a request together, names and values.

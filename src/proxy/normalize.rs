@@ -13,6 +13,7 @@ use hyper::ext::Protocol;
 use url::form_urlencoded;
 
 use crate::policy::action::HostError;
+use crate::policy::pattern::standard_method;
 use crate::policy::{Action, Host, NormalPath, PathError};
 
 /// What is asked, in the one form that is judged, recorded and forwarded.
@@ -185,6 +186,10 @@ fn check_scheme(head: &Parts) -> Result<(), HeadError> {
 }
 
 fn kind(head: &Parts) -> Result<(Method, Kind), HeadError> {
+    // RFC 9110 §9.1: `delete` is not DELETE, but to some servers it is, and no rule can name it.
+    if standard_method(&head.method).is_some_and(|standard| standard != head.method) {
+        return Err(HeadError::Malformed("the method is a standard one in other letters"));
+    }
     if head.method == Method::CONNECT {
         return match head.extensions.get::<Protocol>() {
             Some(protocol) if protocol.as_str() == "websocket" => Ok((Method::GET, Kind::WebSocket)),

@@ -81,14 +81,11 @@ impl Refusal {
     }
 
     /// Over a limit: 413 for bodies, 431 for what stands in the head and does not become smaller by
-    /// waiting, 429 for the rest.
+    /// waiting, 504 for the whole time, 429 for what waiting may help.
     pub fn over(limit: Limit) -> Refusal {
-        let refusal = Refusal::of(match limit {
-            Limit::TotalTimeout => Reason::UpstreamTimeout,
-            _ => Reason::LimitExceeded,
-        });
-        let status = match limit {
-            Limit::BodyBytesMax => StatusCode::PAYLOAD_TOO_LARGE,
+        let (reason, status) = match limit {
+            Limit::TotalTimeout => (Reason::UpstreamTimeout, StatusCode::GATEWAY_TIMEOUT),
+            Limit::BodyBytesMax => (Reason::LimitExceeded, StatusCode::PAYLOAD_TOO_LARGE),
             Limit::HeaderBytesMax
             | Limit::HeaderCountMax
             | Limit::TokenBytesMax
@@ -96,11 +93,25 @@ impl Refusal {
             | Limit::JsonValuesMax
             | Limit::ScopeCountMax
             | Limit::GroupCountMax
-            | Limit::DelegationDepthMax => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            _ => refusal.status,
+            | Limit::DelegationDepthMax => {
+                (Reason::LimitExceeded, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)
+            }
+            Limit::AuditQueueMax
+            | Limit::ConnectionsMax
+            | Limit::ConnectionsPerPeerMax
+            | Limit::ControlFramesPerConnectionMax
+            | Limit::HandshakeTimeout
+            | Limit::HandshakesMax
+            | Limit::HandshakesPerPeerMax
+            | Limit::HeaderTimeout
+            | Limit::IdleTimeout
+            | Limit::KeyDocumentBytesMax
+            | Limit::ResetsPerConnectionMax
+            | Limit::StreamsPerConnectionMax
+            | Limit::UpstreamPendingMax => (Reason::LimitExceeded, StatusCode::TOO_MANY_REQUESTS),
         };
-        let refusal = refusal.because(format_args!("over `{limit}`"));
-        Refusal { limit: Some(limit), status, ..refusal }
+        let detail = format!("over `{limit}`");
+        Refusal { reason, detail: Some(detail), limit: Some(limit), status, challenge: None }
     }
 
     /// What hyper answers by itself to a head that it does not hand over. It has one word for both limits:

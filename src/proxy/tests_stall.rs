@@ -17,6 +17,7 @@ fn limits() -> Limits {
         connections_max: 1,
         connections_per_peer_max: 1,
         handshakes_max: 1,
+        handshakes_per_peer_max: 1,
         handshake_timeout: IDLE,
         header_bytes_max: 1,
         header_count_max: 1,

@@ -6,6 +6,7 @@
 
 pub mod client;
 mod fingerprint;
+mod hello;
 pub mod own;
 pub mod peer;
 pub mod pem;

@@ -14,13 +14,14 @@ use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::pki_types::CertificateDer;
-use rustls::server::{Acceptor, NoServerSessionStorage, ProducesTickets, ServerConfig};
+use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig};
 use rustls::sign::SingleCertAndKey;
 use rustls::{ConfigBuilder, DistinguishedName, HandshakeKind, ProtocolVersion, WantsVerifier};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::StartHandshake;
 use tokio_rustls::server::TlsStream;
 
+use super::hello::{linger, read_hello};
 use super::peer::{Distrust, PeerError, Unverified};
 use super::tickets::Tickets;
 use super::trust::{Role, Trust};
@@ -83,13 +84,6 @@ pub enum HandshakeFailure {
     Io(io::Error),
 }
 
-/// A refused connection is read on for so long and so far, since closing a socket with unread bytes
-/// resets it, and a reset may overtake the alert.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES_MAX: usize = 64 * 1024;
-
-const READ_BYTES: usize = 4096;
-
 impl ListenerTls {
     pub fn new(
         certificate: &OwnCertificate,
@@ -120,7 +114,7 @@ impl ListenerTls {
         match tokio::time::timeout(limit, self.handshake(io)).await {
             Ok(Ok(accepted)) => Ok(accepted),
             Ok(Err((failure, io))) => {
-                _ = tokio::time::timeout(LINGER, linger(io)).await;
+                linger(io).await;
                 Err(failure)
             }
             Err(_) => Err(HandshakeFailure::TimedOut(limit)),
@@ -242,63 +236,6 @@ fn refused(error: PeerError, leaf: &CertificateDer<'_>) -> HandshakeFailure {
     HandshakeFailure::Peer { error, claimed: Some(Unverified::read(leaf)) }
 }
 
-/// Reads a whole ClientHello, in however many pieces it comes, and answers what is none with an
-/// alert.
-async fn read_hello<IO>(io: &mut IO) -> Result<rustls::server::Accepted, HandshakeFailure>
-where
-    IO: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut acceptor = Acceptor::default();
-    let mut buffer = [0; READ_BYTES];
-    let mut first = None;
-    loop {
-        let read = match (io.read(&mut buffer).await, first) {
-            (Ok(read @ 1..), _) => read,
-            // Probes end in a reset as often as not.
-            (Ok(_) | Err(_), None) => return Err(HandshakeFailure::Probe),
-            (Ok(_), Some(_)) => {
-                return Err(HandshakeFailure::Io(io::ErrorKind::UnexpectedEof.into()));
-            }
-            (Err(error), Some(_)) => return Err(HandshakeFailure::Io(error)),
-        };
-        let first = *first.get_or_insert(buffer[0]);
-        let mut unread = &buffer[..read];
-        while !unread.is_empty() {
-            acceptor.read_tls(&mut unread).map_err(HandshakeFailure::Io)?;
-        }
-        match acceptor.accept() {
-            Ok(Some(hello)) => return Ok(hello),
-            Ok(None) => {}
-            Err((error, mut alert)) => {
-                let mut bytes = Vec::new();
-                if alert.write_all(&mut bytes).is_ok() {
-                    _ = io.write_all(&bytes).await;
-                }
-                // A TLS record starts with 22; a request line with a letter.
-                let plain = first.is_ascii_uppercase();
-                return Err(if plain { HandshakeFailure::PlainHttp } else { HandshakeFailure::Tls(error) });
-            }
-        }
-    }
-}
-
-async fn linger<IO>(mut io: IO)
-where
-    IO: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut buffer = [0; READ_BYTES];
-    let mut left = LINGER_BYTES_MAX;
-    if io.shutdown().await.is_err() {
-        return;
-    }
-    while let Ok(read @ 1..) = io.read(&mut buffer).await {
-        left = left.saturating_sub(read);
-        if left == 0 {
-            return;
-        }
-    }
-}
-
 fn failure(error: io::Error, witness: Option<&Witness>) -> HandshakeFailure {
     let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
         return HandshakeFailure::Io(error);
@@ -340,6 +277,7 @@ mod tests {
     use rustls::pki_types::{PrivateKeyDer, ServerName};
     use rustls::sign::CertifiedKey;
     use rustls::{ClientConfig, RootCertStore};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio_rustls::TlsConnector;
 
     use super::*;
@@ -420,7 +358,7 @@ mod tests {
                     stream.get_ref().1.handshake_kind()
                 };
                 let server = async {
-                    let mut accepted = listener.accept(far, LINGER).await?;
+                    let mut accepted = listener.accept(far, Duration::from_secs(1)).await?;
                     accepted.stream.write_all(b"k").await.map_err(HandshakeFailure::Io)?;
                     accepted.stream.flush().await.map_err(HandshakeFailure::Io)
                 };

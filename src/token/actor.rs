@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::error::{TokenError, malformed};
 use crate::identity::{ActorKind, Delegate};
 use crate::metrics::Limit;
-use crate::policy::condition::{ClaimPath, ClaimTest};
+use crate::policy::claim::{ClaimPath, ClaimTest};
 
 /// `[[issuer.NAME.actor]]`: tokens that pass all tests speak of this kind.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,8 +16,8 @@ pub struct ActorEntry {
     /// Not `unknown`.
     pub kind: ActorKind,
     pub claim: Vec<ClaimTest>,
-    /// Two claims that must be there and equal. Only presets state this: machines' tokens of some
-    /// providers have no mark but a subject that is the client.
+    /// Two claims that must be there and equal: machines' tokens of some providers have no mark but a
+    /// subject that is the client (RFC 9068 §2.2).
     pub same: Option<[ClaimPath; 2]>,
 }
 
@@ -137,7 +137,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::policy::condition::ClaimValue;
+    use crate::policy::claim::ClaimValue;
     use crate::policy::pattern::Glob;
 
     const DEPTH_MAX: usize = 4;

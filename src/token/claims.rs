@@ -16,7 +16,7 @@ use super::limits::TokenLimits;
 use crate::clock::Timestamp;
 use crate::identity::{Caller, Confirmation};
 use crate::metrics::Limit;
-use crate::policy::condition::ClaimPath;
+use crate::policy::claim::ClaimPath;
 
 /// The last second of the year 9999: later times are nonsense or an attempt to overflow something.
 const SECONDS_MAX: u64 = 253_402_300_799;

@@ -16,7 +16,7 @@ use super::issuer_url::IssuerUrl;
 use super::keys::KeyUse;
 use crate::fetch::SecretSource;
 use crate::identity::{ActorKind, Name};
-use crate::policy::condition::{ClaimPath, ClaimTest};
+use crate::policy::claim::{ClaimPath, ClaimTest};
 use crate::policy::role::IssuerFacts;
 
 /// `[issuer.NAME]`.

@@ -11,7 +11,7 @@ use super::issuer::{ClaimMap, IssuerSettings, KeySettings, Quirks, TokenType};
 use super::issuer_url::IssuerUrl;
 use super::keys::KeyUse;
 use crate::identity::{ActorKind, Name};
-use crate::policy::condition::{ClaimPath, ClaimTest, ClaimValue};
+use crate::policy::claim::{ClaimPath, ClaimTest, ClaimValue};
 use crate::policy::pattern::Glob;
 
 /// `preset = "…"`.

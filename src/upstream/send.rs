@@ -204,7 +204,7 @@ impl Pool {
                 false => deadline.min(Instant::now() + self.settings().first_byte_timeout),
             };
             match timeout_at(look_again, answer.as_mut()).await {
-                Ok(Ok(response)) if has_other_framing(&response) => {
+                Ok(Ok(response)) if has_other_framing(&response) || has_odd_length(&response) => {
                     let error = UpstreamError::Unavailable(format!("{server}: its answer has two framings"));
                     return Err(Broken { error, unsent: None });
                 }
@@ -274,6 +274,16 @@ fn has_other_framing(response: &Response<Incoming>) -> bool {
     codings.next().is_some()
         || !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
         || response.headers().contains_key(CONTENT_LENGTH)
+}
+
+/// More than one length, or none that is a number. hyper takes a list of equal ones, and any where there is no
+/// body, as in the answer to a HEAD (RFC 9110 §8.6).
+fn has_odd_length(response: &Response<Incoming>) -> bool {
+    let mut lengths = response.headers().get_all(CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else { return false };
+    let is_number = length.as_bytes().iter().all(u8::is_ascii_digit)
+        && length.to_str().is_ok_and(|it| it.parse::<u64>().is_ok());
+    lengths.next().is_some() || !is_number
 }
 
 /// Writes the target as the connection wants it: h1 origin-form and `Host`, h2 scheme and authority.

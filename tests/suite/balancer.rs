@@ -225,6 +225,53 @@ async fn behind_a_balancer_each_client_has_its_own_number_of_connections() {
 }
 
 #[tokio::test]
+async fn handshakes_that_one_client_leaves_standing_keep_nobody_else_out() {
+    let world = World::new().await;
+    let limit = "[limit]\nhandshakes_max = 3\nhandshakes_per_peer_max = 2\n";
+    let proxy = world.start(&format!("{ANYTHING}{}{limit}", behind("127.0.0.1/32")));
+    let mut stalled = Vec::new();
+    for _ in 0..3 {
+        let mut raw = Raw::plain(proxy.address("balanced")).await.unwrap();
+        raw.send(header(Ipv4Addr::new(203, 0, 113, 1))).await.unwrap();
+        stalled.push(raw);
+    }
+    proxy.metrics_once("countersign_limits_hit_total{limit=\"handshakes_per_peer_max\"} 1").await;
+    let client = world.behind(&proxy, Ipv4Addr::new(203, 0, 113, 2), Protocol::H1).await;
+    assert_eq!(client.ask(world.ask("/orders/1")).await.unwrap().status, 200);
+    // What has ended makes room for the next of the same client.
+    drop(stalled);
+    let again = async {
+        loop {
+            let config = world.certificates.client_config(Who::Storefront);
+            let (header, address) = (header(Ipv4Addr::new(203, 0, 113, 1)), proxy.address("balanced"));
+            if Client::behind(&header, address, HOST, config, Protocol::H1).await.is_ok() {
+                return;
+            }
+        }
+    };
+    soon("handshakes again", again).await;
+}
+
+#[tokio::test]
+async fn who_asks_nothing_of_the_health_pages_keeps_no_probe_waiting() {
+    let world = World::new().await;
+    let proxy = world.start(ANYTHING);
+    let health = proxy.server.addresses().health.unwrap();
+    let mut silent = Vec::new();
+    let probes = async {
+        // Each would wait until the silent ones are given up.
+        for _ in 0..3 {
+            for _ in 0..100 {
+                silent.push(TcpStream::connect(health).await.unwrap());
+            }
+            let probe = Client::plain(health, Protocol::H1).await.unwrap();
+            assert_eq!(probe.ask(get("/livez")).await.unwrap().status, 200);
+        }
+    };
+    soon("answers to probes", probes).await;
+}
+
+#[tokio::test]
 async fn bad_proxy_headers_are_counted_and_seldom_logged() {
     const BAD: usize = 100;
     let world = World::new().await;

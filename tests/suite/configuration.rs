@@ -12,6 +12,7 @@ use countersign::clock::Timestamp;
 use countersign::config::{self, Config, Report};
 use countersign::identity::ActorKind;
 use countersign::tls::ClientCertificates;
+use countersign::token::Preset;
 use tempfile::TempDir;
 
 const SAMPLE: &str = include_str!("../../config/sidecar.toml");
@@ -237,8 +238,97 @@ fn all_that_runs_comes_of_what_was_typed_presets_and_defaults() {
     }
     assert_eq!(config.resolved["issuer"]["corp"]["actor"].as_array().map(Vec::len), Some(3));
     assert_eq!(config.resolved["limit"]["token_bytes_max"].as_integer(), Some(16384));
-    let again = config.resolved.to_string();
-    assert_eq!(toml::from_str::<toml::Table>(&again).unwrap(), config.resolved);
+}
+
+/// Every preset, and a setting of every kind that is not the default.
+const UNLIKE_THE_SAMPLE: &str = r#"
+    [proxy]
+    workers = 3
+    odd_header_names = "drop"
+    [issuer.machines]
+    url = "https://machines.example"
+    audience = "https://orders.shop.example"
+    token_type = "at+jwt"
+    leeway = "1500ms"
+    requires = "client_id"
+    actor = [
+      { kind = "service", same = ["sub", "client_id"] },
+      { kind = "agent", claim = { client_id = ["assistant-*", 7, true] }, same = ["sub", "iss"] },
+    ]
+    [issuer.machines.claims]
+    roles = ["realm", "roles"]
+    [listener.plain]
+    address = "127.0.0.1:8080"
+    client_certificate = "none"
+    allow_plaintext = true
+    [route.other]
+    host = "*.shop.example"
+    upstream = "orders"
+    total_timeout = "250ms"
+    body_bytes_max = "1MiB"
+    [audit]
+    output = "audit.jsonl"
+    required = true
+    [limit]
+    header_bytes_max = "16KiB"
+    idle_timeout = "90s"
+    [log]
+    level = "warn"
+    format = "json"
+    [[allow]]
+    name = "support for some days"
+    service = "storefront"
+    role = "order-reader"
+    route = "any"
+    expires = 2027-01-20
+"#;
+
+#[test]
+fn what_is_resolved_reads_as_the_configuration_that_it_came_of() {
+    let presets: String = Preset::ALL
+        .iter()
+        .map(|preset| {
+            let name = preset.as_str();
+            format!(
+                "[issuer.{name}]\nurl = \"https://{name}.example\"\npreset = \"{name}\"\n\
+                 audience = \"https://orders.shop.example\"\nonly = {{ hd = \"shop.example\" }}\n"
+            )
+        })
+        .collect();
+    let load =
+        |texts: &[&str]| load_texts(texts).unwrap_or_else(|report| panic!("{}", report.to_text(false)));
+    // with more issuers and routes than one, clients and rules say of which they speak
+    let mut named = SAMPLE.to_owned();
+    for (from, to) in [
+        (r#"["storefront-web"]"#, r#"{ issuer = "corp", client = "storefront-web" }"#),
+        (r#"["assistant-*"]"#, r#"{ issuer = "corp", client = "assistant-*" }"#),
+        ("[[allow]]", "[[allow]]\nroute = \"orders\""),
+        ("[[deny]]", "[[deny]]\nroute = \"orders\""),
+        ("[[require]]", "[[require]]\nroute = \"orders\""),
+    ] {
+        named = named.replace(from, to);
+    }
+    let more = format!("version = 1\n{UNLIKE_THE_SAMPLE}\n{presets}");
+    for texts in [&[SAMPLE][..], &[&named, &more]] {
+        let config = load(texts);
+        let printed = config.resolved.to_string();
+        let again = load(&[&printed]);
+        assert_eq!(again.resolved.to_string(), printed);
+        assert_eq!(again.policy.hash(), config.policy.hash());
+        assert_eq!(again.issuers, config.issuers);
+        assert_eq!(format!("{:?}", runs_on(&again)), format!("{:?}", runs_on(&config)));
+    }
+}
+
+/// All that a configuration comes to but its policy and its issuers.
+fn runs_on(config: &Config) -> impl std::fmt::Debug {
+    let Config { name, workers, admin, health, listeners, upstreams, routes, audit, limits, .. } = config;
+    let Config { odd_names, decisions, tokens, log, .. } = config;
+    let own = &config.own;
+    (
+        (name, workers, admin, health, listeners, own, upstreams, routes),
+        (audit, limits, odd_names, decisions, tokens, log),
+    )
 }
 
 #[test]
@@ -261,7 +351,7 @@ fn every_limit_and_cache_of_the_schema_has_an_effect() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 32);
+    assert_eq!(seen, 33);
 }
 
 /// What is compared over a reload to find out whether connections and sessions may be kept.

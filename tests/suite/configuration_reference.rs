@@ -191,5 +191,5 @@ fn defaults_in_the_docs_are_those_that_hold() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 38);
+    assert_eq!(seen, 39);
 }

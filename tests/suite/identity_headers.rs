@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use serde_json::{Value, json};
 
+use crate::heads::forged::NAMES;
 use crate::world::certificates::Who;
 use crate::world::client::{Answer, Protocol, get};
 use crate::world::proxy::{Proxy, decision_of};
@@ -59,38 +60,6 @@ role = "none"
 route = "public"
 "#;
 
-/// Names that an upstream might believe.
-const FORGED: [&str; 28] = [
-    "x-auth-service",
-    "x-auth-issuer",
-    "x-auth-subject",
-    "x-auth-client",
-    "x-auth-actor",
-    "x-auth-roles",
-    "x-auth-scopes",
-    "x-auth-decision",
-    "x-auth-enforced",
-    "x-auth-request-user",
-    "X-Auth-Anything",
-    "x-forwarded-client-cert",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-forwarded-port",
-    "x-forwarded-prefix",
-    "x-forwarded-uri",
-    "x-forwarded-user",
-    "forwarded",
-    "x-real-ip",
-    "x-request-id",
-    "x-original-url",
-    "x-rewrite-url",
-    "x-http-method-override",
-    "x-amzn-oidc-data",
-    "client-cert",
-    "proxy",
-];
-
 impl World {
     fn start_with_routes(&self) -> Proxy<'_> {
         let day = self.clock.now().plus(Duration::from_secs(30 * 24 * 3600)).to_string();
@@ -102,10 +71,10 @@ impl World {
     }
 }
 
-/// With every name of [`FORGED`], and on h1 a `Connection` that would have what is set taken away.
+/// With every one of [`NAMES`], and on h1 a `Connection` that would have what is set taken away.
 fn forging(path: &str, protocol: Protocol) -> Request<Body> {
     let mut request = get(path);
-    for name in FORGED {
+    for name in NAMES {
         let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
         request.headers_mut().append(name.clone(), HeaderValue::from_static("forged"));
         request.headers_mut().append(name, HeaderValue::from_static("also forged"));

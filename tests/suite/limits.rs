@@ -27,7 +27,7 @@ use crate::world::signing::KEYS;
 use crate::world::{Body, World, soon};
 
 /// The key, the test that hits it, and whether `limits_hit` counts it.
-const HITS: [(&str, &str, bool); 26] = [
+const HITS: [(&str, &str, bool); 27] = [
     ("audit_queue_max", "a_flood_of_refusals_waits_for_its_own_records_and_takes_nobody_s_place", true),
     (
         "audit_wait_timeout",
@@ -46,6 +46,7 @@ const HITS: [(&str, &str, bool); 26] = [
     ("group_count_max", "tokens_have_their_bounds", true),
     ("handshake_timeout", "a_handshake_has_its_time_however_its_bytes_come", true),
     ("handshakes_max", "handshakes_under_way_have_their_number", true),
+    ("handshakes_per_peer_max", "handshakes_that_one_client_leaves_standing_keep_nobody_else_out", true),
     ("header_bytes_max", "heads_have_their_bounds_in_bytes_and_in_fields", true),
     ("header_count_max", "heads_have_their_bounds_in_bytes_and_in_fields", true),
     ("header_timeout", "a_head_that_does_not_end_ends_its_connection", true),

@@ -36,7 +36,6 @@ mod signals;
 mod soak;
 mod tidy;
 mod tls_files;
-mod tls_fixture;
 mod tls_peers;
 mod tls_protocol;
 mod tls_removed;

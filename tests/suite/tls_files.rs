@@ -4,7 +4,7 @@ use countersign::cli::mint::{LeafSpec, Validity};
 use countersign::tls::reload::Watch;
 use countersign::tls::{CertificateSettings, OwnCertificate, PemSource, Trust, TrustDomainSettings};
 
-use crate::tls_fixture::{GOOD, Tls, good, hours, now};
+use crate::world::tls::{GOOD, Tls, good, hours, now};
 
 #[test]
 fn our_own_certificate_and_key_must_be_there_fit_and_be_valid() {

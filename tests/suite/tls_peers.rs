@@ -9,7 +9,7 @@ use countersign::tls::peer::{Distrust, OutOfDate};
 use countersign::tls::{ClientCertificates, ListenerTls, MalformedCertificate as Malformed, PeerError};
 use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose};
 
-use crate::tls_fixture::{
+use crate::world::tls::{
     ACCESS_DENIED, BAD_CERTIFICATE, ClientSaw, EXPIRED, GOOD, REQUIRED, Tls, UNKNOWN_CA, UNSUPPORTED,
     admitted, always, connect, good, hours, now, refused, valid,
 };
@@ -91,7 +91,7 @@ async fn bad_certificates_are_refused_with_their_reason_and_alert() {
     let expired = PeerError::Expired(OutOfDate::Expired(past.to));
     let early = PeerError::Expired(OutOfDate::NotYetValid(future.from));
     let stranger = PeerError::Untrusted(Distrust::UnknownIssuer);
-    let bank_id = "spiffe://bank.example/teller";
+    let partner_id = "spiffe://partner.example/teller";
     let long = format!("spiffe://shop.example/{}", "a".repeat(2048));
     let server_only = vec![ExtendedKeyUsagePurpose::ServerAuth];
     let dns = |names: &[&str]| LeafSpec {
@@ -119,14 +119,14 @@ async fn bad_certificates_are_refused_with_their_reason_and_alert() {
         ("not yet valid", shop(LeafSpec { validity: future, ..good() }), early, EXPIRED),
         (
             "the other trust domain's name",
-            shop(uris(&[bank_id])),
-            wrong_domain("bank.example", "shop.example"),
+            shop(uris(&[partner_id])),
+            wrong_domain("partner.example", "shop.example"),
             ACCESS_DENIED,
         ),
         (
             "the other trust domain's CA",
-            tls.bank.issue(&good()).unwrap(),
-            wrong_domain("shop.example", "bank.example"),
+            tls.partner.issue(&good()).unwrap(),
+            wrong_domain("shop.example", "partner.example"),
             ACCESS_DENIED,
         ),
         (
@@ -137,7 +137,7 @@ async fn bad_certificates_are_refused_with_their_reason_and_alert() {
         ),
         (
             "the other trust domain's name, expired: the time comes first",
-            shop(LeafSpec { validity: past, ..uris(&[bank_id]) }),
+            shop(LeafSpec { validity: past, ..uris(&[partner_id]) }),
             expired,
             EXPIRED,
         ),
@@ -186,7 +186,7 @@ async fn bad_certificates_are_refused_with_their_reason_and_alert() {
         ),
         (
             "two SPIFFE IDs",
-            shop(uris(&[GOOD, bank_id])),
+            shop(uris(&[GOOD, partner_id])),
             malformed(Malformed::SeveralUris(2)),
             BAD_CERTIFICATE,
         ),

@@ -10,7 +10,7 @@ use rustls::{NamedGroup, ProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
-use crate::tls_fixture::{ClientSaw, Tls, connect, good};
+use crate::world::tls::{ClientSaw, Tls, connect, good};
 
 const LIMIT: Duration = Duration::from_secs(10);
 

@@ -11,7 +11,7 @@ use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::sign::CertifiedKey;
 use rustls::{AlertDescription, ClientConfig, SignatureScheme, SupportedProtocolVersion};
 
-use crate::tls_fixture::{ClientSaw, Tls, connect, good, hours, now, pair, valid};
+use crate::world::tls::{ClientSaw, Tls, connect, good, hours, now, pair, valid};
 
 const FULL: ClientSaw = ClientSaw::Answer { resumed: false };
 const RESUMED: ClientSaw = ClientSaw::Answer { resumed: true };

@@ -8,7 +8,7 @@ use rustls::client::{ClientSessionStore, Resumption, Tls12ClientSessionValue, Tl
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, NamedGroup};
 
-use crate::tls_fixture::{ClientSaw, Tls, always, connect, connect_to, good};
+use crate::world::tls::{ClientSaw, Tls, always, connect, connect_to, good};
 
 const FULL: ClientSaw = ClientSaw::Answer { resumed: false };
 const RESUMED: ClientSaw = ClientSaw::Answer { resumed: true };

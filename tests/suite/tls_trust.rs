@@ -10,7 +10,7 @@ use countersign::tls::{
 };
 use rcgen::{GeneralSubtree, KeyPair, NameConstraints};
 
-use crate::tls_fixture::{
+use crate::world::tls::{
     ACCESS_DENIED, BAD_CERTIFICATE, EXPIRED, GOOD, REVOKED, Tls, UNKNOWN_CA, admitted, always, connect, good,
     hours, now, refused, valid,
 };
@@ -35,7 +35,7 @@ async fn chains_are_verified_whole_and_the_shortest_life_counts() {
     let too_deep = closed.intermediate(&CaSpec::new("too deep", always())).unwrap();
     let only = |names| NameConstraints { permitted_subtrees: names, excluded_subtrees: Vec::new() };
     let constrained = CaSpec {
-        name_constraints: Some(only(vec![GeneralSubtree::DnsName("bank.example".into())])),
+        name_constraints: Some(only(vec![GeneralSubtree::DnsName("partner.example".into())])),
         ..CaSpec::new("constrained", always())
     };
     let constrained = tls.shop.intermediate(&constrained).unwrap();
@@ -75,7 +75,7 @@ async fn a_ca_ends_too_and_one_of_the_same_name_is_another() {
     let renewed = Authority::root_with_key(&CaSpec::new("shop CA", always()), again).unwrap();
     let own = old.issue(&good()).unwrap();
     let listener = |cas: String| {
-        let domains = [tls.domain("shop.example", &cas), tls.domain("bank.example", &tls.bank.pem())];
+        let domains = [tls.domain("shop.example", &cas), tls.domain("partner.example", &tls.partner.pem())];
         tls.listener(ClientCertificates::Required(Arc::new(Trust::load(&domains).unwrap())))
     };
     let peer = admitted(&listener(old.pem()), &tls, &own).await;
@@ -87,7 +87,7 @@ async fn a_ca_ends_too_and_one_of_the_same_name_is_another() {
     let untrusted = PeerError::Untrusted(Distrust::UnknownIssuer);
     assert_eq!(refused(&tls.required(), Some(&own), &tls).await, (untrusted, UNKNOWN_CA));
     let twin = Authority::root(&CaSpec::new("shop CA", always())).unwrap();
-    let domains = [tls.domain("bank.example", &twin.pem()), tls.domain("shop.example", &tls.shop.pem())];
+    let domains = [tls.domain("partner.example", &twin.pem()), tls.domain("shop.example", &tls.shop.pem())];
     let listener = tls.listener(ClientCertificates::Required(Arc::new(Trust::load(&domains).unwrap())));
     let (error, saw) = refused(&listener, Some(&twin.issue(&good()).unwrap()), &tls).await;
     assert!(matches!(error, PeerError::WrongTrustDomain { .. }), "{error}");
@@ -138,7 +138,7 @@ async fn dns_names_are_an_identity_only_where_the_trust_domain_says_so() {
     assert!(matches!(error, PeerError::Malformed(Malformed::SpiffeId(_))), "{error}");
     assert_eq!(saw, BAD_CERTIFICATE);
     // The other trust domain's CA vouches for no DNS names.
-    let own = tls.bank.issue(&dns).unwrap();
+    let own = tls.partner.issue(&dns).unwrap();
     assert_eq!(
         refused(&listener, Some(&own), &tls).await,
         (PeerError::Malformed(Malformed::NoSpiffeId), BAD_CERTIFICATE)
@@ -164,7 +164,7 @@ async fn revocation_lists_are_believed_and_their_silence_refuses() {
         (crl(&[7], valid()), &of_seven, Revocation::Revoked),
         (crl(&[], past), &of_eight, Revocation::ListExpired(past.to)),
         // Only another CA's list; only the root's list for a chain with an intermediate.
-        (tls.bank.crl(&[], valid()).unwrap(), &of_eight, Revocation::NoList),
+        (tls.partner.crl(&[], valid()).unwrap(), &of_eight, Revocation::NoList),
         (crl(&[], valid()), &of_below, Revocation::NoList),
         // The intermediate itself.
         (crl(&[9], valid()) + &below.crl(&[], valid()).unwrap(), &of_below, Revocation::Revoked),
@@ -190,7 +190,7 @@ fn one_ca_key_cannot_speak_for_two_trust_domains() {
     assert!(matches!(Trust::load(&domains), Err(TrustError::SharedCa(..))));
     // Within one trust domain that is a renewed CA.
     assert!(Trust::load(&[tls.domain("a.example", &(one.pem() + &two.pem()))]).is_ok());
-    let twice = [tls.domain("a.example", &one.pem()), tls.domain("a.example", &tls.bank.pem())];
+    let twice = [tls.domain("a.example", &one.pem()), tls.domain("a.example", &tls.partner.pem())];
     assert!(matches!(Trust::load(&twice), Err(TrustError::Twice(_))));
     assert!(matches!(Trust::load(&[]), Err(TrustError::NoTrustDomain)));
 }

@@ -9,7 +9,7 @@ use rcgen::ExtendedKeyUsagePurpose;
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
 
-use crate::tls_fixture::{Tls, good, hours, now};
+use crate::world::tls::{Tls, good, hours, now};
 
 const ORDERS: &str = "spiffe://shop.example/ns/prod/sa/orders";
 
@@ -52,7 +52,7 @@ async fn another_workload_or_a_bad_certificate_is_an_identity_mismatch() {
     let cases = [
         (tls.shop.issue(&good()), "which is not expected there"),
         (tls.stranger.issue(&spec), "no configured CA"),
-        (tls.bank.issue(&spec), "a CA of `bank.example`"),
+        (tls.partner.issue(&spec), "a CA of `partner.example`"),
         (tls.shop.issue(&client_only), "extended key usage"),
         (tls.shop.issue(&two), "2 URI SANs"),
         (tls.shop.issue(&dns_only), "no URI SAN"),
@@ -73,7 +73,7 @@ async fn a_server_known_by_name_needs_the_name_the_ca_and_the_time() {
     let spec = LeafSpec { uris: Vec::new(), dns: vec!["orders.example".into()], ..good() };
     let server = tls.shop.issue(&spec).unwrap();
     let ca = ExpectedServer::Ca(tls.file("upstream-ca.pem", &tls.shop.pem()).certificates().unwrap());
-    let other_ca = ExpectedServer::Ca(tls.file("other-ca.pem", &tls.bank.pem()).certificates().unwrap());
+    let other_ca = ExpectedServer::Ca(tls.file("other-ca.pem", &tls.partner.pem()).certificates().unwrap());
     dial(&tls, &server, &ca, "orders.example").await.unwrap();
     dial(&tls, &server, &ca, "else.example").await.unwrap_err();
     dial(&tls, &server, &other_ca, "orders.example").await.unwrap_err();

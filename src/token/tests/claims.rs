@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::identity::Confirmation;
-use crate::policy::condition::{ClaimPath, ClaimTest, ClaimValue};
+use crate::policy::claim::{ClaimPath, ClaimTest, ClaimValue};
 use crate::policy::pattern::Glob;
 
 #[tokio::test]

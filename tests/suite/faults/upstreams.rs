@@ -79,6 +79,13 @@ const CASES: &[(&str, &str, Then, Outcome)] = &[
         UNAVAILABLE,
     ),
     ("list-of-lengths", "HTTP/1.1 200 OK\r\ncontent-length: 4, 6\r\n\r\nfine!!", Then::Next, UNAVAILABLE),
+    (
+        "equal-lengths-in-a-list",
+        "HTTP/1.1 200 OK\r\ncontent-length: 4, 4\r\n\r\nfine",
+        Then::Next,
+        UNAVAILABLE,
+    ),
+    ("length-in-octal", "HTTP/1.1 200 OK\r\ncontent-length: 04\r\n\r\nfine", Then::Next, Passed(200, "fine")),
     ("negative-length", "HTTP/1.1 200 OK\r\ncontent-length: -4\r\n\r\nfine", Then::Next, UNAVAILABLE),
     ("signed-length", "HTTP/1.1 200 OK\r\ncontent-length: +4\r\n\r\nfine", Then::Next, UNAVAILABLE),
     ("length-of-words", "HTTP/1.1 200 OK\r\ncontent-length: four\r\n\r\nfine", Then::Next, UNAVAILABLE),
@@ -208,9 +215,9 @@ async fn a_broken_answer_is_refused_or_cut_and_never_meets_another_request() {
         .map(|case| (case.0, case.3))
         .chain(LONG.map(|name| (name, long(name).unwrap().2)))
         .collect();
-    assert_eq!(cases.len(), 43);
+    assert_eq!(cases.len(), 45);
     healthy
-        .beside("upstream: resets, stalls, broken framing (43 ways)", async |round| {
+        .beside("upstream: resets, stalls, broken framing (45 ways)", async |round| {
             let protocol = Protocol::BOTH[round % 2];
             for (name, wanted) in &cases {
                 let client = proxy.client(Who::Storefront, protocol).await;
@@ -247,6 +254,47 @@ async fn a_broken_answer_is_refused_or_cut_and_never_meets_another_request() {
         let seen = &reasons[format!("/broken/{name}").as_str()];
         assert_eq!(*seen, BTreeSet::from([wanted]), "{name}");
     }
+}
+
+#[tokio::test]
+async fn the_length_of_an_answer_is_one_number_also_where_there_is_no_body() {
+    let world = World::new().await;
+    let broken = Broken::start(script).await;
+    let proxy = start(&world, &broken);
+    let mut cases = 0;
+    for protocol in Protocol::BOTH {
+        for (name, length) in [
+            ("fine", Some("4")),
+            ("length-in-octal", Some("4")),
+            ("two-lengths", None),
+            ("list-of-lengths", None),
+            ("equal-lengths-in-a-list", None),
+            ("negative-length", None),
+            ("signed-length", None),
+            ("length-of-words", None),
+            ("endless-length", None),
+        ] {
+            let client = proxy.client(Who::Storefront, protocol).await;
+            let request = Request::head(format!("/broken/{name}")).body(crate::world::full("")).unwrap();
+            let answer = client.ask(signed(&world, request)).await.unwrap();
+            let told: Vec<_> = answer
+                .headers
+                .get_all("content-length")
+                .iter()
+                .map(|length| length.to_str().unwrap())
+                .collect();
+            match length {
+                Some(length) => {
+                    assert_eq!((answer.status.as_u16(), &told[..]), (200, &[length][..]), "{name}")
+                }
+                None => assert_eq!(answer.status, 502, "{protocol:?} {name}: {answer:?}"),
+            }
+            let record = proxy.records(cases + 1).await.swap_remove(cases);
+            assert_eq!(record["status"], answer.status.as_u16(), "{protocol:?} {name}");
+            cases += 1;
+        }
+    }
+    assert_eq!(cases, 18);
 }
 
 #[tokio::test]

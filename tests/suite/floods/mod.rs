@@ -176,10 +176,10 @@ fn mib(kib: u64) -> String {
     format!("{:.1}", kib as f64 / 1024.0)
 }
 
-/// A connection from the `number`-th of many clients, no more than 500 from each address.
+/// A connection from the `number`-th of many clients, no more than 250 from each address.
 async fn from_many(number: usize, to: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().unwrap();
-    let from = format!("127.0.1.{}:0", 1 + number / 500);
+    let from = format!("127.0.1.{}:0", 1 + number / 250);
     socket.bind(from.parse().unwrap()).unwrap();
     socket.connect(to).await.unwrap()
 }

@@ -12,7 +12,7 @@ use crate::world::client::{Protocol, get};
 use crate::world::proxy::{HOST, Proxy};
 
 /// Names that an upstream might believe.
-const NAMES: [&str; 40] = [
+pub const NAMES: [&str; 41] = [
     "x-auth-service",
     "x-auth-issuer",
     "x-auth-subject",
@@ -24,6 +24,7 @@ const NAMES: [&str; 40] = [
     "x-auth-enforced",
     "x-auth-request-user",
     "x-auth-request-email",
+    "x-auth-anything",
     "x-forwarded-client-cert",
     "x-forwarded-for",
     "x-forwarded-host",

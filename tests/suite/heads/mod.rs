@@ -2,7 +2,7 @@
 //! what came of it read on both sides and in the record.
 
 mod corpus;
-mod forged;
+pub mod forged;
 mod properties;
 mod recorder;
 mod runs;

@@ -39,7 +39,7 @@ async fn requests_in_a_row() {
 
 #[tokio::test]
 async fn request_lines() {
-    run("request-line", 54).await;
+    run("request-line", 58).await;
 }
 
 #[tokio::test]

@@ -97,7 +97,10 @@ impl Certificates {
     /// Valid from an hour before the clock's now to a day after it.
     pub fn new(clock: &Clock) -> Certificates {
         let now = clock.now();
-        let validity = Validity { from: now.minus(HOUR), to: now.plus(24 * HOUR) };
+        Certificates::valid(Validity { from: now.minus(HOUR), to: now.plus(24 * HOUR) })
+    }
+
+    pub fn valid(validity: Validity) -> Certificates {
         let ca = |name: &str| Authority::root(&CaSpec::new(name, validity)).unwrap();
         let shop_key = KeyPair::generate().unwrap();
         let same_key = KeyPair::from_pem(&shop_key.serialize_pem()).unwrap();
@@ -214,7 +217,7 @@ pub fn store(authorities: &[&Authority]) -> RootCertStore {
     store
 }
 
-fn parsed(minted: &Minted) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+pub fn parsed(minted: &Minted) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
     let chain = CertificateDer::pem_slice_iter(minted.chain.as_bytes()).collect::<Result<_, _>>().unwrap();
     (chain, PrivateKeyDer::from_pem_slice(minted.key.as_bytes()).unwrap())
 }

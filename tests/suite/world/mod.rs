@@ -20,6 +20,7 @@ pub mod program;
 pub mod proxy;
 pub mod seen;
 pub mod signing;
+pub mod tls;
 pub mod upstream;
 
 use std::fs;

@@ -1,11 +1,11 @@
-//! Two trust domains, a server certificate, and handshakes between the listener under test and
-//! rustls as its client, over an in-memory pipe. Time stands still at [`now`].
+//! Handshakes without a world around them: between the listener under test and rustls as its client, over
+//! an in-memory pipe. Time stands still at [`now`].
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::cli::mint::{Authority, CaSpec, LeafSpec, Minted, Validity};
+use countersign::cli::mint::{Authority, LeafSpec, Minted, Validity};
 use countersign::clock::{Clock, Timestamp};
 use countersign::identity::{Peer, Signature};
 use countersign::tls::{
@@ -14,12 +14,13 @@ use countersign::tls::{
 };
 use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{AlertDescription, ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rustls::{AlertDescription, ClientConfig, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_rustls::TlsConnector;
+
+use super::certificates::{Certificates, PARTNER_DOMAIN, TRUST_DOMAIN, parsed, store};
 
 pub const GOOD: &str = "spiffe://shop.example/ns/prod/sa/storefront";
 const LIMIT: Duration = Duration::from_secs(10);
@@ -30,8 +31,8 @@ pub struct Tls {
     pub clock: Clock,
     /// The CA of `shop.example`.
     pub shop: Authority,
-    /// The CA of `bank.example`.
-    pub bank: Authority,
+    /// The CA of `partner.example`.
+    pub partner: Authority,
     /// A CA that nobody configured.
     pub stranger: Authority,
     server: Minted,
@@ -81,16 +82,11 @@ pub fn good() -> LeafSpec {
 
 impl Tls {
     pub fn new() -> Tls {
-        let root = |name: &str| Authority::root(&CaSpec::new(name, always())).unwrap();
-        let (shop, bank, stranger) = (root("shop CA"), root("bank CA"), root("stranger CA"));
-        let server = LeafSpec {
-            dns: vec!["localhost".into()],
-            addresses: vec![[127, 0, 0, 1].into()],
-            ..LeafSpec::workload("spiffe://shop.example/ns/prod/sa/orders", always())
-        };
-        let server = shop.issue(&server).unwrap();
+        let certificates = Certificates::valid(always());
+        let server = certificates.server("orders");
+        let Certificates { shop, partner, stranger, .. } = certificates;
         let dir = tempfile::tempdir().unwrap();
-        Tls { dir, clock: Clock::manual(now()), shop, bank, stranger, server }
+        Tls { dir, clock: Clock::manual(now()), shop, partner, stranger, server }
     }
 
     pub fn file(&self, name: &str, text: &str) -> PemSource {
@@ -109,7 +105,7 @@ impl Tls {
     }
 
     pub fn domains(&self) -> Vec<TrustDomainSettings> {
-        vec![self.domain("shop.example", &self.shop.pem()), self.domain("bank.example", &self.bank.pem())]
+        vec![self.domain(TRUST_DOMAIN, &self.shop.pem()), self.domain(PARTNER_DOMAIN, &self.partner.pem())]
     }
 
     pub fn trust(&self) -> Arc<Trust> {
@@ -158,12 +154,10 @@ impl Tls {
         versions: &[&'static SupportedProtocolVersion],
         provider: CryptoProvider,
     ) -> ClientConfig {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.shop.pem().as_bytes()).unwrap()).unwrap();
         let mut config = ClientConfig::builder_with_provider(provider.into())
             .with_protocol_versions(versions)
             .unwrap()
-            .with_root_certificates(roots)
+            .with_root_certificates(store(&[&self.shop]))
             .with_no_client_auth();
         if let Some(minted) = own {
             config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(pair(minted)));
@@ -176,10 +170,8 @@ impl Tls {
 /// Certificate and key, fitting or not: rustls's own loader would refuse what the listener is to
 /// refuse.
 pub fn pair(minted: &Minted) -> CertifiedKey {
-    let chain = CertificateDer::pem_slice_iter(minted.chain.as_bytes());
-    let key = PrivateKeyDer::from_pem_slice(minted.key.as_bytes()).unwrap();
-    let key = aws_lc_rs::default_provider().key_provider.load_private_key(key).unwrap();
-    CertifiedKey::new(chain.map(Result::unwrap).collect(), key)
+    let (chain, key) = parsed(minted);
+    CertifiedKey::new(chain, aws_lc_rs::default_provider().key_provider.load_private_key(key).unwrap())
 }
 
 /// One connection: the listener answers with one byte if it accepts.

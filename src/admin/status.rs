@@ -1,0 +1,129 @@
+//! What there is to know about a proxy, and whether it is ready.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arc_swap::ArcSwapOption;
+use serde::Serialize;
+
+use crate::clock::{Clock, Timestamp};
+use crate::identity::Name;
+use crate::metrics::Metrics;
+
+/// What there is to know about this proxy. The composition root keeps it up to date.
+#[derive(Debug)]
+pub struct Status {
+    pub(super) proxy: Name,
+    pub(super) clock: Clock,
+    pub(super) metrics: Arc<Metrics>,
+    draining: AtomicBool,
+    pub(super) serving: ArcSwapOption<Serving>,
+}
+
+/// What is served at present; replaced as a whole when any of it changes.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Serving {
+    /// The hash of the policy, as `sha256:…`.
+    pub policy: String,
+    pub generation: u64,
+    pub listeners: Vec<ListenerStatus>,
+    pub issuers: Vec<IssuerStatus>,
+    pub certificates: Vec<CertificateStatus>,
+    pub upstreams: Vec<UpstreamStatus>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct ListenerStatus {
+    pub name: Name,
+    pub address: SocketAddr,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct IssuerStatus {
+    pub name: Name,
+    /// Keys that tokens are verified with now.
+    pub keys: usize,
+    /// Of the last fetch, in words, if it failed.
+    pub failure: Option<String>,
+}
+
+/// A certificate of ours.
+#[derive(Clone, Debug, Serialize)]
+pub struct CertificateStatus {
+    /// Its place in the configuration, as `identity`.
+    pub name: String,
+    #[serde(serialize_with = "shown")]
+    pub not_after: Timestamp,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct UpstreamStatus {
+    pub name: Name,
+    pub servers: usize,
+    pub ejected: usize,
+}
+
+#[derive(Serialize)]
+pub(super) struct Readiness {
+    pub ready: bool,
+    pub reasons: Vec<String>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Report<'a> {
+    pub proxy: &'a Name,
+    pub version: &'static str,
+    #[serde(serialize_with = "shown")]
+    pub time: Timestamp,
+    #[serde(flatten)]
+    pub readiness: Readiness,
+    #[serde(flatten)]
+    pub serving: Option<&'a Serving>,
+}
+
+impl Status {
+    /// Not ready until something is served.
+    pub fn new(proxy: Name, clock: Clock, metrics: Arc<Metrics>) -> Status {
+        Status { proxy, clock, metrics, draining: AtomicBool::new(false), serving: ArcSwapOption::empty() }
+    }
+
+    pub fn serves(&self, serving: Serving) {
+        self.serving.store(Some(Arc::new(serving)));
+    }
+
+    /// From now on not ready; there is no way back.
+    pub fn drains(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Why no requests should be sent here, in words; ready if there is nothing to say.
+    pub fn unready(&self) -> Vec<String> {
+        let now = self.clock.now();
+        let mut reasons = Vec::new();
+        if self.draining.load(Ordering::Acquire) {
+            reasons.push("draining: the proxy is shutting down".to_owned());
+        }
+        let Some(serving) = self.serving.load_full() else {
+            reasons.push("starting: no configuration is served yet".to_owned());
+            return reasons;
+        };
+        for issuer in serving.issuers.iter().filter(|issuer| issuer.keys == 0) {
+            let failure = issuer.failure.as_deref().unwrap_or("they were not fetched yet");
+            reasons.push(format!("issuer {}: no keys are known: {failure}", issuer.name));
+        }
+        for certificate in serving.certificates.iter().filter(|certificate| certificate.not_after <= now) {
+            reasons.push(format!("certificate {}: expired at {}", certificate.name, certificate.not_after));
+        }
+        reasons
+    }
+
+    pub(super) fn readiness(&self) -> Readiness {
+        let reasons = self.unready();
+        Readiness { ready: reasons.is_empty(), reasons }
+    }
+}
+
+fn shown<S: serde::Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(at)
+}

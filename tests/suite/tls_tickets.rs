@@ -90,12 +90,12 @@ async fn tickets_offer_no_early_data() {
 }
 
 /// Changes one byte of what is written first, or puts bytes behind it.
-struct Meddler<T> {
+struct Meddler<T, M> {
     io: T,
-    meddle: Option<Box<dyn FnOnce(&mut Vec<u8>) + Send>>,
+    meddle: Option<M>,
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Meddler<T> {
+impl<T: AsyncRead + Unpin, M: Unpin> AsyncRead for Meddler<T, M> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -105,7 +105,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Meddler<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Meddler<T> {
+impl<T: AsyncWrite + Unpin, M: FnOnce(&mut Vec<u8>) + Unpin> AsyncWrite for Meddler<T, M> {
     /// The pipe has room for a whole hello and more.
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let Some(meddle) = self.meddle.take() else { return Pin::new(&mut self.io).poll_write(cx, bytes) };
@@ -129,10 +129,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Meddler<T> {
 async fn is_taken(
     listener: &ListenerTls,
     client: &Arc<ClientConfig>,
-    meddle: impl FnOnce(&mut Vec<u8>) + Send + 'static,
+    meddle: impl FnOnce(&mut Vec<u8>) + Unpin,
 ) -> bool {
     let (near, far) = tokio::io::duplex(64 * 1024);
-    let near = Meddler { io: near, meddle: Some(Box::new(meddle)) };
+    let near = Meddler { io: near, meddle: Some(meddle) };
     let connector = TlsConnector::from(Arc::clone(client));
     let name = ServerName::try_from("localhost").unwrap();
     // What was connected stays so until the listener has seen all of it.

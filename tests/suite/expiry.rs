@@ -1,16 +1,20 @@
 //! What ends while a connection lives is refused on that connection: no cache, and no handshake that is long
 //! past, keeps a credential alive.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use countersign::cli::mint::{LeafSpec, Validity};
 use countersign::clock::Clock;
 use http::header::AUTHORIZATION;
+use rustls::ServerConfig;
 use serde_json::{Value, json};
 
-use crate::world::certificates::Who;
+use crate::world::certificates::{SERVER_NAMES, TRUST_DOMAIN, Who, parsed, spiffe_id};
 use crate::world::client::{Client, Protocol, alert_after, get};
 use crate::world::issuer::Answering;
 use crate::world::proxy::HOST;
+use crate::world::upstream::Upstream;
 use crate::world::{World, soon};
 
 const ALLOW: &str = r#"
@@ -82,4 +86,74 @@ async fn a_certificate_that_ends_while_keys_are_waited_for_is_refused() {
     let answer = soon("the answer", asking).await.unwrap();
     assert_eq!(answer, (403, json!("peer_expired")));
     assert_eq!(world.upstream.counts().requests, 0);
+}
+
+#[tokio::test]
+async fn a_rule_ends_with_its_last_day_also_where_its_permit_is_remembered() {
+    const SECONDS_A_DAY: i64 = 24 * 3600;
+    let clock = Clock::manual(Clock::system().now());
+    let world = World::at(clock.clone()).await;
+    let day = clock.now().to_string()[..10].to_owned();
+    let proxy = world
+        .start(&ALLOW.replace("path = \"/orders/**\"", &format!("path = \"/orders/**\"\nexpires = {day}")));
+    let left = SECONDS_A_DAY - clock.now().unix_seconds().rem_euclid(SECONDS_A_DAY);
+    let last_second = clock.now().plus(Duration::from_secs(u64::try_from(left).unwrap() - 1));
+    let token = world.issuer.token(json!({"exp": last_second.unix_seconds() + 3600}));
+    for protocol in Protocol::BOTH {
+        clock.set(last_second);
+        let client = proxy.client(Who::Storefront, protocol).await;
+        let before = world.upstream.counts().requests;
+        let ask = async || {
+            let mut request = get("/orders/7");
+            request.headers_mut().insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+            let answer = client.ask(request).await.unwrap();
+            (answer.status.as_u16(), proxy.record_of(&answer).await)
+        };
+        ask().await;
+        let (status, record) = ask().await;
+        assert_eq!((status, &record["cache"]), (200, &json!("hit")), "{protocol:?} {record}");
+        clock.advance(Duration::from_secs(1));
+        let (status, record) = ask().await;
+        assert_eq!((status, &record["reason"]), (403, &json!("no_rule")), "{protocol:?} {record}");
+        assert_eq!(record["cache"], "miss", "{protocol:?} {record}");
+        assert_eq!(world.upstream.counts().requests, before + 2);
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_s_certificate_that_ended_makes_no_new_connection() {
+    const SHORT: &str = "[upstream.short]\nserver = \"@\"\nserver_spiffe_id = \"spiffe://shop.example/ns/prod/sa/backend\"\n\
+                         [route.short]\nhost = \"orders.shop.example\"\npath = \"/short/**\"\nupstream = \"short\"\n\
+                         [[allow]]\nname = \"short\"\nservice = \"storefront\"\nrole = \"none\"\nroute = \"short\"\n";
+    let clock = Clock::manual(Clock::system().now());
+    let world = World::at(clock.clone()).await;
+    let hour = Duration::from_secs(3600);
+    let validity = Validity { from: clock.now().minus(hour), to: clock.now().plus(hour) };
+    let dns = SERVER_NAMES.map(str::to_owned).to_vec();
+    let backend = spiffe_id(TRUST_DOMAIN, "backend");
+    let minted =
+        world.certificates.shop.issue(&LeafSpec { dns, ..LeafSpec::workload(&backend, validity) }).unwrap();
+    let (chain, key) = parsed(&minted);
+    let mut tls = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let short = Upstream::start_with("127.0.0.1:0".parse().unwrap(), Some(Arc::new(tls))).await;
+    let proxy = world.start(&SHORT.replace('@', &short.url));
+    // One client's connection is one core's, and so is the pool of its upstreams' connections.
+    let client = Arc::new(proxy.client(Who::Storefront, Protocol::H2).await);
+    assert_eq!(client.ask(get("/short/1")).await.unwrap().status, 200);
+    clock.advance(2 * hour);
+    // The one that is open goes on, while it serves this request another is needed.
+    let holder = Arc::clone(&client);
+    let held = tokio::spawn(async move { holder.ask(get("/short/2?hold")).await.unwrap().status });
+    short.until(|now| now.requests == 2).await;
+    let answer = client.ask(get("/short/3")).await.unwrap();
+    assert_eq!(
+        (answer.status.as_u16(), &answer.json()["reason"]),
+        (502, &json!("upstream_identity_mismatch"))
+    );
+    let record = proxy.record_of(&answer).await;
+    assert!(record["detail"].as_str().is_some_and(|detail| detail.contains("expired")), "{record}");
+    short.release();
+    assert_eq!(soon("the held answer", held).await.unwrap(), 200);
+    assert_eq!(short.counts().requests, 2);
 }

@@ -110,20 +110,16 @@ async fn answers_under_way_end_with_what_vouched_for_their_peer() {
         for under_way in UNDER_WAY {
             let world = World::new().await;
             let proxy = world.start(CONFIGURATION);
-            #[expect(clippy::async_yields_async, reason = "it goes on while others begin")]
-            let begin = async |who| {
-                let client = proxy.client(who, protocol).await;
-                let before = world.upstream.counts().requests;
-                let answer = tokio::spawn(async move {
+            let ask = |client: Client| {
+                tokio::spawn(async move {
                     let mut body = client.send(get(under_way)).await.map_err(drop)?.into_body();
                     while next_data(&mut body).await.map_err(drop)?.is_some() {}
                     Ok::<(), ()>(())
-                });
-                world.upstream.until(|now| now.requests > before).await;
-                answer
+                })
             };
-            let of_partner = begin(Who::Partner).await;
-            let of_storefront = begin(Who::Storefront).await;
+            let of_partner = ask(proxy.client(Who::Partner, protocol).await);
+            let of_storefront = ask(proxy.client(Who::Storefront, protocol).await);
+            world.upstream.until(|now| now.requests == 2).await;
 
             let other = Authority::root(&CaSpec::new("another CA", world.certificates.validity)).unwrap();
             world.write("partner-ca.pem", &other.pem());

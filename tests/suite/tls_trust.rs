@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use countersign::cli::mint::{Authority, CaSpec, LeafSpec, Minted, Validity};
 use countersign::identity::PeerName;
 use countersign::tls::peer::{Distrust, OutOfDate, Revocation};
@@ -9,6 +11,8 @@ use countersign::tls::{
     ClientCertificates, HandshakeFailure, MalformedCertificate as Malformed, PeerError, Trust, TrustError,
 };
 use rcgen::{GeneralSubtree, KeyPair, NameConstraints};
+use rustls::pki_types::CertificateRevocationListDer;
+use rustls::pki_types::pem::PemObject;
 
 use crate::world::tls::{
     ACCESS_DENIED, BAD_CERTIFICATE, EXPIRED, GOOD, REVOKED, Tls, UNKNOWN_CA, admitted, always, connect, good,
@@ -153,9 +157,17 @@ async fn dns_names_are_an_identity_only_where_the_trust_domain_says_so() {
     );
 }
 
+/// With another last bit, which is the signature's.
+fn flipped(crl: &str) -> String {
+    let mut der = CertificateRevocationListDer::from_pem_slice(crl.as_bytes()).unwrap().to_vec();
+    *der.last_mut().unwrap() ^= 1;
+    format!("-----BEGIN X509 CRL-----\n{}\n-----END X509 CRL-----\n", STANDARD.encode(der))
+}
+
 #[tokio::test]
 async fn revocation_lists_are_believed_and_their_silence_refuses() {
     let tls = Tls::new();
+    let same_name = Authority::root(&CaSpec::new("shop CA", always())).unwrap();
     let spec = |serial| LeafSpec { serial, ..good() };
     let below = tls.shop.intermediate(&CaSpec { serial: 9, ..CaSpec::new("below", always()) }).unwrap();
     let crl = |revoked: &[u64], validity| tls.shop.crl(revoked, validity).unwrap();
@@ -174,6 +186,9 @@ async fn revocation_lists_are_believed_and_their_silence_refuses() {
         // Only another CA's list; only the root's list for a chain with an intermediate.
         (tls.partner.crl(&[], valid()).unwrap(), &of_eight, Revocation::NoList),
         (crl(&[], valid()), &of_below, Revocation::NoList),
+        // One bit of the signature is another; a CA of the same name signed it.
+        (flipped(&crl(&[], valid())), &of_eight, Revocation::NoList),
+        (same_name.crl(&[], valid()).unwrap(), &of_eight, Revocation::NoList),
         // The intermediate itself.
         (crl(&[9], valid()) + &below.crl(&[], valid()).unwrap(), &of_below, Revocation::Revoked),
     ];
@@ -184,7 +199,7 @@ async fn revocation_lists_are_believed_and_their_silence_refuses() {
         assert_eq!(refused(&listener, Some(own), &tls).await, expected);
         seen += 1;
     }
-    assert_eq!(seen, 5);
+    assert_eq!(seen, 7);
 }
 
 #[test]

@@ -375,10 +375,9 @@ mod tests {
     use super::*;
     use crate::token::KeyUse;
 
-    #[test]
-    fn refreshes_come_before_the_keys_age_out_and_failures_are_spaced() {
+    fn keys_in(file: &Path, clock: &Clock) -> IssuerKeys {
         let settings = KeySettings {
-            source: KeySource::File("keys.json".into()),
+            source: KeySource::File(file.to_owned()),
             key_use: KeyUse::Signature,
             ca: None,
             credential: None,
@@ -393,8 +392,38 @@ mod tests {
                 .expect("protocol versions")
                 .with_root_certificates(rustls::RootCertStore::empty())
                 .with_no_client_auth();
+        IssuerKeys::new(settings, &tls, IssuerMetrics::default(), clock.clone())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_are_kept_fresh_and_asked_for_ever_more_seldom_while_that_fails() {
         let clock = Clock::manual(Timestamp::from_unix_seconds(1_800_000_000));
-        let keys = IssuerKeys::new(settings, &tls, IssuerMetrics::default(), clock.clone());
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let keys = Arc::new(keys_in(file.path(), &clock));
+        let begun = tokio::time::Instant::now();
+        tokio::spawn(Arc::clone(&keys).keep_fresh());
+        // when the attempts ended, by a clock that runs ahead while all tasks wait and no file is read
+        let mut ticks = tokio::time::interval(Duration::from_millis(100));
+        let mut ended = Vec::new();
+        while ended.len() < 6 {
+            if ended.len() == 4 {
+                let key = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"; // RFC 8037 appendix A.2
+                let set = format!(r#"{{"keys":[{{"kty":"OKP","crv":"Ed25519","x":"{key}"}}]}}"#);
+                std::fs::write(file.path(), set).expect("keys");
+            }
+            while keys.metrics.fetches.get() == ended.len() as u64 {
+                ticks.tick().await;
+            }
+            ended.push(begun.elapsed().as_secs());
+        }
+        assert_eq!(ended, [0, 1, 3, 7, 15, 60]);
+        assert_eq!(keys.status().keys, 1);
+    }
+
+    #[test]
+    fn refreshes_come_before_the_keys_age_out_and_failures_are_spaced() {
+        let clock = Clock::manual(Timestamp::from_unix_seconds(1_800_000_000));
+        let keys = keys_in(Path::new("keys.json"), &clock);
         let seconds = |failures| keys.rest_before_refresh(failures).as_secs();
         let spaced: Vec<u64> = (1..=9).map(seconds).collect();
         assert_eq!(spaced, [1, 2, 4, 8, 16, 32, 60, 60, 60]);

@@ -207,7 +207,7 @@ fn point(
 
 fn is_strong_modulus(modulus: &[u8]) -> bool {
     let leading = modulus.first().map_or(8, |byte| byte.leading_zeros() as usize);
-    let bits = modulus.len() * 8 - leading.min(modulus.len() * 8);
+    let bits = (modulus.len() * 8).saturating_sub(leading);
     let odd = modulus.last().is_some_and(|byte| byte & 1 == 1);
     leading < 8 && odd && (RSA_BITS_MIN..=RSA_BITS_MAX).contains(&bits)
 }

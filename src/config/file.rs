@@ -265,7 +265,7 @@ table! {
         handshake_timeout: Timeout,
         /// All header fields of a request together. Default: 64KiB.
         header_bytes_max: Bytes,
-        /// Header fields of a request. Default: 100.
+        /// Header fields of a request; over HTTP/2 all its cookies are one. Default: 100.
         header_count_max: u32,
         /// From a request's first byte to the end of its head. Default: 10s.
         header_timeout: Timeout,

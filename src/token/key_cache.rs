@@ -413,6 +413,7 @@ mod tests {
             }
             while keys.metrics.fetches.get() == ended.len() as u64 {
                 ticks.tick().await;
+                assert!(begun.elapsed() < LIFETIME_MAX, "{ended:?}");
             }
             ended.push(begun.elapsed().as_secs());
         }

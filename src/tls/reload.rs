@@ -44,12 +44,11 @@ impl Watch {
         let paths: Vec<PathBuf> = paths.into_iter().collect();
         let folders = folders(&paths);
         let (send, changed) = mpsc::channel(1);
-        let mut seen = sights(&paths);
+        let mut seen = Seen { last: sights(&paths), paths };
         let mut debouncer = new_debouncer(SETTLE, None, move |events: DebounceEventResult| {
-            let now = sights(&paths);
+            let changed = seen.changed();
             // An error means that events were lost, so that anything may have changed.
-            if events.is_err() || now != seen {
-                seen = now;
+            if events.is_err() || changed {
                 // Full: a change that nobody has looked at yet says it all.
                 _ = send.try_send(());
             }
@@ -68,6 +67,22 @@ impl Watch {
             // The watcher's thread is gone; nothing will ever change again.
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// What was looked at, and what it looked like.
+struct Seen {
+    paths: Vec<PathBuf>,
+    last: Vec<Sight>,
+}
+
+impl Seen {
+    /// Whether anything has changed since the last call.
+    fn changed(&mut self) -> bool {
+        let now = sights(&self.paths);
+        let changed = now != self.last;
+        self.last = now;
+        changed
     }
 }
 
@@ -116,7 +131,42 @@ fn sight(path: &Path) -> io::Result<(PathBuf, u64, std::time::SystemTime)> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
+
+    #[test]
+    fn each_change_is_seen_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = vec![folder.path().join("a.pem")];
+        let mut seen = Seen { last: sights(&paths), paths };
+        assert!(!seen.changed());
+        fs::write(folder.path().join("a.pem"), "a").unwrap();
+        assert!(seen.changed());
+        assert!(!seen.changed());
+        fs::remove_file(folder.path().join("a.pem")).unwrap();
+        assert!(seen.changed());
+        assert!(!seen.changed());
+    }
+
+    #[test]
+    fn a_watcher_that_fell_reports_nothing_for_ever() {
+        let mut watch = Watch::new([]).unwrap();
+        (_, watch.changed) = mpsc::channel(1);
+        assert!(watch.changed().now_or_never().is_none());
+    }
+
+    #[test]
+    fn a_folder_is_listed_in_one_order() {
+        let folder = tempfile::tempdir().unwrap();
+        // Each number once, as 7 and 64 have no common divisor, and neither up nor down.
+        for at in 0..64 {
+            fs::write(folder.path().join(format!("{:02}.toml", at * 7 % 64)), "a").unwrap();
+        }
+        let seen = sights(&[folder.path().to_owned()]);
+        assert_eq!(seen.len(), 64);
+        assert!(seen.is_sorted(), "{seen:?}");
+    }
 
     #[test]
     fn of_a_folder_only_its_configuration_files_count() {
@@ -124,8 +174,10 @@ mod tests {
         let watched = [folder.path().to_owned()];
         fs::write(folder.path().join("10.toml"), "a").unwrap();
         let first = sights(&watched);
-        fs::write(folder.path().join("audit.jsonl"), "a").unwrap();
-        assert_eq!(first, sights(&watched));
+        for other in ["audit.jsonl", "README", "toml"] {
+            fs::write(folder.path().join(other), "a").unwrap();
+            assert_eq!(first, sights(&watched), "{other}");
+        }
         fs::write(folder.path().join("10.toml"), "ab").unwrap();
         let second = sights(&watched);
         assert_ne!(first, second);

@@ -1,9 +1,15 @@
 //! Files that cannot be used, told apart; and files that change.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use countersign::cli::mint::{LeafSpec, Validity};
 use countersign::tls::reload::Watch;
 use countersign::tls::{CertificateSettings, OwnCertificate, PemSource, Trust, TrustDomainSettings};
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::pki_types::pem::PemObject;
+use x509_parser::der_parser::parse_der;
 
+use crate::world::soon;
 use crate::world::tls::{GOOD, Tls, good, hours, now};
 
 #[test]
@@ -73,6 +79,29 @@ fn our_own_certificate_and_key_must_be_there_fit_and_be_valid() {
     }
 }
 
+/// PKCS #8 holds the older form of a key in an octet string (RFC 5958 §2).
+#[test]
+fn a_key_may_have_an_older_form() {
+    let tls = Tls::new();
+    let mut seen = 0;
+    for (key, label) in [
+        (&rcgen::PKCS_RSA_SHA256, "RSA PRIVATE KEY"), // PKCS #1, RFC 8017 §A.1.2
+        (&rcgen::PKCS_ECDSA_P256_SHA256, "EC PRIVATE KEY"), // SEC 1, RFC 5915 §3
+        (&rcgen::PKCS_ECDSA_P384_SHA384, "EC PRIVATE KEY"),
+    ] {
+        let own = tls.shop.issue(&LeafSpec { key, ..good() }).unwrap();
+        let pkcs8 = PrivatePkcs8KeyDer::from_pem_slice(own.key.as_bytes()).unwrap();
+        let (_, whole) = parse_der(pkcs8.secret_pkcs8_der()).unwrap();
+        let older = STANDARD.encode(whole.as_sequence().unwrap()[2].as_slice().unwrap());
+        let older = format!("-----BEGIN {label}-----\n{older}\n-----END {label}-----\n");
+        let (certificate, private_key) = (tls.file("own.pem", &own.chain), tls.file("older.pem", &older));
+        let loaded = OwnCertificate::load(&CertificateSettings { certificate, private_key }, now()).unwrap();
+        assert_eq!(loaded.spiffe_id.unwrap().as_str(), GOOD, "{label}");
+        seen += 1;
+    }
+    assert_eq!(seen, 3);
+}
+
 #[test]
 fn cas_and_revocation_lists_must_be_there_and_be_what_they_are() {
     let tls = Tls::new();
@@ -136,4 +165,16 @@ async fn a_file_that_is_written_replaced_or_swapped_by_its_link_is_noticed() {
     std::fs::write(&unrelated, "line").unwrap();
     std::fs::remove_file(&plain).unwrap();
     watch.changed().await;
+}
+
+#[tokio::test]
+async fn a_file_that_comes_into_a_watched_folder_is_noticed() {
+    let tls = Tls::new();
+    let folder = tls.dir.path().join("conf.d");
+    std::fs::create_dir(&folder).unwrap();
+    let mut watch = Watch::new([folder.clone()]).unwrap();
+    for text in ["first", "and changed"] {
+        std::fs::write(folder.join("10-routes.toml"), text).unwrap();
+        soon("a change in the folder", watch.changed()).await;
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::path::is_dots;
 use super::pattern::Glob;
 
 /// `claim = { name = value }`: holds if the claim, or a member of it if it is a list, equals one of
@@ -61,7 +62,8 @@ impl ClaimPath {
 impl MatchClaim {
     /// Whether the segment, decoded once, is the claim or a member of it, byte for byte.
     pub fn holds(&self, segment: &str, claims: &Map<String, Value>) -> bool {
-        let names_something = !matches!(segment, "" | "." | "..") && !segment.contains(['/', '\\', '\0']);
+        let names_something =
+            !segment.is_empty() && !is_dots(segment) && !segment.contains(['/', '\\', '\0']);
         names_something
             && self.claim.look_up(claims).is_some_and(|claim| {
                 members(claim).iter().any(|member| scalar_text(member).as_deref() == Some(segment))
@@ -129,7 +131,7 @@ mod tests {
             "tier": "gold", "level": 7, "big": u64::MAX, "share": 7.0, "staff": true, "word": "true",
             "tags": ["a", 7, ["nested"]], "empty": [], "nothing": null, "seven": "7",
             "realm": { "roles": ["x"] }, "https://corp/roles": ["admin"], "a.b": "dotted",
-            "odd": ["", ".", "..", "a/b", "auth0|alice"],
+            "odd": ["", ".", "..", "..;x", "a/b", "auth0|alice"],
         });
         value.as_object().cloned().unwrap_or_default()
     }
@@ -188,6 +190,7 @@ mod tests {
             ("odd", "", false),
             ("odd", ".", false),
             ("odd", "..", false),
+            ("odd", "..;x", false),
             ("odd", "a/b", false),
             ("level", "7", true),
             ("level", "07", false),
@@ -199,6 +202,6 @@ mod tests {
             assert_eq!(test.holds(segment, &claims()), expected, "{claim} {segment}");
             seen += 1;
         }
-        assert_eq!(seen, 11);
+        assert_eq!(seen, 12);
     }
 }

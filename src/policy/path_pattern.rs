@@ -8,6 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use super::path::is_dots;
 use super::pattern::PatternError;
 
 /// A pattern over whole, non-empty segments of a [`super::NormalPath`]: a literal, `{name}`, `*`,
@@ -115,7 +116,7 @@ fn parse_segment(segment: &str) -> Result<Segment, PatternError> {
     }
     match segment {
         "" => Err(PatternError::EmptySegment),
-        "." | ".." => Err(PatternError::DotSegment),
+        _ if is_dots(segment) => Err(PatternError::DotSegment),
         "*" => Ok(Segment::Any),
         _ if segment.contains('*') => Err(PatternError::PartialWildcard),
         _ if segment.contains(['{', '}']) => Err(PatternError::SegmentName),
@@ -208,6 +209,7 @@ mod tests {
             ("//", EmptySegment),
             ("/a//b", EmptySegment),
             ("/a/../b", DotSegment),
+            ("/a/..;x/b", DotSegment),
             ("/**/a", RestNotLast),
             ("/a*", PartialWildcard),
             ("/a/***", PartialWildcard),

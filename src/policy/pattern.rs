@@ -38,7 +38,7 @@ pub enum PatternError {
     NotAbsolute,
     #[error("a path has no empty segments")]
     EmptySegment,
-    #[error("`.` and `..` are never part of a path")]
+    #[error("`.` and `..` are never part of a path, alone or before a `;`")]
     DotSegment,
     #[error("`**` stands only as the last segment")]
     RestNotLast,

@@ -52,6 +52,7 @@ fn segment() -> impl Strategy<Value = String> {
         1 => prop_oneof![
             Just("..".to_owned()), Just("%2e%2e".to_owned()), Just(String::new()), Just("a;b".to_owned()),
             Just("a%2fb".to_owned()), Just("a\\b".to_owned()), Just("%zz".to_owned()), Just("..;".to_owned()),
+            Just("..%3b".to_owned()),
         ],
     ]
 }

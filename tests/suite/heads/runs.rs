@@ -44,7 +44,7 @@ async fn request_lines() {
 
 #[tokio::test]
 async fn targets() {
-    run("target", 119).await;
+    run("target", 121).await;
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ async fn request_lines() {
 
 #[tokio::test]
 async fn targets() {
-    run("target", 121).await;
+    run("target", 122).await;
 }
 
 #[tokio::test]

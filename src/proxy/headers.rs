@@ -31,18 +31,41 @@ pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent"
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Starts of names that only this proxy, or a hop in front of it that it trusts, may use.
-const RESERVED_STARTS: [&str; 7] =
-    ["x-auth-", "x-forwarded-", "x-original-", "x-envoy-", "x-ssl-client-", "x-amzn-oidc-", "x-amzn-mtls-"];
+const RESERVED_STARTS: [&str; 13] = [
+    "x-auth-",
+    "x-forwarded-",
+    "x-original-",
+    "x-envoy-",
+    "x-ssl-client-",
+    "x-webauth-",
+    "x-amzn-oidc-",
+    "x-amzn-mtls-",
+    "x-goog-authenticated-user-",
+    "x-goog-iap-",
+    "x-ms-client-principal",
+    "cf-access-",
+    "tailscale-user-",
+];
 
 /// Names that some upstream believes to come from its proxy: who the client is, or what it asked for.
-const RESERVED: [&str; 17] = [
+const RESERVED: [&str; 26] = [
     "forwarded",
+    "forwarded-for",
     "x-forwarded",
     "remote-user",
+    "remote-groups",
+    "remote-email",
+    "remote-name",
     "x-remote-user",
     "x-real-ip",
     "x-client-ip",
+    "x-cluster-client-ip",
     "true-client-ip",
+    "cf-connecting-ip",
+    "cf-connecting-ipv6",
+    "fastly-client-ip",
+    "x-azure-clientip",
+    "x-azure-socketip",
     "client-cert",
     "client-cert-chain",
     "x-client-cert",
@@ -52,7 +75,6 @@ const RESERVED: [&str; 17] = [
     "x-http-method",
     "x-http-method-override",
     "x-method-override",
-    "x-goog-iap-jwt-assertion",
 ];
 
 /// Headers of one hop (RFC 9110 §7.6.1), and httpoxy's. `Trailer` stays: it announces what comes.

@@ -17,8 +17,11 @@ use crate::world::proxy::{Proxy, decision_of};
 use crate::world::seen::Seen;
 use crate::world::{Body, World, soon};
 
-/// Routes of every kind; `@day@` is the last day of `trial`'s shadow.
+/// Routes of every kind, for heads with each name twice; `@day@` is the last day of `trial`'s shadow.
 const POLICY: &str = r#"
+[limit]
+header_count_max = 200
+
 [route.closed]
 host = "orders.shop.example"
 path = "/closed/**"

@@ -12,7 +12,7 @@ use crate::world::client::{Protocol, get};
 use crate::world::proxy::{HOST, Proxy};
 
 /// Names that an upstream might believe.
-pub const NAMES: [&str; 41] = [
+pub const NAMES: [&str; 59] = [
     "x-auth-service",
     "x-auth-issuer",
     "x-auth-subject",
@@ -36,9 +36,16 @@ pub const NAMES: [&str; 41] = [
     "x-forwarded-server",
     "x-forwarded-user",
     "forwarded",
+    "forwarded-for",
     "x-real-ip",
     "x-client-ip",
+    "x-cluster-client-ip",
     "true-client-ip",
+    "cf-connecting-ip",
+    "cf-connecting-ipv6",
+    "fastly-client-ip",
+    "x-azure-clientip",
+    "x-azure-socketip",
     "x-request-id",
     "x-original-url",
     "x-original-uri",
@@ -50,9 +57,20 @@ pub const NAMES: [&str; 41] = [
     "x-ssl-client-verify",
     "x-amzn-oidc-data",
     "x-amzn-mtls-clientcert",
+    "x-goog-authenticated-user-email",
+    "x-goog-iap-jwt-assertion",
+    "x-ms-client-principal",
+    "x-ms-client-principal-name",
+    "x-webauth-user",
+    "cf-access-jwt-assertion",
+    "cf-access-authenticated-user-email",
+    "tailscale-user-login",
     "client-cert",
     "x-spiffe-id",
     "remote-user",
+    "remote-groups",
+    "remote-email",
+    "remote-name",
     "proxy",
 ];
 

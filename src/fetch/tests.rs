@@ -105,6 +105,21 @@ async fn nothing_is_dialled_that_the_guard_refuses() {
     assert_eq!(outcome(&client(self::settings()), &format!("http://127.0.0.1:{port}/#x")).await, "UrlPart");
 }
 
+/// Whatever the name has come to mean since: nobody knows `rebound.invalid`.
+#[tokio::test]
+async fn what_is_dialled_is_the_address_that_was_judged() {
+    let provider = Provider::start(None).await;
+    let client = client(settings());
+    let mut seen = 0;
+    for url in ["http://rebound.invalid/", "http://localhost:1/", "http://93.184.216.34/"] {
+        let dialled = client.connect(&url.parse().expect("a url"), true, provider.address).await;
+        let Ok(Connection::Plain(stream)) = dialled else { panic!("{url}") };
+        assert_eq!(stream.peer_addr().expect("its address"), provider.address, "{url}");
+        seen += 1;
+    }
+    assert_eq!(seen, 3);
+}
+
 #[tokio::test]
 async fn a_silent_server_costs_the_total_time_and_no_more() {
     let provider = Provider::start(None).await;

@@ -26,6 +26,9 @@ struct Batch {
     lines: Vec<Line>,
 }
 
+/// How long records gather before they are written together: waking a thread for each costs more than making it.
+const GATHER: Duration = Duration::from_millis(10);
+
 /// How long a failing output is left alone before it is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -40,8 +43,12 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         loop {
             let idle = |queue: &mut Queue| queue.lines.is_empty() && !queue.reopen && !queue.closing;
-            let mut queue =
-                shared.work.wait_while(shared.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+            let queue = shared.work.wait_while(shared.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+            let gathering = |queue: &mut Queue| {
+                queue.lines.len() < shared.batch_records && !queue.reopen && !queue.closing
+            };
+            let gathered = shared.work.wait_timeout_while(queue, GATHER, gathering);
+            let (mut queue, _) = gathered.unwrap_or_else(PoisonError::into_inner);
             let lines = mem::take(&mut queue.lines);
             queue.in_hand = lines.len();
             let reopen = mem::take(&mut queue.reopen);

@@ -196,7 +196,9 @@ fn closing_gives_up_at_its_deadline_and_says_how_much_is_missing() {
     assert_eq!(sink.close(Duration::ZERO), Err(Unwritten { records: 2 }));
     assert_eq!(dropped(&sink), 2);
     unfinished.send(b"late\n".to_vec());
-    assert_eq!((dropped(&sink), sink.0.forwarded.available_permits()), (3, 8));
+    assert_eq!(dropped(&sink), 3);
+    // All but those that are still held, of which the writer gives one back when it ends.
+    assert!(sink.0.forwarded.available_permits() >= 8);
 }
 
 #[test]

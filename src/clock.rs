@@ -5,6 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is where time is read")]
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -80,17 +81,23 @@ impl Timestamp {
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000) {
-            Ok(at) if (0..=9999).contains(&at.year()) => write!(
-                f,
-                "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-                at.year(),
-                u8::from(at.month()),
-                at.day(),
-                at.hour(),
-                at.minute(),
-                at.second(),
-                at.millisecond()
-            ),
+            Ok(at) if (0..=9999).contains(&at.year()) => {
+                let mut text = *b"0000-00-00T00:00:00.000Z";
+                let mut put = |place: Range<usize>, mut number: u32| {
+                    for digit in text[place].iter_mut().rev() {
+                        *digit = b'0' + (number % 10) as u8;
+                        number /= 10;
+                    }
+                };
+                put(0..4, at.year().unsigned_abs());
+                put(5..7, u8::from(at.month()).into());
+                put(8..10, at.day().into());
+                put(11..13, at.hour().into());
+                put(14..16, at.minute().into());
+                put(17..19, at.second().into());
+                put(20..23, at.millisecond().into());
+                f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+            }
             _ if self.0 > 0 => f.write_str("9999-12-31T23:59:59.999Z"),
             _ => f.write_str("0000-01-01T00:00:00.000Z"),
         }

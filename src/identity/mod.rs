@@ -5,12 +5,14 @@
 
 pub mod actor;
 pub mod caller;
+mod hash;
 pub mod name;
 pub mod peer;
 pub mod spiffe;
 
 pub use actor::{ActorKind, Delegate};
 pub use caller::{Caller, Confirmation};
+pub(crate) use hash::write_sha256;
 pub use name::Name;
 pub use peer::{CertificateHash, Hop, Peer, PeerName};
 pub use spiffe::{SpiffeId, SpiffePattern, TrustDomain};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Name, SpiffeId, TrustDomain};
+use super::{Name, SpiffeId, TrustDomain, write_sha256};
 use crate::clock::Timestamp;
 
 /// A workload whose certificate was verified, parsed once a connection.
@@ -77,8 +77,7 @@ impl fmt::Display for PeerName {
 /// As `sha256:` and lower-case hex.
 impl fmt::Display for CertificateHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("sha256:")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write_sha256(f, &self.0)
     }
 }
 

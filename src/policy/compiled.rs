@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fixedbitset::FixedBitSet;
@@ -18,7 +19,7 @@ use super::route::{Route, RouteTable};
 use super::rule::{Effect, Mode, Rule};
 use super::{Action, RouteId, RuleId, check, lint};
 use crate::clock::Timestamp;
-use crate::identity::Name;
+use crate::identity::{Name, write_sha256};
 
 /// What a configuration resolves to. Ids in it are positions in these lists.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +40,7 @@ pub struct PolicyHash(pub [u8; 32]);
 pub struct Policy {
     parts: PolicyParts,
     hash: PolicyHash,
+    hash_text: Arc<str>,
     routes: RouteTable,
     /// The rules by name, so that the first of a set is the first by name.
     order: Vec<RuleId>,
@@ -97,7 +99,8 @@ impl Policy {
         boundaries.sort_unstable();
         boundaries.dedup();
         let age_limits = rules.iter().flat_map(|rule| &rule.conditions).filter_map(age_limit).collect();
-        Policy { parts, hash, routes, order, enforced, shadow, index, boundaries, age_limits }
+        let hash_text = hash.to_string().into();
+        Policy { parts, hash, hash_text, routes, order, enforced, shadow, index, boundaries, age_limits }
     }
 
     /// For properties that hold of senseless policies too.
@@ -109,6 +112,11 @@ impl Policy {
 
     pub fn hash(&self) -> PolicyHash {
         self.hash
+    }
+
+    /// As it is written.
+    pub fn hash_text(&self) -> &Arc<str> {
+        &self.hash_text
     }
 
     pub fn parts(&self) -> &PolicyParts {
@@ -204,8 +212,7 @@ fn age_limit(condition: &Condition) -> Option<Duration> {
 /// As `sha256:` and lower-case hex.
 impl fmt::Display for PolicyHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("sha256:")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write_sha256(f, &self.0)
     }
 }
 

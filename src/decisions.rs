@@ -60,6 +60,13 @@ struct Entry<V> {
     valid_until: Timestamp,
 }
 
+/// A standing, and whose it is.
+#[derive(Debug)]
+pub struct KnownStanding {
+    key: Key,
+    entry: Entry<Arc<Standing>>,
+}
+
 impl Decisions {
     pub fn new(settings: DecisionsSettings, metrics: CacheMetrics) -> Decisions {
         Decisions { standings: Entries::new(settings, metrics) }
@@ -74,13 +81,36 @@ impl Decisions {
         caller: &Signature<Caller>,
         now: Timestamp,
     ) -> (Arc<Standing>, Lookup) {
+        self.standing_again(policy, generation, peer, caller, now, &mut None)
+    }
+
+    /// As [`Decisions::standing`], for somebody who expects the two that came last to come again: `known` is
+    /// theirs, and saves finding it, not what is asked of it each time.
+    pub fn standing_again(
+        &self,
+        policy: &Policy,
+        generation: u64,
+        peer: &Signature<Peer>,
+        caller: &Signature<Caller>,
+        now: Timestamp,
+        known: &mut Option<Arc<KnownStanding>>,
+    ) -> (Arc<Standing>, Lookup) {
         let key = Key::new(Generation { policy: policy.hash(), number: generation }, peer, caller);
-        if let Some(standing) = self.standings.get(&key, now) {
-            return (standing, Lookup::Hit);
+        if let Some(same) = known.as_ref().filter(|known| known.key == key && known.entry.is_live(now)) {
+            self.standings.metrics.count(Lookup::Hit);
+            return (Arc::clone(&same.entry.value), Lookup::Hit);
         }
-        let standing = Arc::new(policy.standing(peer, caller, now));
-        self.standings.put(key, Arc::clone(&standing), now, standing.valid_until());
-        (standing, Lookup::Miss)
+        let (entry, lookup) = match self.standings.get(&key, now) {
+            Some(entry) => (entry, Lookup::Hit),
+            None => {
+                let standing = Arc::new(policy.standing(peer, caller, now));
+                let valid_until = standing.valid_until();
+                (self.standings.put(key.clone(), standing, now, valid_until), Lookup::Miss)
+            }
+        };
+        let standing = Arc::clone(&entry.value);
+        *known = Some(Arc::new(KnownStanding { key, entry }));
+        (standing, lookup)
     }
 
     /// How many are remembered, after what has ended was cleared away.
@@ -107,18 +137,25 @@ impl<V: Clone + Send + Sync + 'static> Entries<V> {
         Entries { entries, lifetime_max: settings.lifetime_max, metrics }
     }
 
-    fn get(&self, key: &Key, now: Timestamp) -> Option<V> {
-        let live = |entry: &Entry<V>| entry.made <= now && now < entry.valid_until;
-        let found = self.entries.get(key).filter(live).map(|entry| entry.value);
+    fn get(&self, key: &Key, now: Timestamp) -> Option<Entry<V>> {
+        let found = self.entries.get(key).filter(|entry| entry.is_live(now));
         self.metrics.count(if found.is_some() { Lookup::Hit } else { Lookup::Miss });
         found
     }
 
-    fn put(&self, key: Key, value: V, now: Timestamp, valid_until: Timestamp) {
+    fn put(&self, key: Key, value: V, now: Timestamp, valid_until: Timestamp) -> Entry<V> {
         let valid_until = valid_until.min(now.plus(self.lifetime_max));
-        if now < valid_until {
-            self.entries.insert(key, Entry { value, made: now, valid_until });
+        let entry = Entry { value, made: now, valid_until };
+        if entry.is_live(now) {
+            self.entries.insert(key, entry.clone());
         }
+        entry
+    }
+}
+
+impl<V> Entry<V> {
+    fn is_live(&self, now: Timestamp) -> bool {
+        self.made <= now && now < self.valid_until
     }
 }
 
@@ -179,7 +216,7 @@ mod tests {
         let key = || Key::new(generation, &verified(peer()), &verified(caller()));
         let cache = entries(100);
         cache.put(key(), "standing", NOW, Timestamp::MAX);
-        assert_eq!(cache.get(&key(), NOW), Some("standing"));
+        assert_eq!(cache.get(&key(), NOW).map(|entry| entry.value), Some("standing"));
         let with_peer = |peer: Peer| Key::new(generation, &verified(peer), &verified(caller()));
         let others = [
             with_peer(Peer { certificate: CertificateHash([9; 32]), ..peer() }),
@@ -193,7 +230,8 @@ mod tests {
             Key { generation: Generation { number: 5, ..generation }, ..key() },
         ];
         for other in &others {
-            assert_eq!(cache.get(other, NOW), None, "{other:?}");
+            assert!(cache.get(other, NOW).is_none(), "{other:?}");
+            assert_ne!(*other, key(), "what is kept at hand is found by the whole key");
         }
         assert_eq!((cache.metrics.hits.get(), cache.metrics.misses.get()), (1, 9));
     }
@@ -234,6 +272,36 @@ mod tests {
         let expires = NOW.plus(MINUTE);
         assert_eq!(lookups(Caller { expires, ..caller() }, NOW), [miss, hit, miss]);
         assert_eq!(lookups(Caller { expires, ..caller() }, expires), [miss, miss, miss]);
+    }
+
+    #[test]
+    fn a_standing_that_is_kept_at_hand_is_for_its_own_and_ends_as_others_do() {
+        let policy = Policy::compile(PolicyParts::default(), PolicyHash([3; 32]), NOW).unwrap().0;
+        let settings = DecisionsSettings { entries_max: 0, lifetime_max: 10 * MINUTE };
+        let cache = Decisions::new(settings, Metrics::new().decision_cache);
+        let mut known = None;
+        let mut lookup = |generation, peer: Peer, caller: Caller, now| {
+            let (peer, caller) = (verified(peer), verified(caller));
+            cache.standing_again(&policy, generation, &peer, &caller, now, &mut known).1
+        };
+        let (hit, miss) = (Lookup::Hit, Lookup::Miss);
+        let alice = || Caller { expires: NOW.plus(MINUTE), ..caller() };
+        let bob = || Caller { token_hash: [9; 32], ..alice() };
+        let other = || Peer { certificate: CertificateHash([9; 32]), ..peer() };
+        let end = NOW.plus(MINUTE);
+        assert_eq!(lookup(1, peer(), alice(), NOW), miss);
+        assert_eq!(lookup(1, peer(), alice(), NOW), hit);
+        for (generation, peer, caller, now) in [
+            (2, peer(), alice(), NOW),
+            (2, other(), alice(), NOW),
+            (2, other(), bob(), NOW),
+            (2, other(), bob(), NOW.minus(MINUTE)),
+            (1, peer(), alice(), NOW),
+            (1, peer(), alice(), end),
+            (1, peer(), alice(), end),
+        ] {
+            assert_eq!(lookup(generation, peer, caller, now), miss);
+        }
     }
 
     #[test]

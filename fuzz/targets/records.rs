@@ -5,7 +5,7 @@ use countersign::audit::record::{
     ActionRecord, CallerRecord, Check, Checks, ConnectionRecord, NearMissRecord, PeerRecord, Protocol,
     RequestRecord, Verdict,
 };
-use countersign::audit::{Reason, story};
+use countersign::audit::{Part, Reason, story};
 use countersign::clock::Timestamp;
 use countersign::identity::{ActorKind, Delegate};
 use countersign::policy::Host;
@@ -35,15 +35,15 @@ pub fn record(data: &[u8]) {
         unenforced: Vec::new(),
         story: String::new(),
         checks: Checks { peer: Check::Ok, caller: Check::Ok },
-        peer: Some(PeerRecord {
+        peer: Some(Part::new(PeerRecord {
             service: None,
             spiffe_id: None,
             dns_names: vec![text.to_owned()],
             trust_domain: "shop.example".to_owned(),
             certificate: String::new(),
             hop: "direct".to_owned(),
-        }),
-        caller: Some(CallerRecord {
+        })),
+        caller: Some(Part::new(CallerRecord {
             issuer: name(),
             subject: some(),
             client: some(),
@@ -52,7 +52,7 @@ pub fn record(data: &[u8]) {
             chain: vec![Delegate { subject: text.into(), issuer: Some(text.into()) }; 2],
             roles: Vec::new(),
             scopes: vec![text.to_owned()],
-        }),
+        })),
         action: ActionRecord {
             method: Some(text.to_owned()),
             host: text.parse::<Host>().ok().map(|host| host.to_string()),
@@ -78,7 +78,12 @@ pub fn record(data: &[u8]) {
     record.near_miss = Some(NearMissRecord { rule: some().expect("one"), lacks: vec![], seen: vec![] });
     record.story = story::tell(&record);
     check_story(&record.story);
-    let line = String::from_utf8(line(&record).expect("a line")).expect("UTF-8");
+    let alone = line(&record).expect("a line");
+    // Parts that are shared are put into JSON once and then copied.
+    let _other = record.clone();
+    assert_eq!(line(&record).expect("a line"), alone);
+    assert_eq!(line(&record).expect("a line"), alone);
+    let line = String::from_utf8(alone).expect("UTF-8");
     let inside = line.strip_suffix('\n').expect("its line feed");
     assert!(!inside.chars().any(is_misleading));
     let read: Value = serde_json::from_str(inside).expect("JSON");

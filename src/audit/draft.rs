@@ -16,8 +16,7 @@ use ulid::Ulid;
 
 use super::line::bounded;
 use super::record::{
-    ActionRecord, CallerRecord, Check, Checks, ConnectionRecord, NearMissRecord, PeerRecord, Protocol,
-    RequestRecord, Verdict,
+    ActionRecord, Check, Checks, ConnectionRecord, NearMissRecord, Protocol, RequestRecord, Signers, Verdict,
 };
 use super::sink::{AuditUnavailable, Slot};
 use super::{Audit, Reason, story};
@@ -54,6 +53,12 @@ pub type Cut = OnceLock<(Reason, String)>;
 pub struct Draft {
     audit: Audit,
     record: Box<RequestRecord>,
+    peer: Option<Arc<Peer>>,
+    services: Vec<Name>,
+    caller: Option<Arc<Caller>>,
+    roles: Vec<Name>,
+    /// What the record says of them, once that is made.
+    signers: Option<Signers>,
     /// Everything that speaks against the request, in the order it was found.
     reasons: Vec<Reason>,
     /// Of a permit: the reason that stands if nothing speaks against it.
@@ -112,6 +117,11 @@ impl Draft {
         Draft {
             audit,
             record: Box::new(record),
+            peer: None,
+            services: Vec::new(),
+            caller: None,
+            roles: Vec::new(),
+            signers: None,
             reasons: Vec::new(),
             granted: None,
             forwarded: false,
@@ -132,6 +142,10 @@ impl Draft {
         self.record.trace = Some(bounded(traceparent));
     }
 
+    pub fn traced(&self) -> Option<&str> {
+        self.record.trace.as_deref()
+    }
+
     /// What is asked for, in normal form.
     pub fn asked(&mut self, host: &Host, path: &NormalPath) {
         self.record.action.host = Some(bounded(host.as_str()));
@@ -141,20 +155,30 @@ impl Draft {
     /// What became of the certificate; a failure is a reason.
     pub fn peer(&mut self, outcome: Result<&Signature<Peer>, Reason>) {
         self.record.checks.peer = self.check(&outcome);
-        self.record.peer = verified(outcome).map(|peer| PeerRecord::new(peer));
+        self.peer = verified(outcome);
     }
 
     /// What the policy calls the peer.
     pub fn named(&mut self, services: &[Name]) {
-        if let Some(peer) = &mut self.record.peer {
-            peer.is_named(services);
-        }
+        self.services = services.to_vec();
     }
 
     /// What became of the token; a failure is a reason.
     pub fn caller(&mut self, outcome: Result<&Signature<Caller>, Reason>) {
         self.record.checks.caller = self.check(&outcome);
-        self.record.caller = verified(outcome).map(|caller| CallerRecord::new(caller));
+        self.caller = verified(outcome);
+    }
+
+    /// What the record says of both signatures, for later ones that rest on the same standing.
+    pub fn signers(&mut self) -> Signers {
+        let Draft { peer, services, caller, roles, .. } = self;
+        let made = || Signers::new(peer.as_deref(), services, caller.as_deref(), roles);
+        self.signers.get_or_insert_with(made).clone()
+    }
+
+    /// From an earlier record that rested on the same standing.
+    pub fn signed_by(&mut self, signers: Signers) {
+        self.signers = Some(signers);
     }
 
     fn check<T>(&mut self, outcome: &Result<&Signature<T>, Reason>) -> Check {
@@ -170,7 +194,7 @@ impl Draft {
 
     /// The decision that is acted upon, and the policy that made it.
     pub fn decided(&mut self, policy: &Policy, decision: &Decision, cache: Lookup, took: Duration) {
-        self.record.policy = Some(policy.hash().to_string());
+        self.record.policy = Some(Arc::clone(policy.hash_text()));
         let policy = policy.parts();
         self.record.cache = Some(cache);
         self.record.decision_us = Some(whole_us(took));
@@ -196,6 +220,7 @@ impl Draft {
 
     fn rests_on(&mut self, policy: &PolicyParts, evidence: &Evidence) {
         self.named(&evidence.services);
+        self.roles.clone_from(&evidence.roles);
         let record = &mut *self.record;
         if let Some(rule) = evidence.rule.and_then(|rule| policy.rules.get(rule.index())) {
             record.rule = Some(bounded(&rule.name));
@@ -204,9 +229,6 @@ impl Draft {
         }
         record.action.route =
             evidence.route.and_then(|route| policy.routes.get(route.index())).map(|route| route.name.clone());
-        if let Some(caller) = &mut record.caller {
-            caller.roles.clone_from(&evidence.roles);
-        }
         record.near_miss = evidence.near_miss.as_ref().map(|near| near_miss(policy, near));
         for verdict in &evidence.shadow {
             self.audit.0.shadow.inc(verdict.into());
@@ -285,6 +307,7 @@ impl Draft {
 
     fn write(&mut self) {
         self.written = true;
+        let signers = self.signers();
         let reason = self.reason();
         self.reasons.sort_unstable();
         self.reasons.dedup();
@@ -297,6 +320,7 @@ impl Draft {
         }
         let total = self.watch.elapsed();
         record.total_us = whole_us(total);
+        (record.peer, record.caller) = (signers.peer, signers.caller);
         record.story = story::tell(record);
         self.audit.request_finished(record.verdict, reason, total);
         let slot = self.slot.take().unwrap_or_else(|| self.audit.sink().refusal());
@@ -325,8 +349,8 @@ impl Drop for Draft {
     }
 }
 
-fn verified<T>(outcome: Result<&Signature<T>, Reason>) -> Option<&Arc<T>> {
-    outcome.ok().and_then(Signature::verified)
+fn verified<T>(outcome: Result<&Signature<T>, Reason>) -> Option<Arc<T>> {
+    outcome.ok().and_then(Signature::verified).map(Arc::clone)
 }
 
 fn near_miss(policy: &PolicyParts, near: &NearMiss) -> NearMissRecord {

@@ -4,8 +4,12 @@
 use std::io;
 
 use serde::Serialize;
+use serde::ser::Error as _;
 use serde_json::ser::{CompactFormatter, Formatter, Serializer};
+use serde_json::value::RawValue;
 
+/// What most lines have room in.
+const LINE_BYTES: usize = 2048;
 /// Bytes of one recorded text. Longer ones are cut, and say so.
 pub const TEXT_BYTES_MAX: usize = 2048;
 /// Entries of one recorded list. What is over is counted in a last entry.
@@ -13,10 +17,21 @@ pub const LIST_ENTRIES_MAX: usize = 64;
 
 /// `record` as one line of JSON, with its line feed.
 pub fn line(record: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
-    let mut line = Vec::with_capacity(1024);
-    record.serialize(&mut Serializer::with_formatter(&mut line, Plain(CompactFormatter)))?;
+    let mut line = Vec::with_capacity(LINE_BYTES);
+    write(record, &mut line)?;
     line.push(b'\n');
     Ok(line)
+}
+
+/// What `part` is within a line.
+pub fn json(part: &impl Serialize) -> Result<Box<RawValue>, serde_json::Error> {
+    let mut text = Vec::new();
+    write(part, &mut text)?;
+    RawValue::from_string(String::from_utf8(text).map_err(serde_json::Error::custom)?)
+}
+
+fn write(record: &impl Serialize, to: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+    record.serialize(&mut Serializer::with_formatter(to, Plain(CompactFormatter)))
 }
 
 /// Whether a character could mislead who reads a line: controls (C0, DEL, C1), line and paragraph

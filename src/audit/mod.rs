@@ -7,6 +7,7 @@
 pub mod draft;
 pub mod event;
 pub mod line;
+pub mod part;
 pub mod reason;
 pub mod record;
 mod shadow;
@@ -16,8 +17,9 @@ mod writer;
 
 pub use draft::{Arrival, Cut, Draft};
 pub use event::{Claimed, Event, RefusedHandshake};
+pub use part::Part;
 pub use reason::Reason;
-pub use record::{Protocol, Verdict};
+pub use record::{Protocol, Signers, Verdict};
 pub use sink::{AuditUnavailable, Output, Sink, SinkSettings};
 
 use std::sync::Arc;

@@ -12,6 +12,7 @@ use ulid::Ulid;
 
 use super::Reason;
 use super::line::{LIST_ENTRIES_MAX, bounded, bounded_list};
+use super::part::Part;
 use crate::clock::Timestamp;
 use crate::identity::{ActorKind, Caller, Delegate, Name, Peer, PeerName};
 use crate::metrics::{Label, Lookup};
@@ -44,8 +45,8 @@ pub struct RequestRecord {
     pub unenforced: Vec<Reason>,
     pub story: String,
     pub checks: Checks,
-    pub peer: Option<PeerRecord>,
-    pub caller: Option<CallerRecord>,
+    pub peer: Option<Part<PeerRecord>>,
+    pub caller: Option<Part<CallerRecord>>,
     pub action: ActionRecord,
     pub connection: ConnectionRecord,
     /// Of the answer's head; absent if there was none.
@@ -55,7 +56,7 @@ pub struct RequestRecord {
     pub request_bytes: u64,
     pub response_bytes: u64,
     /// The hash of the policy that decided.
-    pub policy: Option<String>,
+    pub policy: Option<Arc<str>>,
     /// Whether the decision cache had the standing.
     pub cache: Option<Lookup>,
     pub decision_us: Option<u64>,
@@ -98,6 +99,13 @@ pub struct NearMissRecord {
     /// As `the token has scope orders:write`.
     #[serde(serialize_with = "joined")]
     pub seen: Vec<String>,
+}
+
+/// Both signatures, as far as they were verified: the same in all records of the same standing.
+#[derive(Clone, Debug, Default)]
+pub struct Signers {
+    pub peer: Option<Part<PeerRecord>>,
+    pub caller: Option<Part<CallerRecord>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -156,14 +164,25 @@ pub enum Protocol {
     Http2,
 }
 
+impl Signers {
+    /// `services` and `roles` are what the policy calls them, if it was asked.
+    pub fn new(peer: Option<&Peer>, services: &[Name], caller: Option<&Caller>, roles: &[Name]) -> Signers {
+        Signers {
+            peer: peer.map(|peer| Part::new(PeerRecord::new(peer, services))),
+            caller: caller.map(|caller| Part::new(CallerRecord::new(caller, roles))),
+        }
+    }
+}
+
 impl PeerRecord {
-    pub fn new(peer: &Peer) -> PeerRecord {
+    fn new(peer: &Peer, services: &[Name]) -> PeerRecord {
         let (spiffe_id, dns_names) = match &peer.name {
             PeerName::Spiffe(id) => (Some(id.to_string()), Vec::new()),
             PeerName::Dns { names, .. } => (None, bounded_list(names)),
         };
+        let services: Vec<&str> = services.iter().map(Name::as_str).collect();
         PeerRecord {
-            service: None,
+            service: (!services.is_empty()).then(|| services.join(",")),
             spiffe_id,
             dns_names,
             trust_domain: peer.name.trust_domain().to_string(),
@@ -171,17 +190,10 @@ impl PeerRecord {
             hop: peer.hop.as_str().to_owned(),
         }
     }
-
-    /// The services that the policy found to name this peer.
-    pub fn is_named(&mut self, services: &[Name]) {
-        if !services.is_empty() {
-            self.service = Some(services.iter().map(Name::as_str).collect::<Vec<_>>().join(","));
-        }
-    }
 }
 
 impl CallerRecord {
-    pub fn new(caller: &Caller) -> CallerRecord {
+    fn new(caller: &Caller, roles: &[Name]) -> CallerRecord {
         let link = |link: &Delegate| Delegate {
             subject: bounded(&link.subject).into(),
             issuer: link.issuer.as_deref().map(|issuer| bounded(issuer).into()),
@@ -193,7 +205,7 @@ impl CallerRecord {
             actor: caller.actor,
             on_behalf_of: caller.on_behalf_of,
             chain: caller.chain.iter().take(LIST_ENTRIES_MAX).map(link).collect(),
-            roles: Vec::new(),
+            roles: roles.to_vec(),
             scopes: bounded_list(&caller.scopes),
         }
     }
@@ -300,15 +312,15 @@ pub(super) mod tests {
             unenforced: Vec::new(),
             story: String::new(),
             checks: Checks { peer: Check::Ok, caller: Check::Ok },
-            peer: Some(PeerRecord {
+            peer: Some(Part::new(PeerRecord {
                 service: Some("storefront".into()),
                 spiffe_id: Some("spiffe://shop.example/ns/prod/sa/storefront".into()),
                 dns_names: Vec::new(),
                 trust_domain: "shop.example".into(),
                 certificate: "sha256:00ff".into(),
                 hop: "direct".into(),
-            }),
-            caller: Some(CallerRecord {
+            })),
+            caller: Some(Part::new(CallerRecord {
                 issuer: name("corp"),
                 subject: Some("alice".into()),
                 client: Some("storefront-web".into()),
@@ -317,7 +329,7 @@ pub(super) mod tests {
                 chain: Vec::new(),
                 roles: Vec::new(),
                 scopes: vec!["orders:write".into()],
-            }),
+            })),
             action: ActionRecord {
                 method: Some("GET".into()),
                 host: Some("orders.shop.example".into()),
@@ -356,10 +368,10 @@ pub(super) mod tests {
             upstream: Some(name("orders")),
             ..denied()
         };
-        if let Some(caller) = &mut record.caller {
-            caller.roles = vec![name("order-reader")];
-            caller.scopes = vec!["orders:read".into()];
-        }
+        record.caller = record.caller.map(|caller| {
+            let (roles, scopes) = (vec![name("order-reader")], vec!["orders:read".into()]);
+            Part::new(CallerRecord { roles, scopes, ..CallerRecord::clone(&caller) })
+        });
         record.story = story::tell(&record);
         record
     }

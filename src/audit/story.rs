@@ -21,8 +21,8 @@ const QUOTED_BYTES_MAX: usize = 256;
 pub fn tell(record: &RequestRecord) -> String {
     format!(
         "{}{}, {}: {}{}",
-        service(record.checks.peer, record.peer.as_ref()),
-        caller(record.checks.caller, record.caller.as_ref()),
+        service(record.checks.peer, record.peer.as_deref()),
+        caller(record.checks.caller, record.caller.as_deref()),
         action(&record.action),
         outcome(record),
         shadow(record),
@@ -196,7 +196,7 @@ pub(super) mod tests {
     }
 
     pub fn caller_of(record: &mut RequestRecord) -> &mut CallerRecord {
-        record.caller.as_mut().unwrap()
+        record.caller.as_mut().unwrap().value_mut()
     }
 
     #[test]

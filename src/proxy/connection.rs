@@ -19,13 +19,15 @@ use super::limits::Limits;
 use super::proxy_protocol::{self, ProxyHeaderError};
 use super::stall::{Busy, Pulse};
 use super::worker::Worker;
-use super::{http1, http2};
-use crate::audit::{Arrival, Claimed, Cut, Protocol, Reason, RefusedHandshake};
+use super::{headers, http1, http2};
+use crate::audit::{Arrival, Claimed, Cut, Protocol, Reason, RefusedHandshake, Signers};
 use crate::clock::Timestamp;
+use crate::decisions::KnownStanding;
 use crate::identity::{Name, Peer, Signature};
 use crate::metrics::Limit;
-use crate::policy::Host;
+use crate::policy::{Host, Standing};
 use crate::tls::{Accepted, Alpn, HandshakeFailure, ListenerTls, PeerError};
+use crate::token::KnownToken;
 
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -43,7 +45,35 @@ pub struct Connection {
     /// No request after the present ones is wanted: on HTTP/1 the next answer says so.
     pub ending: Cell<bool>,
     pub pulse: Arc<Pulse>,
+    known: RefCell<(u64, Known)>,
     cut: Arc<Cut>,
+}
+
+/// What the last request of a connection rested on: most often the next one brings the same token.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    pub token: Option<Arc<KnownToken>>,
+    pub standing: Option<Arc<KnownStanding>>,
+    pub telling: Option<Telling>,
+}
+
+/// How upstreams and records are told of those who have this standing.
+#[derive(Clone, Debug)]
+pub struct Telling {
+    of: Arc<Standing>,
+    pub headers: Rc<headers::Identity>,
+    pub signers: Signers,
+}
+
+impl Telling {
+    pub fn new(of: &Arc<Standing>, headers: headers::Identity, signers: Signers) -> Telling {
+        Telling { of: Arc::clone(of), headers: Rc::new(headers), signers }
+    }
+
+    /// A standing is made for one peer and one caller under one policy, so it stands for all three.
+    pub fn is_of(&self, standing: &Arc<Standing>) -> bool {
+        Arc::ptr_eq(&self.of, standing)
+    }
 }
 
 /// Who is at the other end, and under which configuration that was verified.
@@ -140,6 +170,16 @@ impl Connection {
         let _ = self.cut.set((Reason::from(error), error.to_string()));
     }
 
+    /// What is known under this generation.
+    pub fn known(&self, generation: &Generation) -> Known {
+        let known = self.known.borrow();
+        if known.0 == generation.number { known.1.clone() } else { Known::default() }
+    }
+
+    pub fn keep(&self, generation: &Generation, known: Known) {
+        *self.known.borrow_mut() = (generation.number, known);
+    }
+
     fn current_tls<'g>(&self, generation: &'g Generation) -> Option<&'g Arc<ListenerTls>> {
         generation.listeners.get(self.listener)?.tls.as_ref()
     }
@@ -188,15 +228,16 @@ pub async fn serve(
             peer_ip,
             ending,
             pulse,
+            known: RefCell::default(),
             cut,
         })
     };
     match &listener.tls {
         None => serve_plain(&worker, connection(None, None), stream, limits).await,
         Some(tls) => {
-            let Some(accepted) = handshake(&worker, &listener, tls, stream, limits, peer_ip).await else {
-                return;
-            };
+            // Boxed, as what follows: a connection that rests does not keep the room of what it went through.
+            let accepted = Box::pin(handshake(&worker, &listener, tls, stream, limits, peer_ip)).await;
+            let Some(accepted) = accepted else { return };
             let server_name = match accepted.server_name.as_str().map(str::parse::<Host>) {
                 None => None,
                 Some(Ok(name)) => Some(name),

@@ -2,14 +2,15 @@
 
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
+use std::sync::Arc;
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, TryFutureExt};
 use http::request::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
 use super::body::Body;
-use super::connection::Connection;
+use super::connection::{Connection, Known, Telling};
 use super::forward::{Passage, forward};
 use super::generation::Generation;
 use super::headers::{self, given_traceparent};
@@ -20,8 +21,8 @@ use super::worker::Worker;
 use crate::audit::{Draft, Protocol, Reason};
 use crate::clock::{Clock, Stopwatch, Timestamp};
 use crate::identity::{Caller, Hop, Peer, Signature};
-use crate::metrics::Limit;
-use crate::policy::{self, Circumstances, Decision, Verdict};
+use crate::metrics::{Limit, Lookup};
+use crate::policy::{self, Circumstances, Decision, Standing, Verdict};
 use crate::token::Credential;
 
 /// Both signatures of a request, verified or absent.
@@ -43,14 +44,12 @@ pub fn exchange(
     if let Some(traceparent) = given_traceparent(&head.headers) {
         draft.trace(traceparent);
     }
-    async move {
-        let (form, id) = (Form::of(&head), draft.id());
-        // A panic ends this request alone; its draft has recorded it. What it may have left half done is its
-        // own, or behind a lock that is not poisoned for others.
-        let answering = AssertUnwindSafe(answer(worker, connection, head, body, draft)).catch_unwind();
-        let panicked = |_| Refusal::of(Reason::Internal).answer(form, &id.to_string()).map(Body::Fixed);
-        answering.await.unwrap_or_else(panicked)
-    }
+    let (form, id) = (Form::of(&head), draft.id());
+    // A panic ends this request alone; its draft has recorded it. What it may have left half done is its
+    // own, or behind a lock that is not poisoned for others.
+    let answering = AssertUnwindSafe(answer(worker, connection, head, body, draft)).catch_unwind();
+    let panicked = move |_| Refusal::of(Reason::Internal).answer(form, &id.to_string()).map(Body::Fixed);
+    answering.unwrap_or_else(panicked)
 }
 
 /// The path, step by step.
@@ -101,14 +100,30 @@ async fn judge(
     draft: &mut Draft,
 ) -> Result<Passage, Refusal> {
     let clock = &worker.shared.clock;
-    let signatures = verify(generation, connection, head, clock, draft).await?;
+    let mut known = connection.known(generation);
+    let signatures = verify(generation, connection, head, clock, &mut known, draft).await?;
     let now = clock.now();
-    let decision = decide(generation, connection, &asked, head, &signatures, now, draft);
+    let watch = Stopwatch::start();
+    let (decision, standing, cache) =
+        decide(generation, connection, &asked, head, &signatures, now, &mut known);
+    draft.decided(&generation.policy, &decision, cache, watch.elapsed());
+    let telling = match known.telling.take().filter(|known| known.is_of(&standing)) {
+        Some(known) => {
+            draft.signed_by(known.signers.clone());
+            known
+        }
+        None => Telling::new(&standing, introduce(generation, &signatures, &decision), draft.signers()),
+    };
+    let who = Rc::clone(&telling.headers);
+    // What is made of a token that is too large to be kept is not kept either.
+    if known.token.is_some() || signatures.caller.verified().is_none() {
+        connection.keep(generation, Known { telling: Some(telling), ..known });
+    }
     let permit = match decision.verdict {
         Verdict::Permit(permit) => permit,
         Verdict::Denial(denial) => return Err(Refusal::from(&denial)),
     };
-    Ok(Passage { asked, signatures, permit, evidence: decision.evidence })
+    Ok(Passage { asked, permit, who })
 }
 
 /// Verifies both signatures, also when the first is bad: the record says what became of each.
@@ -117,13 +132,15 @@ async fn verify(
     connection: &Connection,
     head: &Parts,
     clock: &Clock,
+    known: &mut Known,
     draft: &mut Draft,
 ) -> Result<Signatures, Refusal> {
     let peer = connection.peer(generation, clock.now());
     let certificate = peer.as_ref().ok().and_then(Signature::verified).map(|peer| &peer.certificate);
     let caller = match Credential::from_headers(&head.headers) {
         Ok(credential) => {
-            generation.verifier.verify(credential, certificate).await.map_err(|error| Refusal::from(&error))
+            let verified = generation.verifier.verify_again(credential, certificate, &mut known.token).await;
+            verified.map_err(|error| Refusal::from(&error))
         }
         Err(error) => Err(Refusal::from(&error)),
     };
@@ -155,12 +172,12 @@ fn decide(
     head: &Parts,
     signatures: &Signatures,
     now: Timestamp,
-    draft: &mut Draft,
-) -> Decision {
-    let watch = Stopwatch::start();
+    known: &mut Known,
+) -> (Decision, Arc<Standing>, Lookup) {
     let Signatures { peer, caller } = signatures;
+    let (policy, number) = (&generation.policy, generation.number);
     let (standing, cache) =
-        generation.standings.standing(&generation.policy, generation.number, peer, caller, now);
+        generation.standings.standing_again(policy, number, peer, caller, now, &mut known.standing);
     let hop = signatures.peer.verified().map_or(&Hop::Direct, |peer| &peer.hop);
     let request = policy::decision::Request {
         peer,
@@ -173,9 +190,15 @@ fn decide(
         },
         now,
     };
-    let decision = policy::decide(&generation.policy, &standing, &request);
-    draft.decided(&generation.policy, &decision, cache, watch.elapsed());
-    decision
+    (policy::decide(policy, &standing, &request), standing, cache)
+}
+
+/// What upstreams are told of both signatures.
+fn introduce(generation: &Generation, signatures: &Signatures, decision: &Decision) -> headers::Identity {
+    let Signatures { peer, caller } = signatures;
+    let (peer, caller) = (peer.verified().map(|it| &**it), caller.verified().map(|it| &**it));
+    let evidence = &decision.evidence;
+    headers::Identity::new(peer, &evidence.services, caller, &evidence.roles, generation.own_id.as_ref())
 }
 
 fn protocol(version: http::Version) -> Protocol {

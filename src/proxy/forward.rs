@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::body::{Body, Meter, RequestBody, ResponseBody};
 use super::connection::Connection;
-use super::exchange::{Signatures, refuse};
+use super::exchange::refuse;
 use super::generation::Generation;
 use super::headers::{self, Introduction};
 use super::normalize::{Asked, Kind};
@@ -29,15 +29,15 @@ use super::route::RouteSettings;
 use super::worker::Worker;
 use crate::audit::{Draft, Reason};
 use crate::metrics::Limit;
-use crate::policy::{Evidence, Permit};
+use crate::policy::Permit;
 use crate::upstream::{self, Pool, Switched, TunnelEnd, Upgrade};
 
 /// A request that was permitted, with all that it rests on.
 pub struct Passage {
     pub asked: Asked,
-    pub signatures: Signatures,
     pub permit: Permit,
-    pub evidence: Evidence,
+    /// Whom it is permitted to.
+    pub who: Rc<headers::Identity>,
 }
 
 /// One request on its way.
@@ -69,7 +69,7 @@ pub async fn forward(
     let meter = Rc::new(Meter::default());
     let body = RequestBody::new(body, Rc::clone(&meter), route.body_bytes_max);
     let carried = carries(route, passage.asked.kind, &body)
-        .and_then(|()| rewrite(generation, connection, route, &mut head, &passage, &mut draft))
+        .and_then(|()| rewrite(connection, route, &mut head, &passage, &mut draft))
         // Last: from here on the record says that the request was passed on.
         .and_then(|()| draft.forwarding(permit).map_err(|_| Refusal::of(Reason::AuditUnavailable)));
     if let Err(refusal) = carried {
@@ -79,7 +79,7 @@ pub async fn forward(
         Kind::Plain => journey.plain(head, body, meter, form, draft).await,
         Kind::WebSocket => {
             let ends = Instant::now() + permit.deadline().since(worker.shared.clock.now());
-            journey.websocket(head, form, ends, draft).await
+            Box::pin(journey.websocket(head, form, ends, draft)).await
         }
     }
 }
@@ -94,14 +94,13 @@ fn carries(route: &RouteSettings, kind: Kind, body: &RequestBody) -> Result<(), 
 
 /// Turns the head that was judged into the one that goes upstream.
 fn rewrite(
-    generation: &Generation,
     connection: &Connection,
     route: &RouteSettings,
     head: &mut Parts,
     passage: &Passage,
     draft: &mut Draft,
 ) -> Result<(), Refusal> {
-    let Passage { asked, signatures, permit, evidence } = passage;
+    let Passage { asked, permit, who } = passage;
     let path = match &route.strip_prefix {
         Some(prefix) => asked.path.strip_prefix(prefix)?,
         None => asked.path.clone(),
@@ -114,18 +113,18 @@ fn rewrite(
         .build()
         .map_err(|_| Refusal::of(Reason::RequestMalformed))?;
     head.method.clone_from(&asked.method);
-    let mut fresh = [0; 24];
-    rand::fill(&mut fresh).map_err(|_| Refusal::of(Reason::Internal))?;
-    let (traceparent, trace_continued) = headers::traceparent(&head.headers, fresh);
-    draft.trace(&traceparent);
+    let (traceparent, trace_continued) = match draft.traced() {
+        Some(given) => (given.to_owned(), true),
+        // Its trace is found by the record's id, and the other way around.
+        None => (headers::new_traceparent(draft.id().0, fastrand::u64(..)), false),
+    };
+    if !trace_continued {
+        draft.trace(&traceparent);
+    }
     let introduction = Introduction {
         id: &draft.id().to_string(),
-        peer: signatures.peer.verified().map(|peer| &**peer),
-        services: &evidence.services,
-        caller: signatures.caller.verified().map(|caller| &**caller),
-        roles: &evidence.roles,
+        who: Rc::clone(who),
         enforced: permit.enforced(),
-        own: generation.own_id.as_ref(),
         client_ip: Some(connection.peer_ip),
         authority: &authority,
         secure: connection.is_secure(),

@@ -6,9 +6,12 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderName, HeaderValue, TE};
+
+use smallvec::SmallVec;
 
 use super::normalize::{connection_tokens, is_plain_name};
 use crate::identity::{Caller, Name, Peer, PeerName, SpiffeId};
@@ -90,19 +93,21 @@ const HOP_BY_HOP: [&str; 9] = [
     "proxy",
 ];
 
+/// Headers that are set for each request besides.
+const SET_MAX: usize = 10;
+
+/// The headers that tell an upstream who asks: the same for all requests that rest on the same standing.
+#[derive(Clone, Debug, Default)]
+pub struct Identity(Vec<(HeaderName, HeaderValue)>);
+
 /// What the upstream is told about a request besides the request itself.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Introduction<'a> {
     /// The record's id.
     pub id: &'a str,
-    pub peer: Option<&'a Peer>,
-    pub services: &'a [Name],
-    pub caller: Option<&'a Caller>,
-    pub roles: &'a [Name],
+    pub who: Rc<Identity>,
     /// False where `shadow_until` alone let the request through.
     pub enforced: bool,
-    /// Our own SPIFFE ID: XFCC's `By`.
-    pub own: Option<&'a SpiffeId>,
     pub client_ip: Option<IpAddr>,
     /// As the client named it, in normal form.
     pub authority: &'a str,
@@ -111,6 +116,46 @@ pub struct Introduction<'a> {
     /// Whether the traceparent is the client's own, so that its tracestate belongs to it.
     pub trace_continued: bool,
     pub forward_authorization: bool,
+}
+
+impl Identity {
+    /// `own` is our own SPIFFE ID: XFCC's `By`.
+    pub fn new(
+        peer: Option<&Peer>,
+        services: &[Name],
+        caller: Option<&Caller>,
+        roles: &[Name],
+        own: Option<&SpiffeId>,
+    ) -> Identity {
+        let mut headers = Vec::new();
+        let mut tell = |name, value: String| {
+            // Built from visible ASCII, so it always is one header value.
+            headers.extend(HeaderValue::try_from(value).ok().map(|value| (name, value)));
+        };
+        if !services.is_empty() {
+            tell(SERVICE, list(services.iter().map(Name::as_str), ','));
+        }
+        if let Some(caller) = caller {
+            tell(ISSUER, caller.issuer.to_string());
+            if let Some(subject) = &caller.subject {
+                tell(SUBJECT, escaped(subject));
+            }
+            if let Some(client) = &caller.client {
+                tell(CLIENT, escaped(client));
+            }
+            tell(ACTOR, caller.actor.to_string());
+            if !roles.is_empty() {
+                tell(ROLES, list(roles.iter().map(Name::as_str), ','));
+            }
+            if !caller.scopes.is_empty() {
+                tell(SCOPES, list(caller.scopes.iter().map(|scope| &**scope), ' '));
+            }
+        }
+        if let Some(peer) = peer {
+            tell(XFCC, client_certificate(peer, own));
+        }
+        Identity(headers)
+    }
 }
 
 /// Strips, then sets. Hop-by-hop headers go first, so that a client's `Connection: x-auth-subject`
@@ -136,7 +181,14 @@ pub fn for_upstream(headers: &mut HeaderMap, with: &Introduction<'_>) {
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    set_identity(headers, with);
+    headers.reserve(with.who.0.len() + SET_MAX);
+    for (name, value) in &with.who.0 {
+        headers.insert(name.clone(), value.clone());
+    }
+    set(headers, DECISION, with.id);
+    if !with.enforced {
+        headers.insert(ENFORCED, HeaderValue::from_static("false"));
+    }
     set_origin(headers, with);
 }
 
@@ -159,10 +211,7 @@ pub fn for_trailers(trailers: &mut HeaderMap) {
 
 /// Takes away what some server would read under another name.
 pub fn strip_odd_names(headers: &mut HeaderMap) {
-    let odd: Vec<HeaderName> = headers.keys().filter(|name| !is_plain_name(name)).cloned().collect();
-    for name in odd {
-        headers.remove(name);
-    }
+    strip(headers, |name| !is_plain_name(name));
 }
 
 /// HTTP/2 sends cookies in crumbs; elsewhere they are one field (RFC 9113 §8.2.3), of which a server behind us
@@ -192,57 +241,28 @@ fn rewrite_length(headers: &mut HeaderMap) {
 }
 
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = connection_tokens(headers)
+    let named: SmallVec<[HeaderName; 4]> = connection_tokens(headers)
         .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
         .collect();
     for name in named {
         headers.remove(name);
     }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
+    strip(headers, |name| HOP_BY_HOP.contains(&name));
 }
 
 fn strip_reserved(headers: &mut HeaderMap) {
-    let reserved: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| {
-            let name = name.as_str();
-            RESERVED.contains(&name) || RESERVED_STARTS.iter().any(|start| name.starts_with(start))
-        })
-        .cloned()
-        .collect();
-    for name in reserved {
-        headers.remove(name);
-    }
+    strip(headers, is_reserved);
 }
 
-fn set_identity(headers: &mut HeaderMap, with: &Introduction<'_>) {
-    if !with.services.is_empty() {
-        set(headers, SERVICE, &list(with.services.iter().map(Name::as_str), ','));
-    }
-    if let Some(caller) = with.caller {
-        set(headers, ISSUER, caller.issuer.as_str());
-        if let Some(subject) = &caller.subject {
-            set(headers, SUBJECT, &escaped(subject));
-        }
-        if let Some(client) = &caller.client {
-            set(headers, CLIENT, &escaped(client));
-        }
-        set(headers, ACTOR, caller.actor.as_str());
-        if !with.roles.is_empty() {
-            set(headers, ROLES, &list(with.roles.iter().map(Name::as_str), ','));
-        }
-        if !caller.scopes.is_empty() {
-            set(headers, SCOPES, &list(caller.scopes.iter().map(|scope| &**scope), ' '));
-        }
-    }
-    set(headers, DECISION, with.id);
-    if !with.enforced {
-        set(headers, ENFORCED, "false");
-    }
-    if let Some(peer) = with.peer {
-        set(headers, XFCC, &client_certificate(peer, with.own));
+fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name) || RESERVED_STARTS.iter().any(|start| name.starts_with(start))
+}
+
+fn strip(headers: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
+    let meant: SmallVec<[HeaderName; 8]> =
+        headers.keys().filter(|name| is_meant(name.as_str())).cloned().collect();
+    for name in meant {
+        headers.remove(name);
     }
 }
 
@@ -322,28 +342,18 @@ pub fn given_traceparent(headers: &HeaderMap) -> Option<&str> {
     value.to_str().ok().filter(|text| is_traceparent(text))
 }
 
-/// The client's `traceparent`, else a new one. The second value says whether it is the client's.
-pub fn traceparent(headers: &HeaderMap, fresh: [u8; 24]) -> (String, bool) {
-    if let Some(given) = given_traceparent(headers) {
-        return (given.to_owned(), true);
-    }
-    let mut text = String::from("00-");
-    for (at, byte) in fresh.iter().enumerate() {
-        if at == 16 {
-            text.push('-');
-        }
-        let _ = write!(text, "{byte:02x}");
-    }
-    text.push_str("-00");
-    (text, false)
+/// A `traceparent` for a request that came without one; neither id may be zero.
+pub fn new_traceparent(trace: u128, span: u64) -> String {
+    format!("00-{:032x}-{:016x}-00", trace.max(1), span.max(1))
 }
 
 fn is_traceparent(text: &str) -> bool {
-    let parts: Vec<&str> = text.split('-').collect();
+    let mut parts = text.split('-');
+    let mut next = || parts.next();
     let hex = |part: &str, len: usize| {
         part.len() == len && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     };
     let zero = |part: &str| part.bytes().all(|b| b == b'0');
-    matches!(parts[..], ["00", trace, span, flags]
+    matches!((next(), next(), next(), next(), next()), (Some("00"), Some(trace), Some(span), Some(flags), None)
         if hex(trace, 32) && !zero(trace) && hex(span, 16) && !zero(span) && hex(flags, 2))
 }

@@ -6,6 +6,7 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::sleep;
@@ -31,15 +32,15 @@ pub fn service(
         let busy = connection.busy(!request.body().is_end_stream());
         let is_http1 = request.version() <= Version::HTTP_11;
         let answering = exchange(Rc::clone(&worker), Rc::clone(&connection), request);
-        Box::pin(async move {
-            let mut answer = answering.await;
+        // A combinator: an `async` block would hold the large future twice.
+        Box::pin(answering.map(move |mut answer| {
             let is_last = connection.ending.get() || connection.is_outdated(&worker.shared.generation.load());
             // RFC 9112 §9.6: a client that is told sends nothing more that would be lost.
             if is_last && is_http1 && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
                 answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
             Ok(answer.map(|body| Held { body, busy }))
-        })
+        }))
     }
 }
 

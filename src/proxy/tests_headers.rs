@@ -1,5 +1,7 @@
 //! Identity headers as a hostile client would have them.
 
+use std::rc::Rc;
+
 use http::{HeaderMap, HeaderValue};
 
 use super::headers::*;
@@ -40,19 +42,11 @@ fn caller() -> Caller {
     }
 }
 
-fn introduction<'a>(
-    peer: Option<&'a Peer>,
-    caller: Option<&'a Caller>,
-    names: &'a [Name],
-) -> Introduction<'a> {
+fn introduction(peer: Option<&Peer>, caller: Option<&Caller>, names: &[Name]) -> Introduction<'static> {
     Introduction {
         id: "01J",
-        peer,
-        services: names,
-        caller,
-        roles: names,
+        who: Rc::new(Identity::new(peer, names, caller, names, None)),
         enforced: true,
-        own: None,
         client_ip: Some("2001:db8::1".parse().unwrap()),
         authority: "orders.example:8443",
         secure: true,
@@ -190,11 +184,10 @@ fn a_trace_is_continued_only_if_it_is_one() {
         for value in values {
             headers.append(TRACEPARENT, HeaderValue::from_static(value));
         }
-        traceparent(&headers, [7; 24])
+        given_traceparent(&headers).map(str::to_owned)
     };
     const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    assert_eq!(given(&[GOOD]), (GOOD.to_owned(), true));
-    let fresh = format!("00-{}-{}-00", "07".repeat(16), "07".repeat(8));
+    assert_eq!(given(&[GOOD]).as_deref(), Some(GOOD));
     let bad: [&[&str]; 6] = [
         &[],
         &[GOOD, GOOD],
@@ -204,7 +197,12 @@ fn a_trace_is_continued_only_if_it_is_one() {
         &["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x"],
     ];
     for values in bad {
-        assert_eq!(given(values), (fresh.clone(), false), "{values:?}");
+        assert_eq!(given(values), None, "{values:?}");
+    }
+    for (trace, span) in [(0, 0), (1, 1), (u128::MAX, u64::MAX)] {
+        let new = new_traceparent(trace, span);
+        let headers = HeaderMap::from_iter([(TRACEPARENT, HeaderValue::from_str(&new).unwrap())]);
+        assert_eq!(given_traceparent(&headers), Some(&*new));
     }
 }
 

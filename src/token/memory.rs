@@ -146,7 +146,7 @@ impl Memory {
 
 impl Remembered {
     /// What it takes in memory, rather more than less.
-    fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         let Caller { scopes, groups, roles, chain, claims, .. } = &*self.caller;
         let words = scopes.iter().chain(groups).chain(roles);
         let words = words.map(|word| WORD_BYTES + word.len()).sum::<usize>();

@@ -38,7 +38,7 @@ pub use keys::{KEYS_MAX, KeyUse};
 pub use limits::TokenLimits;
 pub use memory::TokenCacheSettings;
 pub use preset::{Preset, UnknownPreset};
-pub use verifier::{Issuer, SameIssuer, Verifier};
+pub use verifier::{Issuer, KnownToken, SameIssuer, Verifier};
 
 #[cfg(test)]
 mod tests;

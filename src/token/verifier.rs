@@ -46,10 +46,20 @@ pub struct Issuer {
     pub keys: Arc<IssuerKeys>,
 }
 
+/// A token that a [`Verifier`] found good, by its text.
+#[derive(Debug)]
+pub struct KnownToken {
+    text: Box<str>,
+    remembered: Remembered,
+}
+
 /// Two issuers that one token could be of.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("issuers `{0}` and `{1}` have the same `url`; tokens of the one would be taken for the other's")]
 pub struct SameIssuer(pub Name, pub Name);
+
+/// What is kept at hand is beside the memory that tokens were given, so it is small.
+const KNOWN_BYTES_MAX: u64 = 4096;
 
 /// Keys with one `kid` that are tried on one token.
 const CANDIDATES_MAX: usize = 4;
@@ -89,21 +99,46 @@ impl Verifier {
         credential: Credential<'_>,
         certificate: Option<&CertificateHash>,
     ) -> Result<Signature<Caller>, TokenError> {
+        self.verify_again(credential, certificate, &mut None).await
+    }
+
+    /// As [`Verifier::verify`], for somebody who expects the token that came last to come again: `known` is what
+    /// this verifier said of that one, and saves finding it, not what is asked of it each time.
+    pub async fn verify_again(
+        &self,
+        credential: Credential<'_>,
+        certificate: Option<&CertificateHash>,
+        known: &mut Option<Arc<KnownToken>>,
+    ) -> Result<Signature<Caller>, TokenError> {
         let Credential::Bearer(token) = credential else { return Ok(Signature::Absent) };
-        let hash = sha256(token);
-        let caller = match self.recall(&hash).await? {
-            Some(caller) => caller,
-            None => self.judge(token, hash).await?,
+        // More is compared at once than can be guessed, so how long it takes tells nothing.
+        let same = known.as_ref().filter(|known| *known.text == *token).map(Arc::clone);
+        let caller = match same {
+            Some(same) if self.still_holds(&same.remembered).await? => {
+                self.metrics.cache.count(Lookup::Hit);
+                Arc::clone(&same.remembered.caller)
+            }
+            _ => {
+                let hash = sha256(token);
+                let remembered = match self.recall(&hash).await? {
+                    Some(remembered) => remembered,
+                    None => self.judge(token, hash).await?,
+                };
+                let caller = Arc::clone(&remembered.caller);
+                *known = (remembered.bytes() <= KNOWN_BYTES_MAX)
+                    .then(|| Arc::new(KnownToken { text: token.into(), remembered }));
+                caller
+            }
         };
         check_confirmation(&caller, certificate)?;
         Ok(Signature::Verified(caller))
     }
 
     /// What is remembered of a token and still true.
-    async fn recall(&self, hash: &TokenHash) -> Result<Option<Arc<Caller>>, TokenError> {
-        if let Some(caller) = self.recall_caller(hash).await? {
+    async fn recall(&self, hash: &TokenHash) -> Result<Option<Remembered>, TokenError> {
+        if let Some(remembered) = self.recall_verified(hash).await? {
             self.metrics.cache.count(Lookup::Hit);
-            return Ok(Some(caller));
+            return Ok(Some(remembered));
         }
         self.metrics.cache.count(Lookup::Miss);
         if let Some(error) = self.recall_failure(hash).await? {
@@ -114,19 +149,23 @@ impl Verifier {
         Ok(None)
     }
 
-    async fn recall_caller(&self, hash: &TokenHash) -> Result<Option<Arc<Caller>>, TokenError> {
+    async fn recall_verified(&self, hash: &TokenHash) -> Result<Option<Remembered>, TokenError> {
         let Some(remembered) = self.memory.verified(hash, self.clock.now()) else { return Ok(None) };
-        let issuer = &self.issuers[remembered.issuer];
-        let keys = issuer.current_keys().await?;
-        if self.clock.now() >= remembered.caller.expires {
+        let holds = self.still_holds(&remembered).await;
+        if matches!(holds, Ok(false) | Err(TokenError::Expired)) {
             self.memory.forget(hash);
+        }
+        Ok(holds?.then_some(remembered))
+    }
+
+    /// Asked each time that something remembered is used, however it was found.
+    async fn still_holds(&self, remembered: &Remembered) -> Result<bool, TokenError> {
+        let keys = self.issuers[remembered.issuer].current_keys().await?;
+        let now = self.clock.now();
+        if now >= remembered.caller.expires {
             return Err(TokenError::Expired);
         }
-        if keys.set.holds(&remembered.key) {
-            return Ok(Some(remembered.caller));
-        }
-        self.memory.forget(hash);
-        Ok(None)
+        Ok(remembered.judged <= now && keys.set.holds(&remembered.key))
     }
 
     async fn recall_failure(&self, hash: &TokenHash) -> Result<Option<TokenError>, TokenError> {
@@ -137,7 +176,7 @@ impl Verifier {
     }
 
     /// While keys are waited for, nothing is held but the token's text: its claims may be many times as large.
-    async fn judge(&self, token: &str, hash: TokenHash) -> Result<Arc<Caller>, TokenError> {
+    async fn judge(&self, token: &str, hash: TokenHash) -> Result<Remembered, TokenError> {
         let mut unverified = Unverified::parse(token, &self.limits)?;
         let position = self.issuer_of(&unverified)?;
         let issuer = &self.issuers[position];
@@ -163,10 +202,9 @@ impl Verifier {
         let (generation, judged) = (keys.generation, self.clock.now());
         match self.check(issuer, &keys, algorithm, unverified, hash) {
             Ok((caller, key)) => {
-                let caller = Arc::new(caller);
-                let remembered = Remembered { caller: Arc::clone(&caller), issuer: position, key, judged };
-                self.memory.remember(remembered);
-                Ok(caller)
+                let remembered = Remembered { caller: Arc::new(caller), issuer: position, key, judged };
+                self.memory.remember(remembered.clone());
+                Ok(remembered)
             }
             // soon true, so not worth remembering
             Err(error @ TokenError::NotYetValid(_)) => Err(error),

@@ -260,7 +260,8 @@ impl Slot {
                 return Ok(Link::H1(h1));
             }
             if offer == Offer::H1 || self.prefers_h1.get() || !self.endpoint.server.may_speak_h2() {
-                let Connected { sender, refusal } = self.dial(Offer::H1).await?;
+                // Boxed: a dial is rare and large, and would make every request's future so.
+                let Connected { sender, refusal } = Box::pin(self.dial(Offer::H1)).await?;
                 return match sender {
                     Sender::H1 { sender, driver, budget } => {
                         Ok(Link::H1(self.h1(sender, driver, budget, refusal)))

@@ -39,7 +39,7 @@ const BESIDE: [(&str, &str, &str); 3] = [
 ];
 /// Modules that stay pure, with all the crates that they may name.
 const PURE: [(&str, &[&str]); 2] = [
-    ("identity", &["schemars", "serde", "serde_json", "thiserror"]),
+    ("identity", &["hex", "schemars", "serde", "serde_json", "thiserror"]),
     (
         "policy",
         &[

@@ -82,11 +82,11 @@ mod tests {
         };
         assert_eq!(who(|_| {}), "storefront, for alice@corp (human)");
         assert_eq!(
-            who(|r| r.peer.as_mut().unwrap().service = Some("storefront,web".into())),
+            who(|r| r.peer.as_mut().unwrap().value_mut().service = Some("storefront,web".into())),
             "storefront and web, for alice@corp (human)"
         );
         assert_eq!(
-            who(|r| r.peer.as_mut().unwrap().service = None),
+            who(|r| r.peer.as_mut().unwrap().value_mut().service = None),
             "a service without a name (spiffe://shop.example/ns/prod/sa/storefront), for alice@corp (human)"
         );
         assert_eq!(

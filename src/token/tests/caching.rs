@@ -92,6 +92,37 @@ async fn a_new_key_is_fetched_once_and_a_removed_one_drops_its_tokens() {
     assert_eq!(world.code(&old).await, "token_key_unknown", "remembered, but its key has left");
 }
 
+/// What is kept of the last token saves finding it, and nothing else: with it and without it the same is said.
+#[tokio::test]
+async fn a_token_that_is_kept_at_hand_is_asked_the_same_each_time() {
+    let world = World::new(|settings| settings.leeway = Duration::ZERO).await;
+    let mut known = None;
+    let mut said = async |token: &str| {
+        let kept = world.verifier.verify_again(Credential::Bearer(token), None, &mut known).await;
+        let kept = kept.map_or_else(|error| error.code(), |_| "ok");
+        assert_eq!(world.code(token).await, kept);
+        kept
+    };
+    let (one, other) = (token_of(&P256, "k1", 1), token_of(&P256, "k1", 2));
+    let of_no_key = token_of(&OTHER, "k1", 1);
+    for token in [&one, &one, &other, &one] {
+        assert_eq!(said(token).await, "ok");
+    }
+    assert_eq!(said(&of_no_key).await, "token_bad_signature");
+    assert_eq!(said(&one[..one.len() - 1]).await, "token_malformed");
+    assert_eq!(said(&one).await, "ok");
+    // a clock that goes back: it was judged in what is the future now
+    world.clock.set(Timestamp::from_unix_seconds(NOW - 1));
+    assert_eq!(said(&one).await, "token_not_yet_valid");
+    world.clock.set(Timestamp::from_unix_seconds(NOW + 600));
+    assert_eq!(said(&one).await, "token_expired");
+    world.clock.set(Timestamp::from_unix_seconds(NOW));
+    assert_eq!(said(&one).await, "ok");
+    world.provider.set(JWKS, key_set(&[OTHER.jwk("k2")]));
+    keys(&world).refresh().await.expect("new keys");
+    assert_eq!(said(&one).await, "token_key_unknown");
+}
+
 #[tokio::test]
 async fn a_key_that_may_no_longer_sign_so_drops_its_tokens_too() {
     let world = World::new(|_| {}).await;

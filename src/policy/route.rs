@@ -252,6 +252,9 @@ mod tests {
         assert_eq!(choose(&routes, "h", "/", &headers), Some(1));
         headers.append("x-next", HeaderValue::from_static("no"));
         assert_eq!(choose(&routes, "h", "/", &headers), Some(0));
+        headers.insert("x-next", HeaderValue::from_static("no"));
+        headers.append("x-next", HeaderValue::from_static("yes"));
+        assert_eq!(choose(&routes, "h", "/", &headers), Some(0));
         let table = RouteTable::new(&routes);
         assert_eq!(table.chosen_by_header(), [(RouteId(1), RouteId(0))]);
     }

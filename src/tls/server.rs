@@ -316,6 +316,17 @@ mod tests {
     }
 
     /// Were a ticket to open at the wrong listener, which its own keys do not let happen.
+    #[test]
+    fn a_server_name_has_one_form() {
+        for (sent, name) in [
+            (Some("Orders.Shop.Example."), Some("orders.shop.example")),
+            (Some("orders.shop.example"), Some("orders.shop.example")),
+            (None, None),
+        ] {
+            assert_eq!(SentServerName::new(sent).as_str(), name);
+        }
+    }
+
     #[tokio::test]
     async fn a_resumed_session_is_judged_by_the_listener_it_came_to() {
         let ((issuer, root), (_, other_root)) = (ca(), ca());

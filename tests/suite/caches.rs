@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::world::certificates::Who;
 use crate::world::client::{Client, Protocol, get};
 use crate::world::issuer::Answering;
-use crate::world::proxy::Proxy;
+use crate::world::proxy::{HOST, Proxy};
 use crate::world::signing::{KEYS, Key};
 use crate::world::{Body, World, full, soon};
 
@@ -130,9 +130,18 @@ async fn with_any_one_thing_changed_it_is_decided_anew() {
         let elsewhere = get("https://localhost/customers/alice/orders");
         let lost = proxy.client(Who::Storefront, protocol).await;
         assert_eq!(outcome(&proxy, &lost, signed(&token, elsewhere)).await.1, "misdirected");
+        // on one that was made for no name, which any host may be asked for on
+        let mut nameless = world.certificates.client_config(Who::Storefront);
+        nameless.enable_sni = false;
+        let nameless = Client::tls(proxy.address("mesh"), HOST, nameless, protocol).await.unwrap();
+        for (host, status, reason) in [(HOST, 200, "allowed"), ("other.example", 404, "no_route")] {
+            let request = get(&format!("https://{host}{OWN}"));
+            let (got, why, _) = outcome(&proxy, &nameless, signed(&token, request)).await;
+            assert_eq!((got, why.as_str()), (status, reason), "{host}");
+        }
         let without = client.ask(get(OWN)).await.unwrap();
         assert_eq!(without.status, 401, "the caller is not remembered for the connection");
-        assert_eq!(world.upstream.counts().requests, allowed + 1);
+        assert_eq!(world.upstream.counts().requests, allowed + 2);
 
         // the same token in other hands; the same service by another certificate
         for (who, status, reason, cache) in [

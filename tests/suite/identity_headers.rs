@@ -225,6 +225,49 @@ async fn trailers_carry_no_identity_either() {
     }
 }
 
+/// Whoever asked before, on the same connection or the same one to the upstream: each is introduced as himself.
+#[tokio::test]
+async fn callers_and_services_that_take_turns_are_never_mixed() {
+    let world = World::new().await;
+    let proxy = world.start_with_routes();
+    let people = ["alice", "bob", "alice", "carol", "bob"];
+    for protocol in Protocol::BOTH {
+        for who in [Who::Storefront, Who::Assistant, Who::Storefront] {
+            let client = proxy.client(who, protocol).await;
+            let is_assistant = matches!(who, Who::Assistant);
+            let issued_to = if is_assistant { "assistant-7" } else { "storefront-web" };
+            let ask = async |subject: &str| {
+                let mut request = get("/public/7");
+                let bearer = world.bearer(json!({"sub": subject, "uid": "1", "client_id": issued_to}));
+                request.headers_mut().insert(AUTHORIZATION, bearer);
+                let answer = client.ask(request).await.unwrap();
+                let record = proxy.record(&decision_of(&answer)).await;
+                let seen = seen(&answer);
+                assert_eq!(seen.header("x-auth-subject"), [subject]);
+                assert_eq!(record["caller"]["subject"], subject);
+                let service = record["peer"]["service"].as_str().unwrap();
+                assert_eq!(seen.header("x-auth-service"), [service]);
+                let uri = record["peer"]["spiffe_id"].as_str().unwrap();
+                assert!(seen.header("x-forwarded-client-cert")[0].ends_with(&format!(";URI={uri}")), "{uri}");
+                assert!(uri.ends_with(service), "{uri} {service}");
+                service.to_owned()
+            };
+            let services = match protocol {
+                Protocol::H1 => {
+                    let mut services = Vec::new();
+                    for subject in people {
+                        services.push(ask(subject).await);
+                    }
+                    services
+                }
+                Protocol::H2 => futures_util::future::join_all(people.map(ask)).await,
+            };
+            let expected = if is_assistant { "assistant" } else { "storefront" };
+            assert_eq!(services, [expected; 5]);
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_is_set_is_what_was_verified() {
     let world = World::new().await;

@@ -72,21 +72,9 @@ impl Decisions {
         Decisions { standings: Entries::new(settings, metrics) }
     }
 
-    /// The standing of these two under `policy`, remembered or made anew.
+    /// The standing of these two under `policy`, remembered or made anew. `known` is the one that its holder had
+    /// last: it saves finding it again, not what is asked of it each time.
     pub fn standing(
-        &self,
-        policy: &Policy,
-        generation: u64,
-        peer: &Signature<Peer>,
-        caller: &Signature<Caller>,
-        now: Timestamp,
-    ) -> (Arc<Standing>, Lookup) {
-        self.standing_again(policy, generation, peer, caller, now, &mut None)
-    }
-
-    /// As [`Decisions::standing`], for somebody who expects the two that came last to come again: `known` is
-    /// theirs, and saves finding it, not what is asked of it each time.
-    pub fn standing_again(
         &self,
         policy: &Policy,
         generation: u64,
@@ -266,7 +254,9 @@ mod tests {
         let cache = Decisions::new(settings, Metrics::new().decision_cache);
         let lookups = |caller: Caller, now| {
             let caller = verified(caller);
-            [1, 1, 2].map(|generation| cache.standing(&policy, generation, &verified(peer()), &caller, now).1)
+            [1, 1, 2].map(|generation| {
+                cache.standing(&policy, generation, &verified(peer()), &caller, now, &mut None).1
+            })
         };
         let (hit, miss) = (Lookup::Hit, Lookup::Miss);
         let expires = NOW.plus(MINUTE);
@@ -282,7 +272,7 @@ mod tests {
         let mut known = None;
         let mut lookup = |generation, peer: Peer, caller: Caller, now| {
             let (peer, caller) = (verified(peer), verified(caller));
-            cache.standing_again(&policy, generation, &peer, &caller, now, &mut known).1
+            cache.standing(&policy, generation, &peer, &caller, now, &mut known).1
         };
         let (hit, miss) = (Lookup::Hit, Lookup::Miss);
         let alice = || Caller { expires: NOW.plus(MINUTE), ..caller() };

@@ -142,6 +142,7 @@ impl Draft {
         self.record.trace = Some(bounded(traceparent));
     }
 
+    /// The `traceparent` so far, if there is one.
     pub fn traced(&self) -> Option<&str> {
         self.record.trace.as_deref()
     }

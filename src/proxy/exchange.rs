@@ -177,7 +177,7 @@ fn decide(
     let Signatures { peer, caller } = signatures;
     let (policy, number) = (&generation.policy, generation.number);
     let (standing, cache) =
-        generation.standings.standing_again(policy, number, peer, caller, now, &mut known.standing);
+        generation.standings.standing(policy, number, peer, caller, now, &mut known.standing);
     let hop = signatures.peer.verified().map_or(&Hop::Direct, |peer| &peer.hop);
     let request = policy::decision::Request {
         peer,

@@ -311,6 +311,8 @@ async fn what_is_set_is_what_was_verified() {
     let fresh = seen(&answer);
     assert_eq!(fresh.header("traceparent").len(), 1);
     assert_eq!(fresh.header("traceparent")[0].len(), 55);
+    let id = fresh.header("x-auth-decision")[0].parse::<ulid::Ulid>().unwrap();
+    assert_eq!(fresh.header("traceparent")[0][3..35], format!("{:032x}", id.0), "the record's id");
     assert_eq!(fresh.header("tracestate").len(), 0, "it belongs to another trace");
     assert_eq!(proxy.record_of(&answer).await["trace"], fresh.header("traceparent")[0]);
 

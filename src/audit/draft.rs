@@ -156,7 +156,7 @@ impl Draft {
     /// What is asked for, in normal form.
     pub fn asked(&mut self, host: &Host, path: &NormalPath) {
         self.note(|record| {
-            record.action.host = Some(bounded(host.as_str()));
+            record.action.host = Some(host.clone());
             record.action.path = Some(bounded(path.as_str()));
         });
     }
@@ -187,7 +187,7 @@ impl Draft {
         self.signers.get_or_insert_with(made).clone()
     }
 
-    /// From an earlier record that rested on the same standing.
+    /// From an earlier record that rested on the same standing; to be told before what was decided.
     pub fn signed_by(&mut self, signers: Signers) {
         self.signers = Some(signers);
     }
@@ -232,8 +232,10 @@ impl Draft {
     }
 
     fn rests_on(&mut self, policy: &PolicyParts, evidence: &Evidence) {
-        self.named(&evidence.services);
-        self.roles.clone_from(&evidence.roles);
+        if self.signers.is_none() {
+            self.named(&evidence.services);
+            self.roles.clone_from(&evidence.roles);
+        }
         let Some(record) = &mut self.record else { return };
         if let Some(rule) = evidence.rule.and_then(|rule| policy.rules.get(rule.index())) {
             record.rule = Some(bounded(&rule.name));

@@ -80,7 +80,7 @@ impl Timestamp {
 /// RFC 3339 in UTC with milliseconds, as `2027-01-01T00:00:00.000Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000) {
+        match OffsetDateTime::from_unix_timestamp(self.unix_seconds()) {
             Ok(at) if (0..=9999).contains(&at.year()) => {
                 let mut text = *b"0000-00-00T00:00:00.000Z";
                 let mut put = |place: Range<usize>, mut number: u32| {
@@ -95,7 +95,7 @@ impl fmt::Display for Timestamp {
                 put(11..13, at.hour().into());
                 put(14..16, at.minute().into());
                 put(17..19, at.second().into());
-                put(20..23, at.millisecond().into());
+                put(20..23, self.0.rem_euclid(1000) as u32);
                 f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
             }
             _ if self.0 > 0 => f.write_str("9999-12-31T23:59:59.999Z"),

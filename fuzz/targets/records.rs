@@ -53,7 +53,7 @@ pub fn record(data: &[u8]) {
         })),
         action: ActionRecord {
             method: Some(text.to_owned()),
-            host: text.parse::<Host>().ok().map(|host| host.to_string()),
+            host: text.parse::<Host>().ok(),
             path: some(),
             route: None,
         },

@@ -156,7 +156,7 @@ impl Draft {
     /// What is asked for, in normal form.
     pub fn asked(&mut self, host: &Host, path: &NormalPath) {
         self.note(|record| {
-            record.action.host = Some(bounded(host.as_str()));
+            record.action.host = Some(host.clone());
             record.action.path = Some(bounded(path.as_str()));
         });
     }
@@ -187,7 +187,7 @@ impl Draft {
         self.signers.get_or_insert_with(made).clone()
     }
 
-    /// From an earlier record that rested on the same standing.
+    /// From an earlier record that rested on the same standing; to be told before what was decided.
     pub fn signed_by(&mut self, signers: Signers) {
         self.signers = Some(signers);
     }

@@ -4,7 +4,7 @@
 use std::io;
 
 use serde::Serialize;
-use serde_json::ser::{CompactFormatter, Formatter, Serializer};
+use serde_json::ser::{CharEscape, CompactFormatter, Formatter, Serializer};
 
 /// What most lines have room in.
 pub const LINE_BYTES: usize = 2048;
@@ -22,27 +22,59 @@ pub fn line(record: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
 }
 
 /// Appends what `value` is within a line.
-pub fn write_json(value: &(impl Serialize + ?Sized), to: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+pub fn write_json(value: &impl Serialize, to: &mut Vec<u8>) -> Result<(), serde_json::Error> {
     value.serialize(&mut Serializer::with_formatter(to, Plain(CompactFormatter)))
 }
 
-/// [`write_json`] for a text, most of which need no escape.
-pub fn write_text(text: &str, to: &mut Vec<u8>) -> Result<(), serde_json::Error> {
-    if !is_plain(text) {
-        return write_json(text, to);
-    }
-    to.reserve(text.len() + 2);
+/// [`write_json`] of a text.
+pub fn write_text(text: &str, to: &mut Vec<u8>) {
     to.push(b'"');
-    to.extend_from_slice(text.as_bytes());
+    escape(text, to);
     to.push(b'"');
-    Ok(())
 }
 
-/// Whether a text stands in quotes as it is: printable ASCII without `"` and `\`.
+/// [`write_json`] of a number.
+pub fn write_number(mut number: u64, to: &mut Vec<u8>) {
+    let (mut digits, mut begin) = ([0; 20], 20);
+    loop {
+        begin -= 1;
+        digits[begin] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            return to.extend_from_slice(&digits[begin..]);
+        }
+    }
+}
+
+/// Whether a text stands between quotes as it is: printable ASCII without `"` and `\`.
 pub fn is_plain(text: &str) -> bool {
-    let plain = |byte: u8| matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\');
-    // Without an early end, so that many bytes are looked at at once.
-    text.bytes().fold(true, |so_far, byte| so_far & plain(byte))
+    plain_bytes(text) == text.len()
+}
+
+/// How many bytes `text` begins with that stand between quotes as they are.
+fn plain_bytes(text: &str) -> usize {
+    let plain = |&byte: &u8| matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\');
+    // Many at once, none of which is known to be the last.
+    let (chunks, _) = text.as_bytes().as_chunks::<16>();
+    let all = |chunk: &&[u8; 16]| chunk.iter().fold(true, |all, byte| all & plain(byte));
+    let whole = 16 * chunks.iter().take_while(all).count();
+    whole + text.as_bytes()[whole..].iter().take_while(|byte| plain(byte)).count()
+}
+
+/// Appends what `text` is between quotes: itself, but for what ends a text or misleads.
+fn escape(text: &str, to: &mut Vec<u8>) {
+    let mut rest = text;
+    loop {
+        let (plain, odd) = rest.split_at(plain_bytes(rest));
+        to.extend_from_slice(plain.as_bytes());
+        let Some(c) = odd.chars().next() else { return };
+        rest = &odd[c.len_utf8()..];
+        if matches!(c, '"' | '\\') || is_misleading(c) {
+            write_escaped(c, to);
+        } else {
+            to.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+        }
+    }
 }
 
 /// Whether a character could mislead who reads a line: controls (C0, DEL, C1), line and paragraph
@@ -78,32 +110,63 @@ pub fn bounded_list<T: AsRef<str>>(list: &[T]) -> Vec<String> {
     kept
 }
 
-/// Writes a character as JSON escapes one (RFC 8259 §7).
-pub fn write_escaped<W: io::Write + ?Sized>(to: &mut W, c: char) -> io::Result<()> {
-    c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(to, "\\u{unit:04x}"))
+/// Appends a character as JSON escapes one (RFC 8259 §7).
+pub fn write_escaped(c: char, to: &mut Vec<u8>) {
+    let short = match c {
+        '"' | '\\' => c,
+        '\u{8}' => 'b',
+        '\u{c}' => 'f',
+        '\n' => 'n',
+        '\r' => 'r',
+        '\t' => 't',
+        _ => {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                to.extend_from_slice(b"\\u");
+                to.extend_from_slice(hex::encode(unit.to_be_bytes()).as_bytes());
+            }
+            return;
+        }
+    };
+    to.extend([b'\\', short as u8]);
 }
 
-/// JSON already escapes `"`, `\` and C0; this escapes whatever else is misleading.
+/// Has serde_json escape as [`escape`] does.
 struct Plain(CompactFormatter);
 
 impl Formatter for Plain {
     fn write_string_fragment<W: io::Write + ?Sized>(&mut self, to: &mut W, text: &str) -> io::Result<()> {
-        if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        if is_plain(text) {
             return self.0.write_string_fragment(to, text);
         }
-        let mut written = 0;
-        for (at, c) in text.char_indices().filter(|&(_, c)| is_misleading(c)) {
-            self.0.write_string_fragment(to, &text[written..at])?;
-            write_escaped(to, c)?;
-            written = at + c.len_utf8();
-        }
-        self.0.write_string_fragment(to, &text[written..])
+        let mut escaped = Vec::new();
+        escape(text, &mut escaped);
+        to.write_all(&escaped)
+    }
+
+    fn write_char_escape<W: io::Write + ?Sized>(&mut self, to: &mut W, escape: CharEscape) -> io::Result<()> {
+        let mut escaped = Vec::new();
+        write_escaped(
+            match escape {
+                CharEscape::Quote => '"',
+                CharEscape::ReverseSolidus => '\\',
+                CharEscape::Solidus => '/',
+                CharEscape::Backspace => '\u{8}',
+                CharEscape::FormFeed => '\u{c}',
+                CharEscape::LineFeed => '\n',
+                CharEscape::CarriageReturn => '\r',
+                CharEscape::Tab => '\t',
+                CharEscape::AsciiControl(byte) => byte.into(),
+            },
+            &mut escaped,
+        );
+        to.write_all(&escaped)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde::Deserialize;
 
     #[test]
     fn no_text_can_leave_its_line_or_move_a_cursor() {
@@ -140,20 +203,35 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_put_down_as_it_is_needed_no_escape() {
-        let mut plain = 0;
+    fn every_character_is_escaped_alike_and_only_if_it_must_be() {
+        let (mut bare, mut seen) = (0, 0);
         for c in (0..=char::MAX as u32).filter_map(char::from_u32) {
-            let text = format!("seventeen letters{c}");
-            plain += usize::from(is_plain(&text));
-            if is_plain(&text) || c.len_utf8() < 3 {
-                let mut written = Vec::new();
-                write_text(&text, &mut written).unwrap();
-                written.push(b'\n');
-                assert_eq!(written, line(&text).unwrap(), "{c:?}");
+            // At both ends of what is looked at at once.
+            let text = format!("{c}fifteen letters{c}");
+            let mut written = Vec::new();
+            write_text(&text, &mut written);
+            let is_bare = written.len() == text.len() + 2;
+            assert_eq!(is_bare, !matches!(c, '"' | '\\') && !is_misleading(c), "{c:?}");
+            bare += usize::from(is_bare);
+            if !is_bare || c.len_utf8() < 3 {
+                let mut read = serde_json::Deserializer::from_slice(&written);
+                assert_eq!(String::deserialize(&mut read).unwrap(), text);
+                let mut by_serde = Vec::new();
+                write_json(&text, &mut by_serde).unwrap();
+                assert_eq!(written, by_serde, "{c:?}");
             }
+            seen += 1;
         }
-        assert_eq!(plain, 95 - 2);
-        assert!(is_plain("") && !is_plain("a\"seventeen letters"));
+        assert_eq!((seen, seen - bare), (0x11_0000 - 0x800, 230));
+    }
+
+    #[test]
+    fn numbers_are_those_of_json() {
+        for number in [0, 7, 10, 1_234_567_890, u64::MAX] {
+            let mut written = Vec::new();
+            write_number(number, &mut written);
+            assert_eq!(written, number.to_string().as_bytes());
+        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::part::Part;
 use crate::clock::Timestamp;
 use crate::identity::{ActorKind, Caller, Delegate, Name, Peer, PeerName};
 use crate::metrics::{Label, Lookup};
+use crate::policy::Host;
 
 /// One line for one request.
 #[derive(Clone, Debug)]
@@ -134,7 +135,7 @@ pub struct ActionRecord {
     /// Absent if the head could not be read.
     pub method: Option<String>,
     /// In normal form; absent if there is none.
-    pub host: Option<String>,
+    pub host: Option<Host>,
     pub path: Option<String>,
     pub route: Option<Name>,
 }
@@ -328,7 +329,7 @@ pub(super) mod tests {
             })),
             action: ActionRecord {
                 method: Some("GET".into()),
-                host: Some("orders.shop.example".into()),
+                host: Some("orders.shop.example".parse().unwrap()),
                 path: Some("/customers/alice/orders/7".into()),
                 route: Some(name("orders")),
             },

@@ -58,7 +58,7 @@ fn action(action: &ActionRecord, story: &mut String) {
     plain(path, story);
     match (&action.route, &action.host) {
         (Some(route), _) => story.extend([" on ", route.as_str()]),
-        (None, Some(host)) => story.extend([" at ", host]),
+        (None, Some(host)) => story.extend([" at ", host.as_str()]),
         (None, None) => {}
     }
 }
@@ -191,7 +191,9 @@ fn plain(value: &str, story: &mut String) {
     let bare = |c: char| {
         c.is_ascii_graphic() && !matches!(c, '"' | '(' | ')' | ',' | ';' | '\\') || c.is_alphanumeric()
     };
-    if !value.is_empty() && value.len() <= QUOTED_BYTES_MAX && value.chars().all(bare) {
+    let is_word =
+        || value.bytes().all(|byte| byte.is_ascii() && bare(byte.into())) || value.chars().all(bare);
+    if !value.is_empty() && value.len() <= QUOTED_BYTES_MAX && is_word() {
         story.push_str(value);
     } else {
         quoted(value, story);

@@ -66,7 +66,7 @@ impl<W: Write> Write for Escaped<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let mut line = Vec::with_capacity(event.len());
         for c in String::from_utf8_lossy(event).chars() {
-            if is_misleading(c) && c != '\n' { write_escaped(&mut line, c)? } else { write!(line, "{c}")? }
+            if is_misleading(c) && c != '\n' { write_escaped(c, &mut line) } else { write!(line, "{c}")? }
         }
         self.0.write_all(&line)?;
         Ok(event.len())

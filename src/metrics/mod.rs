@@ -67,8 +67,7 @@ pub struct CounterBy<L> {
 pub type Named<M> = Family<[(&'static str, String); 1], M>;
 
 /// What a lookup in a cache found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {
     Hit,
     Miss,
@@ -325,6 +324,15 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Metrics {
         Metrics::new()
+    }
+}
+
+impl Lookup {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Lookup::Hit => "hit",
+            Lookup::Miss => "miss",
+        }
     }
 }
 

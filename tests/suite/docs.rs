@@ -22,13 +22,15 @@ use crate::world::client::{Protocol, get};
 
 const SAMPLE: &str = include_str!("../../config/sidecar.toml");
 const ALLOW: &str = "[[allow]]\nname = \"read\"\nservice = \"storefront\"\nrole = \"any\"\n";
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 13] = [
     "README.md",
     "CHANGELOG.md",
     "SECURITY.md",
+    "benches/README.md",
     "certs/README.md",
     "deploy/README.md",
     "docs/attacks.md",
+    "docs/capacity.md",
     "docs/configuration.md",
     "docs/operations.md",
     "docs/policy.md",

@@ -23,7 +23,6 @@ use crate::clock::{Clock, Stopwatch, Timestamp};
 use crate::identity::{Caller, Hop, Peer, Signature};
 use crate::metrics::{Limit, Lookup};
 use crate::policy::{self, Circumstances, Decision, Standing, Verdict};
-use crate::token::Credential;
 
 /// Both signatures of a request, verified or absent.
 pub struct Signatures {
@@ -137,13 +136,8 @@ async fn verify(
 ) -> Result<Signatures, Refusal> {
     let peer = connection.peer(generation, clock.now());
     let certificate = peer.as_ref().ok().and_then(Signature::verified).map(|peer| &peer.certificate);
-    let caller = match Credential::from_headers(&head.headers) {
-        Ok(credential) => {
-            let verified = generation.verifier.verify_again(credential, certificate, &mut known.token).await;
-            verified.map_err(|error| Refusal::from(&error))
-        }
-        Err(error) => Err(Refusal::from(&error)),
-    };
+    let caller = generation.verifier.verify_again(&head.headers, certificate, &mut known.token).await;
+    let caller = caller.map_err(|error| Refusal::from(&error));
     // Keys may have been waited for, and the certificate may have ended meanwhile.
     let peer = peer.and_then(|_| connection.peer(generation, clock.now()));
     let peer = peer.map_err(|error| Refusal::from(&error));

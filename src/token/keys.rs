@@ -234,6 +234,11 @@ fn bytes(entry: &Map<String, Value>, name: &str) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
+impl KeyName {
+    pub(super) const FOR_TESTS: KeyName = KeyName([0; 32]);
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

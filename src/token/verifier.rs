@@ -230,7 +230,7 @@ impl Verifier {
         let mut candidates = issuer.candidates(keys, algorithm, &token).into_iter().take(CANDIDATES_MAX);
         let signer = candidates.find(|key| {
             self.metrics.signature_checks.inc();
-            algorithm.verifies(token.message, token.signature, &key.material)
+            key.verifies(algorithm, token.message, &token.signature)
         });
         let key = signer.ok_or(TokenError::BadSignature)?.name;
         let caller = issuer.settings.caller(token.claims, hash, &self.limits, self.clock.now())?;

@@ -20,9 +20,10 @@ use super::route::CrossOrigin;
 use super::worker::Worker;
 use crate::audit::{Draft, Protocol, Reason};
 use crate::clock::{Clock, Stopwatch, Timestamp};
+use crate::decisions::Judged;
 use crate::identity::{Caller, Hop, Peer, Signature};
 use crate::metrics::{Limit, Lookup};
-use crate::policy::{self, Circumstances, Decision, Standing, Verdict};
+use crate::policy::{self, Circumstances, Decision, Verdict};
 
 /// Both signatures of a request, verified or absent.
 pub struct Signatures {
@@ -106,21 +107,23 @@ async fn judge(
     let signatures = verify(generation, connection, head, clock, &mut known, draft).await?;
     let now = clock.now();
     let watch = Stopwatch::start();
-    let (decision, standing, cache) =
-        decide(generation, connection, &asked, head, &signatures, now, &mut known);
+    let (decision, judged, cache) =
+        decide(generation, connection, &asked, head, &signatures, now, known.judged.as_ref());
     draft.decided(&generation.policy, &decision, cache, watch.elapsed());
-    let telling = match known.telling.take().filter(|known| known.is_of(&standing)) {
-        Some(known) => {
-            draft.signed_by(known.signers.clone());
-            known
-        }
-        None => Telling::new(&standing, introduce(generation, &signatures, &decision), draft.signers()),
+    let tell = |draft: &mut Draft| {
+        let headers = Arc::new(introduce(generation, &signatures, &decision));
+        Telling { headers, signers: draft.signers() }
     };
-    let who = Rc::clone(&telling.headers);
     // What is made of a token that is too large to be kept is not kept either.
-    if known.token.is_some() || signatures.caller.verified().is_none() {
-        connection.keep(generation, Known { telling: Some(telling), ..known });
-    }
+    let who = if known.token.is_some() || signatures.caller.verified().is_none() {
+        let telling = judged.told.get_or_init(|| tell(draft));
+        draft.signed_by(telling.signers.clone());
+        let who = Arc::clone(&telling.headers);
+        connection.keep(generation, Known { judged: Some(judged), ..known });
+        who
+    } else {
+        tell(draft).headers
+    };
     let permit = match decision.verdict {
         Verdict::Permit(permit) => permit,
         Verdict::Denial(denial) => return Err(Refusal::from(&denial)),
@@ -169,12 +172,11 @@ fn decide(
     head: &Parts,
     signatures: &Signatures,
     now: Timestamp,
-    known: &mut Known,
-) -> (Decision, Arc<Standing>, Lookup) {
+    known: Option<&Arc<Judged<Telling>>>,
+) -> (Decision, Arc<Judged<Telling>>, Lookup) {
     let Signatures { peer, caller } = signatures;
     let (policy, number) = (&generation.policy, generation.number);
-    let (standing, cache) =
-        generation.standings.standing(policy, number, peer, caller, now, &mut known.standing);
+    let (judged, cache) = generation.standings.standing(policy, number, peer, caller, now, known);
     let hop = signatures.peer.verified().map_or(&Hop::Direct, |peer| &peer.hop);
     let request = policy::decision::Request {
         peer,
@@ -187,7 +189,7 @@ fn decide(
         },
         now,
     };
-    (policy::decide(policy, &standing, &request), standing, cache)
+    (policy::decide(policy, &judged.standing, &request), judged, cache)
 }
 
 /// What upstreams are told of both signatures.

@@ -1,12 +1,12 @@
 //! The cache of standings (moka): which rules' identity conditions hold for one peer and one caller
-//! under one policy.
+//! under one policy; and what is made of each once.
 //!
 //! A standing is looked up only by who holds both verified signatures in his hands, never by token
 //! bytes alone. It is served while our clock stands between the moment it was made and the earlier
 //! of its own end and the cap; moka's own expiry only keeps house. A clock that goes back revives
 //! nothing.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -24,10 +24,23 @@ pub struct DecisionsSettings {
     pub lifetime_max: Duration,
 }
 
-/// Cheap to clone; clones share their entries.
-#[derive(Clone, Debug)]
-pub struct Decisions {
-    standings: Entries<Arc<Standing>>,
+/// Standings, each with a place for what is made of it.
+#[derive(Debug)]
+pub struct Decisions<T: Send + Sync + 'static> {
+    entries: Cache<Key, Arc<Judged<T>>>,
+    lifetime_max: Duration,
+    metrics: CacheMetrics,
+}
+
+/// A standing, and whose it is: of one peer and one caller under one policy.
+#[derive(Debug)]
+pub struct Judged<T> {
+    key: Key,
+    pub standing: Standing,
+    made: Timestamp,
+    valid_until: Timestamp,
+    /// What is the same for all requests of these two.
+    pub told: OnceLock<T>,
 }
 
 /// What judges: a policy, and the count of loads, which also counts new CAs, issuers and revocations.
@@ -46,30 +59,10 @@ struct Key {
     generation: Generation,
 }
 
-#[derive(Clone, Debug)]
-struct Entries<V: Clone + Send + Sync + 'static> {
-    entries: Cache<Key, Entry<V>>,
-    lifetime_max: Duration,
-    metrics: CacheMetrics,
-}
-
-#[derive(Clone, Debug)]
-struct Entry<V> {
-    value: V,
-    made: Timestamp,
-    valid_until: Timestamp,
-}
-
-/// A standing, and whose it is.
-#[derive(Debug)]
-pub struct KnownStanding {
-    key: Key,
-    entry: Entry<Arc<Standing>>,
-}
-
-impl Decisions {
-    pub fn new(settings: DecisionsSettings, metrics: CacheMetrics) -> Decisions {
-        Decisions { standings: Entries::new(settings, metrics) }
+impl<T: Send + Sync> Decisions<T> {
+    pub fn new(settings: DecisionsSettings, metrics: CacheMetrics) -> Decisions<T> {
+        let entries = Cache::builder().max_capacity(settings.entries_max).time_to_live(settings.lifetime_max);
+        Decisions { entries: entries.build(), lifetime_max: settings.lifetime_max, metrics }
     }
 
     /// The standing of these two under `policy`, remembered or made anew. `known` is the one that its holder had
@@ -81,30 +74,33 @@ impl Decisions {
         peer: &Signature<Peer>,
         caller: &Signature<Caller>,
         now: Timestamp,
-        known: &mut Option<Arc<KnownStanding>>,
-    ) -> (Arc<Standing>, Lookup) {
+        known: Option<&Arc<Judged<T>>>,
+    ) -> (Arc<Judged<T>>, Lookup) {
         let key = Key::new(Generation { policy: policy.hash(), number: generation }, peer, caller);
-        if let Some(same) = known.as_ref().filter(|known| known.key == key && known.entry.is_live(now)) {
-            self.standings.metrics.count(Lookup::Hit);
-            return (Arc::clone(&same.entry.value), Lookup::Hit);
+        let known = known.filter(|known| known.key == key && known.is_live(now)).cloned();
+        let found = known.or_else(|| self.entries.get(&key).filter(|found| found.is_live(now)));
+        if let Some(found) = found {
+            self.metrics.count(Lookup::Hit);
+            return (found, Lookup::Hit);
         }
-        let (entry, lookup) = match self.standings.get(&key, now) {
-            Some(entry) => (entry, Lookup::Hit),
-            None => {
-                let standing = Arc::new(policy.standing(peer, caller, now));
-                let valid_until = standing.valid_until();
-                (self.standings.put(key.clone(), standing, now, valid_until), Lookup::Miss)
-            }
-        };
-        let standing = Arc::clone(&entry.value);
-        *known = Some(Arc::new(KnownStanding { key, entry }));
-        (standing, lookup)
+        self.metrics.count(Lookup::Miss);
+        (self.put(key, policy.standing(peer, caller, now), now), Lookup::Miss)
+    }
+
+    fn put(&self, key: Key, standing: Standing, now: Timestamp) -> Arc<Judged<T>> {
+        let valid_until = standing.valid_until().min(now.plus(self.lifetime_max));
+        let judged = Judged { key, standing, made: now, valid_until, told: OnceLock::new() };
+        let judged = Arc::new(judged);
+        if judged.is_live(now) {
+            self.entries.insert(judged.key.clone(), Arc::clone(&judged));
+        }
+        judged
     }
 
     /// How many are remembered, after what has ended was cleared away.
     pub fn entries(&self) -> u64 {
-        self.standings.entries.run_pending_tasks();
-        self.standings.entries.entry_count()
+        self.entries.run_pending_tasks();
+        self.entries.entry_count()
     }
 }
 
@@ -118,30 +114,7 @@ impl Key {
     }
 }
 
-impl<V: Clone + Send + Sync + 'static> Entries<V> {
-    fn new(settings: DecisionsSettings, metrics: CacheMetrics) -> Entries<V> {
-        let entries =
-            Cache::builder().max_capacity(settings.entries_max).time_to_live(settings.lifetime_max).build();
-        Entries { entries, lifetime_max: settings.lifetime_max, metrics }
-    }
-
-    fn get(&self, key: &Key, now: Timestamp) -> Option<Entry<V>> {
-        let found = self.entries.get(key).filter(|entry| entry.is_live(now));
-        self.metrics.count(if found.is_some() { Lookup::Hit } else { Lookup::Miss });
-        found
-    }
-
-    fn put(&self, key: Key, value: V, now: Timestamp, valid_until: Timestamp) -> Entry<V> {
-        let valid_until = valid_until.min(now.plus(self.lifetime_max));
-        let entry = Entry { value, made: now, valid_until };
-        if entry.is_live(now) {
-            self.entries.insert(key, entry.clone());
-        }
-        entry
-    }
-}
-
-impl<V> Entry<V> {
+impl<T> Judged<T> {
     fn is_live(&self, now: Timestamp) -> bool {
         self.made <= now && now < self.valid_until
     }
@@ -159,9 +132,13 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_unix_seconds(1_700_000_000);
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn entries(entries_max: u64) -> Entries<&'static str> {
+    fn decisions(entries_max: u64) -> Decisions<()> {
         let settings = DecisionsSettings { entries_max, lifetime_max: 10 * MINUTE };
-        Entries::new(settings, Metrics::new().decision_cache)
+        Decisions::new(settings, Metrics::new().decision_cache)
+    }
+
+    fn policy(hash: u8) -> Policy {
+        Policy::compile(PolicyParts::default(), PolicyHash([hash; 32]), NOW).unwrap().0
     }
 
     fn peer() -> Peer {
@@ -200,42 +177,48 @@ mod tests {
 
     #[test]
     fn a_standing_belongs_to_exactly_these_two_this_hop_and_this_generation() {
-        let generation = Generation { policy: PolicyHash([3; 32]), number: 4 };
-        let key = || Key::new(generation, &verified(peer()), &verified(caller()));
-        let cache = entries(100);
-        cache.put(key(), "standing", NOW, Timestamp::MAX);
-        assert_eq!(cache.get(&key(), NOW).map(|entry| entry.value), Some("standing"));
-        let with_peer = |peer: Peer| Key::new(generation, &verified(peer), &verified(caller()));
-        let others = [
+        let cache = decisions(100);
+        let with_peer = |peer: Peer| (policy(3), 4, verified(peer), verified(caller()));
+        let with_caller = |caller: Caller| (policy(3), 4, verified(peer()), verified(caller));
+        let own = || with_peer(peer());
+        type Who = (Policy, u64, Signature<Peer>, Signature<Caller>);
+        let look_up = |(policy, generation, peer, caller): Who, known: Option<&Arc<Judged<()>>>| {
+            cache.standing(&policy, generation, &peer, &caller, NOW, known)
+        };
+        let (standing, lookup) = look_up(own(), None);
+        assert_eq!(lookup, Lookup::Miss);
+        for other in [
             with_peer(Peer { certificate: CertificateHash([9; 32]), ..peer() }),
             with_peer(Peer { hop: Hop::Local, ..peer() }),
             with_peer(Peer { hop: Hop::Trusted("alb".parse().unwrap()), ..peer() }),
-            Key::new(generation, &Signature::Absent, &verified(caller())),
-            Key::new(generation, &verified(peer()), &verified(Caller { token_hash: [9; 32], ..caller() })),
-            Key::new(generation, &verified(peer()), &Signature::Absent),
-            Key::new(generation, &Signature::Absent, &Signature::Absent),
-            Key { generation: Generation { policy: PolicyHash([9; 32]), ..generation }, ..key() },
-            Key { generation: Generation { number: 5, ..generation }, ..key() },
-        ];
-        for other in &others {
-            assert!(cache.get(other, NOW).is_none(), "{other:?}");
-            assert_ne!(*other, key(), "what is kept at hand is found by the whole key");
+            with_caller(Caller { token_hash: [9; 32], ..caller() }),
+            (policy(3), 4, Signature::Absent, verified(caller())),
+            (policy(3), 4, verified(peer()), Signature::Absent),
+            (policy(3), 4, Signature::Absent, Signature::Absent),
+            (policy(9), 4, verified(peer()), verified(caller())),
+            (policy(3), 5, verified(peer()), verified(caller())),
+        ] {
+            let shown = format!("{:?} {:?}", other.2, other.3);
+            let (of_other, lookup) = look_up(other, Some(&standing));
+            assert_eq!(lookup, Lookup::Miss, "{shown}");
+            assert!(Arc::ptr_eq(&standing, &look_up(own(), None).0), "{shown}");
+            assert!(Arc::ptr_eq(&standing, &look_up(own(), Some(&of_other)).0), "{shown}");
         }
-        assert_eq!((cache.metrics.hits.get(), cache.metrics.misses.get()), (1, 9));
+        assert_eq!((cache.metrics.hits.get(), cache.metrics.misses.get()), (18, 10));
     }
 
     #[test]
     fn our_clock_ends_a_standing_and_never_revives_one() {
         let clock = Clock::manual(NOW);
-        let key = |number| {
-            let generation = Generation { policy: PolicyHash([3; 32]), number };
-            Key::new(generation, &verified(peer()), &verified(caller()))
-        };
-        let cache = entries(100);
-        cache.put(key(1), "short", clock.now(), NOW.plus(MINUTE));
-        cache.put(key(2), "capped", clock.now(), Timestamp::MAX);
-        cache.put(key(3), "past", clock.now(), NOW);
-        let standing = |now: Timestamp| [1, 2, 3].map(|number| cache.get(&key(number), now).is_some());
+        let cache = decisions(100);
+        let generation = |number| Generation { policy: PolicyHash([3; 32]), number };
+        let key = |number| Key::new(generation(number), &verified(peer()), &verified(caller()));
+        for (number, expires) in [(1, NOW.plus(MINUTE)), (2, Timestamp::MAX), (3, NOW)] {
+            let caller = verified(Caller { expires, ..caller() });
+            cache.put(key(number), policy(3).standing(&verified(peer()), &caller, NOW), NOW);
+        }
+        let is_served = |number, now| cache.entries.get(&key(number)).is_some_and(|found| found.is_live(now));
+        let standing = |now: Timestamp| [1, 2, 3].map(|number| is_served(number, now));
         assert_eq!(standing(clock.now()), [true, true, false]);
         clock.advance(MINUTE - Duration::from_millis(1));
         assert_eq!(standing(clock.now()), [true, true, false]);
@@ -249,13 +232,11 @@ mod tests {
 
     #[test]
     fn a_standing_is_made_once_while_its_credentials_live() {
-        let policy = Policy::compile(PolicyParts::default(), PolicyHash([3; 32]), NOW).unwrap().0;
-        let settings = DecisionsSettings { entries_max: 100, lifetime_max: 10 * MINUTE };
-        let cache = Decisions::new(settings, Metrics::new().decision_cache);
+        let (policy, cache) = (policy(3), decisions(100));
         let lookups = |caller: Caller, now| {
             let caller = verified(caller);
             [1, 1, 2].map(|generation| {
-                cache.standing(&policy, generation, &verified(peer()), &caller, now, &mut None).1
+                cache.standing(&policy, generation, &verified(peer()), &caller, now, None).1
             })
         };
         let (hit, miss) = (Lookup::Hit, Lookup::Miss);
@@ -266,13 +247,13 @@ mod tests {
 
     #[test]
     fn a_standing_that_is_kept_at_hand_is_for_its_own_and_ends_as_others_do() {
-        let policy = Policy::compile(PolicyParts::default(), PolicyHash([3; 32]), NOW).unwrap().0;
-        let settings = DecisionsSettings { entries_max: 0, lifetime_max: 10 * MINUTE };
-        let cache = Decisions::new(settings, Metrics::new().decision_cache);
+        let (policy, cache) = (policy(3), decisions(0));
         let mut known = None;
         let mut lookup = |generation, peer: Peer, caller: Caller, now| {
             let (peer, caller) = (verified(peer), verified(caller));
-            cache.standing(&policy, generation, &peer, &caller, now, &mut known).1
+            let (judged, lookup) = cache.standing(&policy, generation, &peer, &caller, now, known.as_ref());
+            known = Some(judged);
+            lookup
         };
         let (hit, miss) = (Lookup::Hit, Lookup::Miss);
         let alice = || Caller { expires: NOW.plus(MINUTE), ..caller() };
@@ -296,13 +277,10 @@ mod tests {
 
     #[test]
     fn entries_are_bounded() {
-        let cache = entries(10);
-        for number in 0..1000 {
-            let generation = Generation { policy: PolicyHash([3; 32]), number };
-            let key = Key::new(generation, &verified(peer()), &verified(caller()));
-            cache.put(key, "standing", NOW, Timestamp::MAX);
+        let (policy, cache) = (policy(3), decisions(10));
+        for generation in 0..1000 {
+            cache.standing(&policy, generation, &verified(peer()), &verified(caller()), NOW, None);
         }
-        cache.entries.run_pending_tasks();
-        assert!(cache.entries.entry_count() <= 10, "{}", cache.entries.entry_count());
+        assert!(cache.entries() <= 10, "{}", cache.entries());
     }
 }

@@ -324,7 +324,7 @@ table! {
         failed_token_entries_max: u32,
         /// How long a failed token is refused from memory. Default: 10s.
         failed_token_time: Timeout,
-        /// Standings of a peer and a caller. Default: 100000.
+        /// Standings of a peer and a caller, each with what is told of the two. Default: 20000.
         decision_entries_max: u32,
         /// The age at which a standing is made anew. Default: 5m.
         decision_time_max: Timeout,

@@ -137,7 +137,7 @@ pub fn caches(file: &File) -> (TokenCacheSettings, DecisionsSettings) {
         failure_lifetime: seconds(&typed.failed_token_time, 10),
     };
     let decisions = DecisionsSettings {
-        entries_max: number(&typed.decision_entries_max, 100_000),
+        entries_max: number(&typed.decision_entries_max, 20_000),
         lifetime_max: seconds(&typed.decision_time_max, 300),
     };
     (tokens, decisions)

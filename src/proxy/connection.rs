@@ -22,10 +22,10 @@ use super::worker::Worker;
 use super::{headers, http1, http2};
 use crate::audit::{Arrival, Claimed, Cut, Protocol, Reason, RefusedHandshake, Signers};
 use crate::clock::Timestamp;
-use crate::decisions::KnownStanding;
+use crate::decisions::Judged;
 use crate::identity::{Name, Peer, Signature};
 use crate::metrics::Limit;
-use crate::policy::{Host, Standing};
+use crate::policy::Host;
 use crate::tls::{Accepted, Alpn, HandshakeFailure, ListenerTls, PeerError};
 use crate::token::KnownToken;
 
@@ -55,27 +55,15 @@ pub struct Connection {
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     pub token: Option<Arc<KnownToken>>,
-    pub standing: Option<Arc<KnownStanding>>,
-    pub telling: Option<Telling>,
+    pub judged: Option<Arc<Judged<Telling>>>,
 }
 
-/// How upstreams and records are told of those who have this standing.
+/// How upstreams and records are told of a peer and a caller. What both are called depends on their standing, which
+/// is made for one peer and one caller under one policy; so it is kept with that.
 #[derive(Clone, Debug)]
 pub struct Telling {
-    of: Arc<Standing>,
-    pub headers: Rc<headers::Identity>,
+    pub headers: Arc<headers::Identity>,
     pub signers: Signers,
-}
-
-impl Telling {
-    pub fn new(of: &Arc<Standing>, headers: headers::Identity, signers: Signers) -> Telling {
-        Telling { of: Arc::clone(of), headers: Rc::new(headers), signers }
-    }
-
-    /// A standing is made for one peer and one caller under one policy, so it stands for all three.
-    pub fn is_of(&self, standing: &Arc<Standing>) -> bool {
-        Arc::ptr_eq(&self.of, standing)
-    }
 }
 
 /// Who is at the other end, and under which configuration that was verified.

@@ -20,10 +20,10 @@ use super::route::CrossOrigin;
 use super::worker::Worker;
 use crate::audit::{Draft, Protocol, Reason};
 use crate::clock::{Clock, Stopwatch, Timestamp};
+use crate::decisions::Judged;
 use crate::identity::{Caller, Hop, Peer, Signature};
 use crate::metrics::{Limit, Lookup};
-use crate::policy::{self, Circumstances, Decision, Standing, Verdict};
-use crate::token::Credential;
+use crate::policy::{self, Circumstances, Decision, Verdict};
 
 /// Both signatures of a request, verified or absent.
 pub struct Signatures {
@@ -107,22 +107,26 @@ async fn judge(
     let signatures = verify(generation, connection, head, clock, &mut known, draft).await?;
     let now = clock.now();
     let watch = Stopwatch::start();
-    let (decision, standing, cache) =
-        decide(generation, connection, &asked, head, &signatures, now, &mut known);
+    let (decision, judged, cache) =
+        decide(generation, connection, &asked, head, &signatures, now, known.judged.as_ref());
     let took = watch.elapsed();
-    let telling = known.telling.take().filter(|known| known.is_of(&standing));
-    if let Some(known) = &telling {
-        draft.signed_by(known.signers.clone());
+    if let Some(told) = judged.told.get() {
+        draft.signed_by(told.signers.clone());
     }
     draft.decided(&generation.policy, &decision, cache, took);
-    let telling = telling.unwrap_or_else(|| {
-        Telling::new(&standing, introduce(generation, &signatures, &decision), draft.signers())
-    });
-    let who = Rc::clone(&telling.headers);
+    let tell = |draft: &mut Draft| {
+        let headers = Arc::new(introduce(generation, &signatures, &decision));
+        Telling { headers, signers: draft.signers() }
+    };
     // What is made of a token that is too large to be kept is not kept either.
-    if known.token.is_some() || signatures.caller.verified().is_none() {
-        connection.keep(generation, Known { telling: Some(telling), ..known });
-    }
+    let who = if known.token.is_some() || signatures.caller.verified().is_none() {
+        let telling = judged.told.get_or_init(|| tell(draft));
+        let who = Arc::clone(&telling.headers);
+        connection.keep(generation, Known { judged: Some(judged), ..known });
+        who
+    } else {
+        tell(draft).headers
+    };
     let permit = match decision.verdict {
         Verdict::Permit(permit) => permit,
         Verdict::Denial(denial) => return Err(Refusal::from(&denial)),
@@ -141,13 +145,8 @@ async fn verify(
 ) -> Result<Signatures, Refusal> {
     let peer = connection.peer(generation, clock.now());
     let certificate = peer.as_ref().ok().and_then(Signature::verified).map(|peer| &peer.certificate);
-    let caller = match Credential::from_headers(&head.headers) {
-        Ok(credential) => {
-            let verified = generation.verifier.verify_again(credential, certificate, &mut known.token).await;
-            verified.map_err(|error| Refusal::from(&error))
-        }
-        Err(error) => Err(Refusal::from(&error)),
-    };
+    let caller = generation.verifier.verify_again(&head.headers, certificate, &mut known.token).await;
+    let caller = caller.map_err(|error| Refusal::from(&error));
     // Keys may have been waited for, and the certificate may have ended meanwhile.
     let peer = peer.and_then(|_| connection.peer(generation, clock.now()));
     let peer = peer.map_err(|error| Refusal::from(&error));
@@ -176,12 +175,11 @@ fn decide(
     head: &Parts,
     signatures: &Signatures,
     now: Timestamp,
-    known: &mut Known,
-) -> (Decision, Arc<Standing>, Lookup) {
+    known: Option<&Arc<Judged<Telling>>>,
+) -> (Decision, Arc<Judged<Telling>>, Lookup) {
     let Signatures { peer, caller } = signatures;
     let (policy, number) = (&generation.policy, generation.number);
-    let (standing, cache) =
-        generation.standings.standing(policy, number, peer, caller, now, &mut known.standing);
+    let (judged, cache) = generation.standings.standing(policy, number, peer, caller, now, known);
     let hop = signatures.peer.verified().map_or(&Hop::Direct, |peer| &peer.hop);
     let request = policy::decision::Request {
         peer,
@@ -194,7 +192,7 @@ fn decide(
         },
         now,
     };
-    (policy::decide(policy, &standing, &request), standing, cache)
+    (policy::decide(policy, &judged.standing, &request), judged, cache)
 }
 
 /// What upstreams are told of both signatures.

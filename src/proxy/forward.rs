@@ -38,7 +38,7 @@ pub struct Passage {
     pub asked: Asked,
     pub permit: Permit,
     /// Whom it is permitted to.
-    pub who: Rc<headers::Identity>,
+    pub who: Arc<headers::Identity>,
 }
 
 /// One request on its way.
@@ -120,7 +120,7 @@ fn rewrite(
     let mut id = [0; ULID_LEN];
     let introduction = Introduction {
         id: draft.id().array_to_str(&mut id),
-        who: Rc::clone(who),
+        who: Arc::clone(who),
         enforced: permit.enforced(),
         origin: &connection.origin,
         authority: &asked.authority,

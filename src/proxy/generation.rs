@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
+use super::connection::Telling;
 use super::http2_error::{Ended, ErrorCode};
 use super::limits::Limits;
 use super::normalize::OddNames;
@@ -30,7 +31,7 @@ pub struct Generation {
     pub number: u64,
     pub policy: Policy,
     pub verifier: Verifier,
-    pub standings: Decisions,
+    pub standings: Decisions<Telling>,
     /// By `RouteId`.
     pub routes: Vec<RouteSettings>,
     /// By `UpstreamId`.

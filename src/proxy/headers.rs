@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderName, HeaderValue, TE};
@@ -114,7 +114,7 @@ pub struct Origin {
 pub struct Introduction<'a> {
     /// The record's id.
     pub id: &'a str,
-    pub who: Rc<Identity>,
+    pub who: Arc<Identity>,
     /// False where `shadow_until` alone let the request through.
     pub enforced: bool,
     pub origin: &'a Origin,

@@ -1,6 +1,6 @@
 //! Identity headers as a hostile client would have them.
 
-use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::LazyLock;
 
 use http::{HeaderMap, HeaderValue};
@@ -49,7 +49,7 @@ static AUTHORITY: HeaderValue = HeaderValue::from_static("orders.example:8443");
 fn introduction(peer: Option<&Peer>, caller: Option<&Caller>, names: &[Name]) -> Introduction<'static> {
     Introduction {
         id: "01J",
-        who: Rc::new(Identity::new(peer, names, caller, names, None)),
+        who: Arc::new(Identity::new(peer, names, caller, names, None)),
         enforced: true,
         origin: &ORIGIN,
         authority: &AUTHORITY,

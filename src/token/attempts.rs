@@ -16,7 +16,7 @@ pub(super) struct Attempted<K> {
     pub keys: Option<K>,
 }
 
-impl<K> Attempted<K> {
+impl<K: Clone> Attempted<K> {
     /// How many attempts have ended.
     pub fn count(last: Option<&Attempted<K>>) -> u64 {
         last.map_or(0, |last| last.count)
@@ -34,9 +34,9 @@ impl<K> Attempted<K> {
     }
 
     /// After one more attempt.
-    pub fn after(last: Option<Attempted<K>>, fetched: Option<K>, ended: Timestamp) -> Attempted<K> {
-        let count = Attempted::count(last.as_ref()) + 1;
-        Attempted { count, ended, keys: fetched.or_else(|| last?.keys) }
+    pub fn after(last: Option<&Attempted<K>>, fetched: Option<K>, ended: Timestamp) -> Attempted<K> {
+        let count = Attempted::count(last) + 1;
+        Attempted { count, ended, keys: fetched.or_else(|| last?.keys.clone()) }
     }
 }
 
@@ -121,7 +121,7 @@ mod tests {
                 Step::Fetching => [None, Some(Attempted::count(last) + 1)]
                     .map(|fetched| {
                         let mut next = self.with(task, Step::Waited(self.seen[task]));
-                        next.held = Some(Attempted::after(self.held.clone(), fetched, self.now()));
+                        next.held = Some(Attempted::after(last, fetched, self.now()));
                         next
                     })
                     .into(),

@@ -3,7 +3,7 @@
 //!
 //! Absent is not failed: only a request without any `Authorization` field presents nothing.
 
-use http::header::{AUTHORIZATION, HeaderMap};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 
 use super::error::{TokenError, malformed};
 
@@ -27,44 +27,52 @@ pub enum CredentialError {
 
 impl<'r> Credential<'r> {
     pub fn from_headers(headers: &'r HeaderMap) -> Result<Credential<'r>, CredentialError> {
-        let mut fields = headers.get_all(AUTHORIZATION).iter();
-        let Some(field) = fields.next() else { return Ok(Credential::Absent) };
-        if fields.next().is_some() || field.as_bytes().contains(&b',') {
-            return Err(CredentialError::Several);
-        }
-        let text = field.to_str().map_err(|_| malformed("`Authorization` is not in ASCII"))?;
-        let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
-        if scheme.eq_ignore_ascii_case("DPoP") {
-            let detail = "DPoP proofs (RFC 9449) are not checked by this version";
-            return Err(TokenError::NotSenderConstrained(detail.into()).into());
-        }
-        if !scheme.eq_ignore_ascii_case("Bearer") {
-            return Err(malformed("`Authorization` has a scheme other than `Bearer`").into());
-        }
-        if !is_b64token(token) {
-            return Err(malformed("what follows `Bearer` is no single token").into());
-        }
-        Ok(Credential::Bearer(token))
+        let field = authorization(headers)?;
+        field.map_or(Ok(Credential::Absent), |field| bearer(field).map(Credential::Bearer))
     }
+}
+
+/// The one field that may hold a credential, as it came.
+pub(super) fn authorization(headers: &HeaderMap) -> Result<Option<&HeaderValue>, CredentialError> {
+    let mut fields = headers.get_all(AUTHORIZATION).iter();
+    let field = fields.next();
+    if fields.next().is_some() { Err(CredentialError::Several) } else { Ok(field) }
+}
+
+/// The token in such a field.
+pub(super) fn bearer(field: &HeaderValue) -> Result<&str, CredentialError> {
+    if field.as_bytes().contains(&b',') {
+        return Err(CredentialError::Several);
+    }
+    let text = std::str::from_utf8(field.as_bytes()).ok().filter(|text| text.is_ascii());
+    let text = text.ok_or_else(|| malformed("`Authorization` is not in ASCII"))?;
+    let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+    if scheme.eq_ignore_ascii_case("DPoP") {
+        let detail = "DPoP proofs (RFC 9449) are not checked by this version";
+        return Err(TokenError::NotSenderConstrained(detail.into()).into());
+    }
+    if !scheme.eq_ignore_ascii_case("Bearer") {
+        return Err(malformed("`Authorization` has a scheme other than `Bearer`").into());
+    }
+    if !is_b64token(token) {
+        return Err(malformed("what follows `Bearer` is no single token").into());
+    }
+    Ok(token)
 }
 
 /// RFC 6750 §2.1.
 fn is_b64token(text: &str) -> bool {
     let body = text.trim_end_matches('=');
-    !body.is_empty() && body.bytes().all(|byte| B64TOKEN[usize::from(byte)])
+    // All bytes are looked at, so that many are at once.
+    !body.is_empty() && body.bytes().fold(true, |all, byte| all & is_b64token_byte(byte))
 }
 
-/// By byte: a token has many.
-const B64TOKEN: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 128 {
-        let b = byte as u8;
-        table[byte] = b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~' | b'+' | b'/');
-        byte += 1;
-    }
-    table
-};
+const fn is_b64token_byte(byte: u8) -> bool {
+    // `-`, `.` and `/` stand before the digits.
+    let digits = byte.wrapping_sub(b'-') <= b'9' - b'-';
+    let letters = (byte | 0x20).wrapping_sub(b'a') < 26;
+    digits | letters | (byte == b'_') | (byte == b'~') | (byte == b'+')
+}
 
 /// Says that there is one, never what it is.
 impl std::fmt::Debug for Credential<'_> {
@@ -78,8 +86,6 @@ impl std::fmt::Debug for Credential<'_> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn read(fields: &[&[u8]]) -> Result<Option<String>, &'static str> {
@@ -131,6 +137,14 @@ mod tests {
             seen += 1;
         }
         assert_eq!(seen, 22);
+    }
+
+    #[test]
+    fn a_token_has_the_bytes_of_the_rfc() {
+        for byte in 0..=u8::MAX {
+            let listed = byte.is_ascii_alphanumeric() || b"-._~+/".contains(&byte);
+            assert_eq!(is_b64token_byte(byte), listed, "{byte}");
+        }
     }
 
     #[test]

@@ -136,11 +136,10 @@ impl<'de> Visitor<'de> for Strict<'_> {
         self.open()?;
         let mut members = Map::new();
         while let Some(name) = object.next_key::<String>()? {
-            if members.contains_key(&name) {
+            let value = object.next_value_seed(self.inner())?;
+            if members.insert(name, value).is_some() {
                 return Err(self.budget.fail(JsonError::Duplicate));
             }
-            let value = object.next_value_seed(self.inner())?;
-            members.insert(name, value);
         }
         Ok(Value::Object(members))
     }

@@ -25,8 +25,8 @@ pub(super) struct Unverified<'t> {
     pub claims: Map<String, Value>,
     /// The two first parts, as the signature covers them.
     pub message: &'t str,
-    /// In canonical base64url; empty where the token has an empty third part.
-    pub signature: &'t str,
+    /// Empty where the token has an empty third part.
+    pub signature: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl<'t> Unverified<'t> {
             2 => return Err(malformed("an encrypted token (JWE), which this proxy has no key for")),
             _ => return Err(malformed("no JWT: more than three parts")),
         }
-        decode(signature).ok_or_else(|| malformed("signature: no canonical base64url"))?;
+        let signature = decode(signature).ok_or_else(|| malformed("signature: no canonical base64url"))?;
         Ok(Unverified {
             header: Header::read(object(header, "header", limits.json())?)?,
             claims: object(claims, "claims", limits.json())?,

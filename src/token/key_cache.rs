@@ -13,11 +13,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
-use moka::Entry;
-use moka::future::Cache;
-use moka::ops::compute::Op;
 use rustls::ClientConfig;
 use serde_json::Value;
 use url::Url;
@@ -53,8 +50,10 @@ pub struct IssuerKeys {
     client: Client,
     metrics: IssuerMetrics,
     clock: Clock,
-    /// One entry, once there was an attempt. The lock on it is what makes fetches single-flight.
-    held: Cache<(), Attempt>,
+    /// How the last attempt left things, once there was one.
+    last: ArcSwapOption<Attempt>,
+    /// Held during an attempt.
+    attempting: tokio::sync::Mutex<()>,
     status: ArcSwap<KeyStatus>,
     /// Not yet taken.
     rotations: Mutex<Vec<Rotation>>,
@@ -141,7 +140,8 @@ impl IssuerKeys {
             client: Client::new(fetch, tls),
             metrics,
             clock,
-            held: Cache::builder().build(),
+            last: ArcSwapOption::empty(),
+            attempting: tokio::sync::Mutex::default(),
             status: ArcSwap::default(),
             rotations: Mutex::default(),
             named: Mutex::default(),
@@ -179,8 +179,8 @@ impl IssuerKeys {
 
     /// Fetches the keys, or waits for the fetch that is under way.
     pub async fn refresh(&self) -> Result<(), Arc<str>> {
-        let before = self.held.get(&()).await;
-        self.attempt(Attempted::count(before.as_ref())).await;
+        let seen = Attempted::count(self.last.load().as_deref());
+        self.attempt(seen).await;
         match &self.status.load().last_error {
             Some(error) => Err(Arc::clone(error)),
             None => Ok(()),
@@ -208,60 +208,53 @@ impl IssuerKeys {
     /// The keys to verify with now; fetches them if there are none.
     pub(super) async fn current(self: &Arc<Self>) -> Result<Arc<HeldKeys>, Arc<str>> {
         let now = self.clock.now();
-        let usable = |attempted: &Attempt| {
-            let keys = attempted.keys.clone();
-            keys.filter(|keys| now < keys.usable_until(self.settings.max_stale))
-        };
-        let before = self.held.get(&()).await;
-        if let Some(keys) = before.as_ref().and_then(usable) {
+        if let Some(keys) = self.usable(self.last.load().as_deref(), now) {
             return Ok(keys);
         }
-        let after = self.attempt_after(NO_KEYS_REST, before, now).await;
-        after.as_ref().and_then(usable).ok_or_else(|| {
+        let after = self.attempt_after(NO_KEYS_REST, now).await;
+        self.usable(after.as_deref(), now).ok_or_else(|| {
             let error = self.status.load().last_error.clone();
             error.unwrap_or_else(|| "no keys were fetched yet".into())
         })
     }
 
+    fn usable(&self, last: Option<&Attempt>, now: Timestamp) -> Option<Arc<HeldKeys>> {
+        let keys = last?.keys.as_ref()?;
+        (now < keys.usable_until(self.settings.max_stale)).then(|| Arc::clone(keys))
+    }
+
     /// Keys other than `seen`, which lack the one that a token names.
     pub(super) async fn other_than(self: &Arc<Self>, seen: &HeldKeys) -> Option<Arc<HeldKeys>> {
-        let before = self.held.get(&()).await;
-        let after = self.attempt_after(UNKNOWN_KEY_REST, before, self.clock.now()).await;
-        after?.keys.filter(|keys| keys.generation != seen.generation)
+        let after = self.attempt_after(UNKNOWN_KEY_REST, self.clock.now()).await?;
+        after.keys.clone().filter(|keys| keys.generation != seen.generation)
     }
 
     /// One attempt, unless the last one ended less than `rest` before `now`. It goes on if the request that
     /// caused it goes away: others may wait for it, and starting anew each time would void the rest.
-    async fn attempt_after(
-        self: &Arc<Self>,
-        rest: Duration,
-        before: Option<Attempt>,
-        now: Timestamp,
-    ) -> Option<Attempt> {
-        if !Attempted::is_due(before.as_ref(), rest, now) {
+    async fn attempt_after(self: &Arc<Self>, rest: Duration, now: Timestamp) -> Option<Arc<Attempt>> {
+        let before = self.last.load_full();
+        if !Attempted::is_due(before.as_deref(), rest, now) {
             return before;
         }
-        let seen = Attempted::count(before.as_ref());
+        let seen = Attempted::count(before.as_deref());
         let keys = Arc::clone(self);
         // an error here is a runtime that shuts down: then there is simply no new key
         let _ = tokio::spawn(async move { keys.attempt(seen).await }).await;
-        self.held.get(&()).await
+        self.last.load_full()
     }
 
     /// Fetches, unless another attempt has ended since the caller counted `seen` of them.
     async fn attempt(&self, seen: u64) {
-        let fetch = async |entry: Option<Entry<(), Attempt>>| {
-            let before = entry.map(Entry::into_value);
-            if !Attempted::is_wanted(before.as_ref(), seen) {
-                return Op::Nop;
-            }
-            let in_time = tokio::time::timeout(ATTEMPT_TIMEOUT, self.fetch()).await;
-            let outcome = in_time.unwrap_or(Err(KeysError::Timeout));
-            let ended = self.clock.now();
-            let fetched = self.note(outcome, seen + 1, ended);
-            Op::Put(Attempted::after(before, fetched, ended))
-        };
-        self.held.entry(()).and_compute_with(fetch).await;
+        let _single_flight = self.attempting.lock().await;
+        let before = self.last.load_full();
+        if !Attempted::is_wanted(before.as_deref(), seen) {
+            return;
+        }
+        let in_time = tokio::time::timeout(ATTEMPT_TIMEOUT, self.fetch()).await;
+        let outcome = in_time.unwrap_or(Err(KeysError::Timeout));
+        let ended = self.clock.now();
+        let fetched = self.note(outcome, seen + 1, ended);
+        self.last.store(Some(Arc::new(Attempted::after(before.as_deref(), fetched, ended))));
     }
 
     /// Records how an attempt ended.

@@ -8,8 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{self, SHA256};
-use aws_lc_rs::signature::{self, ParsedPublicKey};
-use jsonwebtoken::DecodingKey;
+use aws_lc_rs::signature::ParsedPublicKey;
 use serde_json::{Map, Value};
 
 use super::algorithm::{Algorithm, KeyKind};
@@ -45,12 +44,10 @@ pub struct KeyName([u8; 32]);
 pub(super) struct Key {
     pub name: KeyName,
     pub kid: Option<Arc<str>>,
-    pub kind: KeyKind,
-    /// The only algorithm that its `alg` allows, if it has one.
-    pub algorithm: Option<Algorithm>,
     /// Entra's `issuer` of a key: whose tokens it signs, perhaps with `{tenantid}` in it.
     pub issuer: Option<Arc<str>>,
-    pub material: DecodingKey,
+    /// The key as each algorithm takes it: those of its kind, or the only one that its `alg` allows.
+    usable_by: Vec<(Algorithm, ParsedPublicKey)>,
 }
 
 /// All usable keys of an issuer at one time; at least one.
@@ -103,7 +100,7 @@ impl KeySet {
     /// The keys that a token with this `alg` and `kid` can be verified with. Without a `kid` the set
     /// must leave no choice.
     pub fn candidates(&self, algorithm: Algorithm, kid: Option<&str>) -> Vec<&Key> {
-        let fitting = self.keys.iter().filter(|key| key.takes(algorithm));
+        let fitting = self.keys.iter().filter(|key| key.for_algorithm(algorithm).is_some());
         match kid {
             Some(kid) => fitting.filter(|key| key.kid.as_deref() == Some(kid)).collect(),
             None => {
@@ -115,8 +112,14 @@ impl KeySet {
 }
 
 impl Key {
-    fn takes(&self, algorithm: Algorithm) -> bool {
-        self.kind == algorithm.key_kind() && self.algorithm.is_none_or(|only| only == algorithm)
+    /// Whether `signature` is this algorithm's over `message` by this key's holder.
+    pub fn verifies(&self, algorithm: Algorithm, message: &str, signature: &[u8]) -> bool {
+        let key = self.for_algorithm(algorithm);
+        key.is_some_and(|key| key.verify_sig(message.as_bytes(), signature).is_ok())
+    }
+
+    fn for_algorithm(&self, algorithm: Algorithm) -> Option<&ParsedPublicKey> {
+        self.usable_by.iter().find(|(usable, _)| *usable == algorithm).map(|(_, key)| key)
     }
 
     /// `None` for whatever may not verify a token's signature.
@@ -132,19 +135,23 @@ impl Key {
             ("OKP", Some("Ed25519")) => (KeyKind::Ed25519, [bytes(entry, "x")?, Vec::new()]),
             _ => return None,
         };
-        let material = material(kind, &parts)?;
-        let algorithm = match entry.get("alg") {
+        if !is_strong(kind, &parts) {
+            return None;
+        }
+        let only = match entry.get("alg") {
             None => None,
             Some(named) => Some(named.as_str()?.parse::<Algorithm>().ok()?),
         };
-        if algorithm.is_some_and(|algorithm| algorithm.key_kind() != kind) {
-            return None;
-        }
+        let of_its_kind = Algorithm::ALL.into_iter().filter(|algorithm| algorithm.key_kind() == kind);
+        let usable = of_its_kind.filter(|algorithm| only.is_none_or(|only| only == *algorithm));
+        let usable_by: Option<Vec<_>> =
+            usable.map(|algorithm| Some((algorithm, algorithm.public_key(&parts)?))).collect();
+        let usable_by = usable_by.filter(|usable_by| !usable_by.is_empty())?;
         let kid = optional_text(entry, "kid")?;
         let issuer = optional_text(entry, "issuer")?;
-        let alg = algorithm.map(Algorithm::as_str);
+        let alg = only.map(Algorithm::as_str);
         let name = KeyName::of(kind, &parts, [kid.as_deref(), alg, issuer.as_deref()]);
-        Some(Key { name, kid, kind, algorithm, issuer, material })
+        Some(Key { name, kid, issuer, usable_by })
     }
 }
 
@@ -181,28 +188,14 @@ fn is_meant(entry: &Map<String, Value>, key_use: KeyUse) -> bool {
     by_use && by_operations
 }
 
-fn material(kind: KeyKind, [first, second]: &[Vec<u8>; 2]) -> Option<DecodingKey> {
+/// Whether the parts are of a size that is strong enough, and no other.
+fn is_strong(kind: KeyKind, [first, second]: &[Vec<u8>; 2]) -> bool {
     match kind {
-        KeyKind::Rsa => {
-            let strong = is_strong_modulus(first) && is_strong_exponent(second);
-            strong.then(|| DecodingKey::from_rsa_raw_components(first, second))
-        }
-        KeyKind::P256 => point(first, second, 32, &signature::ECDSA_P256_SHA256_FIXED),
-        KeyKind::P384 => point(first, second, 48, &signature::ECDSA_P384_SHA384_FIXED),
-        KeyKind::Ed25519 => (first.len() == 32).then(|| DecodingKey::from_ed_der(first)),
+        KeyKind::Rsa => is_strong_modulus(first) && is_strong_exponent(second),
+        KeyKind::P256 => first.len() == 32 && second.len() == 32,
+        KeyKind::P384 => first.len() == 48 && second.len() == 48,
+        KeyKind::Ed25519 => first.len() == 32,
     }
-}
-
-/// An uncompressed point (SEC 1 §2.3.3) that lies on its curve.
-fn point(
-    x: &[u8],
-    y: &[u8],
-    size: usize,
-    curve: &'static signature::EcdsaVerificationAlgorithm,
-) -> Option<DecodingKey> {
-    let point = [&[4], x, y].concat();
-    let on_curve = x.len() == size && y.len() == size && ParsedPublicKey::new(curve, &point).is_ok();
-    on_curve.then(|| DecodingKey::from_ec_der(&point))
 }
 
 fn is_strong_modulus(modulus: &[u8]) -> bool {
@@ -231,6 +224,11 @@ fn optional_text(entry: &Map<String, Value>, name: &str) -> Option<Option<Arc<st
 
 fn bytes(entry: &Map<String, Value>, name: &str) -> Option<Vec<u8>> {
     decode(text(entry, name)?)
+}
+
+#[cfg(test)]
+impl KeyName {
+    pub(super) const FOR_TESTS: KeyName = KeyName([0; 32]);
 }
 
 #[cfg(test)]

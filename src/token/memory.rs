@@ -3,15 +3,14 @@
 //! Invariants:
 //! - Verified tokens take no more memory than they were given, counted from what their claims hold and not
 //!   from how long they are.
-//! - One subject takes a part of it, however many tokens it presents: who can have many tokens issued does not
-//!   crowd out the others. Failed tokens have a memory of their own.
+//! - One subject takes a part of it and of what is left free, however many tokens it presents: who can have
+//!   many tokens issued does not crowd out the others. Failed tokens have a memory of their own.
 //! - A caller is remembered from the moment it was judged on: a clock that goes back revives nothing.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 use serde_json::{Map, Value};
 
@@ -38,14 +37,13 @@ pub(super) type TokenHash = [u8; 32];
 
 #[derive(Debug)]
 pub(super) struct Memory {
-    verified: Cache<TokenHash, Remembered>,
+    verified: Cache<TokenHash, Arc<Remembered>>,
     failed: Cache<TokenHash, Failure>,
-    /// Of whom the verified tokens are.
-    holders: Cache<Holder, Arc<Mutex<Held>>>,
-    holder_bytes_max: u64,
+    holders: Arc<Holders>,
+    bytes_max: u64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Remembered {
     pub caller: Arc<Caller>,
     /// Position among the verifier's issuers.
@@ -53,6 +51,10 @@ pub(super) struct Remembered {
     /// What signed it.
     pub key: KeyName,
     pub judged: Timestamp,
+    /// What it takes in memory, rather more than less.
+    pub bytes: u64,
+    /// With all that its holder has.
+    _held: Arc<Held>,
 }
 
 #[derive(Clone, Debug)]
@@ -71,14 +73,26 @@ struct Holder {
     name: Option<Arc<str>>,
 }
 
-/// A holder's tokens and their bytes, the first remembered first; some may be forgotten already.
+/// Of whom tokens are remembered: what they hold lives as long as one of those.
 #[derive(Debug, Default)]
+struct Holders(Mutex<HashMap<Holder, Weak<Held>>>);
+
+/// What one holder has.
+#[derive(Debug)]
 struct Held {
-    tokens: VecDeque<(TokenHash, u64)>,
+    holder: Holder,
+    holders: Arc<Holders>,
+    tokens: Mutex<HeldTokens>,
+}
+
+/// A holder's tokens and their bytes, the first remembered first; some of them may be forgotten already.
+#[derive(Debug, Default)]
+struct HeldTokens {
+    tokens: VecDeque<(Weak<Remembered>, u64)>,
     bytes: u64,
 }
 
-/// One holder's part of the memory.
+/// One holder's part of the memory: this, and more only while as much is left free.
 const HOLDER_SHARE: u64 = 16;
 /// A remembered caller without its words and claims, the entries that lead to it, and its holder's.
 const CALLER_BYTES: usize = 1024;
@@ -91,20 +105,16 @@ const NODE_MEMBERS_MIN: usize = 5;
 impl Memory {
     pub fn new(settings: TokenCacheSettings) -> Memory {
         let verified = Cache::builder()
-            .weigher(|_, remembered: &Remembered| u32::try_from(remembered.bytes()).unwrap_or(u32::MAX))
+            .weigher(|_, remembered: &Arc<Remembered>| u32::try_from(remembered.bytes).unwrap_or(u32::MAX))
             .max_capacity(settings.bytes_max)
             .time_to_idle(settings.idle_max);
         let failed =
             Cache::builder().max_capacity(settings.failures_max).time_to_live(settings.failure_lifetime);
-        // as many as there can be tokens; who presents new ones is never forgotten before who does not
-        let holders = Cache::builder()
-            .max_capacity(settings.bytes_max / CALLER_BYTES as u64)
-            .eviction_policy(EvictionPolicy::lru());
         Memory {
             verified: verified.build(),
             failed: failed.build(),
-            holders: holders.build(),
-            holder_bytes_max: settings.bytes_max / HOLDER_SHARE,
+            holders: Arc::default(),
+            bytes_max: settings.bytes_max,
         }
     }
 
@@ -115,7 +125,7 @@ impl Memory {
         (self.verified.entry_count(), self.failed.entry_count())
     }
 
-    pub fn verified(&self, hash: &TokenHash, now: Timestamp) -> Option<Remembered> {
+    pub fn verified(&self, hash: &TokenHash, now: Timestamp) -> Option<Arc<Remembered>> {
         self.verified.get(hash).filter(|remembered| remembered.judged <= now)
     }
 
@@ -123,16 +133,31 @@ impl Memory {
         self.failed.get(hash)
     }
 
-    pub fn remember(&self, remembered: Remembered) {
-        let (hash, bytes) = (remembered.caller.token_hash, remembered.bytes());
-        let holder = Holder::of(&remembered);
-        self.verified.insert(hash, remembered);
-        let held = self.holders.get_with(holder, Arc::default);
-        let outgrown =
-            held.lock().unwrap_or_else(PoisonError::into_inner).add(hash, bytes, self.holder_bytes_max);
-        for hash in outgrown {
-            self.verified.invalidate(&hash);
+    pub fn remember(
+        &self,
+        caller: Caller,
+        issuer: usize,
+        key: KeyName,
+        judged: Timestamp,
+    ) -> Arc<Remembered> {
+        let held = Holders::of(&self.holders, Holder::of(&caller, issuer));
+        let bytes = caller_bytes(&caller);
+        let caller = Arc::new(caller);
+        let remembered =
+            Arc::new(Remembered { caller, issuer, key, judged, bytes, _held: Arc::clone(&held) });
+        self.verified.insert(remembered.caller.token_hash, Arc::clone(&remembered));
+        let outgrown = lock(&held.tokens).add(&remembered, self.holder_bytes_max());
+        for token in outgrown {
+            self.verified.invalidate(&token.caller.token_hash);
         }
+        remembered
+    }
+
+    /// Where there is room, one holder may have it, but no more than it leaves: so a flood of one's tokens fills
+    /// no memory, and in a full one takes only its share.
+    fn holder_bytes_max(&self) -> u64 {
+        let free = self.bytes_max.saturating_sub(self.verified.weighted_size());
+        free.max(self.bytes_max / HOLDER_SHARE)
     }
 
     pub fn remember_failure(&self, hash: TokenHash, failure: Failure) {
@@ -144,40 +169,62 @@ impl Memory {
     }
 }
 
-impl Remembered {
-    /// What it takes in memory, rather more than less.
-    pub fn bytes(&self) -> u64 {
-        let Caller { scopes, groups, roles, chain, claims, .. } = &*self.caller;
-        let words = scopes.iter().chain(groups).chain(roles);
-        let words = words.map(|word| WORD_BYTES + word.len()).sum::<usize>();
-        (CALLER_BYTES + words + chain.len() * 4 * WORD_BYTES + members_bytes(claims)) as u64
-    }
-}
-
 impl Holder {
-    fn of(remembered: &Remembered) -> Holder {
-        let caller = &remembered.caller;
-        Holder { issuer: remembered.issuer, name: caller.subject.clone().or_else(|| caller.client.clone()) }
+    fn of(caller: &Caller, issuer: usize) -> Holder {
+        Holder { issuer, name: caller.subject.clone().or_else(|| caller.client.clone()) }
     }
 }
 
-impl Held {
-    /// Adds a token, and takes out what is then over `bytes_max`.
-    fn add(&mut self, hash: TokenHash, bytes: u64, bytes_max: u64) -> Vec<TokenHash> {
-        if let Some(again) = self.tokens.iter().position(|(token, _)| *token == hash) {
-            self.bytes -= self.tokens.remove(again).map_or(0, |(_, bytes)| bytes);
+impl Holders {
+    fn of(holders: &Arc<Holders>, holder: Holder) -> Arc<Held> {
+        let mut all = lock(&holders.0);
+        if let Some(held) = all.get(&holder).and_then(Weak::upgrade) {
+            return held;
         }
-        self.tokens.push_back((hash, bytes));
-        self.bytes += bytes;
+        let new = Held { holder: holder.clone(), holders: Arc::clone(holders), tokens: Mutex::default() };
+        let new = Arc::new(new);
+        all.insert(holder, Arc::downgrade(&new));
+        new
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut all = lock(&self.holders.0);
+        // Another may stand in its place by now.
+        if all.get(&self.holder).is_some_and(|held| held.strong_count() == 0) {
+            all.remove(&self.holder);
+        }
+    }
+}
+
+impl HeldTokens {
+    /// Adds a token, and takes out the first ones: those that are forgotten, and as many as are then over
+    /// `bytes_max`.
+    fn add(&mut self, token: &Arc<Remembered>, bytes_max: u64) -> Vec<Arc<Remembered>> {
+        self.tokens.push_back((Arc::downgrade(token), token.bytes));
+        self.bytes += token.bytes;
         let mut outgrown = Vec::new();
-        while self.bytes > bytes_max
-            && let Some((hash, bytes)) = self.tokens.pop_front()
+        while let Some((first, bytes)) = self.tokens.front()
+            && (self.bytes > bytes_max || first.strong_count() == 0)
         {
             self.bytes -= bytes;
-            outgrown.push(hash);
+            outgrown.extend(first.upgrade());
+            self.tokens.pop_front();
         }
         outgrown
     }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn caller_bytes(caller: &Caller) -> u64 {
+    let Caller { scopes, groups, roles, chain, claims, .. } = caller;
+    let words = scopes.iter().chain(groups).chain(roles);
+    let words = words.map(|word| WORD_BYTES + word.len()).sum::<usize>();
+    (CALLER_BYTES + words + chain.len() * 4 * WORD_BYTES + members_bytes(claims)) as u64
 }
 
 fn members_bytes(members: &Map<String, Value>) -> usize {
@@ -203,19 +250,62 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::identity::ActorKind;
+
+    fn token(holders: &Arc<Holders>, subject: &str, bytes: u64) -> Arc<Remembered> {
+        let caller = Caller {
+            issuer: "corp".parse().unwrap(),
+            subject: Some(subject.into()),
+            client: None,
+            scopes: Vec::new(),
+            groups: Vec::new(),
+            roles: Vec::new(),
+            actor: ActorKind::Human,
+            on_behalf_of: ActorKind::Human,
+            chain: Vec::new(),
+            expires: Timestamp::MAX,
+            authenticated_at: None,
+            acr: None,
+            confirmation: None,
+            token_id: None,
+            claims: Map::new(),
+            token_hash: [0; 32],
+        };
+        let held = Holders::of(holders, Holder::of(&caller, 0));
+        let (caller, key, judged) = (Arc::new(caller), KeyName::FOR_TESTS, Timestamp::MIN);
+        Arc::new(Remembered { caller, issuer: 0, key, judged, bytes, _held: held })
+    }
 
     #[test]
     fn a_holder_s_first_tokens_make_room_for_its_last() {
-        let hash = |of: u8| [of; 32];
-        let mut held = Held::default();
-        assert_eq!(held.add(hash(1), 40, 100), [[0; 32]; 0]);
-        assert_eq!(held.add(hash(2), 60, 100), [[0; 32]; 0], "as much as it may have");
-        assert_eq!(held.add(hash(1), 30, 100), [[0; 32]; 0], "counts once, and is now the last");
-        assert_eq!(held.add(hash(3), 20, 100), [hash(2)]);
-        assert_eq!(held.add(hash(4), 50, 100), [[0; 32]; 0]);
-        assert_eq!(held.add(hash(5), 100, 100), [hash(1), hash(3), hash(4)]);
-        assert_eq!(held.add(hash(6), 101, 100), [hash(5), hash(6)], "alone too large");
-        assert_eq!(held.bytes, 0);
+        let holders = Arc::default();
+        let [a, b, c, d, e] = [40, 60, 20, 100, 101].map(|bytes| token(&holders, "alice", bytes));
+        let mut held = HeldTokens::default();
+        let mut add = |token: &Arc<Remembered>| {
+            let bytes = |token: &Arc<Remembered>| token.bytes;
+            let outgrown: Vec<u64> = held.add(token, 100).iter().map(bytes).collect();
+            (outgrown, held.bytes)
+        };
+        assert_eq!(add(&a), (vec![], 40));
+        assert_eq!(add(&b), (vec![], 100), "as much as it may have");
+        assert_eq!(add(&c), (vec![40], 80));
+        drop(b);
+        assert_eq!(add(&a), (vec![], 60), "what is forgotten counts no longer");
+        assert_eq!(add(&d), (vec![20, 40], 100));
+        assert_eq!(add(&e), (vec![100, 101], 0), "alone too large");
+    }
+
+    #[test]
+    fn of_a_holder_without_tokens_nothing_is_left() {
+        let holders: Arc<Holders> = Arc::default();
+        let count = || lock(&holders.0).len();
+        let [alice, again, bob] = ["alice", "alice", "bob"].map(|subject| token(&holders, subject, 1));
+        assert!(Arc::ptr_eq(&alice._held, &again._held));
+        assert_eq!(count(), 2);
+        drop((alice, bob));
+        assert_eq!(count(), 1);
+        drop(again);
+        assert_eq!(count(), 0);
     }
 
     #[test]

@@ -13,9 +13,10 @@ use std::time::Duration;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{self, SHA256};
 use futures_util::FutureExt as _;
+use http::HeaderMap;
 
 use super::algorithm::Algorithm;
-use super::credential::Credential;
+use super::credential::{Credential, CredentialError, authorization, bearer};
 use super::error::TokenError;
 use super::issuer::IssuerSettings;
 use super::jwt::Unverified;
@@ -46,11 +47,11 @@ pub struct Issuer {
     pub keys: Arc<IssuerKeys>,
 }
 
-/// A token that a [`Verifier`] found good, by its text.
+/// A token that a [`Verifier`] found good, by the field that it came in.
 #[derive(Debug)]
 pub struct KnownToken {
-    text: Box<str>,
-    remembered: Remembered,
+    authorization: Box<[u8]>,
+    remembered: Arc<Remembered>,
 }
 
 /// Two issuers that one token could be of.
@@ -99,43 +100,47 @@ impl Verifier {
         credential: Credential<'_>,
         certificate: Option<&CertificateHash>,
     ) -> Result<Signature<Caller>, TokenError> {
-        self.verify_again(credential, certificate, &mut None).await
+        let Credential::Bearer(token) = credential else { return Ok(Signature::Absent) };
+        self.remembered(token).await?.presented(certificate)
     }
 
-    /// As [`Verifier::verify`], for somebody who expects the token that came last to come again: `known` is what
-    /// this verifier said of that one, and saves finding it, not what is asked of it each time.
+    /// As [`Verifier::verify`] with what these headers present, for somebody who expects the token that came last
+    /// to come again: `known` is what this verifier said of that one, and saves reading and finding it, not what
+    /// is asked of it each time.
     pub async fn verify_again(
         &self,
-        credential: Credential<'_>,
+        headers: &HeaderMap,
         certificate: Option<&CertificateHash>,
         known: &mut Option<Arc<KnownToken>>,
-    ) -> Result<Signature<Caller>, TokenError> {
-        let Credential::Bearer(token) = credential else { return Ok(Signature::Absent) };
-        // More is compared at once than can be guessed, so how long it takes tells nothing.
-        let same = known.as_ref().filter(|known| *known.text == *token).map(Arc::clone);
-        let caller = match same {
-            Some(same) if self.still_holds(&same.remembered).await? => {
-                self.metrics.cache.count(Lookup::Hit);
-                Arc::clone(&same.remembered.caller)
-            }
-            _ => {
-                let hash = sha256(token);
-                let remembered = match self.recall(&hash).await? {
-                    Some(remembered) => remembered,
-                    None => self.judge(token, hash).await?,
-                };
-                let caller = Arc::clone(&remembered.caller);
-                *known = (remembered.bytes() <= KNOWN_BYTES_MAX)
-                    .then(|| Arc::new(KnownToken { text: token.into(), remembered }));
-                caller
-            }
-        };
-        check_confirmation(&caller, certificate)?;
-        Ok(Signature::Verified(caller))
+    ) -> Result<Signature<Caller>, CredentialError> {
+        let Some(field) = authorization(headers)? else { return Ok(Signature::Absent) };
+        // A field of the same bytes is as well formed as it was. More of them are compared at once than can be
+        // guessed, so how long it takes tells nothing.
+        let same = known.as_ref().filter(|known| *known.authorization == *field.as_bytes()).map(Arc::clone);
+        if let Some(same) = same
+            && self.still_holds(&same.remembered).await?
+        {
+            self.metrics.cache.count(Lookup::Hit);
+            return Ok(same.remembered.presented(certificate)?);
+        }
+        let remembered = self.remembered(bearer(field)?).await?;
+        *known = (remembered.bytes <= KNOWN_BYTES_MAX).then(|| {
+            let remembered = Arc::clone(&remembered);
+            Arc::new(KnownToken { authorization: field.as_bytes().into(), remembered })
+        });
+        Ok(remembered.presented(certificate)?)
+    }
+
+    async fn remembered(&self, token: &str) -> Result<Arc<Remembered>, TokenError> {
+        let hash = sha256(token);
+        match self.recall(&hash).await? {
+            Some(remembered) => Ok(remembered),
+            None => self.judge(token, hash).await,
+        }
     }
 
     /// What is remembered of a token and still true.
-    async fn recall(&self, hash: &TokenHash) -> Result<Option<Remembered>, TokenError> {
+    async fn recall(&self, hash: &TokenHash) -> Result<Option<Arc<Remembered>>, TokenError> {
         if let Some(remembered) = self.recall_verified(hash).await? {
             self.metrics.cache.count(Lookup::Hit);
             return Ok(Some(remembered));
@@ -149,7 +154,7 @@ impl Verifier {
         Ok(None)
     }
 
-    async fn recall_verified(&self, hash: &TokenHash) -> Result<Option<Remembered>, TokenError> {
+    async fn recall_verified(&self, hash: &TokenHash) -> Result<Option<Arc<Remembered>>, TokenError> {
         let Some(remembered) = self.memory.verified(hash, self.clock.now()) else { return Ok(None) };
         let holds = self.still_holds(&remembered).await;
         if matches!(holds, Ok(false) | Err(TokenError::Expired)) {
@@ -176,7 +181,7 @@ impl Verifier {
     }
 
     /// While keys are waited for, nothing is held but the token's text: its claims may be many times as large.
-    async fn judge(&self, token: &str, hash: TokenHash) -> Result<Remembered, TokenError> {
+    async fn judge(&self, token: &str, hash: TokenHash) -> Result<Arc<Remembered>, TokenError> {
         let mut unverified = Unverified::parse(token, &self.limits)?;
         let position = self.issuer_of(&unverified)?;
         let issuer = &self.issuers[position];
@@ -201,11 +206,7 @@ impl Verifier {
         }
         let (generation, judged) = (keys.generation, self.clock.now());
         match self.check(issuer, &keys, algorithm, unverified, hash) {
-            Ok((caller, key)) => {
-                let remembered = Remembered { caller: Arc::new(caller), issuer: position, key, judged };
-                self.memory.remember(remembered.clone());
-                Ok(remembered)
-            }
+            Ok((caller, key)) => Ok(self.memory.remember(caller, position, key, judged)),
             // soon true, so not worth remembering
             Err(error @ TokenError::NotYetValid(_)) => Err(error),
             Err(error) => {
@@ -229,7 +230,7 @@ impl Verifier {
         let mut candidates = issuer.candidates(keys, algorithm, &token).into_iter().take(CANDIDATES_MAX);
         let signer = candidates.find(|key| {
             self.metrics.signature_checks.inc();
-            algorithm.verifies(token.message, token.signature, &key.material)
+            key.verifies(algorithm, token.message, &token.signature)
         });
         let key = signer.ok_or(TokenError::BadSignature)?.name;
         let caller = issuer.settings.caller(token.claims, hash, &self.limits, self.clock.now())?;
@@ -279,6 +280,13 @@ impl IssuerSettings {
             }
             None => Err(TokenError::AlgorithmRefused("none that this proxy takes from anybody".into())),
         }
+    }
+}
+
+impl Remembered {
+    fn presented(&self, certificate: Option<&CertificateHash>) -> Result<Signature<Caller>, TokenError> {
+        check_confirmation(&self.caller, certificate)?;
+        Ok(Signature::Verified(Arc::clone(&self.caller)))
     }
 }
 

@@ -41,6 +41,19 @@ async fn a_flood_of_one_subject_s_tokens_pushes_nobody_else_out() {
     assert_eq!(forgotten(&world, &[with_subject("mallory", 5 * TOKENS)]).await, 1, "signed anew each time");
 }
 
+#[tokio::test]
+async fn one_subject_has_what_nobody_else_needs() {
+    let world = World::new(|_| {}).await;
+    let batch: Vec<String> = (0..TOKENS / 4).map(|at| with_subject("batch", at)).collect();
+    forgotten(&world, &batch).await;
+    assert_eq!(forgotten(&world, &batch).await, 0);
+    let crowd: Vec<String> = (0..TOKENS).map(|at| with_subject(&format!("user-{at}"), at)).collect();
+    forgotten(&world, &crowd).await;
+    // where there is no room left, its next token is one too many, and with it all but its share
+    forgotten(&world, &[with_subject("batch", TOKENS)]).await;
+    assert!(forgotten(&world, &batch).await > TOKENS as u64 / 8);
+}
+
 /// Of many subjects at once those stay that ask again.
 #[tokio::test]
 async fn a_crowd_that_asks_once_pushes_out_nobody_who_asks_again() {

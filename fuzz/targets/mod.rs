@@ -2,6 +2,8 @@
 //! holds the outcome against a plain second reading. `run.rs` gives them to libFuzzer, and the test suite
 //! runs every file of `corpus/` through them.
 
+#![forbid(unsafe_code)]
+
 mod certificates;
 mod configuration;
 mod json;

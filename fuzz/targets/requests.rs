@@ -31,16 +31,20 @@ pub fn head(data: &[u8]) {
         assert_eq!(head.headers.get_all(HOST).iter().count(), 1);
         assert!(is_plain(asked.host.as_str()), "{}", asked.host);
         assert!(head.headers.keys().all(|name| !name.as_str().contains(['_', '.'])));
+        let target =
+            asked.target(&asked.path, head.uri.path_and_query()).expect("what was judged can be sent");
+        let judged = asked.query.iter().fold(asked.path.to_string(), |path, query| format!("{path}?{query}"));
+        assert_eq!(target.as_str(), judged);
         let forwarded = Request::builder()
             .method(asked.method.clone())
-            .uri(asked.target(&asked.path))
+            .uri(target)
             .version(Version::HTTP_11)
-            .header(HOST, asked.authority())
+            .header(HOST, &asked.authority)
             .body(())
             .expect("what was judged can be sent");
         let again = Asked::read(&forwarded.into_parts().0, None).expect("what was judged is taken");
         assert_eq!(again.method, asked.method);
-        assert_eq!((&again.host, again.port), (&asked.host, asked.port));
+        assert_eq!((&again.host, &again.authority), (&asked.host, &asked.authority));
         assert_eq!((&again.path, &again.query), (&asked.path, &asked.query));
         assert!(Asked::read(head, Some(&asked.host)).is_ok());
         let other: Host = "somebody.else".parse().expect("a host");

@@ -129,7 +129,9 @@ pub enum Body {
 pub struct ResponseBody {
     inner: upstream::ResponseBody,
     meter: Rc<Meter>,
-    deadline: Pin<Box<Sleep>>,
+    deadline: Instant,
+    /// Rings at the deadline, once something had to be waited for.
+    alarm: Option<Pin<Box<Sleep>>>,
     /// The length that was told, if it was: hyper does not ask for the end of a body of known length.
     bytes_told: Option<u64>,
     /// Taken at the end.
@@ -145,18 +147,21 @@ impl ResponseBody {
         draft: Draft,
     ) -> ResponseBody {
         let bytes_told = inner.size_hint().exact();
-        ResponseBody {
-            inner,
-            meter,
-            deadline: Box::pin(sleep_until(deadline)),
-            bytes_told,
-            draft: Some(draft),
-        }
+        ResponseBody { inner, meter, deadline, alarm: None, bytes_told, draft: Some(draft) }
     }
 
     /// Whether all of it was passed on.
     fn is_complete(&self) -> bool {
         self.inner.is_end_stream() || self.bytes_told == Some(self.meter.response_bytes.get())
+    }
+
+    /// Whether the deadline is over; if `waits`, `cx` is woken when it is.
+    fn is_over(&mut self, waits: bool, cx: &mut Context<'_>) -> bool {
+        if !waits {
+            return self.deadline <= Instant::now();
+        }
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(self.deadline)));
+        alarm.as_mut().poll(cx).is_ready()
     }
 
     fn over(&self, limit: Limit) {
@@ -190,12 +195,13 @@ impl http_body::Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         Watch::asked();
-        if self.deadline.as_mut().poll(cx).is_ready() {
+        let polled = Pin::new(&mut self.inner).poll_frame(cx);
+        if self.is_over(polled.is_pending(), cx) {
             self.over(Limit::TotalTimeout);
             self.finish(Some(Reason::UpstreamTimeout));
             return Poll::Ready(Some(Err("the time of this exchange is over".into())));
         }
-        let mut frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        let mut frame = ready!(polled);
         match &mut frame {
             None => self.finish(None),
             Some(Err(error)) => match self.meter.fault.get() {
@@ -215,7 +221,7 @@ impl http_body::Body for ResponseBody {
                 }
                 let seen = frame.data_ref().map_or(0, |data| data.len() as u64);
                 self.meter.response_bytes.set(self.meter.response_bytes.get().saturating_add(seen));
-                Watch::handed(Some(self.deadline.deadline()));
+                Watch::handed(Some(self.deadline));
             }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))

@@ -44,6 +44,8 @@ pub struct Connection {
     pub peer_ip: IpAddr,
     /// No request after the present ones is wanted: on HTTP/1 the next answer says so.
     pub ending: Cell<bool>,
+    /// What upstreams are told of the client's address.
+    pub origin: headers::Origin,
     pub pulse: Arc<Pulse>,
     known: RefCell<(u64, Known)>,
     cut: Arc<Cut>,
@@ -218,11 +220,12 @@ pub async fn serve(
         return worker.shared.metrics.limit_hit(limit);
     }
     let listener_name = listener.name.clone();
-    let connection = |tls, server_name| {
+    let connection = |tls: Option<TlsPeer>, server_name| {
         let (ending, pulse, cut) = (Cell::new(false), Pulse::new(), Arc::default());
         Rc::new(Connection {
             listener: position,
             listener_name,
+            origin: headers::Origin::new(Some(peer_ip), tls.is_some()),
             tls,
             server_name,
             peer_ip,

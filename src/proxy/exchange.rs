@@ -47,7 +47,7 @@ pub fn exchange(
     let (form, id) = (Form::of(&head), draft.id());
     // A panic ends this request alone; its draft has recorded it. What it may have left half done is its
     // own, or behind a lock that is not poisoned for others.
-    let answering = AssertUnwindSafe(answer(worker, connection, head, body, draft)).catch_unwind();
+    let answering = AssertUnwindSafe(answer(worker, connection, head, body, form, draft)).catch_unwind();
     let panicked = move |_| Refusal::of(Reason::Internal).answer(form, &id.to_string()).map(Body::Fixed);
     answering.unwrap_or_else(panicked)
 }
@@ -58,10 +58,10 @@ async fn answer(
     connection: Rc<Connection>,
     mut head: Parts,
     body: Incoming,
+    form: Form,
     mut draft: Draft,
 ) -> Response<Body> {
     let generation = worker.shared.generation.load_full();
-    let form = Form::of(&head);
     if headers::field_count(&head.headers) > generation.limits.header_count_max {
         return refuse(draft, form, &Refusal::over(Limit::HeaderCountMax)).await;
     }
@@ -83,7 +83,10 @@ async fn answer(
         return finish(draft, answer).await;
     }
     let mut answer = match judge(&worker, &generation, &connection, asked, &head, &mut draft).await {
-        Ok(passage) => forward(&worker, &generation, &connection, head, body, passage, draft).await,
+        Ok(passage) => {
+            let request = Request::from_parts(head, body);
+            forward(&worker, &generation, &connection, request, passage, form, draft).await
+        }
         Err(refusal) => refuse(draft, form, &refusal).await,
     };
     cross_origin.expose(answer.headers_mut());

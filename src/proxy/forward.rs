@@ -12,11 +12,12 @@ use http::header::{
     CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode, Uri, Version};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep_until, timeout_at};
+use ulid::ULID_LEN;
 
 use super::body::{Body, Meter, RequestBody, ResponseBody};
 use super::connection::Connection;
@@ -54,12 +55,12 @@ pub async fn forward(
     worker: &Rc<Worker>,
     generation: &Generation,
     connection: &Rc<Connection>,
-    mut head: Parts,
-    body: Incoming,
+    request: Request<Incoming>,
     passage: Passage,
+    form: Form,
     mut draft: Draft,
 ) -> Response<Body> {
-    let form = Form::of(&head);
+    let (mut head, body) = request.into_parts();
     let permit = &passage.permit;
     let settings = generation.routes.get(permit.route().index());
     let (Some(route), Some(pool)) = (settings, worker.pool(generation, permit.upstream())) else {
@@ -101,17 +102,12 @@ fn rewrite(
     draft: &mut Draft,
 ) -> Result<(), Refusal> {
     let Passage { asked, permit, who } = passage;
-    let path = match &route.strip_prefix {
-        Some(prefix) => asked.path.strip_prefix(prefix)?,
-        None => asked.path.clone(),
+    let given = head.uri.path_and_query();
+    let target = match &route.strip_prefix {
+        Some(prefix) => asked.target(&asked.path.strip_prefix(prefix)?, given),
+        None => asked.target(&asked.path, given),
     };
-    let authority = asked.authority();
-    head.uri = Uri::builder()
-        .scheme("http")
-        .authority(authority.as_str())
-        .path_and_query(asked.target(&path))
-        .build()
-        .map_err(|_| Refusal::of(Reason::RequestMalformed))?;
+    head.uri = target.map_err(|_| Refusal::of(Reason::RequestMalformed))?.into();
     head.method.clone_from(&asked.method);
     let (traceparent, trace_continued) = match draft.traced() {
         Some(given) => (given.to_owned(), true),
@@ -121,13 +117,13 @@ fn rewrite(
     if !trace_continued {
         draft.trace(&traceparent);
     }
+    let mut id = [0; ULID_LEN];
     let introduction = Introduction {
-        id: &draft.id().to_string(),
+        id: draft.id().array_to_str(&mut id),
         who: Rc::clone(who),
         enforced: permit.enforced(),
-        client_ip: Some(connection.peer_ip),
-        authority: &authority,
-        secure: connection.is_secure(),
+        origin: &connection.origin,
+        authority: &asked.authority,
         traceparent: &traceparent,
         trace_continued,
         forward_authorization: route.forward_authorization,

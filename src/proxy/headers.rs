@@ -100,6 +100,15 @@ const SET_MAX: usize = 10;
 #[derive(Clone, Debug, Default)]
 pub struct Identity(Vec<(HeaderName, HeaderValue)>);
 
+/// Where requests come from: the same for all of a client's on one connection.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    scheme: &'static str,
+    forwarded_for: Option<HeaderValue>,
+    /// `Forwarded` (RFC 7239) up to the host.
+    forwarded_start: String,
+}
+
 /// What the upstream is told about a request besides the request itself.
 #[derive(Clone, Debug)]
 pub struct Introduction<'a> {
@@ -108,10 +117,9 @@ pub struct Introduction<'a> {
     pub who: Rc<Identity>,
     /// False where `shadow_until` alone let the request through.
     pub enforced: bool,
-    pub client_ip: Option<IpAddr>,
+    pub origin: &'a Origin,
     /// As the client named it, in normal form.
-    pub authority: &'a str,
-    pub secure: bool,
+    pub authority: &'a HeaderValue,
     pub traceparent: &'a str,
     /// Whether the traceparent is the client's own, so that its tracestate belongs to it.
     pub trace_continued: bool,
@@ -158,6 +166,20 @@ impl Identity {
     }
 }
 
+impl Origin {
+    /// `secure` if the client spoke TLS.
+    pub fn new(client_ip: Option<IpAddr>, secure: bool) -> Origin {
+        let forwarded_for = client_ip.and_then(|ip| HeaderValue::from_str(&ip.to_string()).ok());
+        let forwarded_start = match client_ip {
+            Some(IpAddr::V4(ip)) => format!("for={ip};host=\""),
+            // RFC 7239 §6: in brackets and quotes.
+            Some(IpAddr::V6(ip)) => format!("for=\"[{ip}]\";host=\""),
+            None => "host=\"".to_owned(),
+        };
+        Origin { scheme: if secure { "https" } else { "http" }, forwarded_for, forwarded_start }
+    }
+}
+
 /// Strips, then sets. Hop-by-hop headers go first, so that a client's `Connection: x-auth-subject`
 /// cannot take away what is set afterwards.
 pub fn for_upstream(headers: &mut HeaderMap, with: &Introduction<'_>) {
@@ -167,9 +189,8 @@ pub fn for_upstream(headers: &mut HeaderMap, with: &Introduction<'_>) {
         .iter()
         .filter_map(|te| te.to_str().ok())
         .any(|te| te.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")));
-    strip_hop_by_hop(headers);
-    strip_reserved(headers);
-    headers.remove(HOST);
+    strip_named(headers);
+    strip(headers, |name| is_hop_by_hop(name) || is_reserved(name));
     join_cookies(headers);
     rewrite_length(headers);
     if !with.forward_authorization {
@@ -182,10 +203,11 @@ pub fn for_upstream(headers: &mut HeaderMap, with: &Introduction<'_>) {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
     headers.reserve(with.who.0.len() + SET_MAX);
+    headers.insert(HOST, with.authority.clone());
     for (name, value) in &with.who.0 {
         headers.insert(name.clone(), value.clone());
     }
-    set(headers, DECISION, with.id);
+    set(headers, DECISION, with.id.as_bytes());
     if !with.enforced {
         headers.insert(ENFORCED, HeaderValue::from_static("false"));
     }
@@ -201,9 +223,8 @@ pub fn for_client(headers: &mut HeaderMap) {
 /// Trailers must not hold what framing, routing or authorization reads (RFC 9110 §6.5.1), nor what some
 /// server reads as that: `normalize` saw the head alone.
 pub fn for_trailers(trailers: &mut HeaderMap) {
-    strip_odd_names(trailers);
-    strip_hop_by_hop(trailers);
-    strip_reserved(trailers);
+    strip_named(trailers);
+    strip(trailers, |name| !is_plain_name(name) || is_hop_by_hop(name) || is_reserved(name));
     for name in [HOST, CONTENT_LENGTH, AUTHORIZATION, COOKIE, HeaderName::from_static("dpop")] {
         trailers.remove(name);
     }
@@ -241,17 +262,22 @@ fn rewrite_length(headers: &mut HeaderMap) {
 }
 
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    strip_named(headers);
+    strip(headers, is_hop_by_hop);
+}
+
+/// Takes away what `Connection` names.
+fn strip_named(headers: &mut HeaderMap) {
     let named: SmallVec<[HeaderName; 4]> = connection_tokens(headers)
         .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
         .collect();
     for name in named {
         headers.remove(name);
     }
-    strip(headers, |name| HOP_BY_HOP.contains(&name));
 }
 
-fn strip_reserved(headers: &mut HeaderMap) {
-    strip(headers, is_reserved);
+fn is_hop_by_hop(name: &str) -> bool {
+    HOP_BY_HOP.contains(&name)
 }
 
 fn is_reserved(name: &str) -> bool {
@@ -267,22 +293,17 @@ fn strip(headers: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
 }
 
 fn set_origin(headers: &mut HeaderMap, with: &Introduction<'_>) {
-    let scheme = if with.secure { "https" } else { "http" };
-    let mut forwarded = String::new();
-    if let Some(ip) = with.client_ip {
-        set(headers, FORWARDED_FOR, &ip.to_string());
-        // RFC 7239 §6: IPv6 addresses in brackets and quotes.
-        let _ = match ip {
-            IpAddr::V4(ip) => write!(forwarded, "for={ip};"),
-            IpAddr::V6(ip) => write!(forwarded, "for=\"[{ip}]\";"),
-        };
+    let Introduction { origin, authority, .. } = with;
+    if let Some(forwarded_for) = &origin.forwarded_for {
+        headers.insert(FORWARDED_FOR, forwarded_for.clone());
     }
-    let _ = write!(forwarded, "host=\"{}\";proto={scheme}", with.authority);
-    set(headers, FORWARDED, &forwarded);
-    set(headers, FORWARDED_PROTO, scheme);
-    set(headers, FORWARDED_HOST, with.authority);
-    set(headers, REQUEST_ID, with.id);
-    set(headers, TRACEPARENT, with.traceparent);
+    let forwarded =
+        [origin.forwarded_start.as_bytes(), authority.as_bytes(), b"\";proto=", origin.scheme.as_bytes()];
+    set(headers, FORWARDED, &forwarded.concat());
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(origin.scheme));
+    headers.insert(FORWARDED_HOST, HeaderValue::clone(authority));
+    set(headers, REQUEST_ID, with.id.as_bytes());
+    set(headers, TRACEPARENT, with.traceparent.as_bytes());
 }
 
 /// Envoy's `x-forwarded-client-cert` with one element.
@@ -303,8 +324,8 @@ fn client_certificate(peer: &Peer, own: Option<&SpiffeId>) -> String {
 }
 
 /// Every value set here is built from visible ASCII, so it always is one header value.
-fn set(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    match HeaderValue::from_str(value) {
+fn set(headers: &mut HeaderMap, name: HeaderName, value: &[u8]) {
+    match HeaderValue::from_bytes(value) {
         Ok(value) => drop(headers.insert(name, value)),
         Err(_) => drop(headers.remove(name)),
     }
@@ -344,7 +365,13 @@ pub fn given_traceparent(headers: &HeaderMap) -> Option<&str> {
 
 /// A `traceparent` for a request that came without one; neither id may be zero.
 pub fn new_traceparent(trace: u128, span: u64) -> String {
-    format!("00-{:032x}-{:016x}-00", trace.max(1), span.max(1))
+    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    let (trace, span) = (trace.max(1).to_be_bytes(), span.max(1).to_be_bytes());
+    for (place, id) in [(3..35, &trace[..]), (36..52, &span[..])] {
+        // It fails for a length that is not the id's.
+        let _ = hex::encode_to_slice(id, &mut text[place]);
+    }
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 fn is_traceparent(text: &str) -> bool {

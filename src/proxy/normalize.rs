@@ -5,9 +5,10 @@
 //! reads it; the [`Asked`] that comes out is what the policy judges and what is forwarded.
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE,
 };
 use http::request::Parts;
+use http::uri::{InvalidUri, PathAndQuery};
 use http::{HeaderMap, Method, Version};
 use hyper::ext::Protocol;
 use url::form_urlencoded;
@@ -22,7 +23,8 @@ pub struct Asked {
     /// `GET` for a WebSocket handshake over HTTP/2 (RFC 8441).
     pub method: Method,
     pub host: Host,
-    pub port: Option<u16>,
+    /// Host and port, as they go upstream.
+    pub authority: HeaderValue,
     pub path: NormalPath,
     /// As it came, without `?`; never judged.
     pub query: Option<String>,
@@ -66,7 +68,7 @@ impl Asked {
     pub fn read(head: &Parts, server_name: Option<&Host>) -> Result<Asked, HeadError> {
         check_names(&head.headers)?;
         check_connection(&head.headers)?;
-        let (host, port) = authority(head)?;
+        let (host, authority) = authority(head)?;
         if let Some(server_name) = server_name
             && *server_name != host
         {
@@ -77,7 +79,7 @@ impl Asked {
         let (method, kind) = kind(head)?;
         let path = NormalPath::parse(head.uri.path())?;
         let query = head.uri.query().map(checked_query).transpose()?;
-        Ok(Asked { method, host, port, path, query, kind })
+        Ok(Asked { method, host, authority, path, query, kind })
     }
 
     /// What the policy judges.
@@ -85,19 +87,22 @@ impl Asked {
         Action { method: &self.method, host: &self.host, path: &self.path, headers }
     }
 
-    /// The path and query that go upstream, `path` being the judged one or its rewritten form.
-    pub fn target(&self, path: &NormalPath) -> String {
-        match &self.query {
-            Some(query) => format!("{path}?{query}"),
-            None => path.as_str().to_owned(),
-        }
-    }
-
-    /// The authority that goes upstream.
-    pub fn authority(&self) -> String {
-        match self.port {
-            Some(port) => format!("{}:{port}", self.host),
-            None => self.host.as_str().to_owned(),
+    /// The path and query that go upstream, `path` being the judged one or its rewritten form; `given` is what
+    /// came, most often the same.
+    pub fn target(
+        &self,
+        path: &NormalPath,
+        given: Option<&PathAndQuery>,
+    ) -> Result<PathAndQuery, InvalidUri> {
+        let is_same = |given: &&PathAndQuery| match (given.as_str().split_once('?'), &self.query) {
+            (Some((given, given_query)), Some(query)) => given == path.as_str() && given_query == query,
+            (None, None) => given.as_str() == path.as_str(),
+            _ => false,
+        };
+        match (given.filter(is_same), &self.query) {
+            (Some(given), _) => Ok(given.clone()),
+            (None, Some(query)) => PathAndQuery::try_from(format!("{path}?{query}")),
+            (None, None) => PathAndQuery::try_from(path.as_str()),
         }
     }
 }
@@ -130,29 +135,43 @@ fn check_connection(headers: &HeaderMap) -> Result<(), HeadError> {
 }
 
 /// The one authority that a request names; several ways of naming it must agree.
-fn authority(head: &Parts) -> Result<(Host, Option<u16>), HeadError> {
+fn authority(head: &Parts) -> Result<(Host, HeaderValue), HeadError> {
     let mut hosts = head.headers.get_all(HOST).iter();
     let from_header = match (hosts.next(), hosts.next()) {
         (Some(host), None) => {
             let text = host.to_str().map_err(|_| HeadError::Host(HostError::Character))?;
-            Some(Host::with_port(text)?)
+            Some((text, Host::with_port(text)?))
         }
         (None, _) => None,
         (Some(_), Some(_)) => return Err(HeadError::Malformed("there is more than one Host")),
     };
     let from_target = match head.uri.authority() {
-        Some(authority) => Some(Host::with_port(authority.as_str())?),
+        Some(authority) => Some((authority.as_str(), Host::with_port(authority.as_str())?)),
         None => None,
     };
-    match (from_target, from_header) {
-        (Some(target), Some(header)) if target != header => {
-            Err(HeadError::Malformed("the target's authority and Host differ"))
+    let (text, (host, port)) = match (from_target, from_header) {
+        (Some((_, target)), Some((_, header))) if target != header => {
+            return Err(HeadError::Malformed("the target's authority and Host differ"));
         }
         // RFC 9112 §3.2: an HTTP/1.1 request without Host is malformed, whatever its target says.
-        (Some(_), None) if head.version < Version::HTTP_2 => Err(HeadError::Malformed("there is no Host")),
-        (Some(authority), _) | (None, Some(authority)) => Ok(authority),
-        (None, None) => Err(HeadError::Malformed("there is no Host")),
-    }
+        (Some(_), None) if head.version < Version::HTTP_2 => {
+            return Err(HeadError::Malformed("there is no Host"));
+        }
+        (Some(authority), _) | (None, Some(authority)) => authority,
+        (None, None) => return Err(HeadError::Malformed("there is no Host")),
+    };
+    let authority = match port {
+        Some(_) if is_normal(text, &host) => HeaderValue::from_str(text),
+        Some(port) => HeaderValue::from_str(&format!("{host}:{port}")),
+        None => HeaderValue::from_str(host.as_str()),
+    };
+    Ok((host, authority.map_err(|_| HeadError::Host(HostError::Character))?))
+}
+
+/// Whether this `host:port` is written in its one form.
+fn is_normal(text: &str, host: &Host) -> bool {
+    let port = text.strip_prefix(host.as_str()).and_then(|rest| rest.strip_prefix(':'));
+    port.is_some_and(|port| !port.starts_with('0'))
 }
 
 /// One framing, or none. What hyper resolves by itself (a length beside `chunked`) it frames anew and
@@ -271,8 +290,10 @@ mod tests {
     #[test]
     fn one_authority_or_none() {
         let asked = read("/a", &[("host", "Orders.Example:8443")]).unwrap();
-        assert_eq!((asked.host.as_str(), asked.port), ("orders.example", Some(8443)));
-        assert_eq!(asked.authority(), "orders.example:8443");
+        assert_eq!(
+            (asked.host.as_str(), asked.authority),
+            ("orders.example", "orders.example:8443".parse().unwrap())
+        );
         assert!(read("http://orders.example/a", &[("host", "orders.example")]).is_ok());
         let refused: [(&str, &[(&str, &str)]); 8] = [
             ("/a", &[]),

@@ -7,7 +7,9 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{
+    ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE,
+};
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
 use http_body::Body as _;
@@ -22,6 +24,8 @@ use crate::policy::{Challenge, Denial, PathError};
 use crate::tls::PeerError;
 use crate::token::{CredentialError, TokenError};
 use crate::upstream::UpstreamError;
+
+const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 /// Why a request is not forwarded, or why its forwarding failed before an answer came.
 #[derive(Clone, Debug)]
@@ -52,14 +56,14 @@ pub enum Form {
 
 impl Form {
     pub fn of(head: &Parts) -> Form {
-        let header = |name: &str| head.headers.get(name).map(HeaderValue::as_bytes);
-        let navigates = header("sec-fetch-mode") == Some(b"navigate");
-        let wants_page = header("accept").is_some_and(|accept| accept.starts_with(b"text/html"));
+        let header = |name: HeaderName| head.headers.get(name).map(HeaderValue::as_bytes);
+        let navigates = || header(SEC_FETCH_MODE) == Some(b"navigate");
+        let wants_page = || header(ACCEPT).is_some_and(|accept| accept.starts_with(b"text/html"));
         if head.method == Method::HEAD {
             Form::Head
         } else if is_grpc(&head.headers) {
             Form::Grpc
-        } else if head.method == Method::GET && (navigates || wants_page) {
+        } else if head.method == Method::GET && (navigates() || wants_page()) {
             Form::Page
         } else {
             Form::Problem

@@ -1,6 +1,7 @@
 //! Identity headers as a hostile client would have them.
 
 use std::rc::Rc;
+use std::sync::LazyLock;
 
 use http::{HeaderMap, HeaderValue};
 
@@ -42,14 +43,16 @@ fn caller() -> Caller {
     }
 }
 
+static ORIGIN: LazyLock<Origin> = LazyLock::new(|| Origin::new(Some("2001:db8::1".parse().unwrap()), true));
+static AUTHORITY: HeaderValue = HeaderValue::from_static("orders.example:8443");
+
 fn introduction(peer: Option<&Peer>, caller: Option<&Caller>, names: &[Name]) -> Introduction<'static> {
     Introduction {
         id: "01J",
         who: Rc::new(Identity::new(peer, names, caller, names, None)),
         enforced: true,
-        client_ip: Some("2001:db8::1".parse().unwrap()),
-        authority: "orders.example:8443",
-        secure: true,
+        origin: &ORIGIN,
+        authority: &AUTHORITY,
         traceparent: "00-1",
         trace_continued: false,
         forward_authorization: false,
@@ -109,6 +112,7 @@ fn nothing_that_speaks_of_identity_passes_when_nobody_is_there() {
     }
     assert_eq!(seen, 31);
     let ours = [
+        ("host", "orders.example:8443"),
         ("x-auth-decision", "01J"),
         ("x-request-id", "01J"),
         ("x-forwarded-for", "2001:db8::1"),
@@ -161,7 +165,7 @@ fn what_is_not_known_of_a_caller_is_not_said() {
         assert!(!headers.contains_key(&absent), "{absent}");
     }
     assert_eq!(headers["x-auth-issuer"], "corp");
-    assert!(!headers.contains_key("host"), "the authority that was judged is set when it is sent");
+    assert_eq!(headers.get_all("host").iter().collect::<Vec<_>>(), [&AUTHORITY]);
 }
 
 #[test]

@@ -276,7 +276,6 @@ mod tests {
     use super::*;
     use crate::tls::Fingerprint;
 
-    /// Were a ticket to open at the wrong listener, which its own keys do not let happen.
     #[test]
     fn a_server_name_has_one_form() {
         for (sent, name) in [
@@ -288,6 +287,7 @@ mod tests {
         }
     }
 
+    /// Were a ticket to open at the wrong listener, which its own keys do not let happen.
     #[tokio::test]
     async fn a_resumed_session_is_judged_by_the_listener_it_came_to() {
         let ((issuer, root), (_, other_root)) = (ca(), ca());

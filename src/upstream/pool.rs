@@ -222,46 +222,51 @@ impl Slot {
 
     /// A connection for one request; `fresh` asks for one that never idled (h1).
     pub async fn lease(self: &Rc<Slot>, offer: Offer, fresh: bool) -> Result<Lease, NoLease> {
-        let within = self.upstream.settings().connect_timeout;
-        let late = || UpstreamError::Timeout(Wait::Connect);
-        let permit = match timeout(within, self.permit()).await {
-            Ok(permit) => permit.map_err(NoLease::Full)?,
-            Err(_) => return Err(NoLease::Full(late())),
+        let permit = match Arc::clone(&self.permits).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => Box::pin(self.wait_for_permit()).await.map_err(NoLease::Full)?,
         };
         let in_flight = Counted::new(&self.counters, |core| &core.in_flight);
-        let link = match timeout(within, self.link(offer, fresh)).await {
-            Ok(link) => link.map_err(NoLease::Dial)?,
-            Err(_) => return Err(NoLease::Dial(late())),
+        let link = match self.pooled(offer, fresh) {
+            Some(link) => link,
+            // Boxed: a dial is rare and large, and would make every request's future so.
+            None => Box::pin(self.dialed(offer, fresh)).await.map_err(NoLease::Dial)?,
         };
         self.counters.add(|core| &core.requests);
         Ok(Lease { link, reusable: true, slot: Rc::clone(self), _permit: permit, _in_flight: in_flight })
     }
 
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, UpstreamError> {
-        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            return Ok(permit);
-        }
+    async fn wait_for_permit(&self) -> Result<OwnedSemaphorePermit, UpstreamError> {
+        let settings = self.upstream.settings();
         let full = || UpstreamError::Overloaded(self.endpoint.server.settings.to_string());
-        if self.pending.get() >= self.upstream.settings().limits.pending_max {
+        if self.pending.get() >= settings.limits.pending_max {
             return Err(full());
         }
         let _waiting = Waiting::new(&self.pending);
-        Arc::clone(&self.permits).acquire_owned().await.map_err(|_| full())
+        match timeout(settings.connect_timeout, Arc::clone(&self.permits).acquire_owned()).await {
+            Ok(permit) => permit.map_err(|_| full()),
+            Err(_) => Err(UpstreamError::Timeout(Wait::Connect)),
+        }
+    }
+
+    /// What is there already.
+    fn pooled(&self, offer: Offer, fresh: bool) -> Option<Link> {
+        let stream = (offer == Offer::Any).then(|| self.stream()).flatten().map(Link::H2);
+        stream.or_else(|| (!fresh).then(|| self.idle_h1()).flatten().map(Link::H1))
+    }
+
+    async fn dialed(self: &Rc<Slot>, offer: Offer, fresh: bool) -> Result<Link, UpstreamError> {
+        let link = timeout(self.upstream.settings().connect_timeout, self.link(offer, fresh)).await;
+        link.unwrap_or(Err(UpstreamError::Timeout(Wait::Connect)))
     }
 
     async fn link(self: &Rc<Slot>, offer: Offer, fresh: bool) -> Result<Link, UpstreamError> {
         loop {
-            if offer == Offer::Any
-                && let Some(stream) = self.stream()
-            {
-                return Ok(Link::H2(stream));
-            }
-            if !fresh && let Some(h1) = self.idle_h1() {
-                return Ok(Link::H1(h1));
+            if let Some(link) = self.pooled(offer, fresh) {
+                return Ok(link);
             }
             if offer == Offer::H1 || self.prefers_h1.get() || !self.endpoint.server.may_speak_h2() {
-                // Boxed: a dial is rare and large, and would make every request's future so.
-                let Connected { sender, refusal } = Box::pin(self.dial(Offer::H1)).await?;
+                let Connected { sender, refusal } = self.dial(Offer::H1).await?;
                 return match sender {
                     Sender::H1 { sender, driver, budget } => {
                         Ok(Link::H1(self.h1(sender, driver, budget, refusal)))

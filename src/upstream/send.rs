@@ -134,7 +134,7 @@ impl Pool {
         offer: Offer,
     ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
         let mut unreachable: SmallVec<[Rc<Slot>; ATTEMPTS_MAX]> = SmallVec::new();
-        let mut last = UpstreamError::Unavailable(format!("`{}` has no server", self.settings().name));
+        let mut last = None;
         let mut fresh = offer == Offer::H1;
         for _ in 0..ATTEMPTS_MAX {
             let Some(slot) = self.choose(&unreachable).await? else { break };
@@ -147,7 +147,7 @@ impl Pool {
                     if matches!(error, UpstreamError::IdentityMismatch(_)) {
                         return Err(error);
                     }
-                    last = error;
+                    last = Some(error);
                     unreachable.push(slot);
                     continue;
                 }
@@ -164,7 +164,7 @@ impl Pool {
                         return Err(identity);
                     }
                     (None, Some(given_back)) => {
-                        last = error;
+                        last = Some(error);
                         request = given_back;
                         fresh = true;
                     }
@@ -177,7 +177,8 @@ impl Pool {
                 },
             }
         }
-        Err(last)
+        let none = || UpstreamError::Unavailable(format!("`{}` has no server", self.settings().name));
+        Err(last.unwrap_or_else(none))
     }
 
     async fn attempt(
@@ -300,9 +301,9 @@ fn address(
     }
     .map_err(|_| unusable())?;
     let path = request.uri().path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-    let mut target = http::uri::Parts::default();
-    target.path_and_query = Some(path);
     if h2 {
+        let mut target = http::uri::Parts::default();
+        target.path_and_query = Some(path);
         target.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| unusable())?);
         target.scheme = Some(match server.transport {
             Transport::Https { .. } => Scheme::HTTPS,
@@ -311,6 +312,7 @@ fn address(
         request.headers_mut().remove(HOST);
         request.headers_mut().remove(TRANSFER_ENCODING);
         *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = Uri::from_parts(target).map_err(|_| unusable())?;
     } else {
         // Untold, hyper leaves such a body away where the method seldom has one, as GET.
         if !request.body().is_end_stream() && request.body().size_hint().exact().is_none() {
@@ -318,7 +320,7 @@ fn address(
         }
         request.headers_mut().insert(HOST, host);
         *request.version_mut() = Version::HTTP_11;
+        *request.uri_mut() = path.into();
     }
-    *request.uri_mut() = Uri::from_parts(target).map_err(|_| unusable())?;
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! The integration tests, one binary: `tidy` holds the house rules, `world` is the one fixture.
 
+#![forbid(unsafe_code)]
+
 mod balancer;
 mod broken_config;
 mod caches;

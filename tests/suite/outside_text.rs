@@ -1,5 +1,7 @@
 //! Text from outside: it stays on its line, makes no series of its own, and opens no page of the operator's.
 
+use std::sync::Arc;
+
 use http::header::{AUTHORIZATION, HOST as HOST_FIELD};
 use http::{HeaderValue, Method, Request};
 use serde_json::json;
@@ -8,6 +10,7 @@ use crate::world::certificates::Who;
 use crate::world::client::{Client, Protocol, Raw, get};
 use crate::world::proxy::HOST;
 use crate::world::signing::forged;
+use crate::world::tls::hello;
 use crate::world::{Body, World};
 
 const CONFIGURATION: &str = r#"
@@ -31,6 +34,9 @@ path = "/orders/**"
 /// What ends lines, moves cursors, turns text, and closes a field of JSON.
 const HOSTILE: &str =
     "a\r\n{\"event\":\"request\",\"verdict\":\"allow\"}\u{1b}[2J\u{9b}31m\u{2028}\u{202e}\u{0}\",\"x\":\"";
+
+/// [`HOST`] to who reads names as DNS does (RFC 4343).
+const CAPITALS: &str = "ORDERS.Shop.EXAMPLE";
 
 fn misleads(text: &str) -> bool {
     text.contains(|c| c != '\n' && countersign::audit::line::is_misleading(c))
@@ -178,6 +184,9 @@ async fn the_host_is_the_name_that_the_handshake_was_for() {
             (Some(HOST), "ORDERS.Shop.Example", 200),
             (Some(HOST), "orders.shop.example.", 200),
             (Some(HOST), "orders.shop.example:8443", 200),
+            (Some(CAPITALS), "orders.shop.example", 200),
+            (Some(CAPITALS), "ORDERS.Shop.Example.", 200),
+            (Some(CAPITALS), "localhost", 421),
             (Some(HOST), "localhost", 421),
             (Some(HOST), "x.orders.shop.example", 421),
             (Some(HOST), "shop.example", 421),
@@ -192,6 +201,9 @@ async fn the_host_is_the_name_that_the_handshake_was_for() {
             let mut config = world.certificates.client_config(Who::Storefront);
             config.enable_sni = name.is_some();
             let dialled = name.unwrap_or(HOST);
+            let sent = hello(&Arc::new(config.clone()), dialled);
+            let is_there = |name: &str| sent.windows(name.len()).any(|bytes| bytes == name.as_bytes());
+            assert_eq!(is_there(dialled), name.is_some(), "as it is written");
             let client = Client::tls(proxy.address("mesh"), dialled, config, protocol).await.unwrap();
             let mut request: Request<Body> = get(&format!("https://{host}/orders/1"));
             request.headers_mut().insert(AUTHORIZATION, good.parse().unwrap());
@@ -200,5 +212,5 @@ async fn the_host_is_the_name_that_the_handshake_was_for() {
             cases += 1;
         }
     }
-    assert_eq!((cases, world.upstream.counts().requests), (26, 10));
+    assert_eq!((cases, world.upstream.counts().requests), (32, 14));
 }

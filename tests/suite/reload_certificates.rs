@@ -19,6 +19,9 @@ use tokio_rustls::TlsConnector;
 
 use crate::world::certificates::Who;
 use crate::world::client::{Client, Protocol, Raw, alert_after, get};
+use crate::world::frames::{
+    ACK, END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS, PING, field, h2_config, request,
+};
 use crate::world::process::Process;
 use crate::world::proxy::{HOST, Records};
 use crate::world::{Body, Error, World, sha256, soon};
@@ -204,4 +207,55 @@ async fn who_came_by_a_removed_ca_is_refused_on_open_connections_and_new_ones() 
         process.client(Who::Storefront, Protocol::H2).await.ask(signed(&token)).await.unwrap().status,
         200
     );
+}
+
+/// GOAWAY, and the end: at once where the client does as HTTP/2 asks of it, within a second where it does nothing.
+#[tokio::test]
+async fn http2_connections_at_rest_end_with_the_ca_that_vouched_for_them() {
+    let world = World::new().await;
+    let process = world.serve(READ).await;
+    let bearer = token(&world);
+    let open = async |who| {
+        let config = h2_config(&world.certificates, who);
+        let mut frames = Frames::tls(process.address, HOST, config).await.unwrap();
+        frames.open(&[]).await.unwrap();
+        ask_over(&mut frames, 1, &bearer).await;
+        frames
+    };
+    let (willing, silent) = (open(Who::Partner).await, open(Who::Partner).await);
+    let mut of_another_ca = open(Who::Storefront).await;
+    replace_partner_ca(&world);
+    process.log_says(0, "configuration loaded").await;
+    let since = Stopwatch::start();
+    for (mut frames, answers) in [(willing, true), (silent, false)] {
+        let mut kinds = Vec::new();
+        while let Some(frame) = frames.reader.next().await {
+            if frame.kind == GOAWAY {
+                assert_eq!(frame.error(), "NO_ERROR");
+            } else if frame.kind == PING && answers {
+                frames.writer.send(&Frame::bytes(PING, ACK, 0, &frame.payload)).await.unwrap();
+            }
+            kinds.push(frame.kind);
+        }
+        println!("answers pings: {answers}; frames {kinds:?}; ended {:?} after the reload", since.elapsed());
+        assert!(kinds.contains(&GOAWAY), "answers pings: {answers}");
+    }
+    // It was asked to end as well, under the new configuration, but nobody cuts it.
+    ask_over(&mut of_another_ca, 3, &bearer).await;
+}
+
+/// One request, which is answered with 200.
+async fn ask_over(frames: &mut Frames, stream: u32, bearer: &str) {
+    let head = [request("GET", HOST, "/orders/7"), field(b"authorization", bearer.as_bytes())].concat();
+    frames.writer.send(&Frame::bytes(HEADERS, END_STREAM | END_HEADERS, stream, &head)).await.unwrap();
+    let mut status = None;
+    loop {
+        let frame = frames.reader.next().await.unwrap();
+        if frame.stream == stream && frame.kind == HEADERS {
+            status = Some(frame.status());
+        }
+        if frame.stream == stream && frame.flags & END_STREAM != 0 {
+            return assert_eq!(status, Some(200));
+        }
+    }
 }

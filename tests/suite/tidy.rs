@@ -183,6 +183,22 @@ const RULES: &[Rule] = &[
         ],
     },
     Rule {
+        name: "no crate has unsafe code",
+        over: &["src/", "tests/", "benches/", "fuzz/"],
+        find: |file| match file.is_root() && !file.code.contains("\n#![forbid(unsafe_code)]\n") {
+            true => vec![(1, "no `#![forbid(unsafe_code)]`".to_owned())],
+            false => Vec::new(),
+        },
+        planted: &[
+            ("src/main.rs", "//! What it is for.\n"),
+            ("tests/suite/main.rs", "//! Tests.\n// #![forbid(unsafe_code)]\n#![deny(unsafe_code)]\n"),
+        ],
+        innocent: &[
+            ("src/lib.rs", "//! What it is for.\n#![forbid(unsafe_code)]\n"),
+            ("src/cli/mod.rs", "//! No root.\n"),
+        ],
+    },
+    Rule {
         name: "only clock.rs reads time",
         over: &["src/"],
         find: time,
@@ -339,7 +355,7 @@ fn root() -> &'static Path {
 
 #[test]
 fn the_house_rules_hold() {
-    let files = source::rust_files(root(), &["src", "tests", "benches"]);
+    let files = source::rust_files(root(), &["src", "tests", "benches", "fuzz"]);
     let mut report = String::new();
     for rule in RULES {
         let over: Vec<_> =
@@ -368,12 +384,13 @@ fn each_rule_finds_what_was_planted_and_nothing_else() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 65);
+    assert_eq!(seen, 69);
 }
 
 #[test]
 fn every_file_is_part_of_the_build() {
-    let files = source::rust_files(root(), &["src", "tests"]);
+    let files = source::rust_files(root(), &["src", "tests", "benches", "fuzz"]);
+    assert_eq!(files.iter().filter(|file| file.is_root()).count(), source::ROOTS.len());
     let orphans: Vec<_> =
         files.iter().filter(|file| source::is_orphan(file, &files)).map(|file| &file.path).collect();
     println!("{} files", files.len());

@@ -1,18 +1,28 @@
 //! A panic while one request is handled ends that request, and nothing else.
 
+use std::env;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread;
 
+use countersign::cli::log;
 use countersign::clock::Clock;
+use countersign::config::{LogFormat, LogSettings};
 use http::header::AUTHORIZATION;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{ANYTHING, Healthy, bearer, outcome, signed};
 use crate::world::World;
 use crate::world::certificates::Who;
 use crate::world::client::{Protocol, get};
 use crate::world::proxy::decision_of;
+
+/// What a message of a panic may quote, of what was being read.
+const TOKEN: &str = "CANARY-b7e1f0a25d1c44";
+
+/// Set in the process that breaks.
+const BREAKS: &str = "PANICS_BREAK";
 
 /// A clock that breaks when it was read so many times more on a thread that serves.
 fn breaking() -> (Clock, Arc<AtomicI64>) {
@@ -21,7 +31,7 @@ fn breaking() -> (Clock, Arc<AtomicI64>) {
     let clock = Clock::told_by(move || {
         let serves = thread::current().name().is_some_and(|name| name.starts_with("core-"));
         if serves && left.load(Ordering::SeqCst) >= 0 && left.fetch_sub(1, Ordering::SeqCst) == 0 {
-            panic!("the clock broke");
+            panic!("the clock broke over {TOKEN}");
         }
         Clock::system().now()
     });
@@ -92,4 +102,48 @@ async fn a_panic_ends_its_own_request_with_500_and_a_record_and_nobody_else_s() 
     }
     println!("{broken} panics, each at another reading of the clock");
     assert!(broken >= 6, "{broken}");
+}
+
+/// The hook is the whole process's, so this runs itself once more.
+#[test]
+fn a_panic_says_where_it_was_and_never_what_it_was_about() {
+    if env::var_os(BREAKS).is_some() {
+        return break_over_both_protocols();
+    }
+    let mut again = Command::new(env::current_exe().unwrap());
+    let name = "faults::panics::a_panic_says_where_it_was_and_never_what_it_was_about";
+    let ended = again.args(["--exact", name, "--nocapture"]).env(BREAKS, "1").output().unwrap();
+    let [said, log] = [ended.stdout, ended.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert!(ended.status.success() && said.contains("1 passed"), "{said}{log}");
+    let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let faults: Vec<_> = events.filter(|event| event.get("place").is_some()).collect();
+    for fault in &faults {
+        assert_eq!(fault["level"], "ERROR");
+        assert!(fault["place"].as_str().unwrap().starts_with(file!()), "{fault}");
+    }
+    assert_eq!(faults.len(), 2 * Protocol::BOTH.len(), "{log}");
+    assert!(log.contains(r#""level":"TRACE""#), "all that there is to say is said");
+    let quoted: Vec<_> = said.lines().chain(log.lines()).filter(|line| line.contains(TOKEN)).collect();
+    assert_eq!(quoted, [""; 0]);
+}
+
+/// Breaks within a request and, at the first reading, around one, under the log that `countersign run` sets up.
+#[tokio::main(flavor = "current_thread")]
+async fn break_over_both_protocols() {
+    log::set_up(&LogSettings { level: "trace".to_owned(), format: LogFormat::Json }).unwrap();
+    let (clock, left) = breaking();
+    let world = World::at(clock).await;
+    let proxy = world.start(ANYTHING);
+    for protocol in Protocol::BOTH {
+        let client = proxy.client(Who::Storefront, protocol).await;
+        assert_eq!(client.ask(signed(&world, get("/orders/1"))).await.unwrap().status, 200);
+        left.store(1, Ordering::SeqCst);
+        let answer = client.ask(signed(&world, get("/orders/1"))).await.unwrap();
+        assert_eq!(outcome(&answer), (500, "internal".to_owned()), "{protocol:?}");
+        assert!(!format!("{answer:?}").contains(TOKEN));
+        assert!(!proxy.record(&decision_of(&answer)).await.to_string().contains(TOKEN));
+        left.store(0, Ordering::SeqCst);
+        assert!(client.ask(signed(&world, get("/orders/1"))).await.is_err());
+    }
+    assert_eq!(left.load(Ordering::SeqCst), -1);
 }

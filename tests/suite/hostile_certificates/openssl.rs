@@ -1,4 +1,5 @@
-//! What only openssl still makes: signatures and keys that are too weak, and a handshake within a connection.
+//! What only openssl still makes: signatures and keys that are too weak, a handshake within a connection, and a
+//! server name with a last dot.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -130,4 +131,25 @@ async fn nobody_shakes_hands_twice_on_one_connection() {
     // It asked, and was told no (RFC 5246 §7.2.2).
     assert!(log.contains("RENEGOTIATING") && log.contains("no renegotiation"), "{log}");
     assert_eq!(world.upstream.counts().requests, 0);
+}
+
+#[tokio::test]
+#[ignore = "needs openssl; tests/run runs it"]
+async fn a_server_name_with_a_last_dot_or_in_capitals_is_the_same_name() {
+    let world = World::new().await;
+    let certificate = world.certificates.client(Who::Storefront).unwrap();
+    world.write("client.pem", &certificate.chain);
+    world.write("client.key", &certificate.key);
+    let proxy = world.start(CONFIGURATION);
+    let names =
+        ["orders.shop.example", "orders.shop.example.", "ORDERS.Shop.EXAMPLE", "Orders.shop.example."];
+    for name in names {
+        for (host, status) in [(HOST, "200"), ("localhost", "421")] {
+            let arguments = format!("-quiet -servername {name} -cert client.pem -key client.key");
+            let request = format!("GET /orders/7 HTTP/1.0\r\nhost: {host}\r\n\r\n");
+            let (answer, log) = s_client(&proxy, &arguments, &request).await;
+            assert!(answer.starts_with(&format!("HTTP/1.0 {status} ")), "{name} {host}: {answer} {log}");
+        }
+    }
+    assert_eq!(world.upstream.counts().requests, names.len() as u64);
 }

@@ -4,6 +4,10 @@
 
 use std::path::Path;
 
+/// The files that are compiled as crates of their own.
+pub const ROOTS: [&str; 5] =
+    ["src/lib.rs", "src/main.rs", "tests/suite/main.rs", "fuzz/run.rs", "fuzz/targets/mod.rs"];
+
 pub struct File {
     /// From the repository's root, with `/`.
     pub path: String,
@@ -27,6 +31,10 @@ impl File {
         let bytes =
             pairs.map(|(code, production)| if code == production && code != b'\n' { b' ' } else { code });
         String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned()
+    }
+
+    pub fn is_root(&self) -> bool {
+        ROOTS.contains(&self.path.as_str())
     }
 
     pub fn is_code(&self, at: usize) -> bool {
@@ -236,7 +244,8 @@ pub fn rust_files(root: &Path, folders: &[&str]) -> Vec<File> {
     while let Some(folder) = open.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() && !path.ends_with("node_modules") {
+            let is_built = path.ends_with("node_modules") || path.ends_with("target");
+            if path.is_dir() && !is_built {
                 open.push(path);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let name = path.strip_prefix(root).unwrap().to_string_lossy().replace('\\', "/");
@@ -281,7 +290,7 @@ fn declaration(file: &File) -> ([String; 4], String) {
 
 /// Whether no other file declares this one as its module; crate roots are nobody's.
 pub fn is_orphan(file: &File, files: &[File]) -> bool {
-    if ["src/lib.rs", "src/main.rs", "tests/suite/main.rs"].contains(&file.path.as_str()) {
+    if file.is_root() {
         return false;
     }
     let (parents, declaration) = declaration(file);

@@ -16,7 +16,7 @@ use rustls::client::Resumption;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::ServerName;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{AlertDescription, ClientConfig, SupportedProtocolVersion};
+use rustls::{AlertDescription, ClientConfig, ClientConnection, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_rustls::TlsConnector;
 
@@ -172,6 +172,17 @@ impl Tls {
 pub fn pair(minted: &Minted) -> CertifiedKey {
     let (chain, key) = parsed(minted);
     CertifiedKey::new(chain, aws_lc_rs::default_provider().key_provider.load_private_key(key).unwrap())
+}
+
+/// The first that a client sends to a server of this name.
+pub fn hello(client: &Arc<ClientConfig>, name: &'static str) -> Vec<u8> {
+    let name = ServerName::try_from(name).unwrap();
+    let mut connection = ClientConnection::new(Arc::clone(client), name).unwrap();
+    let mut hello = Vec::new();
+    while connection.wants_write() {
+        connection.write_tls(&mut hello).unwrap();
+    }
+    hello
 }
 
 /// One connection: the listener answers with one byte if it accepts.

@@ -8,7 +8,8 @@ use clap::Parser;
 use countersign::cli::Cli;
 use mimalloc::MiMalloc;
 
-/// A request allocates often. It takes more memory than the system's.
+/// A request allocates often. It takes more memory than the system's, and would ask for huge pages besides
+/// if it were not told not to.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 

@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::headers;
 use super::refusal::Refusal;
-use super::stall::Watch;
+use super::stall::{Upload, Watch};
 use crate::audit::{Draft, Reason};
 use crate::metrics::Limit;
 use crate::upstream;
@@ -50,12 +50,13 @@ pub struct RequestBody {
     inner: Incoming,
     meter: Rc<Meter>,
     bytes_max: u64,
+    upload: Upload,
 }
 
 impl RequestBody {
     /// `bytes_max` bounds the whole body.
-    pub fn new(inner: Incoming, meter: Rc<Meter>, bytes_max: u64) -> RequestBody {
-        RequestBody { inner, meter, bytes_max }
+    pub fn new(inner: Incoming, meter: Rc<Meter>, bytes_max: u64, upload: Upload) -> RequestBody {
+        RequestBody { inner, meter, bytes_max, upload }
     }
 
     /// Whether the head already says that the body is too large.
@@ -72,7 +73,11 @@ impl http_body::Body for RequestBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let Some(frame) = ready!(Pin::new(&mut self.inner).poll_frame(cx)) else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
+        if self.inner.is_end_stream() || frame.is_none() {
+            self.upload.ended();
+        }
+        let Some(frame) = frame else { return Poll::Ready(None) };
         let frame = frame.inspect_err(|error| {
             if is_malformed(error) {
                 self.meter.fault.set(Some(Fault::Malformed));

@@ -12,6 +12,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::server::TlsStream;
 
 use super::admission::Admitted;
 use super::generation::{Generation, ListenerState, Shared};
@@ -113,6 +114,11 @@ impl Connection {
             *verified = (Arc::clone(current), current.verify(&tls.chain)?);
         }
         Ok(verified.1.clone())
+    }
+
+    /// The next request may be long in coming.
+    pub fn rest(&self) {
+        self.known.take();
     }
 
     /// Waits until the peer would be refused: a reload took away what vouched for it, or its chain or
@@ -223,39 +229,58 @@ pub async fn serve(
             cut,
         })
     };
-    match &listener.tls {
-        None => serve_plain(&worker, connection(None, None), stream, limits).await,
-        Some(tls) => {
-            // Boxed, as what follows: a connection that rests does not keep the room of what it went through.
-            let accepted = Box::pin(handshake(&worker, &listener, tls, stream, limits, peer_ip)).await;
-            let Some(accepted) = accepted else { return };
-            let server_name = match accepted.server_name.as_str().map(str::parse::<Host>) {
-                None => None,
-                Some(Ok(name)) => Some(name),
-                // No host can agree with a name that is none.
-                Some(Err(_)) => {
-                    let refused = RefusedHandshake {
-                        listener: listener.name.clone(),
-                        peer_ip: Some(peer_ip),
-                        client_ip: Some(peer_ip),
-                        reason: Reason::RequestMalformed,
-                        detail: "the server name that the client asked for is no host".to_owned(),
-                        claimed: None,
-                    };
-                    return worker.shared.audit.handshake_refused(&refused).await;
-                }
-            };
-            let chain = accepted.stream.get_ref().1.peer_certificates().unwrap_or_default();
-            let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
-            let verified = RefCell::new((Arc::clone(tls), accepted.peer));
-            let peer = TlsPeer { made_under: Arc::clone(tls), chain, verified };
-            let connection = connection(Some(peer), server_name);
-            match accepted.alpn {
-                Alpn::Http1 => http1::serve(&worker, connection, accepted.stream, Bytes::new(), limits).await,
-                Alpn::Http2 => http2::serve(&worker, connection, accepted.stream, Bytes::new(), limits).await,
-            }
-        }
+    // Boxed: a connection that rests does not keep the room of what it went through.
+    let Some(tls) = &listener.tls else {
+        return Box::pin(serve_plain(&worker, connection(None, None), stream, limits)).await;
+    };
+    let secured = Box::pin(secure(&worker, &listener, tls, stream, limits, peer_ip)).await;
+    let Some(Secured { peer, server_name, alpn, io }) = secured else { return };
+    let connection = connection(Some(peer), server_name);
+    match alpn {
+        Alpn::Http1 => http1::serve(&worker, connection, io, Bytes::new(), limits).await,
+        Alpn::Http2 => Box::pin(http2::serve(&worker, connection, io, Bytes::new(), limits)).await,
     }
+}
+
+/// What a handshake comes to.
+struct Secured {
+    peer: TlsPeer,
+    server_name: Option<Host>,
+    alpn: Alpn,
+    io: Box<TlsStream<TcpStream>>,
+}
+
+async fn secure(
+    worker: &Worker,
+    listener: &ListenerState,
+    tls: &Arc<ListenerTls>,
+    stream: TcpStream,
+    limits: &Limits,
+    peer_ip: IpAddr,
+) -> Option<Secured> {
+    let accepted = handshake(worker, listener, tls, stream, limits, peer_ip).await?;
+    let server_name = match accepted.server_name.as_str().map(str::parse::<Host>) {
+        None => None,
+        Some(Ok(name)) => Some(name),
+        // No host can agree with a name that is none.
+        Some(Err(_)) => {
+            let refused = RefusedHandshake {
+                listener: listener.name.clone(),
+                peer_ip: Some(peer_ip),
+                client_ip: Some(peer_ip),
+                reason: Reason::RequestMalformed,
+                detail: "the server name that the client asked for is no host".to_owned(),
+                claimed: None,
+            };
+            worker.shared.audit.handshake_refused(&refused).await;
+            return None;
+        }
+    };
+    let chain = accepted.stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+    let verified = RefCell::new((Arc::clone(tls), accepted.peer));
+    let peer = TlsPeer { made_under: Arc::clone(tls), chain, verified };
+    Some(Secured { peer, server_name, alpn: accepted.alpn, io: Box::new(accepted.stream) })
 }
 
 /// The client's address, told by the PROXY protocol where the listener has it.

@@ -68,7 +68,7 @@ pub async fn forward(
     };
     let journey = Journey { worker, connection, pool, deadline: Instant::now() + route.total_timeout };
     let meter = Rc::new(Meter::default());
-    let body = RequestBody::new(body, Rc::clone(&meter), route.body_bytes_max);
+    let body = RequestBody::new(body, Rc::clone(&meter), route.body_bytes_max, connection.pulse.upload());
     let carried = carries(route, passage.asked.kind, &body)
         .and_then(|()| rewrite(connection, route, &mut head, &passage, &mut draft))
         // Last: from here on the record says that the request was passed on.

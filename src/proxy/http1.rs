@@ -1,12 +1,14 @@
 //! Serving HTTP/1: hyper reads the heads, under our limits.
 
-use std::pin::pin;
+use std::future::Future;
+use std::mem;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -14,7 +16,7 @@ use super::connection::Connection;
 use super::exchange::note;
 use super::limits::Limits;
 use super::refusal::Refusal;
-use super::serving::{Ended, service, until_ended};
+use super::serving::{Ended, Requests, Serving, until_ended};
 use super::stall::{Stall, Watch, Watched};
 use super::worker::Worker;
 use crate::audit::Protocol;
@@ -35,25 +37,82 @@ where
         .header_read_timeout(None)
         .max_headers(limits.header_count_max)
         .max_header_size(limits.header_bytes_max);
-    let service = service_fn(service(worker, &connection));
-    let io = TokioIo::new(Watched::http1(io, &connection.pulse, start));
-    let mut serving = pin!(builder.serve_connection(io, service).with_upgrades());
+    let io = Watched::http1(io, &connection.pulse, start);
+    let http1 = Http1 { builder, requests: Requests::of(&connection, worker), state: State::Resting(io) };
+    let mut serving = pin!(http1);
     let watch = Rc::new(Watch::default());
     let bounds = (&*watch, LAST_REQUEST_WAIT);
-    let ended = until_ended(worker, &connection, limits, bounds, serving.as_mut(), |it| {
-        it.graceful_shutdown();
-    });
+    let ended = until_ended(worker, &connection, limits, bounds, serving.as_mut());
     let ended = Rc::clone(&watch).over(ended).await;
     record_unread(worker, &connection, limits, &ended).await;
 }
 
+/// A connection that hyper serves while there is something to serve. Between requests all that hyper has is
+/// room: it begins anew with the next one.
+struct Http1<IO> {
+    builder: http1::Builder,
+    requests: Requests,
+    state: State<IO>,
+}
+
+enum State<IO> {
+    Serving(Box<Hyper<IO>>),
+    Resting(Watched<IO>),
+    /// Another protocol has it now.
+    Upgraded,
+}
+
+type Hyper<IO> = http1::UpgradeableConnection<TokioIo<Watched<IO>>, Requests>;
+
+impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Http1<IO> {
+    fn wake(&mut self) {
+        self.state = match mem::replace(&mut self.state, State::Upgraded) {
+            State::Resting(io) => {
+                let hyper = self.builder.serve_connection(TokioIo::new(io), self.requests.clone());
+                State::Serving(Box::new(hyper.with_upgrades()))
+            }
+            other => other,
+        };
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Future for Http1<IO> {
+    type Output = hyper::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        if let State::Resting(io) = &mut self.state {
+            ready!(io.poll_start(cx));
+            self.wake();
+        }
+        match &mut self.state {
+            State::Serving(hyper) => Pin::new(hyper).poll(cx),
+            State::Resting(_) | State::Upgraded => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Serving for Http1<IO> {
+    fn ask_to_end(mut self: Pin<&mut Self>) {
+        self.wake();
+        if let State::Serving(hyper) = &mut self.state {
+            Pin::new(&mut **hyper).graceful_shutdown();
+        }
+    }
+
+    fn rest(mut self: Pin<&mut Self>) {
+        self.state = match mem::replace(&mut self.state, State::Upgraded) {
+            State::Serving(hyper) => hyper.into_parts().map_or(State::Upgraded, |parts| {
+                let mut io = parts.io.into_inner();
+                io.put_back(&parts.read_buf);
+                State::Resting(io)
+            }),
+            other => other,
+        };
+    }
+}
+
 /// A head that hyper did not hand over has its record all the same.
-async fn record_unread(
-    worker: &Worker,
-    connection: &Connection,
-    limits: &Limits,
-    ended: &Ended<hyper::Error>,
-) {
+async fn record_unread(worker: &Worker, connection: &Connection, limits: &Limits, ended: &Ended) {
     let (refusal, answered) = match ended {
         Ended::Served(Err(error)) if error.is_parse() => {
             let is_too_long = connection.pulse.head_bytes() >= limits.header_bytes_max;

@@ -1,14 +1,13 @@
 //! Serving HTTP/2: hyper reads the frames, under our limits.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::server::conn::http2;
-use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -16,7 +15,7 @@ use super::connection::Connection;
 use super::frames::Counted;
 use super::generation::Shared;
 use super::limits::Limits;
-use super::serving::{Ended, service, untaken, until_ended};
+use super::serving::{Ended, Requests, Serving, untaken, until_ended};
 use super::stall::{self, Stall, Watch, Watched};
 use super::worker::Worker;
 use crate::metrics::Limit;
@@ -37,18 +36,28 @@ where
         .max_local_error_reset_streams(limits.resets_per_connection_max)
         .keep_alive_interval(limits.idle_timeout)
         .keep_alive_timeout(limits.handshake_timeout);
-    let service = service_fn(service(worker, &connection));
     let io = Watched::http2(io, &connection.pulse, start);
     let io = TokioIo::new(Counted::new(io, limits, Arc::clone(&worker.shared)));
-    let serving = pin!(builder.serve_connection(io, service));
+    let serving = pin!(builder.serve_connection(io, Requests::of(&connection, worker)));
     // Each stream has its own.
     let watch = Watch::default();
     let bounds = (&watch, Duration::ZERO);
-    let ended = until_ended(worker, &connection, limits, bounds, serving, |it| it.graceful_shutdown()).await;
+    let ended = until_ended(worker, &connection, limits, bounds, serving).await;
     // Else how it ended is no news: its requests have their records.
     if let Ended::Stalled(Stall::Head) = ended {
         worker.shared.metrics.limit_hit(Limit::HeaderTimeout);
     }
+}
+
+type Http2<IO> = http2::Connection<TokioIo<Counted<Watched<IO>>>, Requests, StreamExecutor>;
+
+impl<IO: AsyncRead + AsyncWrite + Unpin + 'static> Serving for Http2<IO> {
+    fn ask_to_end(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+
+    /// h2 holds streams in its room, and what both ends know of each other's headers.
+    fn rest(self: Pin<&mut Self>) {}
 }
 
 /// Runs hyper's tasks, one for each h2 stream, on this core.

@@ -1,14 +1,18 @@
 //! What HTTP/1 and HTTP/2 connections have in common: their requests, and their end.
 
+use std::cell::Cell;
 use std::convert::Infallible;
-use std::future::Future;
-use std::pin::{Pin, pin};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::FutureExt;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body as _, Incoming};
+use hyper::service::Service;
 use tokio::time::sleep;
 
 use super::body::Body;
@@ -21,14 +25,25 @@ use super::worker::Worker;
 use crate::metrics::Limit;
 
 /// Requests of one connection as hyper hands them over.
-pub fn service(
-    worker: &Rc<Worker>,
-    connection: &Rc<Connection>,
-) -> impl Fn(Request<Incoming>) -> Answer + use<> {
-    let worker = Rc::clone(worker);
-    let connection = Rc::clone(connection);
-    move |request| {
-        let (worker, connection) = (Rc::clone(&worker), Rc::clone(&connection));
+#[derive(Clone)]
+pub struct Requests {
+    worker: Rc<Worker>,
+    connection: Rc<Connection>,
+}
+
+impl Requests {
+    pub fn of(connection: &Rc<Connection>, worker: &Rc<Worker>) -> Requests {
+        Requests { worker: Rc::clone(worker), connection: Rc::clone(connection) }
+    }
+}
+
+impl Service<Request<Incoming>> for Requests {
+    type Response = Response<Held<Body>>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn call(&self, request: Request<Incoming>) -> Answer {
+        let Requests { worker, connection } = self.clone();
         let busy = connection.busy(!request.body().is_end_stream());
         let is_http1 = request.version() <= Version::HTTP_11;
         let answering = exchange(Rc::clone(&worker), Rc::clone(&connection), request);
@@ -46,11 +61,20 @@ pub fn service(
 
 pub type Answer = Pin<Box<dyn Future<Output = Result<Response<Held<Body>>, Infallible>>>>;
 
+/// What moves one connection: hyper.
+pub trait Serving: Future<Output = hyper::Result<()>> {
+    /// Serves what is under way, and no more.
+    fn ask_to_end(self: Pin<&mut Self>);
+
+    /// Gives back what is of no use while the client asks for nothing.
+    fn rest(self: Pin<&mut Self>);
+}
+
 /// How a connection ended.
 #[derive(Debug)]
-pub enum Ended<E> {
+pub enum Ended {
     /// In hyper's words.
-    Served(Result<(), E>),
+    Served(hyper::Result<()>),
     /// Its client stood still.
     Stalled(Stall),
     /// By us: at the drain's deadline, or since nothing vouches for its peer any more.
@@ -64,20 +88,16 @@ const DISOWNED_WAIT: Duration = Duration::from_secs(1);
 /// Drives a connection. It is asked to end (GOAWAY, `Connection: close`) when the drain begins, when a
 /// reload changes its listener's TLS, at its maximum age, and when its client asks for nothing; it is cut
 /// at the drain's deadline, when its client stands still within a request, and after [`DISOWNED_WAIT`].
-pub async fn until_ended<C, E>(
+pub async fn until_ended(
     worker: &Worker,
     connection: &Connection,
     limits: &Limits,
     (watch, last_request_wait): (&Watch, Duration),
-    mut serving: Pin<&mut C>,
-    ask_to_end: fn(Pin<&mut C>),
-) -> Ended<E>
-where
-    C: Future<Output = Result<(), E>>,
-    E: std::fmt::Display,
-{
+    mut serving: Pin<&mut impl Serving>,
+) -> Ended {
     let shared = &worker.shared;
-    let mut due = pin!(async {
+    let leaves = Cell::new(false);
+    let leaving = async {
         tokio::select! {
             () = shared.draining.cancelled() => {}
             () = outdated(worker, connection) => {}
@@ -85,12 +105,24 @@ where
         }
         connection.ending.set(true);
         sleep(last_request_wait).await;
-    });
-    let mut disowned = pin!(async {
+        leaves.set(true);
+        std::future::pending::<()>().await;
+    };
+    let disowned = async {
         let error = connection.disowned(shared).await;
         sleep(DISOWNED_WAIT).await;
         error
-    });
+    };
+    let cut = async {
+        tokio::select! {
+            biased;
+            () = shared.stopped.cancelled() => shared.audit.cut(),
+            error = disowned => connection.cut(&error),
+            () = leaving => {}
+        }
+    };
+    // For this alone: it is not polled whenever the client moves, but when it was itself woken.
+    let mut cut = FuturesUnordered::from_iter([cut]);
     let mut asked = false;
     loop {
         tokio::select! {
@@ -101,16 +133,14 @@ where
                 }
                 return Ended::Served(ended);
             }
-            () = shared.stopped.cancelled() => {
-                shared.audit.cut();
-                return Ended::Cut;
-            }
-            error = disowned.as_mut() => {
-                connection.cut(&error);
-                return Ended::Cut;
-            }
-            () = due.as_mut(), if !asked => {}
+            _ = cut.next() => return Ended::Cut,
+            () = poll_fn(|_| if leaves.take() { Poll::Ready(()) } else { Poll::Pending }) => {}
             stall = connection.pulse.stalls(watch, limits) => match stall {
+                Stall::Rest => {
+                    serving.as_mut().rest();
+                    connection.rest();
+                    continue;
+                }
                 Stall::Idle if !asked => connection.pulse.rest(),
                 Stall::Idle | Stall::Head => return Ended::Stalled(stall),
                 Stall::Answer | Stall::Whole => {
@@ -120,7 +150,7 @@ where
             },
         }
         asked = true;
-        ask_to_end(serving.as_mut());
+        serving.as_mut().ask_to_end();
     }
 }
 

@@ -7,6 +7,7 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,9 +27,16 @@ use super::limits::Limits;
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BUFFER_BYTES: usize = 8 * 1024;
 
+/// How soon a connection that asks for nothing gives its buffers back. Those in steady use keep them.
+const REST_AFTER: Duration = Duration::from_secs(1);
+/// Room for what a client sends after a rest, taken when it does.
+const START_BYTES: usize = 4 * 1024;
+
 /// What a client did not do in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stall {
+    /// It asked for nothing for a moment, which is no fault. Told once after each request.
+    Rest,
     /// It asked for nothing: `idle_timeout`.
     Idle,
     /// It did not end a head: `header_timeout`.
@@ -43,8 +51,14 @@ pub enum Stall {
 #[derive(Debug)]
 pub struct Pulse {
     requests: AtomicUsize,
-    /// The last request had a body.
-    uploading: AtomicBool,
+    /// How many there were so far.
+    request_count: AtomicUsize,
+    /// The one whose body has not been seen to end, counted from 1, or 0.
+    uploading: AtomicUsize,
+    /// Nobody has looked yet whether it rests.
+    tires: AtomicBool,
+    /// No more is read but what nobody wants.
+    closing: AtomicBool,
     /// When the last request ended, or the connection began.
     rested: Moment,
     /// When the first byte of a head came.
@@ -94,7 +108,10 @@ impl Pulse {
         let base = Instant::now();
         let pulse = Pulse {
             requests: AtomicUsize::new(0),
-            uploading: AtomicBool::new(false),
+            request_count: AtomicUsize::new(0),
+            uploading: AtomicUsize::new(0),
+            tires: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             rested: Moment::none(base),
             began: Moment::none(base),
             head_bytes: AtomicUsize::new(0),
@@ -107,15 +124,28 @@ impl Pulse {
     /// A request, until the outcome is dropped.
     pub fn busy(self: &Arc<Pulse>, has_body: bool) -> Busy {
         self.requests.fetch_add(1, Ordering::Relaxed);
-        self.uploading.store(has_body, Ordering::Relaxed);
+        let request = self.request_count.fetch_add(1, Ordering::Relaxed) + 1;
+        self.uploading.store(if has_body { request } else { 0 }, Ordering::Relaxed);
         self.began.clear();
         self.head_bytes.store(0, Ordering::Relaxed);
         Busy(Arc::clone(self))
     }
 
+    /// The body of the request that came last.
+    pub fn upload(self: &Arc<Pulse>) -> Upload {
+        Upload { pulse: Arc::clone(self), request: self.request_count.load(Ordering::Relaxed) }
+    }
+
     /// From now on the connection rests, if it does.
     pub fn rest(&self) {
         self.rested.set();
+    }
+
+    /// Whether nothing at all of a request is under way, so that hyper holds nothing of it either.
+    fn is_between_requests(&self) -> bool {
+        let [uploading, requests] = [&self.uploading, &self.requests].map(|it| it.load(Ordering::Relaxed));
+        let is_still = self.began.get().is_none() && self.blocked.get().is_none();
+        uploading == 0 && requests == 0 && is_still && !self.closing.load(Ordering::Relaxed)
     }
 
     /// Whether a head was begun and not ended.
@@ -142,7 +172,13 @@ impl Pulse {
         let blocked = self.blocked.get().map(|since| (since + limits.idle_timeout, Stall::Answer));
         let resting = match (self.requests.load(Ordering::Relaxed), self.began.get()) {
             (0, Some(began)) => Some((began + limits.header_timeout, Stall::Head)),
-            (0, None) => self.rested.get().map(|since| (since + limits.idle_timeout, Stall::Idle)),
+            (0, None) => self.rested.get().map(|since| {
+                let rests = self.tires.load(Ordering::Relaxed) && self.is_between_requests();
+                match rests && REST_AFTER < limits.idle_timeout {
+                    true => (since + REST_AFTER, Stall::Rest),
+                    false => (since + limits.idle_timeout, Stall::Idle),
+                }
+            }),
             _ => None,
         };
         blocked.into_iter().chain(resting).min_by_key(|(at, _)| *at)
@@ -152,7 +188,11 @@ impl Pulse {
     /// connection, in the same task.
     pub async fn stalls(&self, watch: &Watch, limits: &Limits) -> Stall {
         let due = || self.due(limits).into_iter().chain(watch.due.get()).min_by_key(|(at, _)| *at);
-        ringing(due).await
+        let stall = ringing(due).await;
+        if stall == Stall::Rest {
+            self.tires.store(false, Ordering::Relaxed);
+        }
+        stall
     }
 }
 
@@ -164,7 +204,24 @@ impl Drop for Busy {
     fn drop(&mut self) {
         if self.0.requests.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.0.rested.set();
+            self.0.tires.store(true, Ordering::Relaxed);
         }
+    }
+}
+
+/// A request's body on its way from the client.
+#[derive(Debug)]
+pub struct Upload {
+    pulse: Arc<Pulse>,
+    request: usize,
+}
+
+impl Upload {
+    /// hyper has read all of it.
+    pub fn ended(&self) {
+        let uploading = &self.pulse.uploading;
+        // Else it is another's by now.
+        let _ = uploading.compare_exchange(self.request, 0, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
@@ -294,6 +351,28 @@ impl<IO> Watched<IO> {
     }
 }
 
+impl<IO: AsyncRead + Unpin> Watched<IO> {
+    /// Takes back what was read and not used.
+    pub fn put_back(&mut self, unread: &[u8]) {
+        if !unread.is_empty() {
+            self.pulse.reading_head(unread);
+            self.start = [unread, &self.start].concat().into();
+        }
+    }
+
+    /// Waits until there is something to be read, without room for it until then.
+    pub fn poll_start(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.start.is_empty() {
+            let mut room = [MaybeUninit::uninit(); START_BYTES];
+            let mut room = ReadBuf::uninit(&mut room);
+            // The end, and an error, are there again for whoever reads next.
+            let _ = ready!(Pin::new(&mut *self).poll_read(cx, &mut room));
+            self.start = Bytes::copy_from_slice(room.filled());
+        }
+        Poll::Ready(())
+    }
+}
+
 impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -341,10 +420,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        this.pulse.closing.store(true, Ordering::Relaxed);
         if this.linger.is_none() {
             let polled = Pin::new(&mut this.io).poll_shutdown(cx);
             ready!(this.wrote(polled))?;
-            if !this.heads || !(this.pulse.uploading.load(Ordering::Relaxed) || this.pulse.is_in_head()) {
+            if !this.heads || !this.pulse.is_in_head() && this.pulse.uploading.load(Ordering::Relaxed) == 0 {
                 return Poll::Ready(Ok(()));
             }
             // Whatever it was the beginning of has its answer.

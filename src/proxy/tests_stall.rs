@@ -1,11 +1,12 @@
 //! Clients that stand still, on a clock that a test moves.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-use tokio::time::{Instant, advance};
+use tokio::time::Instant;
 
 use super::limits::Limits;
 use super::stall::*;
@@ -67,8 +68,68 @@ async fn rest_heads_and_answers_have_each_their_time() {
     client.read_exact(&mut [0; 16]).await.unwrap();
     io.write_all(&[0; 1]).await.unwrap();
     drop(busy);
-    advance(Duration::from_secs(1)).await;
+    assert_eq!(stall(&pulse).await, (Stall::Rest, 1));
     assert_eq!(stall(&pulse).await, (Stall::Idle, 59));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_rests_only_between_requests() {
+    let pulse = Pulse::new();
+    let (mut client, io) = duplex(16);
+    let mut io = Watched::http1(io, &pulse, Bytes::new());
+    // none came yet
+    assert_eq!(stall(&pulse).await, (Stall::Idle, 60));
+    drop(pulse.busy(false));
+    assert_eq!(stall(&pulse).await, (Stall::Rest, 1));
+    assert_eq!(stall(&pulse).await, (Stall::Idle, 59));
+    // answered before its body was there
+    let busy = pulse.busy(true);
+    let upload = pulse.upload();
+    drop(busy);
+    assert_eq!(stall(&pulse).await, (Stall::Idle, 60));
+    upload.ended();
+    assert_eq!(stall(&pulse).await.0, Stall::Rest);
+    // another's end is told late
+    drop(pulse.busy(true));
+    upload.ended();
+    assert_eq!(stall(&pulse).await, (Stall::Idle, 60));
+    // a head has begun
+    drop(pulse.busy(false));
+    client.write_all(b"G").await.unwrap();
+    io.read_exact(&mut [0]).await.unwrap();
+    assert_eq!(stall(&pulse).await, (Stall::Head, 10));
+    // an answer is not all out
+    drop(pulse.busy(false));
+    let sending = tokio::time::timeout(Duration::from_secs(20), io.write_all(&[0; 32]));
+    assert!(sending.await.is_err());
+    assert_eq!(stall(&pulse).await, (Stall::Answer, 40));
+    client.read_exact(&mut [0; 16]).await.unwrap();
+    io.write_all(&[0; 1]).await.unwrap();
+    assert_eq!(stall(&pulse).await.0, Stall::Rest);
+    // it is being closed
+    drop(pulse.busy(true));
+    let closing = tokio::time::timeout(Duration::from_secs(1), io.shutdown());
+    assert!(closing.await.is_err());
+    pulse.upload().ended();
+    assert_eq!(stall(&pulse).await, (Stall::Idle, 59));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_and_not_used_is_read_again() {
+    let pulse = Pulse::new();
+    let (mut client, io) = duplex(64);
+    let mut io = Watched::http1(io, &pulse, Bytes::from_static(b"one"));
+    io.put_back(b"zero ");
+    assert!(pulse.is_in_head());
+    poll_fn(|cx| io.poll_start(cx)).await;
+    let mut all = Vec::new();
+    client.write_all(b" two").await.unwrap();
+    client.shutdown().await.unwrap();
+    io.read_to_end(&mut all).await.unwrap();
+    assert_eq!(all, b"zero one two");
+    // its end is there twice
+    poll_fn(|cx| io.poll_start(cx)).await;
+    assert_eq!(io.read(&mut [0]).await.unwrap(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! Our end of a TLS connection to an upstream or an issuer.
 //!
 //! The server is always verified: by DNS name under public or given CAs, or by SPIFFE ID under its
-//! trust domain's CAs. Sessions are not resumed, so each connection verifies anew.
+//! trust domain's CAs. Sessions are not resumed, so each connection judges anew.
 
 use std::sync::Arc;
 
@@ -120,7 +120,7 @@ impl WorkloadVerifier {
         let peer = self.trust.verify(end_entity, intermediates, Role::Server, timestamp(now))?;
         match &peer.name {
             PeerName::Spiffe(id) if self.spiffe_ids.iter().any(|it| it.matches(id)) => Ok(()),
-            PeerName::Spiffe(_) | PeerName::Dns { .. } => Err(WrongServer::Unexpected(peer.name)),
+            PeerName::Spiffe(_) | PeerName::Dns { .. } => Err(WrongServer::Unexpected(peer.name.clone())),
         }
     }
 }

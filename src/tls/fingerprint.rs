@@ -1,12 +1,12 @@
 //! Tells whether certificates, keys and lists are the same as before, byte for byte: what did not
-//! change keeps its connections and sessions over a reload.
+//! change keeps its connections and sessions over a reload, and a chain that was judged is known again.
 
 use std::fmt;
 
 use aws_lc_rs::digest::{Context, SHA256};
 
 /// SHA-256 over parts, each with its length before it, so that no two lists of parts share one.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Fingerprint([u8; 32]);
 
 impl Fingerprint {

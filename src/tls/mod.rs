@@ -12,9 +12,12 @@ pub mod peer;
 pub mod pem;
 pub mod reload;
 pub mod server;
+#[cfg(test)]
+mod testing;
 mod tickets;
 pub mod trust;
 mod verifier;
+mod vouched;
 
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@
 //! - A [`ListenerTls`] has ticket keys of its own and no session store, so that no session crosses
 //!   from one configuration into another; each reload makes a new one.
 //! - rustls does not ask the client verifier on a resumed session. So after *every* handshake the
-//!   peer is asserted here, and the chain of a resumed session is verified whole, again, as of now.
+//!   peer is asserted here, and the chain of a resumed session is judged whole, again, as of now.
 //!   (`tickets.rs` keeps a session whose chain has ended from resuming at all.)
 //! - No early data (RFC 8446 §8), no key log.
 
@@ -130,10 +130,7 @@ impl ListenerTls {
             (
                 ClientCertificates::Required(trust) | ClientCertificates::Optional(trust),
                 Some((leaf, rest)),
-            ) => {
-                let peer = trust.verify(leaf, rest, Role::Client, self.clock.now())?;
-                Ok(Signature::Verified(Arc::new(peer)))
-            }
+            ) => trust.verify(leaf, rest, Role::Client, self.clock.now()).map(Signature::Verified),
         }
     }
 
@@ -223,10 +220,7 @@ impl ListenerTls {
         let outcome = match witness.seen.get() {
             Some(seen) => seen.outcome.clone(),
             // Resumed: the session remembers a chain, and this is now.
-            None => {
-                let now = self.clock.now();
-                witness.trust.verify(leaf, intermediates, Role::Client, now).map(Arc::new)
-            }
+            None => witness.trust.verify(leaf, intermediates, Role::Client, self.clock.now()),
         };
         outcome.map(Signature::Verified).map_err(|error| refused(error, leaf))
     }
@@ -273,47 +267,14 @@ impl SentServerName {
 
 #[cfg(test)]
 mod tests {
-    use rcgen::{CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
-    use rustls::pki_types::{PrivateKeyDer, ServerName};
-    use rustls::sign::CertifiedKey;
+    use rustls::pki_types::ServerName;
     use rustls::{ClientConfig, RootCertStore};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio_rustls::TlsConnector;
 
+    use super::super::testing::{ca, leaf, trust};
     use super::*;
-    use crate::tls::{Fingerprint, PemSource, TrustDomainSettings};
-
-    fn ca() -> (Issuer<'static, KeyPair>, rcgen::Certificate) {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&key).unwrap();
-        (Issuer::new(params, key), certificate)
-    }
-
-    fn leaf(issuer: &Issuer<'static, KeyPair>) -> CertifiedKey {
-        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
-        params.subject_alt_names.push(SanType::URI("spiffe://a.example/x".try_into().unwrap()));
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, issuer).unwrap().der().clone();
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-        CertifiedKey::from_der(vec![certificate], key, &provider()).unwrap()
-    }
-
-    fn trust(ca: &rcgen::Certificate) -> Arc<Trust> {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), ca.pem()).unwrap();
-        Arc::new(
-            Trust::load(&[TrustDomainSettings {
-                name: "a.example".parse().unwrap(),
-                ca: PemSource::File(file.path().to_owned()),
-                crl: None,
-                allow_dns_names: false,
-            }])
-            .unwrap(),
-        )
-    }
+    use crate::tls::Fingerprint;
 
     #[test]
     fn a_server_name_has_one_form() {

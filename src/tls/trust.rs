@@ -10,6 +10,7 @@
 //! certificate *of its path*: a client may send others along, which prove and harm nothing.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rustls::DistinguishedName;
 use rustls::crypto::WebPkiSupportedAlgorithms;
@@ -23,6 +24,7 @@ use super::peer::{
     Distrust, Leaf, LeafName, MalformedCertificate, OutOfDate, PeerError, Revocation, Validity,
     certificate_hash, may_issue, next_update, validity,
 };
+use super::vouched::{self, Found, Vouched};
 use super::{Fingerprint, PemError, PemSource, provider, timestamp, unix_time};
 use crate::clock::Timestamp;
 use crate::identity::{Hop, Peer, PeerName, TrustDomain};
@@ -50,6 +52,7 @@ pub struct Trust {
     domains: Vec<Domain>,
     fingerprint: Fingerprint,
     algorithms: WebPkiSupportedAlgorithms,
+    vouched: Vouched,
 }
 
 #[derive(Debug)]
@@ -117,7 +120,7 @@ impl Trust {
         }
         let fingerprint = Fingerprint::of(domains.iter().map(|domain| domain.fingerprint.as_bytes()));
         let algorithms = provider().signature_verification_algorithms;
-        Ok(Trust { domains, fingerprint, algorithms })
+        Ok(Trust { domains, fingerprint, algorithms, vouched: Vouched::default() })
     }
 
     pub(super) fn algorithms(&self) -> &WebPkiSupportedAlgorithms {
@@ -136,9 +139,26 @@ impl Trust {
         anchors.map(|anchor| DistinguishedName::in_sequence(&anchor.subject)).collect()
     }
 
-    /// Judges a chain as a whole: form, issuer, time, trust domain, revocation; the first of these
-    /// that fails, in this order, is the error.
+    /// Judges a chain as a whole, as of now: form, issuer, time, trust domain, revocation; the first of
+    /// these that fails, in this order, is the error.
     pub(super) fn verify(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        role: Role,
+        now: Timestamp,
+    ) -> Result<Arc<Peer>, PeerError> {
+        let chain = vouched::fingerprint(end_entity, intermediates, role);
+        if let Some(peer) = self.vouched.get(&chain, now) {
+            return Ok(peer);
+        }
+        let peer = Arc::new(self.judge(end_entity, intermediates, role, now)?);
+        let until = self.vouched_until(&peer);
+        self.vouched.put(chain, Found { peer: Arc::clone(&peer), since: now, until });
+        Ok(peer)
+    }
+
+    fn judge(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],

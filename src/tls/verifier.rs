@@ -68,8 +68,7 @@ impl ClientCertVerifier for Witness {
             Err(error) => Err(alerting(error).into()),
         };
         let leaf = end_entity.clone().into_owned();
-        let seen = Seen { leaf, outcome: outcome.map(Arc::new) };
-        match self.seen.set(seen) {
+        match self.seen.set(Seen { leaf, outcome }) {
             Ok(()) => answer,
             Err(_) => Err(rustls::Error::General("a second certificate in one handshake".into())),
         }

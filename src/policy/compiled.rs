@@ -166,8 +166,8 @@ impl Policy {
     pub(super) fn reached(&self, asked: &Asked<'_>, route: RouteId) -> FixedBitSet {
         let action = &asked.request.action;
         let mut found = self.index.paths.matching(asked.path);
-        found.intersect_with(&self.index.hosts.matching(action.host));
-        found.intersect_with(&self.index.grpc.matching(asked.path));
+        self.index.hosts.narrow(action.host, &mut found);
+        self.index.grpc.narrow(asked.path, &mut found);
         self.index.routes.narrow(route, &mut found);
         self.index.methods.narrow(action.method, &mut found);
         found

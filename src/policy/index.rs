@@ -19,6 +19,7 @@ use super::{Host, RouteId};
 #[derive(Debug)]
 pub(super) struct PathIndex {
     unstated: FixedBitSet,
+    states_any: bool,
     nodes: Vec<Node>,
 }
 
@@ -56,8 +57,9 @@ impl PathIndex {
     /// `patterns` gives, for each position in order, its patterns, or `None` for any path.
     pub(super) fn new(patterns: Vec<Option<Cow<'_, [PathPattern]>>>) -> PathIndex {
         let positions = patterns.len();
-        let mut index =
-            PathIndex { unstated: FixedBitSet::with_capacity(positions), nodes: vec![Node::new()] };
+        let unstated = FixedBitSet::with_capacity(positions);
+        let states_any = patterns.iter().any(Option::is_some);
+        let mut index = PathIndex { unstated, states_any, nodes: vec![Node::new()] };
         for (at, patterns) in patterns.into_iter().enumerate() {
             match patterns {
                 None => index.unstated.insert(at),
@@ -83,6 +85,14 @@ impl PathIndex {
         let node = &mut self.nodes[here];
         let set = if pattern.rest { &mut node.rest } else { &mut node.exact };
         set.grow_and_insert(at);
+    }
+
+    /// Leaves those that match.
+    pub(super) fn narrow(&self, path: &[Cow<'_, str>], found: &mut FixedBitSet) {
+        // Where nothing states any path, every position is in the answer.
+        if self.states_any {
+            found.intersect_with(&self.matching(path));
+        }
     }
 
     pub(super) fn matching(&self, path: &[Cow<'_, str>]) -> FixedBitSet {
@@ -135,7 +145,15 @@ impl HostIndex {
         index
     }
 
-    pub(super) fn matching(&self, host: &Host) -> FixedBitSet {
+    /// Leaves those that match.
+    pub(super) fn narrow(&self, host: &Host, found: &mut FixedBitSet) {
+        // Where nothing states any host, every position is in the answer.
+        if !self.exact.is_empty() || !self.wildcard.is_empty() {
+            found.intersect_with(&self.matching(host));
+        }
+    }
+
+    fn matching(&self, host: &Host) -> FixedBitSet {
         let mut found = self.unstated.clone();
         let wildcard = pattern::parent_of(host.as_str()).and_then(|parent| self.wildcard.get(parent));
         for set in self.exact.get(host.as_str()).into_iter().chain(wildcard) {

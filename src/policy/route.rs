@@ -81,8 +81,8 @@ impl RouteTable {
     }
 
     pub(super) fn choose(&self, host: &Host, path: &[Cow<'_, str>], headers: &HeaderMap) -> Option<RouteId> {
-        let mut fitting = self.hosts.matching(host);
-        fitting.intersect_with(&self.paths.matching(path));
+        let mut fitting = self.paths.matching(path);
+        self.hosts.narrow(host, &mut fitting);
         let chosen = fitting.ones().map(|at| &self.entries[at]).find(|entry| entry.has_headers(headers));
         chosen.map(|entry| entry.route)
     }

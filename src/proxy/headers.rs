@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderName, HeaderValue, TE};
 
@@ -92,6 +93,9 @@ const HOP_BY_HOP: [&str; 9] = [
     "upgrade",
     "proxy",
 ];
+
+/// Room for most requests' own values.
+const ROOM_BYTES: usize = 256;
 
 /// Headers that are set for each request besides.
 const SET_MAX: usize = 10;
@@ -207,11 +211,15 @@ pub fn for_upstream(headers: &mut HeaderMap, with: &Introduction<'_>) {
     for (name, value) in &with.who.0 {
         headers.insert(name.clone(), value.clone());
     }
-    set(headers, DECISION, with.id.as_bytes());
+    // All that is written for this request alone, in one piece of memory.
+    let mut room = BytesMut::with_capacity(ROOM_BYTES);
+    let id = value(&mut room, &[with.id.as_bytes()]);
+    set(headers, DECISION, id.clone());
+    set(headers, REQUEST_ID, id);
     if !with.enforced {
         headers.insert(ENFORCED, HeaderValue::from_static("false"));
     }
-    set_origin(headers, with);
+    set_origin(headers, with, &mut room);
 }
 
 /// A response may not speak of its own hop to the next one.
@@ -255,8 +263,9 @@ pub fn field_count(headers: &HeaderMap) -> usize {
 
 /// In its one form: `010`, which is ten (RFC 9112 §6.2), is eight to some.
 fn rewrite_length(headers: &mut HeaderMap) {
-    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if let Some(length) = length {
+    let is_padded = |length: &&HeaderValue| length.len() > 1 && length.as_bytes().starts_with(b"0");
+    let padded = headers.get(CONTENT_LENGTH).filter(is_padded);
+    if let Some(length) = padded.and_then(|length| length.to_str().ok()?.parse::<u64>().ok()) {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
 }
@@ -292,18 +301,17 @@ fn strip(headers: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
     }
 }
 
-fn set_origin(headers: &mut HeaderMap, with: &Introduction<'_>) {
+fn set_origin(headers: &mut HeaderMap, with: &Introduction<'_>, room: &mut BytesMut) {
     let Introduction { origin, authority, .. } = with;
     if let Some(forwarded_for) = &origin.forwarded_for {
         headers.insert(FORWARDED_FOR, forwarded_for.clone());
     }
     let forwarded =
         [origin.forwarded_start.as_bytes(), authority.as_bytes(), b"\";proto=", origin.scheme.as_bytes()];
-    set(headers, FORWARDED, &forwarded.concat());
+    set(headers, FORWARDED, value(room, &forwarded));
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(origin.scheme));
     headers.insert(FORWARDED_HOST, HeaderValue::clone(authority));
-    set(headers, REQUEST_ID, with.id.as_bytes());
-    set(headers, TRACEPARENT, with.traceparent.as_bytes());
+    set(headers, TRACEPARENT, value(room, &[with.traceparent.as_bytes()]));
 }
 
 /// Envoy's `x-forwarded-client-cert` with one element.
@@ -324,11 +332,17 @@ fn client_certificate(peer: &Peer, own: Option<&SpiffeId>) -> String {
 }
 
 /// Every value set here is built from visible ASCII, so it always is one header value.
-fn set(headers: &mut HeaderMap, name: HeaderName, value: &[u8]) {
-    match HeaderValue::from_bytes(value) {
-        Ok(value) => drop(headers.insert(name, value)),
-        Err(_) => drop(headers.remove(name)),
+fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
+    match value {
+        Some(value) => drop(headers.insert(name, value)),
+        None => drop(headers.remove(name)),
     }
+}
+
+/// A value of these parts, written behind what is in `room`.
+fn value(room: &mut BytesMut, parts: &[&[u8]]) -> Option<HeaderValue> {
+    parts.iter().for_each(|part| room.extend_from_slice(part));
+    HeaderValue::from_maybe_shared(room.split().freeze()).ok()
 }
 
 /// Visible ASCII stays; every other byte, `%` and `,` are percent-encoded, so that a value can neither

@@ -28,6 +28,7 @@ pub fn write_json(value: &impl Serialize, to: &mut Vec<u8>) -> Result<(), serde_
 
 /// [`write_json`] of a text.
 pub fn write_text(text: &str, to: &mut Vec<u8>) {
+    to.reserve(text.len() + 2);
     to.push(b'"');
     escape(text, to);
     to.push(b'"');

@@ -109,15 +109,14 @@ async fn judge(
     let watch = Stopwatch::start();
     let (decision, standing, cache) =
         decide(generation, connection, &asked, head, &signatures, now, &mut known);
-    let took = watch.elapsed();
-    let telling = known.telling.take().filter(|known| known.is_of(&standing));
-    if let Some(known) = &telling {
-        draft.signed_by(known.signers.clone());
-    }
-    draft.decided(&generation.policy, &decision, cache, took);
-    let telling = telling.unwrap_or_else(|| {
-        Telling::new(&standing, introduce(generation, &signatures, &decision), draft.signers())
-    });
+    draft.decided(&generation.policy, &decision, cache, watch.elapsed());
+    let telling = match known.telling.take().filter(|known| known.is_of(&standing)) {
+        Some(known) => {
+            draft.signed_by(known.signers.clone());
+            known
+        }
+        None => Telling::new(&standing, introduce(generation, &signatures, &decision), draft.signers()),
+    };
     let who = Rc::clone(&telling.headers);
     // What is made of a token that is too large to be kept is not kept either.
     if known.token.is_some() || signatures.caller.verified().is_none() {
@@ -232,7 +231,8 @@ pub fn note(draft: &mut Draft, refusal: &Refusal) {
 }
 
 async fn finish(mut draft: Draft, answer: Response<Body>) -> Response<Body> {
-    draft.room().await;
+    // Boxed: it waits seldom, and would make every request's future large.
+    Box::pin(draft.room()).await;
     draft.answered(answer.status());
     draft.finish();
     answer

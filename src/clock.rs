@@ -71,36 +71,39 @@ impl Timestamp {
         Timestamp(self.0.saturating_sub(whole_ms(by)))
     }
 
+    /// RFC 3339 in UTC with milliseconds, as `2027-01-01T00:00:00.000Z`; always ASCII.
+    pub fn rfc3339(self) -> [u8; 24] {
+        let at = match OffsetDateTime::from_unix_timestamp(self.unix_seconds()) {
+            Ok(at) if (0..=9999).contains(&at.year()) => at,
+            _ if self.0 > 0 => return *b"9999-12-31T23:59:59.999Z",
+            _ => return *b"0000-01-01T00:00:00.000Z",
+        };
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        let mut put = |place: Range<usize>, mut number: u32| {
+            for digit in text[place].iter_mut().rev() {
+                *digit = b'0' + (number % 10) as u8;
+                number /= 10;
+            }
+        };
+        put(0..4, at.year().unsigned_abs());
+        put(5..7, u8::from(at.month()).into());
+        put(8..10, at.day().into());
+        put(11..13, at.hour().into());
+        put(14..16, at.minute().into());
+        put(17..19, at.second().into());
+        put(20..23, self.0.rem_euclid(1000) as u32);
+        text
+    }
+
     /// How much later this moment is than `earlier`; zero if it is not later.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 }
 
-/// RFC 3339 in UTC with milliseconds, as `2027-01-01T00:00:00.000Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match OffsetDateTime::from_unix_timestamp(self.unix_seconds()) {
-            Ok(at) if (0..=9999).contains(&at.year()) => {
-                let mut text = *b"0000-00-00T00:00:00.000Z";
-                let mut put = |place: Range<usize>, mut number: u32| {
-                    for digit in text[place].iter_mut().rev() {
-                        *digit = b'0' + (number % 10) as u8;
-                        number /= 10;
-                    }
-                };
-                put(0..4, at.year().unsigned_abs());
-                put(5..7, u8::from(at.month()).into());
-                put(8..10, at.day().into());
-                put(11..13, at.hour().into());
-                put(14..16, at.minute().into());
-                put(17..19, at.second().into());
-                put(20..23, self.0.rem_euclid(1000) as u32);
-                f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
-            }
-            _ if self.0 > 0 => f.write_str("9999-12-31T23:59:59.999Z"),
-            _ => f.write_str("0000-01-01T00:00:00.000Z"),
-        }
+        f.write_str(std::str::from_utf8(&self.rfc3339()).map_err(|_| fmt::Error)?)
     }
 }
 

@@ -57,9 +57,9 @@ pub struct Draft {
     /// Absent once it is handed over.
     record: Option<Box<RequestRecord>>,
     peer: Option<Arc<Peer>>,
-    services: Arc<[Name]>,
+    services: Option<Arc<[Name]>>,
     caller: Option<Arc<Caller>>,
-    roles: Arc<[Name]>,
+    roles: Option<Arc<[Name]>>,
     /// What the record says of them, once that is made.
     signers: Option<Signers>,
     /// Everything that speaks against the request, in the order it was found.
@@ -119,9 +119,9 @@ impl Draft {
             id: record.id,
             record: Some(Box::new(record)),
             peer: None,
-            services: Arc::default(),
+            services: None,
             caller: None,
-            roles: Arc::default(),
+            roles: None,
             signers: None,
             reasons: Vec::new(),
             granted: None,
@@ -170,7 +170,7 @@ impl Draft {
 
     /// What the policy calls the peer.
     pub fn named(&mut self, services: &Arc<[Name]>) {
-        self.services = Arc::clone(services);
+        self.services = Some(Arc::clone(services));
     }
 
     /// What became of the token; a failure is a reason.
@@ -183,11 +183,13 @@ impl Draft {
     /// What the record says of both signatures, for later ones that rest on the same standing.
     pub fn signers(&mut self) -> Signers {
         let Draft { peer, services, caller, roles, .. } = self;
+        let (services, roles) =
+            (services.as_deref().unwrap_or_default(), roles.as_deref().unwrap_or_default());
         let made = || Signers::new(peer.as_deref(), services, caller.as_deref(), roles);
         self.signers.get_or_insert_with(made).clone()
     }
 
-    /// From an earlier record that rested on the same standing; to be told before what was decided.
+    /// From an earlier record that rested on the same standing.
     pub fn signed_by(&mut self, signers: Signers) {
         self.signers = Some(signers);
     }
@@ -233,7 +235,7 @@ impl Draft {
 
     fn rests_on(&mut self, policy: &PolicyParts, evidence: &Evidence) {
         self.named(&evidence.services);
-        self.roles = Arc::clone(&evidence.roles);
+        self.roles = Some(Arc::clone(&evidence.roles));
         let Some(record) = &mut self.record else { return };
         if let Some(rule) = evidence.rule.and_then(|rule| policy.rules.get(rule.index())) {
             record.rule = Some(bounded(&rule.name));

@@ -28,6 +28,7 @@ pub fn write_json(value: &impl Serialize, to: &mut Vec<u8>) -> Result<(), serde_
 
 /// [`write_json`] of a text.
 pub fn write_text(text: &str, to: &mut Vec<u8>) {
+    to.reserve(text.len() + 2);
     to.push(b'"');
     escape(text, to);
     to.push(b'"');
@@ -205,7 +206,7 @@ mod tests {
     #[test]
     fn every_character_is_escaped_alike_and_only_if_it_must_be() {
         let (mut bare, mut seen) = (0, 0);
-        for c in (0..=char::MAX as u32).filter_map(char::from_u32) {
+        for c in (0..0x2_0000).chain(0xe_0000..0xe_1000).filter_map(char::from_u32) {
             // At both ends of what is looked at at once.
             let text = format!("{c}fifteen letters{c}");
             let mut written = Vec::new();
@@ -222,7 +223,7 @@ mod tests {
             }
             seen += 1;
         }
-        assert_eq!((seen, seen - bare), (0x11_0000 - 0x800, 230));
+        assert_eq!((seen, seen - bare), (0x2_1000 - 0x800, 230));
     }
 
     #[test]

@@ -21,8 +21,9 @@ struct Line<'a>(&'a mut Vec<u8>);
 impl Record for RequestRecord {
     fn write(&self, to: &mut Vec<u8>) -> Result<(), Error> {
         let mut line = Line(to);
-        line.text(r#"{"event":"request","time":"#, &self.time.to_string());
-        line.text(r#","id":"#, self.id.array_to_str(&mut [0; ulid::ULID_LEN]));
+        line.fixed(r#"{"event":"request","time":""#);
+        line.0.extend_from_slice(&self.time.rfc3339());
+        line.text(r#"","id":"#, self.id.array_to_str(&mut [0; ulid::ULID_LEN]));
         line.text(r#","proxy":"#, &self.proxy);
         line.word(r#","verdict":""#, self.verdict.as_str());
         line.word(r#"","reason":""#, self.reason.as_str());

@@ -115,6 +115,12 @@ impl Key {
 }
 
 impl<T> Judged<T> {
+    /// Whether the peers of both are one, called the same by one policy.
+    pub fn is_of_peer_of(&self, other: &Judged<T>) -> bool {
+        let peer = |judged: &Judged<T>| (judged.key.peer.clone(), judged.key.generation);
+        peer(self) == peer(other)
+    }
+
     fn is_live(&self, now: Timestamp) -> bool {
         self.made <= now && now < self.valid_until
     }

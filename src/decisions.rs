@@ -115,6 +115,12 @@ impl Key {
 }
 
 impl<T> Judged<T> {
+    /// Whether the peers of both are one, called the same by one policy.
+    pub fn is_of_peer_of(&self, other: &Judged<T>) -> bool {
+        let peer = |judged: &Judged<T>| (judged.key.peer.clone(), judged.key.generation);
+        peer(self) == peer(other)
+    }
+
     fn is_live(&self, now: Timestamp) -> bool {
         self.made <= now && now < self.valid_until
     }
@@ -187,20 +193,21 @@ mod tests {
         };
         let (standing, lookup) = look_up(own(), None);
         assert_eq!(lookup, Lookup::Miss);
-        for other in [
-            with_peer(Peer { certificate: CertificateHash([9; 32]), ..peer() }),
-            with_peer(Peer { hop: Hop::Local, ..peer() }),
-            with_peer(Peer { hop: Hop::Trusted("alb".parse().unwrap()), ..peer() }),
-            with_caller(Caller { token_hash: [9; 32], ..caller() }),
-            (policy(3), 4, Signature::Absent, verified(caller())),
-            (policy(3), 4, verified(peer()), Signature::Absent),
-            (policy(3), 4, Signature::Absent, Signature::Absent),
-            (policy(9), 4, verified(peer()), verified(caller())),
-            (policy(3), 5, verified(peer()), verified(caller())),
+        for (other, of_same_peer) in [
+            (with_peer(Peer { certificate: CertificateHash([9; 32]), ..peer() }), false),
+            (with_peer(Peer { hop: Hop::Local, ..peer() }), false),
+            (with_peer(Peer { hop: Hop::Trusted("alb".parse().unwrap()), ..peer() }), false),
+            (with_caller(Caller { token_hash: [9; 32], ..caller() }), true),
+            ((policy(3), 4, Signature::Absent, verified(caller())), false),
+            ((policy(3), 4, verified(peer()), Signature::Absent), true),
+            ((policy(3), 4, Signature::Absent, Signature::Absent), false),
+            ((policy(9), 4, verified(peer()), verified(caller())), false),
+            ((policy(3), 5, verified(peer()), verified(caller())), false),
         ] {
             let shown = format!("{:?} {:?}", other.2, other.3);
             let (of_other, lookup) = look_up(other, Some(&standing));
             assert_eq!(lookup, Lookup::Miss, "{shown}");
+            assert_eq!(of_other.is_of_peer_of(&standing), of_same_peer, "{shown}");
             assert!(Arc::ptr_eq(&standing, &look_up(own(), None).0), "{shown}");
             assert!(Arc::ptr_eq(&standing, &look_up(own(), Some(&of_other)).0), "{shown}");
         }

@@ -16,8 +16,10 @@ use http::{Method, StatusCode};
 use ulid::Ulid;
 
 use super::line::bounded;
+use super::part::Part;
 use super::record::{
-    ActionRecord, Check, Checks, ConnectionRecord, NearMissRecord, Protocol, RequestRecord, Signers, Verdict,
+    ActionRecord, Check, Checks, ConnectionRecord, NearMissRecord, PeerRecord, Protocol, RequestRecord,
+    Signers, Verdict,
 };
 use super::sink::{AuditUnavailable, Slot};
 use super::{Audit, Reason};
@@ -180,12 +182,13 @@ impl Draft {
         self.caller = verified(outcome);
     }
 
-    /// What the record says of both signatures, for later ones that rest on the same standing.
-    pub fn signers(&mut self) -> Signers {
+    /// What the record says of both signatures, for later ones that rest on the same standing. `same_peer` is what
+    /// an earlier one said of this peer.
+    pub fn signers(&mut self, same_peer: Option<Part<PeerRecord>>) -> Signers {
         let Draft { peer, services, caller, roles, .. } = self;
         let (services, roles) =
             (services.as_deref().unwrap_or_default(), roles.as_deref().unwrap_or_default());
-        let made = || Signers::new(peer.as_deref(), services, caller.as_deref(), roles);
+        let made = || Signers::new(peer.as_deref(), same_peer, services, caller.as_deref(), roles);
         self.signers.get_or_insert_with(made).clone()
     }
 
@@ -323,7 +326,7 @@ impl Draft {
     }
 
     fn write(&mut self) {
-        let signers = self.signers();
+        let signers = self.signers(None);
         let reason = self.reason();
         let Some(mut record) = self.record.take() else { return };
         self.reasons.sort_unstable();

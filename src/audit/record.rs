@@ -159,10 +159,18 @@ pub enum Protocol {
 }
 
 impl Signers {
-    /// `services` and `roles` are what the policy calls them, if it was asked.
-    pub fn new(peer: Option<&Peer>, services: &[Name], caller: Option<&Caller>, roles: &[Name]) -> Signers {
+    /// `services` and `roles` are what the policy calls them, if it was asked; `same_peer` is how an earlier record
+    /// told of this peer.
+    pub fn new(
+        peer: Option<&Peer>,
+        same_peer: Option<Part<PeerRecord>>,
+        services: &[Name],
+        caller: Option<&Caller>,
+        roles: &[Name],
+    ) -> Signers {
+        let of_peer = |peer| same_peer.unwrap_or_else(|| Part::new(PeerRecord::new(peer, services)));
         Signers {
-            peer: peer.map(|peer| Part::new(PeerRecord::new(peer, services))),
+            peer: peer.map(of_peer),
             caller: caller.map(|caller| Part::new(CallerRecord::new(caller, roles))),
         }
     }

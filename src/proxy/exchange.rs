@@ -114,18 +114,20 @@ async fn judge(
         draft.signed_by(told.signers.clone());
     }
     draft.decided(&generation.policy, &decision, cache, took);
-    let tell = |draft: &mut Draft| {
+    let mut tell = || {
+        // Most often a connection's next caller comes through the same peer.
+        let last = known.judged.as_ref().filter(|last| last.is_of_peer_of(&judged));
+        let peer = last.and_then(|last| last.told.get()?.signers.peer.clone());
         let headers = Arc::new(introduce(generation, &signatures, &decision));
-        Telling { headers, signers: draft.signers() }
+        Telling { headers, signers: draft.signers(peer) }
     };
     // What is made of a token that is too large to be kept is not kept either.
     let who = if known.token.is_some() || signatures.caller.verified().is_none() {
-        let telling = judged.told.get_or_init(|| tell(draft));
-        let who = Arc::clone(&telling.headers);
+        let who = Arc::clone(&judged.told.get_or_init(tell).headers);
         connection.keep(generation, Known { judged: Some(judged), ..known });
         who
     } else {
-        tell(draft).headers
+        tell().headers
     };
     let permit = match decision.verdict {
         Verdict::Permit(permit) => permit,

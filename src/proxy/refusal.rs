@@ -237,13 +237,13 @@ impl From<&PeerError> for Refusal {
 
 impl From<&CredentialError> for Refusal {
     fn from(error: &CredentialError) -> Refusal {
-        let refusal = Refusal::of(error.into()).because(error);
         match error {
             // RFC 6750 §3.1.
-            CredentialError::Several => {
-                Refusal { challenge: Some("Bearer error=\"invalid_request\"".to_owned()), ..refusal }
-            }
-            CredentialError::Token(_) => refusal,
+            CredentialError::Several => Refusal {
+                challenge: Some("Bearer error=\"invalid_request\"".to_owned()),
+                ..Refusal::of(error.into()).because(error)
+            },
+            CredentialError::Token(error) => error.into(),
         }
     }
 }

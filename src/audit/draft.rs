@@ -57,9 +57,9 @@ pub struct Draft {
     /// Absent once it is handed over.
     record: Option<Box<RequestRecord>>,
     peer: Option<Arc<Peer>>,
-    services: Vec<Name>,
+    services: Arc<[Name]>,
     caller: Option<Arc<Caller>>,
-    roles: Vec<Name>,
+    roles: Arc<[Name]>,
     /// What the record says of them, once that is made.
     signers: Option<Signers>,
     /// Everything that speaks against the request, in the order it was found.
@@ -119,9 +119,9 @@ impl Draft {
             id: record.id,
             record: Some(Box::new(record)),
             peer: None,
-            services: Vec::new(),
+            services: Arc::default(),
             caller: None,
-            roles: Vec::new(),
+            roles: Arc::default(),
             signers: None,
             reasons: Vec::new(),
             granted: None,
@@ -169,8 +169,8 @@ impl Draft {
     }
 
     /// What the policy calls the peer.
-    pub fn named(&mut self, services: &[Name]) {
-        self.services = services.to_vec();
+    pub fn named(&mut self, services: &Arc<[Name]>) {
+        self.services = Arc::clone(services);
     }
 
     /// What became of the token; a failure is a reason.
@@ -233,7 +233,7 @@ impl Draft {
 
     fn rests_on(&mut self, policy: &PolicyParts, evidence: &Evidence) {
         self.named(&evidence.services);
-        self.roles.clone_from(&evidence.roles);
+        self.roles = Arc::clone(&evidence.roles);
         let Some(record) = &mut self.record else { return };
         if let Some(rule) = evidence.rule.and_then(|rule| policy.rules.get(rule.index())) {
             record.rule = Some(bounded(&rule.name));

@@ -1,5 +1,7 @@
 //! The load behind `benches/measure`: client, upstream and issuer of a proxy that is a process of its own.
 
+#![forbid(unsafe_code)]
+
 mod callgrind;
 mod capacity;
 mod cpu;

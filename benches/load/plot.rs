@@ -94,10 +94,14 @@ impl Panel<'_> {
     }
 }
 
-/// The next of 1, 2, 2.5, 5 and their decades.
+/// The next number that is easy to read.
 fn round_step(least: f64) -> f64 {
     let decade = 10_f64.powf(least.log10().floor());
-    [1.0, 2.0, 2.5, 5.0, 10.0].map(|it| it * decade).into_iter().find(|step| *step >= least).unwrap_or(least)
+    [1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0]
+        .map(|it| it * decade)
+        .into_iter()
+        .find(|step| *step >= least)
+        .unwrap_or(least)
 }
 
 fn short(value: f64) -> String {

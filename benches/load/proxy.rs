@@ -87,14 +87,17 @@ impl Proxy {
         line.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1024.0
     }
 
-    /// The value of one series of `/metrics`, zero if there is none.
+    /// The value of one series of `/metrics`.
     pub async fn metric(&self, series: &str) -> f64 {
         let mut stream = TcpStream::connect(self.admin).await.unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n").await.unwrap();
+        stream
+            .write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+            .await
+            .unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
         let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        value.map_or(0.0, |value| value.parse().unwrap())
+        value.unwrap_or_else(|| panic!("no {series} in {text}")).parse().unwrap()
     }
 
     /// Ends it in peace.

@@ -83,6 +83,7 @@ output = "audit.jsonl"
 
 [[allow]]
 name = "orders are read by their tenant"
+route = "orders"
 service = "storefront"
 role = "order-reader"
 actor = "human"
@@ -92,11 +93,13 @@ match_claim = { tenant = "tenant" }
 
 [[require]]
 name = "refunds need step-up"
+route = "any"
 path = "/tenants/*/orders/*/refund"
 acr = "mfa"
 
 [[deny]]
 name = "agents never write"
+route = "any"
 actor = "agent"
 method = ["POST", "PUT", "PATCH", "DELETE"]
 "#;
@@ -120,7 +123,7 @@ impl Shape {
             let name = if at % 2 == 0 { "a resource" } else { "the resource" };
             writeln!(
                 text,
-                "[[allow]]\nname = \"{name} {at}\"\nservice = \"service-{service}\"\nrole = \"role-{role}\"\n\
+                "[[allow]]\nname = \"{name} {at}\"\nroute = \"orders\"\nservice = \"service-{service}\"\nrole = \"role-{role}\"\n\
                  actor = \"human\"\nmethod = [\"GET\", \"POST\"]\npath = \"/tenants/{{tenant}}/{resource}/**\"\n\
                  match_claim = {{ tenant = \"tenant\" }}"
             )

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fixedbitset::FixedBitSet;
 use smallvec::SmallVec;
 
 use super::condition::Condition;
@@ -248,7 +249,8 @@ impl<'p> Findings<'p> {
         let unmet = |set| {
             let is_unmet =
                 |at: &usize| !standing.rules.contains(*at) || !judge::circumstances_hold(rule(*at).1, asked);
-            reached.intersection(set).filter(is_unmet).map(|at| rule(at).0)
+            // walks the first of the two: requires are few where many rules have one path
+            FixedBitSet::intersection(set, &reached).filter(is_unmet).map(|at| rule(at).0)
         };
         shadow.extend(holding(&policy.shadow().allows).map(ShadowVerdict::WouldAllow));
         shadow.extend(holding(&policy.shadow().denies).map(ShadowVerdict::WouldDeny));

@@ -5,8 +5,15 @@
 use std::path::Path;
 
 /// The files that are compiled as crates of their own.
-pub const ROOTS: [&str; 5] =
-    ["src/lib.rs", "src/main.rs", "tests/suite/main.rs", "fuzz/run.rs", "fuzz/targets/mod.rs"];
+pub const ROOTS: [&str; 7] = [
+    "src/lib.rs",
+    "src/main.rs",
+    "tests/suite/main.rs",
+    "benches/main.rs",
+    "benches/load/main.rs",
+    "fuzz/run.rs",
+    "fuzz/targets/mod.rs",
+];
 
 pub struct File {
     /// From the repository's root, with `/`.

@@ -1,5 +1,7 @@
 //! What single steps of a request cost, and a whole one in this process: `cargo bench`.
 
+#![forbid(unsafe_code)]
+
 #[allow(dead_code, reason = "the load asks for more of it")]
 mod world;
 

@@ -6,6 +6,7 @@
 //! drain's deadline. What the draft was told by the steps themselves decides verdict and reason; the exchange states neither, so what is
 //! logged cannot differ from what was done.
 
+use std::mem;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -19,7 +20,7 @@ use super::record::{
     ActionRecord, Check, Checks, ConnectionRecord, NearMissRecord, Protocol, RequestRecord, Signers, Verdict,
 };
 use super::sink::{AuditUnavailable, Slot};
-use super::{Audit, Reason, story};
+use super::{Audit, Reason};
 use crate::clock::Stopwatch;
 use crate::identity::{Caller, Name, Peer, Signature};
 use crate::metrics::{Limit, Lookup};
@@ -52,11 +53,13 @@ pub type Cut = OnceLock<(Reason, String)>;
 #[must_use = "dropping a draft records that the client went away"]
 pub struct Draft {
     audit: Audit,
-    record: Box<RequestRecord>,
+    id: Ulid,
+    /// Absent once it is handed over.
+    record: Option<Box<RequestRecord>>,
     peer: Option<Arc<Peer>>,
-    services: Vec<Name>,
+    services: Arc<[Name]>,
     caller: Option<Arc<Caller>>,
-    roles: Vec<Name>,
+    roles: Arc<[Name]>,
     /// What the record says of them, once that is made.
     signers: Option<Signers>,
     /// Everything that speaks against the request, in the order it was found.
@@ -68,14 +71,12 @@ pub struct Draft {
     slot: Option<Slot>,
     watch: Stopwatch,
     cut: Arc<Cut>,
-    written: bool,
 }
 
 impl Draft {
     pub(super) fn new(audit: Audit, arrival: Arrival<'_>) -> Draft {
         let head = audit.head();
         let record = RequestRecord {
-            event: "request",
             time: head.time,
             id: head.id,
             proxy: head.proxy,
@@ -90,7 +91,6 @@ impl Draft {
             would_allow: Vec::new(),
             would_deny: Vec::new(),
             unenforced: Vec::new(),
-            story: String::new(),
             checks: Checks { peer: Check::NotReached, caller: Check::NotReached },
             peer: None,
             caller: None,
@@ -116,11 +116,12 @@ impl Draft {
         };
         Draft {
             audit,
-            record: Box::new(record),
+            id: record.id,
+            record: Some(Box::new(record)),
             peer: None,
-            services: Vec::new(),
+            services: Arc::default(),
             caller: None,
-            roles: Vec::new(),
+            roles: Arc::default(),
             signers: None,
             reasons: Vec::new(),
             granted: None,
@@ -128,45 +129,54 @@ impl Draft {
             slot: None,
             watch: Stopwatch::start(),
             cut: Arc::clone(arrival.cut),
-            written: false,
         }
     }
 
     /// The decision's id: in the record, in refusals, and upstream.
     pub fn id(&self) -> Ulid {
-        self.record.id
+        self.id
+    }
+
+    fn note(&mut self, what: impl FnOnce(&mut RequestRecord)) {
+        if let Some(record) = &mut self.record {
+            what(record);
+        }
     }
 
     /// The `traceparent` that came, and then the one that goes upstream.
     pub fn trace(&mut self, traceparent: &str) {
-        self.record.trace = Some(bounded(traceparent));
+        self.note(|record| record.trace = Some(bounded(traceparent)));
     }
 
     /// The `traceparent` so far, if there is one.
     pub fn traced(&self) -> Option<&str> {
-        self.record.trace.as_deref()
+        self.record.as_ref()?.trace.as_deref()
     }
 
     /// What is asked for, in normal form.
     pub fn asked(&mut self, host: &Host, path: &NormalPath) {
-        self.record.action.host = Some(bounded(host.as_str()));
-        self.record.action.path = Some(bounded(path.as_str()));
+        self.note(|record| {
+            record.action.host = Some(bounded(host.as_str()));
+            record.action.path = Some(bounded(path.as_str()));
+        });
     }
 
     /// What became of the certificate; a failure is a reason.
     pub fn peer(&mut self, outcome: Result<&Signature<Peer>, Reason>) {
-        self.record.checks.peer = self.check(&outcome);
+        let check = self.check(&outcome);
+        self.note(|record| record.checks.peer = check);
         self.peer = verified(outcome);
     }
 
     /// What the policy calls the peer.
-    pub fn named(&mut self, services: &[Name]) {
-        self.services = services.to_vec();
+    pub fn named(&mut self, services: &Arc<[Name]>) {
+        self.services = Arc::clone(services);
     }
 
     /// What became of the token; a failure is a reason.
     pub fn caller(&mut self, outcome: Result<&Signature<Caller>, Reason>) {
-        self.record.checks.caller = self.check(&outcome);
+        let check = self.check(&outcome);
+        self.note(|record| record.checks.caller = check);
         self.caller = verified(outcome);
     }
 
@@ -195,11 +205,13 @@ impl Draft {
 
     /// The decision that is acted upon, and the policy that made it.
     pub fn decided(&mut self, policy: &Policy, decision: &Decision, cache: Lookup, took: Duration) {
-        self.record.policy = Some(Arc::clone(policy.hash_text()));
-        let policy = policy.parts();
-        self.record.cache = Some(cache);
-        self.record.decision_us = Some(whole_us(took));
         self.audit.metrics().decided(took);
+        self.note(|record| {
+            record.policy = Some(Arc::clone(policy.hash_text()));
+            record.cache = Some(cache);
+            record.decision_us = Some(whole_us(took));
+        });
+        let policy = policy.parts();
         match &decision.verdict {
             Judged::Permit(permit) => self.permitted(policy, permit.upstream(), permit.enforced()),
             Judged::Denial(denial) => self.denied(&denial.causes),
@@ -209,7 +221,7 @@ impl Draft {
 
     fn permitted(&mut self, policy: &PolicyParts, upstream: UpstreamId, enforced: bool) {
         self.granted = Some(if enforced { Reason::Allowed } else { Reason::Unenforced });
-        self.record.upstream = policy.upstreams.get(upstream.index()).cloned();
+        self.note(|record| record.upstream = policy.upstreams.get(upstream.index()).cloned());
     }
 
     fn denied(&mut self, causes: &[Cause]) {
@@ -221,8 +233,8 @@ impl Draft {
 
     fn rests_on(&mut self, policy: &PolicyParts, evidence: &Evidence) {
         self.named(&evidence.services);
-        self.roles.clone_from(&evidence.roles);
-        let record = &mut *self.record;
+        self.roles = Arc::clone(&evidence.roles);
+        let Some(record) = &mut self.record else { return };
         if let Some(rule) = evidence.rule.and_then(|rule| policy.rules.get(rule.index())) {
             record.rule = Some(bounded(&rule.name));
             record.owner = rule.owner.as_deref().map(bounded);
@@ -277,7 +289,7 @@ impl Draft {
 
     /// What exactly was wrong, in words that hold no secret.
     pub fn detail(&mut self, detail: &str) {
-        self.record.detail = Some(bounded(detail));
+        self.note(|record| record.detail = Some(bounded(detail)));
     }
 
     /// Counts that the request was over a limit.
@@ -292,13 +304,15 @@ impl Draft {
 
     /// The head of the answer is on its way.
     pub fn answered(&mut self, status: StatusCode) {
-        self.record.status = Some(status.as_u16());
+        self.note(|record| record.status = Some(status.as_u16()));
     }
 
     /// Body bytes that came from the client, and that went to it.
     pub fn moved(&mut self, request_bytes: u64, response_bytes: u64) {
-        self.record.request_bytes += request_bytes;
-        self.record.response_bytes += response_bytes;
+        self.note(|record| {
+            record.request_bytes += request_bytes;
+            record.response_bytes += response_bytes;
+        });
     }
 
     /// The answer is complete.
@@ -307,35 +321,34 @@ impl Draft {
     }
 
     fn write(&mut self) {
-        self.written = true;
         let signers = self.signers();
         let reason = self.reason();
+        let Some(mut record) = self.record.take() else { return };
         self.reasons.sort_unstable();
         self.reasons.dedup();
-        let record = &mut *self.record;
+        if self.reasons.len() > 1 {
+            record.also = mem::take(&mut self.reasons);
+        }
         record.reason = reason;
         record.verdict =
             if self.forwarded || reason == Reason::Preflight { Verdict::Allow } else { Verdict::Deny };
-        if self.reasons.len() > 1 {
-            record.also.clone_from(&self.reasons);
-        }
         let total = self.watch.elapsed();
         record.total_us = whole_us(total);
         (record.peer, record.caller) = (signers.peer, signers.caller);
-        record.story = story::tell(record);
         self.audit.request_finished(record.verdict, reason, total);
         let slot = self.slot.take().unwrap_or_else(|| self.audit.sink().refusal());
-        self.audit.send(slot, &*self.record);
+        slot.send(record);
     }
 }
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        if !self.written {
+        if self.record.is_some() {
             if std::thread::panicking() {
                 self.because(Reason::Internal);
                 // What the client is told unless it was told another.
-                self.record.status.get_or_insert(StatusCode::INTERNAL_SERVER_ERROR.as_u16());
+                let status = StatusCode::INTERNAL_SERVER_ERROR.as_u16();
+                self.note(|record| _ = record.status.get_or_insert(status));
             } else if self.audit.0.is_cut.load(Ordering::Relaxed) {
                 self.because(Reason::LimitExceeded);
                 self.detail("cut when the drain was over");

@@ -7,8 +7,9 @@ use serde::Serialize;
 use ulid::Ulid;
 
 use super::Reason;
-use super::line::{bounded, bounded_list};
+use super::line::{bounded, bounded_list, write_json};
 use super::record::{Verdict, shown};
+use super::sink::Record;
 use crate::clock::Timestamp;
 use crate::identity::{CertificateHash, Name};
 use crate::policy::PolicyHash;
@@ -72,8 +73,8 @@ pub(super) struct Head {
     pub proxy: Arc<str>,
 }
 
-#[derive(Serialize)]
-pub(super) struct HandshakeRecord<'a> {
+#[derive(Debug, Serialize)]
+pub(super) struct HandshakeRecord {
     event: &'static str,
     #[serde(flatten)]
     head: Head,
@@ -82,19 +83,19 @@ pub(super) struct HandshakeRecord<'a> {
     detail: String,
     story: String,
     peer: Option<ClaimedRecord>,
-    listener: &'a Name,
+    listener: Name,
     peer_ip: Option<IpAddr>,
     client_ip: Option<IpAddr>,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 struct ClaimedRecord {
     verified: bool,
     spiffe_id: Option<String>,
     certificate: String,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 pub(super) struct EventRecord {
     event: &'static str,
     #[serde(flatten)]
@@ -104,7 +105,7 @@ pub(super) struct EventRecord {
     fields: EventFields,
 }
 
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum EventFields {
     Started { version: &'static str, policy: String },
@@ -114,8 +115,8 @@ enum EventFields {
     KeysRotated { issuer: Name, added: Vec<String>, removed: Vec<String> },
 }
 
-impl<'a> HandshakeRecord<'a> {
-    pub(super) fn new(head: Head, refused: &'a RefusedHandshake) -> HandshakeRecord<'a> {
+impl HandshakeRecord {
+    pub(super) fn new(head: Head, refused: &RefusedHandshake) -> HandshakeRecord {
         let peer = refused.claimed.as_ref().map(|claimed| ClaimedRecord {
             verified: false,
             spiffe_id: claimed.spiffe_id.as_deref().map(bounded),
@@ -129,7 +130,7 @@ impl<'a> HandshakeRecord<'a> {
             detail: bounded(&refused.detail),
             story: super::story::handshake(refused),
             peer,
-            listener: &refused.listener,
+            listener: refused.listener.clone(),
             peer_ip: refused.peer_ip,
             client_ip: refused.client_ip,
         }
@@ -179,6 +180,18 @@ impl EventRecord {
             ),
         };
         EventRecord { event: name, head, story, fields }
+    }
+}
+
+impl Record for HandshakeRecord {
+    fn write(&self, to: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        write_json(self, to)
+    }
+}
+
+impl Record for EventRecord {
+    fn write(&self, to: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        write_json(self, to)
     }
 }
 

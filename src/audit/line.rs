@@ -4,12 +4,10 @@
 use std::io;
 
 use serde::Serialize;
-use serde::ser::Error as _;
 use serde_json::ser::{CompactFormatter, Formatter, Serializer};
-use serde_json::value::RawValue;
 
 /// What most lines have room in.
-const LINE_BYTES: usize = 2048;
+pub const LINE_BYTES: usize = 2048;
 /// Bytes of one recorded text. Longer ones are cut, and say so.
 pub const TEXT_BYTES_MAX: usize = 2048;
 /// Entries of one recorded list. What is over is counted in a last entry.
@@ -18,20 +16,33 @@ pub const LIST_ENTRIES_MAX: usize = 64;
 /// `record` as one line of JSON, with its line feed.
 pub fn line(record: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
     let mut line = Vec::with_capacity(LINE_BYTES);
-    write(record, &mut line)?;
+    write_json(record, &mut line)?;
     line.push(b'\n');
     Ok(line)
 }
 
-/// What `part` is within a line.
-pub fn json(part: &impl Serialize) -> Result<Box<RawValue>, serde_json::Error> {
-    let mut text = Vec::new();
-    write(part, &mut text)?;
-    RawValue::from_string(String::from_utf8(text).map_err(serde_json::Error::custom)?)
+/// Appends what `value` is within a line.
+pub fn write_json(value: &(impl Serialize + ?Sized), to: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+    value.serialize(&mut Serializer::with_formatter(to, Plain(CompactFormatter)))
 }
 
-fn write(record: &impl Serialize, to: &mut Vec<u8>) -> Result<(), serde_json::Error> {
-    record.serialize(&mut Serializer::with_formatter(to, Plain(CompactFormatter)))
+/// [`write_json`] for a text, most of which need no escape.
+pub fn write_text(text: &str, to: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+    if !is_plain(text) {
+        return write_json(text, to);
+    }
+    to.reserve(text.len() + 2);
+    to.push(b'"');
+    to.extend_from_slice(text.as_bytes());
+    to.push(b'"');
+    Ok(())
+}
+
+/// Whether a text stands in quotes as it is: printable ASCII without `"` and `\`.
+pub fn is_plain(text: &str) -> bool {
+    let plain = |byte: u8| matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\');
+    // Without an early end, so that many bytes are looked at at once.
+    text.bytes().fold(true, |so_far, byte| so_far & plain(byte))
 }
 
 /// Whether a character could mislead who reads a line: controls (C0, DEL, C1), line and paragraph
@@ -126,6 +137,23 @@ mod tests {
         assert_eq!(seen, 16);
         assert_eq!(line(&"é\u{2028}").unwrap(), "\"é\\u2028\"\n".as_bytes());
         assert_eq!(line(&"\u{e0041}").unwrap(), b"\"\\udb40\\udc41\"\n");
+    }
+
+    #[test]
+    fn a_text_that_is_put_down_as_it_is_needed_no_escape() {
+        let mut plain = 0;
+        for c in (0..=char::MAX as u32).filter_map(char::from_u32) {
+            let text = format!("seventeen letters{c}");
+            plain += usize::from(is_plain(&text));
+            if is_plain(&text) || c.len_utf8() < 3 {
+                let mut written = Vec::new();
+                write_text(&text, &mut written).unwrap();
+                written.push(b'\n');
+                assert_eq!(written, line(&text).unwrap(), "{c:?}");
+            }
+        }
+        assert_eq!(plain, 95 - 2);
+        assert!(is_plain("") && !is_plain("a\"seventeen letters"));
     }
 
     #[test]

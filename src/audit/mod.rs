@@ -20,13 +20,12 @@ pub use event::{Claimed, Event, RefusedHandshake};
 pub use part::Part;
 pub use reason::Reason;
 pub use record::{Protocol, Signers, Verdict};
-pub use sink::{AuditUnavailable, Output, Sink, SinkSettings};
+pub use sink::{AuditUnavailable, Output, Record, Sink, SinkSettings};
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
-use serde::Serialize;
 use ulid::Ulid;
 
 use crate::clock::Clock;
@@ -34,7 +33,6 @@ use crate::identity::Name;
 use crate::metrics::{CounterBy, Metrics};
 use event::{EventRecord, HandshakeRecord, Head};
 use shadow::ShadowOutcome;
-use sink::Slot;
 
 /// Writes records, and counts what they say. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -78,14 +76,14 @@ impl Audit {
 
     /// Records something that happened to the proxy.
     pub fn event(&self, event: &Event) {
-        self.send(self.0.sink.slot(), &EventRecord::new(self.head(), event));
+        self.0.sink.slot().send(Box::new(EventRecord::new(self.head(), event)));
     }
 
     /// Records and counts a TLS handshake that was refused, once there is room for that.
     pub async fn handshake_refused(&self, refused: &RefusedHandshake) {
         self.0.handshakes_refused.inc(refused.reason);
-        let record = HandshakeRecord::new(self.head(), refused);
-        self.send(self.0.sink.await_refusal().await, &record);
+        let record = Box::new(HandshakeRecord::new(self.head(), refused));
+        self.0.sink.await_refusal().await.send(record);
     }
 
     /// The output of all records, for reopening and closing it.
@@ -107,18 +105,6 @@ impl Audit {
     fn request_finished(&self, verdict: Verdict, reason: Reason, total: Duration) {
         self.0.requests.inc((verdict, reason));
         self.0.metrics.request_finished(total);
-    }
-
-    fn send(&self, slot: Slot, record: &impl Serialize) {
-        match line::line(record) {
-            Ok(line) => slot.send(line),
-            Err(error) => self.unwritable(&error),
-        }
-    }
-
-    fn unwritable(&self, error: &serde_json::Error) {
-        self.0.metrics.audit_dropped.inc();
-        tracing::error!(%error, "an audit record could not be put into words");
     }
 }
 

@@ -3,10 +3,9 @@
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
-use serde::{Serialize, Serializer};
-use serde_json::value::RawValue;
+use serde::Serialize;
 
-use super::line::json;
+use super::line::write_json;
 
 /// A value that many records share. Cheap to clone.
 #[derive(Debug)]
@@ -15,7 +14,7 @@ pub struct Part<T>(Arc<Made<T>>);
 #[derive(Debug)]
 struct Made<T> {
     value: T,
-    json: OnceLock<Box<RawValue>>,
+    json: OnceLock<Box<[u8]>>,
 }
 
 impl<T> Part<T> {
@@ -47,16 +46,18 @@ impl<T> Deref for Part<T> {
     }
 }
 
-impl<T: Serialize> Serialize for Part<T> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let is_shared = Arc::strong_count(&self.0) > 1;
-        let known = self.0.json.get().or_else(|| {
-            let made = is_shared.then(|| json(&self.0.value).ok()).flatten()?;
-            Some(self.0.json.get_or_init(|| made))
-        });
-        match known {
-            Some(json) => json.serialize(to),
-            None => self.0.value.serialize(to),
+impl<T: Serialize> Part<T> {
+    /// Appends what it is within a line.
+    pub fn write(&self, to: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        if let Some(json) = self.0.json.get() {
+            to.extend_from_slice(json);
+            return Ok(());
         }
+        let begin = to.len();
+        write_json(&self.0.value, to)?;
+        if Arc::strong_count(&self.0) > 1 {
+            self.0.json.get_or_init(|| to[begin..].into());
+        }
+        Ok(())
     }
 }

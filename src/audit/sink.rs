@@ -10,6 +10,7 @@
 //! - A batch that cannot be written is kept and tried again; a line is never written twice, and one
 //!   that was cut short is written whole into the file that is opened next.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -68,6 +69,12 @@ pub struct Unwritten {
 #[derive(Clone, Debug)]
 pub struct Sink(Arc<Shared>);
 
+/// What is written as one line: put into words by the sink's own thread, so that no request waits for it.
+pub trait Record: fmt::Debug + Send {
+    /// Appends the line, without its line feed.
+    fn write(&self, to: &mut Vec<u8>) -> Result<(), serde_json::Error>;
+}
+
 /// The right to send one record.
 #[derive(Debug)]
 pub struct Slot {
@@ -106,8 +113,8 @@ pub(super) struct Shared {
 /// One record, and the place that it takes until it is written.
 #[derive(Debug)]
 pub(super) struct Line {
-    pub(super) bytes: Vec<u8>,
-    _place: OwnedSemaphorePermit,
+    pub(super) record: Box<dyn Record>,
+    pub(super) place: OwnedSemaphorePermit,
 }
 
 #[derive(Debug, Default)]
@@ -221,8 +228,8 @@ impl Slot {
         Arc::clone(places).try_acquire_owned().ok()
     }
 
-    /// Hands over one record, a whole line. Never waits for the output.
-    pub fn send(mut self, line: Vec<u8>) {
+    /// Hands over one record. Never waits for the output.
+    pub fn send(mut self, record: Box<dyn Record>) {
         let shared = &self.sink.0;
         let Some(place) = self.place.take().or_else(|| self.take_place()) else {
             shared.metrics.audit_dropped.inc();
@@ -233,7 +240,7 @@ impl Slot {
             shared.metrics.audit_dropped.inc();
             return;
         }
-        queue.lines.push(Line { bytes: line, _place: place });
+        queue.lines.push(Line { record, place });
         // The first wakes the writer, which then lets more gather; these it need not wait for.
         if queue.lines.len() == 1 || queue.lines.len() == shared.batch_records {
             shared.work.notify_one();
@@ -244,6 +251,17 @@ impl Slot {
 impl Shared {
     pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One of the records in the writer's hand will never be written.
+    pub(super) fn unwritable(&self, why: &dyn fmt::Display) {
+        tracing::error!(error = %why, "an audit record could not be put into words");
+        let mut queue = self.lock();
+        queue.in_hand -= 1;
+        // Else it was counted with all that was not written.
+        if !queue.closed {
+            self.metrics.audit_dropped.inc();
+        }
     }
 }
 

@@ -5,34 +5,37 @@
 
 mod who;
 
-use std::fmt::Write as _;
-
 use who::{caller, service};
 
 use super::Reason;
 use super::event::RefusedHandshake;
-use super::line::{bounded, cut, is_misleading};
+use super::line::{bounded, cut, is_misleading, is_plain};
 use super::record::{ActionRecord, Check, NearMissRecord, RequestRecord, Verdict};
 
+/// What most stories have room in.
+const STORY_BYTES: usize = 256;
 /// Bytes of one value in a story; the record's own field holds more.
 const QUOTED_BYTES_MAX: usize = 256;
 
-/// The sentence for `record`, whose own `story` is not read.
+/// The sentence for `record`.
 pub fn tell(record: &RequestRecord) -> String {
-    format!(
-        "{}{}, {}: {}{}",
-        service(record.checks.peer, record.peer.as_deref()),
-        caller(record.checks.caller, record.caller.as_deref()),
-        action(&record.action),
-        outcome(record),
-        shadow(record),
-    )
+    let mut story = String::with_capacity(STORY_BYTES);
+    service(record.checks.peer, record.peer.as_deref(), &mut story);
+    caller(record.checks.caller, record.caller.as_deref(), &mut story);
+    action(&record.action, &mut story);
+    outcome(record, &mut story);
+    shadow(record, &mut story);
+    story
 }
 
 /// The sentence for a handshake that was refused.
 pub fn handshake(refused: &RefusedHandshake) -> String {
     let who = match refused.claimed.as_ref().map(|claimed| &claimed.spiffe_id) {
-        Some(Some(id)) => format!("somebody who claims to be {} (not verified)", plain(id)),
+        Some(Some(id)) => {
+            let mut who = String::from("somebody who claims to be ");
+            plain(id, &mut who);
+            who + " (not verified)"
+        }
         Some(None) => "somebody with a certificate that names no service".to_owned(),
         None => "somebody".to_owned(),
     };
@@ -44,65 +47,79 @@ pub fn handshake(refused: &RefusedHandshake) -> String {
     )
 }
 
-fn action(action: &ActionRecord) -> String {
-    let Some(method) = action.method.as_deref().map(plain) else {
-        return "sent a head that could not be read".to_owned();
+fn action(action: &ActionRecord, story: &mut String) {
+    let Some(method) = &action.method else {
+        return story.push_str(", sent a head that could not be read");
     };
-    match (&action.path, &action.route, &action.host) {
-        (Some(path), Some(route), _) => format!("asked to {method} {} on {route}", plain(path)),
-        (Some(path), None, Some(host)) => format!("asked to {method} {} at {host}", plain(path)),
-        (Some(path), None, None) => format!("asked to {method} {}", plain(path)),
-        (None, ..) => format!("asked to {method} something"),
+    story.push_str(", asked to ");
+    plain(method, story);
+    let Some(path) = &action.path else { return story.push_str(" something") };
+    story.push(' ');
+    plain(path, story);
+    match (&action.route, &action.host) {
+        (Some(route), _) => story.extend([" on ", route.as_str()]),
+        (None, Some(host)) => story.extend([" at ", host]),
+        (None, None) => {}
     }
 }
 
-fn outcome(record: &RequestRecord) -> String {
+fn outcome(record: &RequestRecord, story: &mut String) {
     match (record.verdict, record.reason) {
-        (Verdict::Allow, Reason::Preflight) => "answered as a CORS preflight, not forwarded".to_owned(),
-        (Verdict::Allow, reason) => {
-            let mut text = permission(record);
-            if reason != Reason::Allowed && reason != Reason::Unenforced {
-                let _ = write!(text, ", but {}", because(reason, record));
-            }
-            text
+        (Verdict::Allow, Reason::Preflight) => {
+            story.push_str(": answered as a CORS preflight, not forwarded");
         }
-        (Verdict::Deny, Reason::ClientGone) => "not decided, because the client went away".to_owned(),
-        (Verdict::Deny, reason) => format!("denied, because {}{}", because(reason, record), nearest(record)),
+        (Verdict::Allow, reason) => {
+            permission(record, story);
+            if reason != Reason::Allowed && reason != Reason::Unenforced {
+                story.push_str(", but ");
+                because(reason, record, story);
+            }
+        }
+        (Verdict::Deny, Reason::ClientGone) => {
+            story.push_str(": not decided, because the client went away");
+        }
+        (Verdict::Deny, reason) => {
+            story.push_str(": denied, because ");
+            because(reason, record, story);
+            nearest(record, story);
+        }
     }
 }
 
 /// What let the request through.
-fn permission(record: &RequestRecord) -> String {
+fn permission(record: &RequestRecord, story: &mut String) {
     if let Some(&reason) = record.unenforced.first() {
-        return format!(
-            "let through unenforced, though to be denied, because {}{}",
-            because(reason, record),
-            nearest(record)
-        );
+        story.push_str(": let through unenforced, though to be denied, because ");
+        because(reason, record, story);
+        return nearest(record, story);
     }
-    let waived = match (record.checks.peer, record.checks.caller) {
+    story.push_str(": allowed by ");
+    rule(record, story);
+    story.push_str(match (record.checks.peer, record.checks.caller) {
         (Check::Absent, Check::Absent) => ", which asks for neither certificate nor token",
         (Check::Absent, _) => ", which asks for no certificate",
         (_, Check::Absent) => ", which asks for no token",
         _ => "",
-    };
-    format!("allowed by {}{waived}", rule(record))
+    });
 }
 
-fn rule(record: &RequestRecord) -> String {
-    record.rule.as_deref().map_or_else(|| "no rule".to_owned(), quoted)
+fn rule(record: &RequestRecord, story: &mut String) {
+    match &record.rule {
+        Some(rule) => quoted(rule, story),
+        None => story.push_str("no rule"),
+    }
 }
 
 /// The clause that a reason is in this record.
-fn because(reason: Reason, record: &RequestRecord) -> String {
-    let upstream = || match &record.upstream {
-        Some(name) => format!("upstream {name}"),
-        None => "the upstream".to_owned(),
-    };
+fn because(reason: Reason, record: &RequestRecord, story: &mut String) {
     match reason {
-        Reason::DeniedByRule => format!("{} forbids it", rule(record)),
+        Reason::DeniedByRule => {
+            rule(record, story);
+            story.push_str(" forbids it");
+        }
         Reason::RequirementUnmet | Reason::StepUpRequired if record.rule.is_some() => {
-            format!("{} is not met", rule(record))
+            rule(record, story);
+            story.push_str(" is not met");
         }
         Reason::ServiceNotAllowed
         | Reason::ActorNotAllowed
@@ -111,31 +128,43 @@ fn because(reason: Reason, record: &RequestRecord) -> String {
         | Reason::ClaimMismatch
         | Reason::NoRule
         | Reason::RequirementUnmet
-        | Reason::StepUpRequired => "no rule allows it".to_owned(),
+        | Reason::StepUpRequired => story.push_str("no rule allows it"),
         Reason::TokenNotIssuedToService => match record.caller.as_ref().and_then(|c| c.client.as_deref()) {
             Some(client) => {
-                format!("the token was issued to {}, whose tokens this service may not carry", plain(client))
+                story.push_str("the token was issued to ");
+                plain(client, story);
+                story.push_str(", whose tokens this service may not carry");
             }
-            None => "the token names no client, and this service may carry only its own clients' tokens"
-                .to_owned(),
+            None => story.push_str(
+                "the token names no client, and this service may carry only its own clients' tokens",
+            ),
         },
-        Reason::UpstreamUnavailable => format!("{} could not be reached", upstream()),
-        Reason::UpstreamTimeout => format!("{} did not answer in time", upstream()),
-        Reason::UpstreamIdentityMismatch => format!("{} is not who it should be", upstream()),
-        Reason::ClientGone => "the client went away before the answer was complete".to_owned(),
-        Reason::AuditUnavailable => "this record could not be promised".to_owned(),
-        other => match &record.detail {
-            Some(detail) => format!("{} ({detail})", other.cause()),
-            None => other.cause().to_owned(),
-        },
+        Reason::UpstreamUnavailable => upstream(record, " could not be reached", story),
+        Reason::UpstreamTimeout => upstream(record, " did not answer in time", story),
+        Reason::UpstreamIdentityMismatch => upstream(record, " is not who it should be", story),
+        Reason::ClientGone => story.push_str("the client went away before the answer was complete"),
+        Reason::AuditUnavailable => story.push_str("this record could not be promised"),
+        other => {
+            story.push_str(other.cause());
+            if let Some(detail) = &record.detail {
+                story.extend([" (", detail, ")"]);
+            }
+        }
+    }
+}
+
+fn upstream(record: &RequestRecord, what: &str, story: &mut String) {
+    match &record.upstream {
+        Some(name) => story.extend(["upstream ", name.as_str(), what]),
+        None => story.extend(["the upstream", what]),
     }
 }
 
 /// What the nearest rule lacked, with the semicolon before it.
-fn nearest(record: &RequestRecord) -> String {
-    let Some(NearMissRecord { lacks, seen, .. }) = &record.near_miss else { return String::new() };
+fn nearest(record: &RequestRecord, story: &mut String) {
+    let Some(NearMissRecord { lacks, seen, .. }) = &record.near_miss else { return };
     let needs: Vec<&str> = lacks.iter().map(|wanted| essence(wanted)).collect();
-    format!("; the nearest needs {}, and {}", needs.join(" and "), seen.join(" and "))
+    story.extend(["; the nearest needs ", &needs.join(" and "), ", and ", &seen.join(" and ")]);
 }
 
 /// A role's conditions without its name: `role order-reader: scope orders:read` is its scope.
@@ -147,39 +176,41 @@ fn essence(wanted: &str) -> &str {
 }
 
 /// What rules without effect would have done.
-fn shadow(record: &RequestRecord) -> String {
-    let mut text = String::new();
+fn shadow(record: &RequestRecord, story: &mut String) {
     for (rules, verb) in [(&record.would_allow, "allow"), (&record.would_deny, "deny")] {
         for rule in rules {
-            let _ = write!(text, "; {} in shadow would {verb} it", quoted(rule));
+            story.push_str("; ");
+            quoted(rule, story);
+            story.extend([" in shadow would ", verb, " it"]);
         }
     }
-    text
 }
 
 /// A value from outside: bare if it is one plain word, else quoted.
-fn plain(value: &str) -> String {
+fn plain(value: &str, story: &mut String) {
     let bare = |c: char| {
         c.is_ascii_graphic() && !matches!(c, '"' | '(' | ')' | ',' | ';' | '\\') || c.is_alphanumeric()
     };
     if !value.is_empty() && value.len() <= QUOTED_BYTES_MAX && value.chars().all(bare) {
-        value.to_owned()
+        story.push_str(value);
     } else {
-        quoted(value)
+        quoted(value, story);
     }
 }
 
-fn quoted(value: &str) -> String {
-    let mut text = String::from("\"");
+fn quoted(value: &str, story: &mut String) {
+    if value.len() <= QUOTED_BYTES_MAX && is_plain(value) {
+        return story.extend(["\"", value, "\""]);
+    }
+    story.push('"');
     for c in cut(value, QUOTED_BYTES_MAX).chars() {
         match c {
-            '"' | '\\' => text.extend(['\\', c]),
-            c if is_misleading(c) => text.extend(c.escape_default()),
-            c => text.push(c),
+            '"' | '\\' => story.extend(['\\', c]),
+            c if is_misleading(c) => story.extend(c.escape_default()),
+            c => story.push(c),
         }
     }
-    text.push('"');
-    text
+    story.push('"');
 }
 
 #[cfg(test)]

@@ -1,15 +1,19 @@
-//! The thread behind a [`super::Sink`]: takes what is queued, writes it, and tries again for as long
-//! as it cannot.
+//! The thread behind a [`super::Sink`]: takes what is queued, puts it into words, writes it, and tries again
+//! for as long as it cannot.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::mem;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::line::LINE_BYTES;
 use super::sink::{Line, Output, Queue, Shared, SinkError};
 
 /// The thread that writes what a sink takes.
@@ -20,11 +24,15 @@ pub(super) struct Writer {
 }
 
 /// Lines that are being written, and the places that they take meanwhile.
+#[derive(Default)]
 struct Batch {
     bytes: Vec<u8>,
     written: usize,
-    lines: Vec<Line>,
+    places: Vec<OwnedSemaphorePermit>,
 }
+
+/// As many are written at once: what is put into words stays in the processor's cache until it is written.
+const BATCH_RECORDS: usize = 128;
 
 /// How long records gather before they are written together: waking a thread for each costs more than making it.
 const GATHER: Duration = Duration::from_millis(10);
@@ -41,6 +49,7 @@ impl Writer {
     /// Writes until the sink is closed.
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
+        let mut batch = Batch::default();
         loop {
             let idle = |queue: &mut Queue| queue.lines.is_empty() && !queue.reopen && !queue.closing;
             let queue = shared.work.wait_while(shared.lock(), idle).unwrap_or_else(PoisonError::into_inner);
@@ -60,14 +69,18 @@ impl Writer {
             drop(queue);
             if reopen {
                 self.reopen();
+                shared.progress.notify_all();
             }
-            let mut batch = Batch::of(lines);
-            while let Err(error) = batch.write(&mut self.file) {
-                if !self.wait_for_better_days(&error, &mut batch) {
-                    return;
+            let mut lines = lines.into_iter();
+            while lines.len() > 0 {
+                lines.by_ref().take(BATCH_RECORDS).for_each(|line| batch.add(line, &shared));
+                while let Err(error) = batch.write(&mut self.file) {
+                    if !self.wait_for_better_days(&error, &mut batch) {
+                        return;
+                    }
                 }
+                self.wrote(&mut batch);
             }
-            self.wrote(batch);
         }
     }
 
@@ -102,12 +115,11 @@ impl Writer {
         true
     }
 
-    fn wrote(&self, batch: Batch) {
-        let records = batch.lines.len();
-        // Their places.
-        drop(batch);
+    fn wrote(&self, batch: &mut Batch) {
+        let records = batch.places.len();
+        batch.clear();
         let mut queue = self.shared.lock();
-        queue.in_hand = 0;
+        queue.in_hand -= records;
         if mem::take(&mut queue.failing) {
             tracing::info!("audit records are written again");
             self.shared.metrics.audit_failing.set(0);
@@ -118,10 +130,26 @@ impl Writer {
 }
 
 impl Batch {
-    fn of(mut lines: Vec<Line>) -> Batch {
-        let mut bytes = Vec::with_capacity(lines.iter().map(|line| line.bytes.len()).sum());
-        lines.iter_mut().for_each(|line| bytes.append(&mut line.bytes));
-        Batch { bytes, written: 0, lines }
+    /// A record that cannot be put into words costs its own line and no other's.
+    fn add(&mut self, Line { record, place }: Line, shared: &Shared) {
+        let begin = self.bytes.len();
+        self.bytes.reserve(LINE_BYTES);
+        match catch_unwind(AssertUnwindSafe(|| record.write(&mut self.bytes))) {
+            Ok(Ok(())) => {
+                self.bytes.push(b'\n');
+                return self.places.push(place);
+            }
+            Ok(Err(error)) => shared.unwritable(&error),
+            Err(_) => shared.unwritable(&"a fault of this program"),
+        }
+        self.bytes.truncate(begin);
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.shrink_to(BATCH_RECORDS * LINE_BYTES);
+        self.written = 0;
+        self.places.clear();
     }
 
     fn write(&mut self, to: &mut File) -> io::Result<()> {
@@ -174,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_line_cut_short_is_written_whole_into_the_next_file() {
-        let mut batch = Batch { bytes: b"one\ntwo\nthree\n".to_vec(), written: 6, lines: Vec::new() };
+        let mut batch = Batch { bytes: b"one\ntwo\nthree\n".to_vec(), written: 6, places: Vec::new() };
         batch.back_to_a_whole_line();
         assert_eq!(batch.written, 4);
         batch.written = 2;

@@ -297,7 +297,7 @@ table! {
         /// HTTP/2 frames without a request or body (PING, SETTINGS, WINDOW_UPDATE, empty DATA and the like), beyond what
         /// requests and bodies account for: so many at once, and as many again in 10s. Default: 1000.
         control_frames_per_connection_max: u32,
-        /// A client that asks for nothing, or takes nothing of its answer. Default: 60s.
+        /// A client that asks for nothing, or takes nothing of its answer. One that waits for it over HTTP/2 is asked by PING, and has `handshake_timeout` to answer. Default: 60s.
         idle_timeout: Timeout,
         /// A whole request, where its route does not say. Default: 5m.
         total_timeout: Timeout,

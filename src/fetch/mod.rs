@@ -11,6 +11,7 @@
 
 pub mod address;
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
@@ -96,7 +97,7 @@ pub enum FetchError {
     #[error("`{0}` resolves only to addresses that may not be dialled (see `allow_private_addresses`)")]
     AddressRefused(String),
     #[error("could not connect: {0}")]
-    Connect(std::io::Error),
+    Connect(io::Error),
     #[error("took longer than {} ms", .0.as_millis())]
     Timeout(Duration),
     #[error("the exchange broke off: {0}")]
@@ -135,9 +136,22 @@ impl Client {
 
     /// One `GET`, answered with 200 or an error. `credential` is sent as a bearer token.
     pub async fn get(&self, url: &Url, credential: Option<&SecretSource>) -> Result<Fetched, FetchError> {
+        self.get_from(url, credential, system_lookup).await
+    }
+
+    /// The same, from where `lookup` says that the URL's host is.
+    async fn get_from<L>(
+        &self,
+        url: &Url,
+        credential: Option<&SecretSource>,
+        lookup: L,
+    ) -> Result<Fetched, FetchError>
+    where
+        L: AsyncFn(String, u16) -> io::Result<Vec<SocketAddr>>,
+    {
         self.counts.started.fetch_add(1, Ordering::Relaxed);
         let limit = self.settings.total_timeout;
-        let outcome = match timeout(limit, self.exchange(url, credential)).await {
+        let outcome = match timeout(limit, self.exchange(url, credential, lookup)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(FetchError::Timeout(limit)),
         };
@@ -147,10 +161,18 @@ impl Client {
         outcome
     }
 
-    async fn exchange(&self, url: &Url, credential: Option<&SecretSource>) -> Result<Fetched, FetchError> {
+    async fn exchange<L>(
+        &self,
+        url: &Url,
+        credential: Option<&SecretSource>,
+        lookup: L,
+    ) -> Result<Fetched, FetchError>
+    where
+        L: AsyncFn(String, u16) -> io::Result<Vec<SocketAddr>>,
+    {
         let plain = self.check(url)?;
         let request = request(url, credential).await?;
-        let addresses = self.addresses(url, plain).await?;
+        let addresses = self.addresses(url, plain, lookup).await?;
         let limit = self.settings.connect_timeout;
         let mut failure = FetchError::AddressRefused(host_of(url));
         for address in addresses {
@@ -177,21 +199,22 @@ impl Client {
     }
 
     /// The addresses of the URL's host that may be dialled; perhaps none.
-    async fn addresses(&self, url: &Url, plain: bool) -> Result<Vec<SocketAddr>, FetchError> {
+    async fn addresses<L>(&self, url: &Url, plain: bool, lookup: L) -> Result<Vec<SocketAddr>, FetchError>
+    where
+        L: AsyncFn(String, u16) -> io::Result<Vec<SocketAddr>>,
+    {
         let unresolved = || FetchError::Resolve(host_of(url));
         let port = url.port_or_known_default().ok_or_else(unresolved)?;
         let found: Vec<SocketAddr> = match url.host().ok_or_else(unresolved)? {
             Host::Ipv4(ip) => vec![(ip, port).into()],
             Host::Ipv6(ip) => vec![(ip, port).into()],
-            Host::Domain(name) => {
-                tokio::net::lookup_host((name, port)).await.map_err(|_| unresolved())?.collect()
-            }
+            Host::Domain(name) => lookup(name.to_owned(), port).await.map_err(|_| unresolved())?,
         };
         let may_dial = |ip| if plain { address::is_loopback(ip) } else { self.guard.allows(ip) };
         Ok(found.into_iter().filter(|at| may_dial(at.ip())).collect())
     }
 
-    async fn connect(&self, url: &Url, plain: bool, address: SocketAddr) -> std::io::Result<Connection> {
+    async fn connect(&self, url: &Url, plain: bool, address: SocketAddr) -> io::Result<Connection> {
         let stream = TcpStream::connect(address).await?;
         if plain {
             return Ok(Connection::Plain(stream));
@@ -199,7 +222,7 @@ impl Client {
         let name = match url.host() {
             Some(Host::Ipv4(ip)) => ServerName::from(std::net::IpAddr::from(ip)),
             Some(Host::Ipv6(ip)) => ServerName::from(std::net::IpAddr::from(ip)),
-            _ => ServerName::try_from(host_of(url)).map_err(std::io::Error::other)?,
+            _ => ServerName::try_from(host_of(url)).map_err(io::Error::other)?,
         };
         Ok(Connection::Tls(Box::new(TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await?)))
     }
@@ -275,6 +298,10 @@ impl SecretSource {
             Some(secret) => Ok(secret.to_owned()),
         }
     }
+}
+
+async fn system_lookup(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
+    Ok(tokio::net::lookup_host((host, port)).await?.collect())
 }
 
 async fn request(url: &Url, credential: Option<&SecretSource>) -> Result<Request<Empty<Bytes>>, FetchError> {

@@ -30,9 +30,13 @@ fn client(settings: FetchSettings) -> Client {
     Client::new(settings, &tls(RootCertStore::empty()))
 }
 
-/// What the error is, by the name of its variant.
 async fn outcome(client: &Client, url: &str) -> String {
-    match client.get(&url.parse().expect("a url"), None).await {
+    told(client.get(&url.parse().expect("a url"), None).await)
+}
+
+/// What the error is, by the name of its variant.
+fn told(outcome: Result<Fetched, FetchError>) -> String {
+    match outcome {
         Ok(fetched) => format!("{} bytes", fetched.body.len()),
         Err(error) => format!("{error:?}").split(['(', ' ']).next().unwrap_or_default().to_owned(),
     }
@@ -118,6 +122,36 @@ async fn what_is_dialled_is_the_address_that_was_judged() {
         seen += 1;
     }
     assert_eq!(seen, 3);
+}
+
+/// DNS rebinding between fetches: neither an earlier answer nor an earlier judgement counts.
+#[tokio::test]
+async fn each_fetch_looks_its_name_up_and_judges_what_it_finds() {
+    let provider = Provider::start(None).await;
+    provider.set("/keys", Answer::json("{}"));
+    let client = client(settings());
+    let url = format!("http://rebound.invalid:{}/keys", provider.address.port()).parse().expect("a url");
+    let lookups = std::cell::RefCell::new(Vec::new());
+    let mut hits = 0;
+    let mut seen = 0;
+    for (ip, expected) in [
+        ("127.0.0.1", "2 bytes"),
+        ("169.254.169.254", "AddressRefused"),
+        ("127.0.0.1", "2 bytes"),
+        ("10.0.0.1", "AddressRefused"),
+        ("::ffff:169.254.169.254", "AddressRefused"),
+    ] {
+        let fetched = client.get_from(&url, None, async |host, port| {
+            lookups.borrow_mut().push(host);
+            Ok(vec![SocketAddr::new(ip.parse().expect("an address"), port)])
+        });
+        assert_eq!(told(fetched.await), expected, "{ip}");
+        hits += usize::from(expected == "2 bytes");
+        seen += 1;
+        assert_eq!((provider.hits("/keys"), lookups.borrow().len()), (hits, seen), "{ip}");
+    }
+    assert_eq!(seen, 5);
+    assert!(lookups.borrow().iter().all(|host| host == "rebound.invalid"));
 }
 
 #[tokio::test]

@@ -125,9 +125,9 @@ pub struct Evidence {
     pub rule: Option<RuleId>,
     pub route: Option<RouteId>,
     /// The services that name the peer.
-    pub services: Vec<Name>,
+    pub services: Arc<[Name]>,
     /// The configured roles that the caller has.
-    pub roles: Vec<Name>,
+    pub roles: Arc<[Name]>,
     /// Of a denial: the rule that came closest and what it lacked.
     pub near_miss: Option<NearMiss>,
     /// What rules in shadow mode would have done, and `shadow_until`.
@@ -172,10 +172,9 @@ pub fn decide(policy: &Policy, standing: &Standing, request: &Request<'_>) -> De
         roles: &standing.roles,
         now: request.now,
     };
-    let tables = policy.parts();
     let mut evidence = Evidence {
-        services: standing.services.ones().map(|at| tables.services[at].name.clone()).collect(),
-        roles: standing.roles.ones().map(|at| tables.roles[at].name.clone()).collect(),
+        services: Arc::clone(&standing.service_names),
+        roles: Arc::clone(&standing.role_names),
         ..Evidence::default()
     };
     match policy.choose_route(&asked) {

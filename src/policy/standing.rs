@@ -1,6 +1,7 @@
 //! Which rules' identity conditions hold for one peer and caller: the part of a decision that does
 //! not depend on what is asked, and that the decision cache stores.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fixedbitset::FixedBitSet;
@@ -20,6 +21,9 @@ pub struct Standing {
     pub(super) roles: FixedBitSet,
     /// By place in the policy's order of rules.
     pub(super) rules: FixedBitSet,
+    /// What these are called.
+    pub(super) service_names: Arc<[Name]>,
+    pub(super) role_names: Arc<[Name]>,
     /// Whether every matching service that lists clients lists the token's.
     pub(super) token_mapped: bool,
     pub(super) policy: PolicyHash,
@@ -51,11 +55,14 @@ impl Policy {
         let who = Who { peer, caller, issuer, services: &services, roles: &roles, now };
         let rules = set_of(self.order(), |id| judge::identity_holds(self.rule(*id), &who));
         let valid_until = self.next_change(peer, caller, now);
-        Standing { services, roles, rules, token_mapped, policy: self.hash(), valid_until }
+        let service_names = services.ones().map(|at| parts.services[at].name.clone()).collect();
+        let role_names = roles.ones().map(|at| parts.roles[at].name.clone()).collect();
+        let policy = self.hash();
+        Standing { services, roles, rules, service_names, role_names, token_mapped, policy, valid_until }
     }
 
     /// The services that name the peer, for a record of what was refused before any decision.
-    pub fn services_of(&self, peer: &Peer) -> Vec<Name> {
+    pub fn services_of(&self, peer: &Peer) -> Arc<[Name]> {
         let naming = self.parts().services.iter().filter(|service| service.names(peer));
         naming.map(|service| service.name.clone()).collect()
     }

@@ -104,7 +104,7 @@ fn the_record_of_a_denial_says_what_came_near_in_words() {
     let failure = &near_miss.failures[0];
     assert_eq!(failure.wanted, "role order-reader: scope orders:read or group support");
     assert_eq!(failure.seen, "the token has scope orders:write");
-    assert_eq!(decision.evidence.services, [name("storefront")]);
+    assert_eq!(*decision.evidence.services, [name("storefront")]);
     assert_eq!(challenge(&decision), Challenge::Scope(vec![text("orders:read")]));
 }
 

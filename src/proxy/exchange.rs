@@ -231,7 +231,8 @@ pub fn note(draft: &mut Draft, refusal: &Refusal) {
 }
 
 async fn finish(mut draft: Draft, answer: Response<Body>) -> Response<Body> {
-    draft.room().await;
+    // Boxed: it waits seldom, and would make every request's future large.
+    Box::pin(draft.room()).await;
     draft.answered(answer.status());
     draft.finish();
     answer

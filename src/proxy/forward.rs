@@ -249,6 +249,7 @@ impl Journey<'_> {
             let tunnel = tokio::select! {
                 tunnel = tunnel.as_mut() => tunnel,
                 () = sleep_until(ends) => {
+                    draft.detail("the token, certificate or rule behind it has ended");
                     cut.cancel();
                     tunnel.await
                 }

@@ -176,3 +176,62 @@ where
     });
     Ok(Sender::H2 { sender })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::body::Exchange;
+    use crate::upstream::testing::{full, get};
+    use http::Response;
+    use hyper::service::service_fn;
+    use tokio::io::{AsyncWriteExt, DuplexStream, copy, duplex, sink};
+    use tokio::sync::Notify;
+    use tokio::time::{Instant, timeout};
+
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+    /// A request over h2, and whether it was answered.
+    async fn answered(io: DuplexStream) -> bool {
+        let Sender::H2 { mut sender } = start_h2(io, 10).await.unwrap() else { panic!("not h2") };
+        let request =
+            get("http://orders.shop.example/").map(|body| RequestBody::new(body, Exchange::begin()));
+        sender.send_request(request).await.is_ok()
+    }
+
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn an_h2_server_that_answers_no_ping_is_given_up() {
+        let (ours, mut theirs) = duplex(64 * 1024);
+        let silent = spawn_local(async move {
+            theirs.write_all(&SETTINGS).await.unwrap();
+            // Until we go.
+            copy(&mut theirs, &mut sink()).await.unwrap()
+        });
+        let began = Instant::now();
+        let answered = timeout(10 * (H2_PING_INTERVAL + H2_PING_TIMEOUT), answered(ours)).await;
+        assert!(!answered.unwrap());
+        assert_eq!(began.elapsed().as_secs(), (H2_PING_INTERVAL + H2_PING_TIMEOUT).as_secs());
+        assert!(silent.await.unwrap() > 0, "the connection is closed");
+    }
+
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn one_that_only_takes_its_time_is_waited_for() {
+        let (ours, theirs) = duplex(64 * 1024);
+        let gate = Arc::new(Notify::new());
+        let opened = Arc::clone(&gate);
+        spawn_local(async move {
+            let slow = service_fn(move |_| {
+                let opened = Arc::clone(&opened);
+                async move {
+                    opened.notified().await;
+                    Ok::<_, std::io::Error>(Response::new(full("late")))
+                }
+            });
+            let server = hyper::server::conn::http2::Builder::new(ThisCore);
+            server.serve_connection(TokioIo::new(theirs), slow).await.unwrap();
+        });
+        let mut asking = std::pin::pin!(answered(ours));
+        assert!(timeout(10 * (H2_PING_INTERVAL + H2_PING_TIMEOUT), &mut asking).await.is_err());
+        gate.notify_one();
+        assert!(asking.await);
+    }
+}

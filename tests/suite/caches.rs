@@ -6,15 +6,16 @@ use std::time::Duration;
 use countersign::cli::mint::Validity;
 use countersign::clock::Clock;
 use futures_util::future::join_all;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{Method, Request};
 use serde_json::{Value, json};
 
 use crate::world::certificates::Who;
-use crate::world::client::{Client, Protocol, get};
+use crate::world::client::{Client, Protocol, get, post};
 use crate::world::issuer::Answering;
 use crate::world::proxy::{HOST, Proxy};
 use crate::world::signing::{KEYS, Key};
+use crate::world::upstream::Upstream;
 use crate::world::{Body, World, full, soon};
 
 /// One rule that reads everything.
@@ -220,6 +221,86 @@ async fn what_is_remembered_ends_with_what_it_rests_on() {
     proxy.reload(POLICY).unwrap();
     assert_eq!(ask(&client, &token).await.1, "peer_revoked");
     assert_eq!(world.upstream.counts().requests, before);
+}
+
+/// Two routes for the same paths, and calls.
+const LANES: &str = r#"
+[upstream.canary]
+server = "@canary@"
+
+[route.canary]
+host = "orders.shop.example"
+path = "/**"
+header = { x-lane = "canary" }
+upstream = "canary"
+
+[[allow]]
+name = "calls"
+service = "storefront"
+role = "any"
+route = ["orders", "canary"]
+grpc = "shop.v1.Orders/*"
+
+[[deny]]
+name = "nobody deletes"
+route = "any"
+grpc = "shop.v1.Orders/Delete"
+"#;
+
+#[tokio::test]
+async fn what_is_remembered_chooses_neither_the_route_nor_the_form_of_an_answer() {
+    let world = World::new().await;
+    let canary = Upstream::start().await;
+    let proxy = world.start(&LANES.replace("@canary@", &canary.url));
+    let (grpc, plain) = ("application/grpc", "application/json");
+    let (mut records, mut by_orders, mut by_canary) = (0, 0, 0);
+    for protocol in Protocol::BOTH {
+        let client = proxy.client(Who::Storefront, protocol).await;
+        let token = world.issuer.token(json!({"jti": format!("{protocol:?}")}));
+        for (at, (method, content_type, lane, route, reason)) in [
+            ("Get", grpc, "", "orders", "allowed"),
+            ("Get", plain, "", "orders", "no_rule"),
+            ("Get", grpc, "", "orders", "allowed"),
+            ("Delete", grpc, "", "orders", "denied_by_rule"),
+            ("Delete", plain, "", "orders", "denied_by_rule"),
+            ("Delete", grpc, "", "orders", "denied_by_rule"),
+            ("Get", grpc, "canary", "canary", "allowed"),
+            ("Get", grpc, "", "orders", "allowed"),
+            ("Get", plain, "canary", "canary", "no_rule"),
+            ("Get", grpc, "other", "orders", "allowed"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let mut request = post(&format!("/shop.v1.Orders/{method}"), "");
+            request.headers_mut().insert(CONTENT_TYPE, content_type.parse().unwrap());
+            if !lane.is_empty() {
+                request.headers_mut().insert("x-lane", lane.parse().unwrap());
+            }
+            let answer = client.ask(signed(&token, request)).await.unwrap();
+            let what = format!("{protocol:?}, {at}: {answer:?}");
+            records += 1;
+            let record = &proxy.records(records).await[records - 1];
+            assert_eq!(record["cache"], if at == 0 { "miss" } else { "hit" }, "{what}");
+            assert_eq!([&record["action"]["route"], &record["reason"]], [route, reason], "{what}");
+            let form = answer.headers[CONTENT_TYPE].to_str().unwrap();
+            let status = answer.headers.get("grpc-status").map(|status| status.to_str().unwrap());
+            match (reason, content_type == grpc) {
+                ("allowed", _) if route == "canary" => by_canary += 1,
+                ("allowed", _) => by_orders += 1,
+                (_, true) => {
+                    assert_eq!((answer.status.as_u16(), form, status), (200, grpc, Some("7")), "{what}")
+                }
+                (_, false) => {
+                    let problem = "application/problem+json";
+                    assert_eq!((answer.status.as_u16(), form, status), (403, problem, None), "{what}");
+                }
+            }
+            let reached = [&world.upstream, &canary].map(|upstream| upstream.counts().requests);
+            assert_eq!(reached, [by_orders, by_canary], "{what}");
+        }
+    }
+    assert_eq!((records, by_orders, by_canary), (20, 8, 2));
 }
 
 /// Two tokens of equal length can differ in memory by a factor of a hundred.

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign::cli::mint::{LeafSpec, Validity};
-use countersign::clock::Clock;
+use countersign::clock::{Clock, Timestamp};
+use futures_util::{SinkExt, StreamExt};
 use http::header::AUTHORIZATION;
 use rustls::ServerConfig;
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::world::certificates::{SERVER_NAMES, TRUST_DOMAIN, Who, parsed, spiffe_id};
 use crate::world::client::{Client, Protocol, alert_after, get};
@@ -156,4 +158,89 @@ async fn an_upstream_s_certificate_that_ended_makes_no_new_connection() {
     short.release();
     assert_eq!(soon("the held answer", held).await.unwrap(), 200);
     assert_eq!(short.counts().requests, 2);
+}
+
+const TUNNELS: &str = r#"
+[service.partner]
+spiffe_id = "spiffe://partner.example/ns/prod/sa/storefront"
+client_id = "any"
+
+[route.socket]
+host = "orders.shop.example"
+path = "/socket/**"
+upstream = "orders"
+upgrade = "websocket"
+
+[[allow]]
+name = "talkers"
+service = ["storefront", "partner"]
+role = "order-reader"
+route = "socket"
+"#;
+
+/// What is left of a credential when a tunnel is opened by it.
+const REST: Duration = Duration::from_millis(300);
+
+#[tokio::test]
+async fn a_tunnel_ends_with_the_token_the_certificate_or_the_list_behind_it() {
+    let hour = Duration::from_secs(3600);
+    let clock = Clock::manual(Timestamp::from_unix_seconds(Clock::system().now().unix_seconds()));
+    let world = World::at(clock.clone()).await;
+    let began = clock.now();
+    let [token_ends, certificate_ends, list_ends] = [1, 2, 3].map(|hours| began.plus(hours * hour));
+    let until = |to| Validity { from: began.minus(hour), to };
+    world.write("shop.crl", &world.certificates.shop.crl(&[], until(list_ends)).unwrap());
+    let storefront = world.certificates.workload(TRUST_DOMAIN, "storefront");
+    let [short, long] = [certificate_ends, list_ends.plus(hour)].map(|ends| {
+        world.certificates.shop.issue(&LeafSpec { validity: until(ends), ..storefront.clone() }).unwrap()
+    });
+    let token = |exp: Timestamp| world.issuer.token(json!({"exp": exp.unix_seconds()}));
+    // the leeway that the issuer's clock is given
+    let ending = token(token_ends.minus(Duration::from_secs(60)));
+    let lasting = token(list_ends.plus(hour));
+    let proxy = world.start(TUNNELS);
+    let open = async |client: &Client, path: &str, token: &str| {
+        let mut request = get(path);
+        request.headers_mut().insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+        client.websocket(request).await.unwrap()
+    };
+    let mut cases = 0;
+    for protocol in Protocol::BOTH {
+        for (what, ends, certificate, token, (reason, detail)) in [
+            ("token", token_ends, &long, &ending, ("allowed", "has ended")),
+            ("certificate", certificate_ends, &short, &lasting, ("allowed", "has ended")),
+            ("list", list_ends, &long, &lasting, ("peer_revoked", "the revocation list")),
+        ] {
+            clock.set(ends.minus(REST));
+            let config = world.certificates.client_config_with(Some(certificate));
+            let client = Client::tls(proxy.address("mesh"), HOST, config, protocol).await.unwrap();
+            let partner = proxy.client(Who::Partner, protocol).await;
+            let mut others = open(&partner, "/socket/others", &lasting).await;
+            let path = format!("/socket/{what}");
+            let mut tunnel = open(&client, &path, token).await;
+            if what == "list" {
+                // it is looked at again when it should have ended; the others' end is known from the start
+                clock.set(ends);
+            }
+            let cut = soon("the cut", tunnel.next()).await;
+            assert!(!matches!(cut, Some(Ok(_))), "{protocol:?}, {what}: {cut:?}");
+            let ours = |all: &[Value]| {
+                let mut of_path = all.iter().filter(|record| record["action"]["path"] == json!(path));
+                of_path.nth(usize::from(protocol == Protocol::H2)).cloned()
+            };
+            let record = proxy.records.until(ours).await;
+            assert_eq!(
+                (&record["verdict"], &record["reason"]),
+                (&json!("allow"), &json!(reason)),
+                "{record}"
+            );
+            assert!(record["detail"].as_str().is_some_and(|said| said.contains(detail)), "{record}");
+
+            others.send(Message::text("still here")).await.unwrap();
+            let heard = soon("an echo", others.next()).await.unwrap().unwrap();
+            assert_eq!(heard, Message::text("still here"), "{protocol:?}, {what}");
+            cases += 1;
+        }
+    }
+    assert_eq!(cases, 6);
 }

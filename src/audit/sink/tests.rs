@@ -12,6 +12,34 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 
 const SOON: Duration = Duration::from_secs(20);
 
+impl Record for String {
+    fn write(&self, to: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        to.extend_from_slice(self.as_bytes());
+        Ok(())
+    }
+}
+
+fn line(text: &str) -> Box<dyn Record> {
+    Box::new(text.to_owned())
+}
+
+/// A record that gets no further than this.
+#[derive(Debug)]
+enum Unwritable {
+    Fails,
+    Panics,
+}
+
+impl Record for Unwritable {
+    fn write(&self, to: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+        to.extend_from_slice(b"half of");
+        match self {
+            Unwritable::Fails => Err(serde::ser::Error::custom("no words")),
+            Unwritable::Panics => std::panic::resume_unwind(Box::new(())),
+        }
+    }
+}
+
 fn start(path: &Path, required: bool, queue_records_max: usize) -> Sink {
     let output = Output::File(path.to_owned());
     let settings = SinkSettings { output, required, queue_records_max, wait_max: SOON };
@@ -39,14 +67,36 @@ fn every_line_is_written_once_whole_and_in_order() {
     let sink = start(&path, false, 100_000);
     let mut expected = "cut sho\n".to_owned();
     for number in 0..10_000 {
-        sink.slot().send(format!("{number}\n").into_bytes());
+        sink.slot().send(line(&number.to_string()));
         expected.push_str(&format!("{number}\n"));
     }
     assert_eq!(sink.close(SOON), Ok(()));
     assert_eq!(fs::read_to_string(&path).unwrap(), expected);
     assert_eq!((sink.0.metrics.audit_written.get(), dropped(&sink)), (10_000, 0));
-    sink.slot().send(b"late\n".to_vec());
+    sink.slot().send(line("late"));
     assert_eq!(dropped(&sink), 1);
+}
+
+#[test]
+fn a_record_that_cannot_be_put_into_words_is_counted_and_costs_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.jsonl");
+    let sink = start(&path, true, 5);
+    let slots: Vec<_> = (0..5).map(|_| sink.reserve().unwrap()).collect();
+    let records: [Box<dyn Record>; 5] = [
+        line("first"),
+        Box::new(Unwritable::Fails),
+        line("second"),
+        Box::new(Unwritable::Panics),
+        line("third"),
+    ];
+    slots.into_iter().zip(records).for_each(|(slot, record)| slot.send(record));
+    wait_until_written(&sink);
+    assert_eq!((sink.0.metrics.audit_written.get(), dropped(&sink)), (3, 2));
+    assert_eq!(sink.0.forwarded.available_permits(), 5);
+    sink.slot().send(line("fourth"));
+    assert_eq!(sink.close(SOON), Ok(()));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "first\nsecond\nthird\nfourth\n");
 }
 
 #[test]
@@ -54,12 +104,12 @@ fn a_moved_file_is_opened_anew() {
     let dir = tempfile::tempdir().unwrap();
     let (path, moved) = (dir.path().join("audit.jsonl"), dir.path().join("audit.jsonl.1"));
     let sink = start(&path, false, 10);
-    sink.slot().send(b"old\n".to_vec());
+    sink.slot().send(line("old"));
     wait_until_written(&sink);
     fs::rename(&path, &moved).unwrap();
     sink.reopen();
     wait(&sink, |queue| !queue.reopen);
-    sink.slot().send(b"new\n".to_vec());
+    sink.slot().send(line("new"));
     assert_eq!(sink.close(SOON), Ok(()));
     assert_eq!(fs::read_to_string(&moved).unwrap(), "old\n");
     assert_eq!(fs::read_to_string(&path).unwrap(), "new\n");
@@ -70,7 +120,7 @@ fn full_disk(dir: &Path, required: bool, records_max: usize) -> Sink {
     let path = dir.join("audit.jsonl");
     symlink("/dev/full", &path).unwrap();
     let sink = start(&path, required, records_max);
-    sink.slot().send(b"first\n".to_vec());
+    sink.slot().send(line("first"));
     wait(&sink, |queue| queue.failing);
     sink
 }
@@ -86,8 +136,8 @@ fn mend(dir: &Path, sink: &Sink) {
 fn a_full_disk_loses_only_what_the_queue_cannot_hold_and_counts_it() {
     let dir = tempfile::tempdir().unwrap();
     let sink = full_disk(dir.path(), false, 3);
-    for line in ["second\n", "third\n", "lost\n", "lost\n"] {
-        sink.reserve().unwrap().send(line.as_bytes().to_vec());
+    for text in ["second", "third", "lost", "lost"] {
+        sink.reserve().unwrap().send(line(text));
     }
     assert_eq!((dropped(&sink), sink.0.metrics.audit_failing.get()), (2, 1));
     mend(dir.path(), &sink);
@@ -106,12 +156,12 @@ fn required_refuses_while_the_output_fails_and_when_the_queue_is_full() {
     wait_until_written(&sink);
     let (first, second) = (sink.reserve().unwrap(), sink.reserve().unwrap());
     assert_eq!(sink.reserve().err(), Some(AuditUnavailable));
-    sink.slot().send(b"no place\n".to_vec());
+    sink.slot().send(line("no place"));
     assert_eq!(dropped(&sink), 1);
     drop(second);
     let third = sink.reserve().unwrap();
-    first.send(b"promised\n".to_vec());
-    third.send(b"kept\n".to_vec());
+    first.send(line("promised"));
+    third.send(line("kept"));
     assert_eq!(sink.close(SOON), Ok(()));
     let written = fs::read_to_string(dir.path().join("audit.jsonl")).unwrap();
     assert_eq!(written, "first\npromised\nkept\n");
@@ -123,7 +173,7 @@ fn slow_disk(dir: &Path, required: bool, records_max: usize) -> (Sink, File) {
     mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
     let sink = start(&path, required, records_max);
     let pipe = File::open(&path).unwrap();
-    sink.slot().send(vec![b'.'; PIPE_BYTES]);
+    sink.slot().send(line(&".".repeat(PIPE_BYTES - 1)));
     wait_until_in_hand(&sink);
     (sink, pipe)
 }
@@ -143,7 +193,7 @@ async fn a_flood_of_refusals_waits_for_its_own_records_and_takes_nobody_s_place(
     let (sink, mut pipe) = slow_disk(dir.path(), true, 4);
     let mut flood = FuturesUnordered::new();
     for _ in 0..100 {
-        flood.push(async { sink.await_refusal().await.send(b"refused\n".to_vec()) });
+        flood.push(async { sink.await_refusal().await.send(line("refused")) });
     }
     let mut answered = 0;
     while let Some(Some(())) = flood.next().now_or_never() {
@@ -153,7 +203,7 @@ async fn a_flood_of_refusals_waits_for_its_own_records_and_takes_nobody_s_place(
     // One of the four places of the other kind is in the writer's hand.
     let forwarded: Vec<_> = (0..4).filter_map(|_| sink.reserve().ok()).collect();
     assert_eq!(forwarded.len(), 3);
-    forwarded.into_iter().for_each(|slot| slot.send(b"forwarded\n".to_vec()));
+    forwarded.into_iter().for_each(|slot| slot.send(line("forwarded")));
     let reading = thread::spawn(move || {
         let mut written = vec![0; PIPE_BYTES + 100 * "refused\n".len() + 3 * "forwarded\n".len()];
         pipe.read_exact(&mut written).map(|()| written)
@@ -169,17 +219,17 @@ async fn a_refusal_waits_for_no_longer_than_it_may_and_not_at_all_where_none_is_
     for required in [true, false] {
         let dir = tempfile::tempdir().unwrap();
         let (sink, _pipe) = slow_disk(dir.path(), required, 1);
-        sink.await_refusal().await.send(b"first\n".to_vec());
+        sink.await_refusal().await.send(line("first"));
         let began = tokio::time::Instant::now();
-        sink.await_refusal().await.send(b"second\n".to_vec());
+        sink.await_refusal().await.send(line("second"));
         assert_eq!(began.elapsed(), if required { SOON } else { Duration::ZERO });
         assert_eq!(dropped(&sink), 1);
     }
     let dir = tempfile::tempdir().unwrap();
     let sink = full_disk(dir.path(), true, 1);
-    sink.refusal().send(b"first\n".to_vec());
+    sink.refusal().send(line("first"));
     let began = tokio::time::Instant::now();
-    sink.await_refusal().await.send(b"second\n".to_vec());
+    sink.await_refusal().await.send(line("second"));
     assert_eq!((began.elapsed(), dropped(&sink)), (Duration::ZERO, 1));
 }
 
@@ -190,12 +240,12 @@ fn closing_gives_up_at_its_deadline_and_says_how_much_is_missing() {
     symlink("/dev/full", path.as_path()).unwrap();
     let sink = start(&path, true, 10);
     let (second, unfinished) = (sink.reserve().unwrap(), sink.reserve().unwrap());
-    sink.slot().send(b"first\n".to_vec());
+    sink.slot().send(line("first"));
     wait(&sink, |queue| queue.failing);
-    second.send(b"second\n".to_vec());
+    second.send(line("second"));
     assert_eq!(sink.close(Duration::ZERO), Err(Unwritten { records: 2 }));
     assert_eq!(dropped(&sink), 2);
-    unfinished.send(b"late\n".to_vec());
+    unfinished.send(line("late"));
     assert_eq!(dropped(&sink), 3);
     // All but those that are still held, of which the writer gives one back when it ends.
     assert!(sink.0.forwarded.available_permits() >= 8);

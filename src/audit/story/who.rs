@@ -1,67 +1,86 @@
 //! The story's subject: which service asks, and for whom.
 
-use std::fmt::Write as _;
-
 use super::plain;
 use crate::audit::record::{CallerRecord, Check, PeerRecord};
 use crate::identity::ActorKind;
 
 /// Whoever carries the request.
-pub fn service(check: Check, peer: Option<&PeerRecord>) -> String {
+pub fn service(check: Check, peer: Option<&PeerRecord>, story: &mut String) {
     match (check, peer) {
-        (Check::Ok, Some(PeerRecord { service: Some(services), .. })) => services.replace(',', " and "),
-        (Check::Ok, Some(peer)) => format!("a service without a name ({})", identity(peer)),
-        (Check::Absent, _) => "a client without a certificate".to_owned(),
-        (Check::Failed(_), _) => "a client with a refused certificate".to_owned(),
-        (Check::Ok | Check::NotReached, _) => "a client".to_owned(),
+        (Check::Ok, Some(PeerRecord { service: Some(services), .. })) => {
+            let mut names = services.split(',');
+            story.extend(names.next());
+            names.for_each(|name| story.extend([" and ", name]));
+        }
+        (Check::Ok, Some(peer)) => {
+            story.push_str("a service without a name (");
+            identity(peer, story);
+            story.push(')');
+        }
+        (Check::Absent, _) => story.push_str("a client without a certificate"),
+        (Check::Failed(_), _) => story.push_str("a client with a refused certificate"),
+        (Check::Ok | Check::NotReached, _) => story.push_str("a client"),
     }
 }
 
-fn identity(peer: &PeerRecord) -> String {
+fn identity(peer: &PeerRecord, story: &mut String) {
     match &peer.spiffe_id {
-        Some(id) => plain(id),
-        None => plain(&peer.dns_names.join(" ")),
+        Some(id) => plain(id, story),
+        None => plain(&peer.dns_names.join(" "), story),
     }
 }
 
 /// Whom it is for, with the comma before it.
-pub fn caller(check: Check, caller: Option<&CallerRecord>) -> String {
+pub fn caller(check: Check, caller: Option<&CallerRecord>, story: &mut String) {
     match (check, caller) {
-        (Check::Ok, Some(caller)) => format!(", for {}", principal(caller)),
-        (Check::Absent, _) => ", without a token".to_owned(),
-        (Check::Failed(_), _) => ", with a refused token".to_owned(),
-        (Check::Ok | Check::NotReached, _) => String::new(),
+        (Check::Ok, Some(caller)) => {
+            story.push_str(", for ");
+            principal(caller, story);
+        }
+        (Check::Absent, _) => story.push_str(", without a token"),
+        (Check::Failed(_), _) => story.push_str(", with a refused token"),
+        (Check::Ok | Check::NotReached, _) => {}
     }
 }
 
 /// As `alice@corp (human)`; with somebody acting for her, `alice@corp (human) through bot-7 (agent)`.
-fn principal(caller: &CallerRecord) -> String {
-    let issuer = &caller.issuer;
-    let client = caller.client.as_deref().map(|client| format!("client {}", plain(client)));
-    let whose = match (&caller.subject, &client) {
-        (Some(subject), _) => format!("{}@{issuer}", plain(subject)),
-        (None, Some(client)) => format!("{client}@{issuer}"),
-        (None, None) => format!("a caller of {issuer}"),
-    };
-    if let Some((acting, behind)) = caller.chain.split_first() {
-        let mut text = format!(
-            "{whose} ({}) through {} ({})",
-            caller.on_behalf_of,
-            plain(&acting.subject),
-            caller.actor
-        );
-        for inner in behind {
-            let _ = write!(text, " and {}", plain(&inner.subject));
+fn principal(caller: &CallerRecord, story: &mut String) {
+    let issuer = caller.issuer.as_str();
+    match (&caller.subject, &caller.client) {
+        (Some(subject), _) => {
+            plain(subject, story);
+            story.extend(["@", issuer]);
         }
-        return text;
-    }
-    match caller.actor {
-        ActorKind::Agent if caller.on_behalf_of != ActorKind::Unknown => {
-            let agent = client.unwrap_or_else(|| "an unnamed client".to_owned());
-            format!("{whose} ({}) through {agent} (agent)", caller.on_behalf_of)
+        (None, Some(id)) => {
+            client(id, story);
+            story.extend(["@", issuer]);
         }
-        kind => format!("{whose} ({kind})"),
+        (None, None) => story.extend(["a caller of ", issuer]),
     }
+    let behind = caller.on_behalf_of.as_str();
+    if let Some((acting, others)) = caller.chain.split_first() {
+        story.extend([" (", behind, ") through "]);
+        plain(&acting.subject, story);
+        story.extend([" (", caller.actor.as_str(), ")"]);
+        for inner in others {
+            story.push_str(" and ");
+            plain(&inner.subject, story);
+        }
+    } else if caller.actor == ActorKind::Agent && caller.on_behalf_of != ActorKind::Unknown {
+        story.extend([" (", behind, ") through "]);
+        match &caller.client {
+            Some(id) => client(id, story),
+            None => story.push_str("an unnamed client"),
+        }
+        story.push_str(" (agent)");
+    } else {
+        story.extend([" (", caller.actor.as_str(), ")"]);
+    }
+}
+
+fn client(id: &str, story: &mut String) {
+    story.push_str("client ");
+    plain(id, story);
 }
 
 #[cfg(test)]

@@ -9,9 +9,16 @@ use tokio::sync::mpsc;
 use super::{POLICY, corpus, notation, outcome};
 use crate::world::{World, soon};
 
-/// Reads messages as strictly as RFC 9112 allows, and answers each. The outcome of each is told: its request
-/// line, or what is wrong with it, or nothing where it ends in the middle.
-async fn upstream(socket: TcpListener, told: mpsc::UnboundedSender<Result<Option<String>, String>>) {
+const SOCKET: &str = "[route.socket]\nhost = \"orders.shop.example\"\npath = \"/socket\"\nupstream = \"orders\"\n\
+                      upgrade = \"websocket\"\n";
+
+/// Reads messages as strictly as RFC 9112 allows, and answers each with this status. The outcome of each is told:
+/// its request line, or what is wrong with it, or nothing where it ends in the middle.
+async fn upstream(
+    socket: TcpListener,
+    status: u16,
+    told: mpsc::UnboundedSender<Result<Option<String>, String>>,
+) {
     while let Ok((stream, _)) = socket.accept().await {
         let told = told.clone();
         tokio::spawn(async move {
@@ -20,9 +27,8 @@ async fn upstream(socket: TcpListener, told: mpsc::UnboundedSender<Result<Option
                 let message = message(&mut stream).await;
                 let is_whole = matches!(message, Ok(Some(_)));
                 let _ = told.send(message);
-                if !is_whole
-                    || stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.is_err()
-                {
+                let answer = format!("HTTP/1.1 {status} As told\r\ncontent-length: 0\r\n\r\n");
+                if !is_whole || stream.write_all(answer.as_bytes()).await.is_err() {
                     return;
                 }
             }
@@ -104,7 +110,7 @@ async fn an_h1_upstream_gets_exactly_one_well_formed_message_for_each_h2_request
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", socket.local_addr().unwrap());
     let (sender, mut told) = mpsc::unbounded_channel();
-    let upstream = tokio::spawn(upstream(socket, sender));
+    let upstream = tokio::spawn(upstream(socket, 200, sender));
     let mut world = World::new().await;
     world.upstream.url = url;
     let proxy = world.start(POLICY);
@@ -135,4 +141,53 @@ async fn an_h1_upstream_gets_exactly_one_well_formed_message_for_each_h2_request
     while let Some(more) = soon("the upstream's end", told.recv()).await {
         assert_eq!(more, Ok(None));
     }
+}
+
+#[tokio::test]
+async fn bytes_for_a_tunnel_that_does_not_open_reach_nobody() {
+    let hidden = "text GET /admin HTTP/1.1\\r\\nhost: HOST\\r\\n\\r\\n";
+    let mut cases = 0;
+    // To a CONNECT any 2xx would say that the tunnel stands.
+    for (answered, then) in [(200, 502), (202, 502), (404, 404)] {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut world = World::new().await;
+        world.upstream.url = format!("http://{}", socket.local_addr().unwrap());
+        let (sender, mut told) = mpsc::unbounded_channel();
+        let upstream = tokio::spawn(upstream(socket, answered, sender));
+        let proxy = world.start(&format!("{SOCKET}{POLICY}"));
+        for end in ["", " end"] {
+            let mut frames = proxy.frames().await;
+            frames.open(&[]).await.unwrap();
+            let lines = [
+                "HEADERS: :method=CONNECT; :protocol=websocket; :scheme=https; :authority=HOST; :path=/socket",
+                &format!("DATA{end}: {hidden}"),
+            ];
+            frames.writer.send(&lines.map(notation::bytes).concat()).await.unwrap();
+            let refused = outcome(&mut frames.reader, 1).await;
+            assert_eq!(refused.named(), then.to_string(), "{answered}{end}");
+            // What is asked next is what the upstream reads next.
+            frames.writer.send(&notation::bytes("HEADERS @3 end: get")).await.unwrap();
+            let after = outcome(&mut frames.reader, 3).await.named();
+            assert_eq!(after, if answered == 200 { "served".to_owned() } else { answered.to_string() });
+            for line in ["GET /socket HTTP/1.1", &format!("GET {} HTTP/1.1", notation::PATH)] {
+                let next = soon("a message", async {
+                    // A connection that ends is none.
+                    loop {
+                        match told.recv().await.unwrap() {
+                            Ok(None) => {}
+                            next => break next,
+                        }
+                    }
+                });
+                assert_eq!(next.await, Ok(Some(line.to_owned())), "{answered}{end}");
+            }
+            cases += 1;
+        }
+        drop(proxy);
+        upstream.abort();
+        while let Some(more) = soon("the upstream's end", told.recv()).await {
+            assert_eq!(more, Ok(None), "{answered}");
+        }
+    }
+    assert_eq!(cases, 6);
 }

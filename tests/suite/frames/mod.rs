@@ -5,6 +5,7 @@
 mod downgrade;
 mod legal_floods;
 pub mod notation;
+mod pings;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -180,8 +180,18 @@ fn spliced(forge: &Forge<'_>) -> Vec<Case> {
     let stranger = Key::new("RS256", "RS256");
     let padded = pkcs1(format!("{header}.{claims}").as_bytes(), signature.len());
     let with = |bytes: &[u8]| format!("{header}.{claims}.{}", b64(bytes));
+    // What it says is nobody's word: not even that it is wrong is told.
+    let false_claims = [
+        ("that is over", json!({"exp": 1})),
+        ("that has not begun", json!({"nbf": 253_402_300_799_i64})),
+        ("for somebody else", json!({"aud": "https://other.example"})),
+        ("of another kind", json!({"token_use": "id"})),
+        ("bound to another", json!({"cnf": {"x5t#S256": b64([7; 32])}})),
+        ("without its claims", json!({"sub": null, "client_id": null})),
+        ("that cannot be read", json!({"exp": "soon"})),
+    ];
     let reordered: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
-    vec![
+    let mut cases = vec![
         case("flipped", with(&flipped), BAD),
         case("short", with(&signature[1..]), BAD),
         case("zero before it", with(&[&[0], &signature[..]].concat()), BAD),
@@ -195,7 +205,12 @@ fn spliced(forge: &Forge<'_>) -> Vec<Case> {
             BAD,
         ),
         case("another key of this name", forge.issuer.token_by(&stranger, json!({}), json!({})), BAD),
-    ]
+    ];
+    for (what, claims) in false_claims {
+        let token = forge.issuer.token_by(&stranger, json!({}), claims);
+        cases.push(case(format!("another key, over a token {what}"), token, BAD));
+    }
+    cases
 }
 
 /// EMSA-PKCS1-v1_5 (RFC 8017 §9.2): a signature under a key whose exponent is 1.

@@ -2,9 +2,15 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
+use rustls::ClientConfig;
 use serde_json::json;
 
-use super::{Case, Forge, b64, case};
+use super::{ALLOW, Case, Forge, ask, b64, case};
+use crate::world::World;
+use crate::world::certificates::Who;
+use crate::world::client::{Client, Protocol};
+use crate::world::proxy::HOST;
 use crate::world::signing::KEYS;
 
 const MALFORMED: &str = "token_malformed";
@@ -212,4 +218,58 @@ pub fn sound(forge: &Forge<'_>) -> Vec<Case> {
         ));
     }
     cases
+}
+
+/// RFC 8705 §3.1, with two certificates of the one service that may carry the token, and another's.
+#[tokio::test]
+async fn a_token_bound_to_a_certificate_is_taken_over_its_connections_alone() {
+    let world = World::new().await;
+    let proxy = world.start(&format!(
+        "{ALLOW}
+[service.partner]
+spiffe_id = \"spiffe://partner.example/ns/prod/sa/storefront\"
+client_id = \"any\"
+[[allow]]
+name = \"the partner\"
+service = \"partner\"
+role = \"any\""
+    ));
+    let minted = world.certificates.client(Who::Storefront).unwrap();
+    let own = world.certificates.client_config_with(Some(&minted));
+    let [renewed, partner] = [Who::Storefront, Who::Partner].map(|who| world.certificates.client_config(who));
+    let digest = digest(&SHA256, &minted.der);
+    let allowed = (200, json!("allowed"));
+    let refused = (401, json!("token_not_sender_constrained"));
+    let mut requests = 0;
+    for protocol in Protocol::BOTH {
+        let open = async |config: &ClientConfig| {
+            Client::tls(proxy.address("mesh"), HOST, config.clone(), protocol).await.unwrap()
+        };
+        let (own, renewed, partner) = (open(&own).await, open(&renewed).await, open(&partner).await);
+        let bound = json!({"cnf": {"x5t#S256": b64(digest.as_ref())}, "jti": format!("{protocol:?}")});
+        let bound = world.issuer.token(bound);
+        // before the token is known and after it is
+        for (client, expected) in [
+            (&partner, &refused),
+            (&renewed, &refused),
+            (&own, &allowed),
+            (&own, &allowed),
+            (&partner, &refused),
+            (&renewed, &refused),
+            (&own, &allowed),
+        ] {
+            let answer = ask(client, &bound).await;
+            let record = proxy.record_of(&answer).await;
+            let outcome = (answer.status.as_u16(), record["reason"].clone());
+            assert_eq!(outcome, *expected, "{protocol:?}: {record}");
+            requests += u64::from(*expected == allowed);
+            assert_eq!(world.upstream.counts().requests, requests, "{protocol:?}");
+        }
+        // who carries it is not what they are refused for
+        for client in [&partner, &renewed] {
+            assert_eq!(ask(client, &world.issuer.token(json!({}))).await.status, 200, "{protocol:?}");
+            requests += 1;
+        }
+    }
+    assert_eq!(requests, 10);
 }

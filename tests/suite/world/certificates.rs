@@ -169,13 +169,15 @@ impl Certificates {
 
     /// How `who` connects: trusting the shop's CA, with a session store of its own.
     pub fn client_config(&self, who: Who) -> ClientConfig {
+        self.client_config_with(self.client(who).as_ref())
+    }
+
+    /// The same with a certificate that a test minted.
+    pub fn client_config_with(&self, minted: Option<&Minted>) -> ClientConfig {
         let builder = ClientConfig::builder().with_root_certificates(store(&[&self.shop]));
-        match self.client(who) {
+        match minted.map(parsed) {
             None => builder.with_no_client_auth(),
-            Some(minted) => {
-                let (chain, key) = parsed(&minted);
-                builder.with_client_auth_cert(chain, key).unwrap()
-            }
+            Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
         }
     }
 

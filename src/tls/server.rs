@@ -192,6 +192,8 @@ impl ListenerTls {
         // RFC 7627: without it, a client certificate under TLS 1.2 can be passed on by a third party.
         config.require_ems = true;
         config.session_storage = Arc::new(NoServerSessionStorage {});
+        // A connection begets as many as it may use up, and each costs as much as half a hot request.
+        config.send_tls13_tickets = 1;
         config.ticketer = Arc::new(Tickets {
             keys: Arc::clone(&self.ticket_keys),
             clock: self.clock.clone(),

@@ -11,7 +11,7 @@ use crate::world::proxy::{HOST, Proxy};
 use crate::world::{Body, full, soon};
 
 /// A listener without TLS, and who may come over it.
-const PLAIN: &str = "[listener.plain]\naddress = \"127.0.0.1:0\"\nallow_plaintext = true\n\
+pub const PLAIN: &str = "[listener.plain]\naddress = \"127.0.0.1:0\"\nallow_plaintext = true\n\
                      [route.plain]\nhost = \"orders.shop.example\"\npath = \"/plain/**\"\nupstream = \"orders\"\n\
                      [[allow]]\nname = \"no certificate\"\nservice = \"none\"\nrole = \"order-reader\"\n\
                      route = \"plain\"\n";
@@ -23,7 +23,7 @@ impl Traffic {
         client
     }
 
-    async fn connection(&self, proxy: &Proxy<'_>, listener: &str) -> Raw {
+    pub async fn connection(&self, proxy: &Proxy<'_>, listener: &str) -> Raw {
         let address = proxy.address(listener);
         if listener == "plain" {
             return Raw::plain(address).await.unwrap();

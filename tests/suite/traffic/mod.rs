@@ -11,6 +11,7 @@ mod limits;
 mod memory;
 mod onward;
 mod refused_early;
+mod rest;
 mod routing;
 mod websocket;
 

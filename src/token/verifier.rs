@@ -59,8 +59,9 @@ pub struct KnownToken {
 #[error("issuers `{0}` and `{1}` have the same `url`; tokens of the one would be taken for the other's")]
 pub struct SameIssuer(pub Name, pub Name);
 
-/// What is kept at hand is beside the memory that tokens were given, so it is small.
-const KNOWN_BYTES_MAX: u64 = 4096;
+/// What is kept at hand is beside the memory that tokens were given, so it has a bound. A token of 800
+/// bytes with eleven claims takes about 4 KiB.
+const KNOWN_BYTES_MAX: u64 = 16 * 1024;
 
 /// Keys with one `kid` that are tried on one token.
 const CANDIDATES_MAX: usize = 4;

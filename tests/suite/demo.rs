@@ -59,7 +59,9 @@ async fn every_request_of_the_demo_ends_as_said() {
     let mut reasons: Vec<_> = lines.iter().map(|line| line["came"]["reason"].as_str().unwrap()).collect();
     for line in lines {
         assert!(text.stdout.contains(line["title"].as_str().unwrap()));
-        assert!(text.stdout.contains(line["came"]["story"].as_str().unwrap()), "{line}");
+        // But for the age of a login, which grows from run to run.
+        let story = line["came"]["story"].as_str().unwrap();
+        assert!(text.stdout.contains(story.split("the login is").next().unwrap()), "{line}");
     }
     // A refused token does not make the service that carries it nameless.
     let nameless = |line: &&Value| line["came"]["story"].as_str().unwrap().contains("without a name");

@@ -323,8 +323,10 @@ async fn ringing(due: impl Fn() -> Option<(Instant, Stall)>) -> Stall {
 pub struct Watched<IO> {
     io: IO,
     pulse: Arc<Pulse>,
-    /// What was read before to tell the protocol.
+    /// What was read before, to tell the protocol or after a rest.
     start: Bytes,
+    /// What came instead of more. It is told once.
+    failed: Option<io::Error>,
     /// On h2 bytes are no sign of a head.
     heads: bool,
     linger: Option<Pin<Box<Sleep>>>,
@@ -335,7 +337,7 @@ impl<IO> Watched<IO> {
         if !start.is_empty() {
             pulse.reading_head(&start);
         }
-        Watched { io, pulse: Arc::clone(pulse), start, heads: true, linger: None }
+        Watched { io, pulse: Arc::clone(pulse), start, failed: None, heads: true, linger: None }
     }
 
     pub fn http2(io: IO, pulse: &Arc<Pulse>, start: Bytes) -> Watched<IO> {
@@ -365,8 +367,8 @@ impl<IO: AsyncRead + Unpin> Watched<IO> {
         if self.start.is_empty() {
             let mut room = [MaybeUninit::uninit(); START_BYTES];
             let mut room = ReadBuf::uninit(&mut room);
-            // The end, and an error, are there again for whoever reads next.
-            let _ = ready!(Pin::new(&mut *self).poll_read(cx, &mut room));
+            // Whoever reads next is told of an error; of the end, the connection will tell again.
+            self.failed = ready!(Pin::new(&mut *self).poll_read(cx, &mut room)).err();
             self.start = Bytes::copy_from_slice(room.filled());
         }
         Poll::Ready(())
@@ -383,6 +385,9 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
             let length = self.start.len().min(buf.remaining());
             buf.put_slice(&self.start.split_to(length));
             return Poll::Ready(Ok(()));
+        }
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::limits::Limits;
 use super::stall::*;
+use super::watched::Watched;
 
 const IDLE: Duration = Duration::from_secs(60);
 

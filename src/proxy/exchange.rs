@@ -114,21 +114,23 @@ async fn judge(
         draft.signed_by(told.signers.clone());
     }
     draft.decided(&generation.policy, &decision, cache, took);
-    let mut tell = || {
+    let told = judged.told.get().map(|told| Arc::clone(&told.headers));
+    let who = told.unwrap_or_else(|| {
         // Most often a connection's next caller comes through the same peer.
         let last = known.judged.as_ref().filter(|last| last.is_of_peer_of(&judged));
         let peer = last.and_then(|last| last.told.get()?.signers.peer.clone());
         let headers = Arc::new(introduce(generation, &signatures, &decision));
-        Telling { headers, signers: draft.signers(peer) }
-    };
+        let telling = Telling { headers: Arc::clone(&headers), signers: draft.signers(peer) };
+        if telling.is_small() {
+            // Another request of the same two may have been first.
+            let _ = judged.told.set(telling);
+        }
+        headers
+    });
     // What is made of a token that is too large to be kept is not kept either.
-    let who = if known.token.is_some() || signatures.caller.verified().is_none() {
-        let who = Arc::clone(&judged.told.get_or_init(tell).headers);
+    if known.token.is_some() || signatures.caller.verified().is_none() {
         connection.keep(generation, Known { judged: Some(judged), ..known });
-        who
-    } else {
-        tell().headers
-    };
+    }
     let permit = match decision.verdict {
         Verdict::Permit(permit) => permit,
         Verdict::Denial(denial) => return Err(Refusal::from(&denial)),

@@ -141,8 +141,9 @@ impl Identity {
     ) -> Identity {
         let mut headers = Vec::new();
         let mut tell = |name, value: String| {
-            // Built from visible ASCII, so it always is one header value.
-            headers.extend(HeaderValue::try_from(value).ok().map(|value| (name, value)));
+            // Built from visible ASCII, so it always is one header value; copied, as it is kept for long and
+            // should have no room to spare.
+            headers.extend(HeaderValue::from_str(&value).ok().map(|value| (name, value)));
         };
         if !services.is_empty() {
             tell(SERVICE, list(services.iter().map(Name::as_str), ','));
@@ -167,6 +168,11 @@ impl Identity {
             tell(XFCC, client_certificate(peer, own));
         }
         Identity(headers)
+    }
+
+    /// What its names and values take.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
     }
 }
 

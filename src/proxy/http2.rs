@@ -16,7 +16,8 @@ use super::frames::Counted;
 use super::generation::Shared;
 use super::limits::Limits;
 use super::serving::{Ended, Requests, Serving, untaken, until_ended};
-use super::stall::{self, Stall, Watch, Watched};
+use super::stall::{self, Stall, Watch};
+use super::watched::Watched;
 use super::worker::Worker;
 use crate::metrics::Limit;
 

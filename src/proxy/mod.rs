@@ -24,6 +24,7 @@ pub mod route;
 pub mod seldom;
 pub mod serving;
 pub mod stall;
+pub mod watched;
 pub mod worker;
 
 #[cfg(test)]

@@ -1,13 +1,11 @@
 //! Clients that stand still: that ask for nothing, do not end a head, or do not take the answer asked for.
 //!
 //! hyper looks at no clock while it waits for a client, and asks a body for more only after the client took
-//! what there was. So the bounds are kept beside it: [`Watched`] sees a connection's bytes, [`Busy`] its
+//! what there was. So the bounds are kept beside it: [`Watched`](super::watched::Watched) sees a connection's bytes, [`Busy`] its
 //! requests, and [`Watch`] what one task of hyper has handed to the client.
 
 use std::cell::Cell;
 use std::future::Future;
-use std::io;
-use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,20 +15,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::limits::Limits;
 
-/// How long a client that still sends what nobody wants is listened to after the last answer: a close with
-/// bytes unread is a reset, which may overtake that answer (RFC 9112 §9.6).
-const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
-const LINGER_BUFFER_BYTES: usize = 8 * 1024;
-
 /// How soon a connection that asks for nothing gives its buffers back. Those in steady use keep them.
 const REST_AFTER: Duration = Duration::from_secs(1);
-/// Room for what a client sends after a rest, taken when it does.
-const START_BYTES: usize = 4 * 1024;
 
 /// What a client did not do in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,28 +40,28 @@ pub enum Stall {
 /// What one connection waits for. One core's alone, but `Send`, since it lies under upgrades.
 #[derive(Debug)]
 pub struct Pulse {
-    requests: AtomicUsize,
+    pub(super) requests: AtomicUsize,
     /// How many there were so far.
     request_count: AtomicUsize,
     /// The one whose body has not been seen to end, counted from 1, or 0.
-    uploading: AtomicUsize,
+    pub(super) uploading: AtomicUsize,
     /// Nobody has looked yet whether it rests.
     tires: AtomicBool,
     /// No more is read but what nobody wants.
-    closing: AtomicBool,
+    pub(super) closing: AtomicBool,
     /// When the last request ended, or the connection began.
     rested: Moment,
     /// When the first byte of a head came.
-    began: Moment,
+    pub(super) began: Moment,
     /// Of the head under way; what came together with the request before it is not counted.
     head_bytes: AtomicUsize,
     /// Since when bytes wait to be taken.
-    blocked: Moment,
+    pub(super) blocked: Moment,
 }
 
 /// A point in time, or none.
 #[derive(Debug)]
-struct Moment {
+pub(super) struct Moment {
     base: Instant,
     /// Milliseconds after `base`, plus one; 0 is none.
     ms: AtomicU64,
@@ -87,13 +77,13 @@ impl Moment {
         self.ms.store(ms + 1, Ordering::Relaxed);
     }
 
-    fn set_first(&self) {
+    pub(super) fn set_first(&self) {
         if self.ms.load(Ordering::Relaxed) == 0 {
             self.set();
         }
     }
 
-    fn clear(&self) {
+    pub(super) fn clear(&self) {
         self.ms.store(0, Ordering::Relaxed);
     }
 
@@ -159,7 +149,7 @@ impl Pulse {
     }
 
     /// Bytes came while no request was under way.
-    fn reading_head(&self, bytes: &[u8]) {
+    pub(super) fn reading_head(&self, bytes: &[u8]) {
         self.head_bytes.fetch_add(bytes.len(), Ordering::Relaxed);
         // RFC 9112 §2.2: some clients end a body with an empty line that belongs to nothing.
         if bytes.iter().any(|byte| !b"\r\n".contains(byte)) {
@@ -317,130 +307,4 @@ async fn ringing(due: impl Fn() -> Option<(Instant, Stall)>) -> Stall {
         }
     })
     .await
-}
-
-/// A client's connection, whose bytes are seen.
-pub struct Watched<IO> {
-    io: IO,
-    pulse: Arc<Pulse>,
-    /// What was read before to tell the protocol.
-    start: Bytes,
-    /// On h2 bytes are no sign of a head.
-    heads: bool,
-    linger: Option<Pin<Box<Sleep>>>,
-}
-
-impl<IO> Watched<IO> {
-    pub fn http1(io: IO, pulse: &Arc<Pulse>, start: Bytes) -> Watched<IO> {
-        if !start.is_empty() {
-            pulse.reading_head(&start);
-        }
-        Watched { io, pulse: Arc::clone(pulse), start, heads: true, linger: None }
-    }
-
-    pub fn http2(io: IO, pulse: &Arc<Pulse>, start: Bytes) -> Watched<IO> {
-        Watched { heads: false, ..Watched::http1(io, pulse, start) }
-    }
-
-    fn wrote<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        match &polled {
-            Poll::Pending => self.pulse.blocked.set_first(),
-            Poll::Ready(_) => self.pulse.blocked.clear(),
-        }
-        polled
-    }
-}
-
-impl<IO: AsyncRead + Unpin> Watched<IO> {
-    /// Takes back what was read and not used.
-    pub fn put_back(&mut self, unread: &[u8]) {
-        if !unread.is_empty() {
-            self.pulse.reading_head(unread);
-            self.start = [unread, &self.start].concat().into();
-        }
-    }
-
-    /// Waits until there is something to be read, without room for it until then.
-    pub fn poll_start(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.start.is_empty() {
-            let mut room = [MaybeUninit::uninit(); START_BYTES];
-            let mut room = ReadBuf::uninit(&mut room);
-            // The end, and an error, are there again for whoever reads next.
-            let _ = ready!(Pin::new(&mut *self).poll_read(cx, &mut room));
-            self.start = Bytes::copy_from_slice(room.filled());
-        }
-        Poll::Ready(())
-    }
-}
-
-impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if !self.start.is_empty() {
-            let length = self.start.len().min(buf.remaining());
-            buf.put_slice(&self.start.split_to(length));
-            return Poll::Ready(Ok(()));
-        }
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        let came = buf.filled().get(before..).unwrap_or_default();
-        if self.heads && !came.is_empty() && self.pulse.requests.load(Ordering::Relaxed) == 0 {
-            self.pulse.reading_head(came);
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.wrote(polled)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
-        self.wrote(polled)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.io).poll_flush(cx);
-        self.wrote(polled)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        this.pulse.closing.store(true, Ordering::Relaxed);
-        if this.linger.is_none() {
-            let polled = Pin::new(&mut this.io).poll_shutdown(cx);
-            ready!(this.wrote(polled))?;
-            if !this.heads || !this.pulse.is_in_head() && this.pulse.uploading.load(Ordering::Relaxed) == 0 {
-                return Poll::Ready(Ok(()));
-            }
-            // Whatever it was the beginning of has its answer.
-            this.pulse.began.clear();
-        }
-        let linger =
-            this.linger.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + LINGER_TIMEOUT)));
-        let mut unwanted = [0; LINGER_BUFFER_BYTES];
-        while linger.as_mut().poll(cx).is_pending() {
-            let mut unwanted = ReadBuf::new(&mut unwanted);
-            match ready!(Pin::new(&mut this.io).poll_read(cx, &mut unwanted)) {
-                Ok(()) if !unwanted.filled().is_empty() => {}
-                // Its end, clean or not.
-                _ => break,
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
 }

@@ -5,9 +5,11 @@ use std::sync::LazyLock;
 
 use http::{HeaderMap, HeaderValue};
 
+use super::connection::Telling;
 use super::headers::*;
+use crate::audit::Signers;
 use crate::clock::Timestamp;
-use crate::identity::{ActorKind, Caller, CertificateHash, Hop, Name, Peer, PeerName};
+use crate::identity::{ActorKind, Caller, CertificateHash, Delegate, Hop, Name, Peer, PeerName};
 
 fn name(text: &str) -> Name {
     text.parse().unwrap()
@@ -166,6 +168,21 @@ fn what_is_not_known_of_a_caller_is_not_said() {
     }
     assert_eq!(headers["x-auth-issuer"], "corp");
     assert_eq!(headers.get_all("host").iter().collect::<Vec<_>>(), [&AUTHORITY]);
+}
+
+#[test]
+fn what_is_told_of_two_signers_is_kept_only_while_it_is_small() {
+    let is_kept = |caller: &Caller| {
+        let headers = Identity::new(Some(&peer()), &[], Some(caller), &[], None).into();
+        Telling { headers, signers: Signers::new(None, None, &[], Some(caller), &[]) }.is_small()
+    };
+    assert!(is_kept(&caller()));
+    // escaped, a letter of two bytes takes six
+    assert!(is_kept(&Caller { subject: Some("é".repeat(250).into()), ..caller() }));
+    assert!(!is_kept(&Caller { subject: Some("é".repeat(350).into()), ..caller() }));
+    let link = Delegate { subject: "x".repeat(600).into(), issuer: Some("https://idp.example".into()) };
+    assert!(is_kept(&Caller { chain: vec![link.clone(); 2], ..caller() }));
+    assert!(!is_kept(&Caller { chain: vec![link; 4], ..caller() }));
 }
 
 #[test]

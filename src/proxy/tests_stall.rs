@@ -1,15 +1,20 @@
 //! Clients that stand still, on a clock that a test moves.
 
 use std::future::poll_fn;
+use std::io;
+use std::mem;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf, duplex};
 use tokio::time::Instant;
 
 use super::limits::Limits;
 use super::stall::*;
+use super::watched::Watched;
 
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -129,6 +134,24 @@ async fn what_was_read_and_not_used_is_read_again() {
     assert_eq!(all, b"zero one two");
     // its end is there twice
     poll_fn(|cx| io.poll_start(cx)).await;
+    assert_eq!(io.read(&mut [0]).await.unwrap(), 0);
+}
+
+/// Fails once, as a socket that was reset.
+struct Reset(bool);
+
+impl AsyncRead for Reset {
+    fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let failed = mem::replace(&mut self.0, true);
+        Poll::Ready(if failed { Ok(()) } else { Err(io::ErrorKind::ConnectionReset.into()) })
+    }
+}
+
+#[tokio::test]
+async fn an_error_that_ends_a_rest_is_told_to_who_reads_next() {
+    let mut io = Watched::http1(Reset(false), &Pulse::new(), Bytes::new());
+    poll_fn(|cx| io.poll_start(cx)).await;
+    assert_eq!(io.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     assert_eq!(io.read(&mut [0]).await.unwrap(), 0);
 }
 

@@ -211,7 +211,7 @@ impl IssuerKeys {
         if let Some(keys) = self.usable(self.last.load().as_deref(), now) {
             return Ok(keys);
         }
-        let after = self.attempt_after(NO_KEYS_REST, now).await;
+        let after = self.attempt_after(NO_KEYS_REST).await;
         self.usable(after.as_deref(), now).ok_or_else(|| {
             let error = self.status.load().last_error.clone();
             error.unwrap_or_else(|| "no keys were fetched yet".into())
@@ -225,15 +225,16 @@ impl IssuerKeys {
 
     /// Keys other than `seen`, which lack the one that a token names.
     pub(super) async fn other_than(self: &Arc<Self>, seen: &HeldKeys) -> Option<Arc<HeldKeys>> {
-        let after = self.attempt_after(UNKNOWN_KEY_REST, self.clock.now()).await?;
+        let after = self.attempt_after(UNKNOWN_KEY_REST).await?;
         after.keys.clone().filter(|keys| keys.generation != seen.generation)
     }
 
-    /// One attempt, unless the last one ended less than `rest` before `now`. It goes on if the request that
-    /// caused it goes away: others may wait for it, and starting anew each time would void the rest.
-    async fn attempt_after(self: &Arc<Self>, rest: Duration, now: Timestamp) -> Option<Arc<Attempt>> {
+    /// One attempt, unless the last one ended less than `rest` ago. It goes on if the request that caused it
+    /// goes away: others may wait for it, and starting anew each time would void the rest.
+    async fn attempt_after(self: &Arc<Self>, rest: Duration) -> Option<Arc<Attempt>> {
         let before = self.last.load_full();
-        if !Attempted::is_due(before.as_deref(), rest, now) {
+        // After that: an attempt that ended later than now is taken for one under a clock that was set back.
+        if !Attempted::is_due(before.as_deref(), rest, self.clock.now()) {
             return before;
         }
         let seen = Attempted::count(before.as_deref());

@@ -94,6 +94,8 @@ struct HeldTokens {
 
 /// One holder's part of the memory: this, and more only while as much is left free.
 const HOLDER_SHARE: u64 = 16;
+/// What it may have of a memory that is empty but for its own.
+const HOLDER_MOST: u64 = 4;
 /// A remembered caller without its words and claims, the entries that lead to it, and its holder's.
 const CALLER_BYTES: usize = 1024;
 /// A word: its pointer, its counts, and what an allocation costs.
@@ -153,11 +155,11 @@ impl Memory {
         remembered
     }
 
-    /// Where there is room, one holder may have it, but no more than it leaves: so a flood of one's tokens fills
-    /// no memory, and in a full one takes only its share.
+    /// Where there is room, one holder may have of it what it leaves, within bounds: so a flood of one's tokens
+    /// fills no memory, and in a full one takes only its share.
     fn holder_bytes_max(&self) -> u64 {
         let free = self.bytes_max.saturating_sub(self.verified.weighted_size());
-        free.max(self.bytes_max / HOLDER_SHARE)
+        free.clamp(self.bytes_max / HOLDER_SHARE, self.bytes_max / HOLDER_MOST)
     }
 
     pub fn remember_failure(&self, hash: TokenHash, failure: Failure) {

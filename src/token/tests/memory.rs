@@ -44,7 +44,7 @@ async fn a_flood_of_one_subject_s_tokens_pushes_nobody_else_out() {
 #[tokio::test]
 async fn one_subject_has_what_nobody_else_needs() {
     let world = World::new(|_| {}).await;
-    let batch: Vec<String> = (0..TOKENS / 4).map(|at| with_subject("batch", at)).collect();
+    let batch: Vec<String> = (0..TOKENS / 5).map(|at| with_subject("batch", at)).collect();
     forgotten(&world, &batch).await;
     assert_eq!(forgotten(&world, &batch).await, 0);
     let crowd: Vec<String> = (0..TOKENS).map(|at| with_subject(&format!("user-{at}"), at)).collect();

@@ -4,19 +4,24 @@
 //! watched, not files: editors and `mv` replace a file, and Kubernetes swaps a symlink beside it.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use notify_debouncer_full::notify::{self, RecommendedWatcher, RecursiveMode};
-use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, new_debouncer};
+use notify::event::{Event, EventKind, ModifyKind};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 
 /// Watches a set of files for as long as it lives.
 pub struct Watch {
-    changed: mpsc::Receiver<()>,
-    _debouncer: Debouncer<RecommendedWatcher, RecommendedCache>,
+    events: mpsc::Receiver<()>,
+    /// An event was taken and not yet looked into.
+    due: bool,
+    seen: Seen,
+    _watcher: RecommendedWatcher,
 }
 
 /// Why files cannot be watched.
@@ -42,32 +47,61 @@ impl Watch {
     /// before, and no change is missed.
     pub fn new(paths: impl IntoIterator<Item = PathBuf>) -> Result<Watch, WatchError> {
         let paths: Vec<PathBuf> = paths.into_iter().collect();
-        let folders = folders(&paths);
-        let (send, changed) = mpsc::channel(1);
-        let mut seen = Seen { last: sights(&paths), paths };
-        let mut debouncer = new_debouncer(SETTLE, None, move |events: DebounceEventResult| {
-            let changed = seen.changed();
+        let (folders, names) = (folders(&paths), names(&paths));
+        let (send, events) = mpsc::channel(1);
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             // An error means that events were lost, so that anything may have changed.
-            if events.is_err() || changed {
-                // Full: a change that nobody has looked at yet says it all.
+            if event.is_err() || event.is_ok_and(|event| concerns(&event, &names)) {
+                // Full: an event that nobody has looked into yet says it all.
                 _ = send.try_send(());
             }
         })?;
+        // Before the first look: what changes in between is seen twice rather than never.
         for folder in folders {
-            debouncer
+            watcher
                 .watch(&folder, RecursiveMode::NonRecursive)
                 .map_err(|error| WatchError::Folder { folder, error })?;
         }
-        Ok(Watch { changed, _debouncer: debouncer })
+        let seen = Seen { last: sights(&paths), paths };
+        Ok(Watch { events, due: false, seen, _watcher: watcher })
     }
 
-    /// Waits until something has changed since the last call.
+    /// Waits until something has changed since the last call. May be dropped and called again.
     pub async fn changed(&mut self) {
-        if self.changed.recv().await.is_none() {
-            // The watcher's thread is gone; nothing will ever change again.
-            std::future::pending::<()>().await;
+        loop {
+            if !self.due && self.events.recv().await.is_none() {
+                // The watcher's thread is gone; nothing will ever change again.
+                std::future::pending::<()>().await;
+            }
+            self.due = true;
+            sleep(SETTLE).await;
+            self.due = false;
+            if self.seen.changed() {
+                return;
+            }
         }
     }
+}
+
+/// Whether a watched file may be another after this. What is merely written to counts by its name, so that a log
+/// that stands in the same folder costs next to nothing.
+fn concerns(event: &Event, names: &BTreeSet<OsString>) -> bool {
+    let is_meant = |path: &PathBuf| {
+        path.extension().is_some_and(|extension| extension == "toml")
+            || path.file_name().is_none_or(|name| names.contains(name))
+    };
+    match event.kind {
+        EventKind::Access(_) => false,
+        EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)) => event.paths.iter().any(is_meant),
+        _ => true,
+    }
+}
+
+/// What the files are called where they are asked for, and where their links end.
+fn names(paths: &[PathBuf]) -> BTreeSet<OsString> {
+    let real = paths.iter().filter_map(|path| fs::canonicalize(path).ok());
+    let all = paths.iter().cloned().chain(real);
+    all.filter_map(|path| path.file_name().map(OsString::from)).collect()
 }
 
 /// What was looked at, and what it looked like.
@@ -152,8 +186,24 @@ mod tests {
     #[test]
     fn a_watcher_that_fell_reports_nothing_for_ever() {
         let mut watch = Watch::new([]).unwrap();
-        (_, watch.changed) = mpsc::channel(1);
+        (_, watch.events) = mpsc::channel(1);
         assert!(watch.changed().now_or_never().is_none());
+    }
+
+    #[test]
+    fn what_is_merely_written_to_concerns_only_those_who_are_watched() {
+        use notify::event::{AccessKind, CreateKind, DataChange, RenameMode};
+        let names = names(&["conf/a.pem".into()]);
+        let concerned =
+            |kind: EventKind, path: &str| concerns(&Event::new(kind).add_path(path.into()), &names);
+        let written = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        assert!(concerned(written, "conf/a.pem") && concerned(written, "conf/10-routes.toml"));
+        assert!(!concerned(written, "conf/audit.jsonl"));
+        // Kubernetes puts another link in the place of this one.
+        assert!(concerned(EventKind::Modify(ModifyKind::Name(RenameMode::To)), "conf/..data"));
+        assert!(concerned(EventKind::Create(CreateKind::Any), "conf/..data"));
+        assert!(!concerned(EventKind::Access(AccessKind::Any), "conf/a.pem"));
+        assert!(concerns(&Event::new(EventKind::Other), &names), "events were lost");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 
 use countersign::config::Config;
 use countersign::server::{AssembleError, Server};
-use notify_debouncer_full::notify::{self, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use serde_json::Value;
 use tokio::sync::watch;
 

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf, duplex, join, sink};
 use tokio::time::Instant;
 
 use super::limits::Limits;
@@ -149,7 +149,7 @@ impl AsyncRead for Reset {
 
 #[tokio::test]
 async fn an_error_that_ends_a_rest_is_told_to_who_reads_next() {
-    let mut io = Watched::http1(Reset(false), &Pulse::new(), Bytes::new());
+    let mut io = Watched::http1(join(Reset(false), sink()), &Pulse::new(), Bytes::new());
     poll_fn(|cx| io.poll_start(cx)).await;
     assert_eq!(io.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     assert_eq!(io.read(&mut [0]).await.unwrap(), 0);

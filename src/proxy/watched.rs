@@ -56,7 +56,7 @@ impl<IO> Watched<IO> {
     }
 }
 
-impl<IO: AsyncRead + Unpin> Watched<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> Watched<IO> {
     /// Takes back what was read and not used.
     pub fn put_back(&mut self, unread: &[u8]) {
         if !unread.is_empty() {
@@ -70,8 +70,14 @@ impl<IO: AsyncRead + Unpin> Watched<IO> {
         if self.start.is_empty() {
             let mut room = [MaybeUninit::uninit(); START_BYTES];
             let mut room = ReadBuf::uninit(&mut room);
+            let polled = Pin::new(&mut *self).poll_read(cx, &mut room);
+            if polled.is_pending() {
+                // TLS may have something to say by itself, as that it does not shake hands again. Whether it could
+                // is for whoever reads or writes next.
+                let _ = Pin::new(&mut self.io).poll_flush(cx);
+            }
             // Whoever reads next is told of an error; of the end, the connection will tell again.
-            self.failed = ready!(Pin::new(&mut *self).poll_read(cx, &mut room)).err();
+            self.failed = ready!(polled).err();
             self.start = Bytes::copy_from_slice(room.filled());
         }
         Poll::Ready(())

@@ -88,10 +88,6 @@ struct TlsPeer {
 }
 
 impl Connection {
-    pub fn is_secure(&self) -> bool {
-        self.tls.is_some()
-    }
-
     /// One more request, until the outcome is dropped.
     pub fn busy(&self, has_body: bool) -> Busy {
         self.pulse.busy(has_body)

@@ -3,8 +3,8 @@
 //! Invariants:
 //! - Verified tokens take no more memory than they were given, counted from what their claims hold and not
 //!   from how long they are.
-//! - One subject takes a part of it and of what is left free, however many tokens it presents: who can have
-//!   many tokens issued does not crowd out the others. Failed tokens have a memory of their own.
+//! - One subject takes a sixteenth of it, or up to a quarter while as much is left free, however many tokens it
+//!   presents: who can have many tokens issued does not crowd out the others. Failed tokens have a memory of their own.
 //! - A caller is remembered from the moment it was judged on: a clock that goes back revives nothing.
 
 use std::collections::{HashMap, VecDeque};

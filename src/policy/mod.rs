@@ -12,6 +12,7 @@
 //!   with `wider`.
 
 pub mod action;
+pub mod cells;
 mod check;
 pub mod claim;
 pub mod compiled;

@@ -18,6 +18,7 @@ pub mod claim;
 pub mod compiled;
 pub mod condition;
 pub mod decision;
+pub mod difference;
 mod evade;
 mod index;
 mod judge;

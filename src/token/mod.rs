@@ -23,6 +23,7 @@ mod limits;
 mod memory;
 mod preset;
 mod verifier;
+mod wanted;
 
 pub use actor::ActorEntry;
 pub use algorithm::{Algorithm, SelfTestError, UnknownAlgorithm, self_test};
@@ -39,6 +40,7 @@ pub use limits::TokenLimits;
 pub use memory::TokenCacheSettings;
 pub use preset::{Preset, UnknownPreset};
 pub use verifier::{Issuer, KnownToken, SameIssuer, Verifier};
+pub use wanted::{Mint, vouched};
 
 #[cfg(test)]
 mod tests;

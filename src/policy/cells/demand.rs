@@ -177,6 +177,35 @@ impl Demand {
         (!two_values && !acts && !(absent && joined.reads_caller())).then_some(joined)
     }
 
+    /// Every text with which it compares one.
+    pub fn globs(&self) -> Vec<Glob> {
+        let mut globs: Vec<Glob> = Vec::new();
+        let exact = |text: &str| Glob::Exact(text.into());
+        for side in &self.sides {
+            globs.extend(side.subject.iter().chain(&side.client).cloned());
+            let words = side.scopes.iter().chain(&side.groups).chain(&side.roles);
+            globs.extend(words.map(|word| exact(word)));
+        }
+        globs.extend(self.actor_subject.clone());
+        globs.extend(self.claims.iter().map(|(_, value)| match value {
+            ClaimValue::Text(glob) => glob.clone(),
+            other => exact(&other.to_string()),
+        }));
+        globs.extend(self.acr.as_deref().map(exact));
+        globs.extend(self.path.segments.iter().flatten().map(|literal| exact(literal)));
+        let mut host = |pattern: &HostPattern| globs.push(exact(&pattern.to_string()));
+        self.host.iter().for_each(&mut host);
+        match &self.peer {
+            PeerDemand::Spiffe { trust_domain, path } => {
+                globs.push(exact(trust_domain.as_str()));
+                globs.extend(path.segments.iter().flatten().map(|literal| exact(literal)));
+            }
+            PeerDemand::Dns { names, .. } => names.iter().for_each(host),
+            PeerDemand::Free | PeerDemand::Absent => {}
+        }
+        globs
+    }
+
     /// Whether only a verified caller can fulfil it.
     pub fn reads_caller(&self) -> bool {
         self.caller == CallerDemand::Present

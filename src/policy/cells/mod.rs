@@ -6,8 +6,10 @@
 
 mod demand;
 mod expand;
+mod fresh;
 mod shape;
 
 pub use demand::{CallerDemand, Demand, Kinds, PeerDemand, Side, SideDemand, join_globs};
+pub use fresh::Fresh;
 pub use expand::{carried, entries, met, peers, product, reach, role, ways};
 pub use shape::Shape;

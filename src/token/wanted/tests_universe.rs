@@ -129,7 +129,7 @@ impl World {
             let route = world.route(dice, at);
             world.parts.routes.push(route);
         }
-        for at in 0..1 + dice.below(7) {
+        for at in 0..3 + dice.below(6) {
             let rule = world.rule(dice, at);
             world.parts.rules.push(rule);
         }

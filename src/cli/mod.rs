@@ -9,6 +9,7 @@ pub mod log;
 pub mod mint;
 pub mod run;
 pub mod schema;
+pub mod test;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,6 +36,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Say all that is wrong with a configuration, and what looks wrong
     Check(check::CheckArgs),
+    /// Judge policy tests, and say what of the rules they cover
+    Test(test::TestArgs),
     /// Print the JSON Schema of the configuration
     Schema,
     /// Ask a running proxy whether it lives; for containers without a shell
@@ -63,6 +66,8 @@ pub enum Format {
 
 /// The configuration cannot be loaded (`EX_CONFIG` of sysexits).
 pub const EXIT_CONFIG: u8 = 78;
+/// It was asked for what makes no sense; clap's own code.
+pub const EXIT_USAGE: u8 = 2;
 /// There are findings, or it did not go as it should.
 pub const EXIT_FINDINGS: u8 = 1;
 
@@ -72,6 +77,7 @@ impl Cli {
             Command::Run(args) => run::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Check(args) => check::run(&args),
+            Command::Test(args) => test::run(&args),
             Command::Schema => schema::run(),
             Command::Healthcheck(args) => healthcheck::run(&args),
             Command::Completions(args) => completions::run(&args),

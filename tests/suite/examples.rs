@@ -66,6 +66,9 @@ fn every_example_is_checked_and_nothing_is_found() {
     let mut seen = 0;
     for entry in Path::new(env!("CARGO_MANIFEST_DIR")).join("config").read_dir().unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
+        if name.ends_with(".test.toml") {
+            continue;
+        }
         let (code, answer) = countersign(&["check", "-c", &name, "--format", "json"], &beside(&name));
         let answer: Value = serde_json::from_str(&answer).unwrap();
         let found: Vec<_> = answer["diagnostics"]

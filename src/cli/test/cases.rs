@@ -57,6 +57,9 @@ pub fn read(paths: &[PathBuf], trial: &Trial, now: Timestamp) -> Result<Cases, R
         let mut reader = Reader { found: &mut found, sources: &sources, secrets: &mut Vec::new() };
         let Some(typed) = TestFile::read(&tree::Node { value, span }, &mut reader) else { continue };
         let mut resolver = Resolver::new(&typed, &sources, trial, now, &mut found);
+        for (_, caller) in typed.caller.iter().flat_map(|callers| &callers.value) {
+            resolver.caller(caller, now);
+        }
         for test in typed.test.iter().flat_map(|tests| &tests.value) {
             cases.extend(resolver.test(test));
         }
@@ -100,12 +103,7 @@ impl<'a> Resolver<'a> {
 
     fn test(&mut self, test: &'a At<Test>) -> Vec<Case> {
         let Some(name) = &test.value.name else {
-            self.found.error(
-                "missing_key",
-                test.span,
-                "a test without a name",
-                "add `name = \"what it shows\"`",
-            );
+            self.error("missing_key", test.span, "a test without a name", "add `name = \"what it shows\"`");
             return Vec::new();
         };
         match &test.value.case {
@@ -114,12 +112,7 @@ impl<'a> Resolver<'a> {
                 let rows = cases.value.iter().map(|case| {
                     if let Some(inner) = &case.value.case {
                         let message = "a case has no cases of its own";
-                        self.found.error(
-                            "contradiction",
-                            inner.span,
-                            message,
-                            "write another `[[test.case]]`",
-                        );
+                        self.error("contradiction", inner.span, message, "write another `[[test.case]]`");
                     }
                     let name = match &case.value.name {
                         Some(of_case) => format!("{}: {}", name.value, of_case.value),
@@ -139,7 +132,7 @@ impl<'a> Resolver<'a> {
         let at = layers.iter().find_map(|layer| layer.at).map_or(self.now, |at| at.value.0);
         let Some(requests) = layers.iter().find_map(|layer| layer.request.as_ref()) else {
             let remedy = "add `request = \"GET https://…\"`";
-            self.found.error("missing_key", span, "nothing is asked", remedy);
+            self.error("missing_key", span, "nothing is asked", remedy);
             return Vec::new();
         };
         let expect = self.expected(span, &layers);
@@ -195,12 +188,12 @@ impl<'a> Resolver<'a> {
         let head = match asked {
             Some(Ok(head)) => head,
             Some(Err(error)) => {
-                self.found.error("bad_request", request.span, error.to_string(), REMEDY);
+                self.error("bad_request", request.span, error.to_string(), REMEDY);
                 return None;
             }
             None => {
                 let message = format!("`{}` is no request", request.value);
-                self.found.error("bad_request", request.span, message, REMEDY);
+                self.error("bad_request", request.span, message, REMEDY);
                 return None;
             }
         };
@@ -244,7 +237,7 @@ impl<'a> Resolver<'a> {
                 Ok(chain) => peers.push((file.value.as_str().into(), Presented::Chain(chain))),
                 Err(error) => {
                     let remedy = "name a PEM file with the client's chain, leaf first";
-                    self.found.error("bad_certificate", file.span, error.to_string(), remedy);
+                    self.error("bad_certificate", file.span, error.to_string(), remedy);
                 }
             }
         }
@@ -257,12 +250,7 @@ impl<'a> Resolver<'a> {
                 }
                 None => {
                     let remedy = "add `trust_domain = \"…\"`, whose CA vouches for it";
-                    self.found.error(
-                        "missing_key",
-                        dns_name.span,
-                        "`dns_name` without its `trust_domain`",
-                        remedy,
-                    );
+                    self.error("missing_key", dns_name.span, "`dns_name` without its `trust_domain`", remedy);
                 }
             }
         }
@@ -291,7 +279,7 @@ impl<'a> Resolver<'a> {
         };
         let Some(issuer) = &described.issuer else {
             let remedy = "add `issuer = \"…\"`: whose token it is";
-            self.found.error("missing_key", typed.span, "a caller without an issuer", remedy);
+            self.error("missing_key", typed.span, "a caller without an issuer", remedy);
             return None;
         };
         self.known(
@@ -313,7 +301,7 @@ impl<'a> Resolver<'a> {
             // Longer than all names there are: some stand for each other.
             Some(_) if depth > self.callers.len() => {
                 let message = format!("caller `{name}` is like itself");
-                self.found.error("contradiction", span, message, "take one `like` out");
+                self.error("contradiction", span, message, "take one `like` out");
                 None
             }
             Some(CallerTerm::Described(description)) => self.described(description, span, depth + 1),
@@ -321,7 +309,7 @@ impl<'a> Resolver<'a> {
             None => {
                 let message = format!("no caller is called `{name}`");
                 let remedy = suggestion(name, self.callers.keys().copied());
-                self.found.error("unknown_caller", span, message, remedy);
+                self.error("unknown_caller", span, message, remedy);
                 None
             }
         }
@@ -349,14 +337,14 @@ impl<'a> Resolver<'a> {
             layers.iter().filter_map(|layer| layer.expect.as_ref()).map(|it| &it.value).collect();
         if said.iter().all(|expect| expect.is_empty()) {
             let remedy = "add `expect = { verdict = \"allow\" }`";
-            self.found.error("missing_key", span, "nothing is expected", remedy);
+            self.error("missing_key", span, "nothing is expected", remedy);
         }
         let parts = self.policy().parts();
         for rule in said.iter().flat_map(|expect| expect.rules()).filter(|rule| rule.value != NONE) {
             if !parts.rules.iter().any(|known| known.name == rule.value) {
                 let message = format!("no rule is called `{}`", rule.value);
                 let remedy = suggestion(&rule.value, parts.rules.iter().map(|rule| rule.name.as_str()));
-                self.found.error("unknown_name", rule.span, message, remedy);
+                self.error("unknown_name", rule.span, message, remedy);
             }
         }
         for expect in &said {
@@ -371,6 +359,19 @@ impl<'a> Resolver<'a> {
         expect::expectations(&said).into()
     }
 
+    /// Once for each place, however many cases it is part of.
+    fn error(
+        &mut self,
+        code: &'static str,
+        span: Span,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        if !self.found.has_error_in(span) {
+            self.found.error(code, span, message, remedy);
+        }
+    }
+
     /// Says what a name was meant to be that nothing has.
     fn known<'n>(
         &mut self,
@@ -381,7 +382,7 @@ impl<'a> Resolver<'a> {
     ) {
         if !names.clone().any(|known| known.as_str() == name) {
             let message = format!("no {kind} is called `{name}`");
-            self.found.error("unknown_name", span, message, suggestion(name, names.map(Name::as_str)));
+            self.error("unknown_name", span, message, suggestion(name, names.map(Name::as_str)));
         }
     }
 }

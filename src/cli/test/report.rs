@@ -31,16 +31,14 @@ impl Report<'_> {
             let _ = writeln!(text, "  asked     {}", case.request);
             let _ = writeln!(text, "  by        {}, for {}", case.peer, case.caller);
             for difference in &failed.differences {
-                let _ = writeln!(text, "  {}: expected {}", difference.key, difference.expected);
-                let _ = writeln!(
-                    text,
-                    "  {:width$}  came     {}",
-                    "",
-                    difference.came,
-                    width = difference.key.len() - 1
-                );
+                let _ = writeln!(text, "  {:<9} expected {}", difference.key, difference.expected);
+                let _ = writeln!(text, "  {:<9} came     {}", "", difference.came);
             }
-            let _ = writeln!(text, "  because   {}\n", failed.why);
+            let _ = writeln!(text, "  because   {}", failed.why);
+            for rule in &failed.rules {
+                let _ = writeln!(text, "            {rule}");
+            }
+            text.push('\n');
         }
         let Verdicts { coverage, took, .. } = self.verdicts;
         if self.coverage_required {
@@ -76,6 +74,7 @@ impl Report<'_> {
                 let difference = |it: &super::expect::Difference| json!({ "key": &*it.key, "expected": it.expected, "came": it.came });
                 told["differences"] = failed.differences.iter().map(difference).collect();
                 told["why"] = failed.why.as_str().into();
+                told["rules"] = failed.rules.iter().map(String::as_str).collect();
             }
             told
         };
@@ -137,7 +136,12 @@ impl Report<'_> {
                         .collect();
                     let (classname, name) = (self.file(case), escaped(&name));
                     let message = escaped(&lines.join("; "));
-                    let place = escaped(&format!("{}\n{}", self.place(case), failed.why));
+                    let place = escaped(&format!(
+                        "{}\n{}\n{}",
+                        self.place(case),
+                        failed.why,
+                        failed.rules.join("\n")
+                    ));
                     let _ = writeln!(
                         text,
                         "    <testcase classname=\"{classname}\" name=\"{name}\">\n      <failure message=\"{message}\">{place}</failure>\n    </testcase>"

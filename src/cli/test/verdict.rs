@@ -7,7 +7,9 @@ use super::coverage::Coverage;
 use super::expect::Difference;
 use crate::audit::story;
 use crate::clock::Stopwatch;
-use crate::trial::{Answer, Trial};
+use crate::policy::reading::{RuleReading, Words};
+use crate::policy::{Policy, Reading};
+use crate::trial::{Answer, Case as Judged, Trial};
 
 /// All cases, judged.
 pub struct Verdicts {
@@ -28,6 +30,8 @@ pub struct Failed {
     pub differences: Vec<Difference>,
     /// In one sentence, as the record has it; else why there is no answer at all.
     pub why: String,
+    /// What the rules that speak of the action make of it.
+    pub rules: Vec<String>,
 }
 
 impl Verdicts {
@@ -59,7 +63,8 @@ fn outcome(case: &Case, trial: &mut Trial, coverage: &mut Coverage) -> Outcome {
     let answer = match trial.ask(&case.question) {
         Ok(answer) => answer,
         Err(unaskable) => {
-            return Outcome::Failed(Failed { differences: Vec::new(), why: unaskable.to_string() });
+            let why = unaskable.to_string();
+            return Outcome::Failed(Failed { differences: Vec::new(), why, rules: Vec::new() });
         }
     };
     let policy = trial.policy();
@@ -75,5 +80,29 @@ fn outcome(case: &Case, trial: &mut Trial, coverage: &mut Coverage) -> Outcome {
         Answer::Handshake(refused) => story::handshake(refused),
         Answer::Http(answered) => story::tell(&answered.record),
     };
-    Outcome::Failed(Failed { differences, why })
+    let rules = answer.case().map(|judged| read_out(policy, judged)).unwrap_or_default();
+    Outcome::Failed(Failed { differences, why, rules })
+}
+
+/// Every rule that reaches the request: that it holds, or what it lacks.
+fn read_out(policy: &Policy, case: &Judged) -> Vec<String> {
+    let request = case.request();
+    let reading = Reading::new(policy, case.standing(), &request);
+    let tell = |rule: RuleReading<'_>| {
+        let lacks: Vec<_> = rule
+            .conditions
+            .iter()
+            .filter(|condition| !condition.holds)
+            .map(|condition| {
+                let Words { wanted, seen } = reading.words(&rule, condition);
+                format!("wants {wanted}; {seen}")
+            })
+            .collect();
+        let (effect, name) = (rule.rule.effect.as_str(), &rule.rule.name);
+        match lacks.is_empty() {
+            true => format!("{effect} \"{name}\" holds"),
+            false => format!("{effect} \"{name}\" {}", lacks.join(", and ")),
+        }
+    };
+    reading.rules().filter(RuleReading::reaches).map(tell).collect()
 }

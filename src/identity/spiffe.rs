@@ -135,6 +135,11 @@ impl SpiffePattern {
         &self.trust_domain
     }
 
+    /// Whether no segment of it is literal: every workload of that depth, or all, is named by it.
+    pub fn is_everything(&self) -> bool {
+        self.segments.iter().all(|segment| matches!(segment, PatternSegment::Any))
+    }
+
     pub fn matches(&self, id: &SpiffeId) -> bool {
         if self.trust_domain != *id.trust_domain() {
             return false;

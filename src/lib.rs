@@ -40,6 +40,7 @@ pub mod proxy;
 pub mod config;
 // rank 7: composition, and what operators ask
 pub mod admin;
+pub mod replay;
 pub mod server;
 // rank 8: one file a command
 pub mod cli;

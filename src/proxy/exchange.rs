@@ -76,7 +76,7 @@ async fn answer(
             return refuse(draft, form, &error.into()).await;
         }
     };
-    draft.asked(&asked.host, &asked.path);
+    draft.asked(&asked.host, &asked.path, form == Form::Grpc);
     let cross_origin = CrossOrigin::of(&generation, &asked, &head.headers);
     if let Some(answer) = cross_origin.preflight(&asked, &head.headers) {
         draft.because(Reason::Preflight);
@@ -120,7 +120,8 @@ async fn judge(
         let last = known.judged.as_ref().filter(|last| last.is_of_peer_of(&judged));
         let peer = last.and_then(|last| last.told.get()?.signers.peer.clone());
         let headers = Arc::new(introduce(generation, &signatures, &decision));
-        let telling = Telling { headers: Arc::clone(&headers), signers: draft.signers(peer) };
+        let telling =
+            Telling { headers: Arc::clone(&headers), signers: draft.signers(peer, &generation.policy) };
         if telling.is_small() {
             // Another request of the same two may have been first.
             let _ = judged.told.set(telling);
@@ -156,19 +157,20 @@ async fn verify(
     let peer = peer.map_err(|error| Refusal::from(&error));
     draft.peer(peer.as_ref().map_err(|refusal| refusal.reason));
     draft.caller(caller.as_ref().map_err(|refusal| refusal.reason));
-    match (peer, caller) {
-        (Ok(peer), Ok(caller)) => Ok(Signatures { peer, caller }),
-        (Err(refusal), Ok(_)) => Err(refusal),
-        (Ok(peer), Err(refusal)) => {
-            // Nothing is decided, but the record calls the service by its name all the same, or says that it
-            // has none.
-            let Some(peer) = peer.verified() else { return Err(refusal) };
-            let services = generation.policy.services_of(peer);
+    let refusal = match (peer, caller) {
+        (Ok(peer), Ok(caller)) => return Ok(Signatures { peer, caller }),
+        (Err(refusal), Ok(_)) => refusal,
+        // Nothing is decided, but the record calls the service by its name all the same, or says that it has none.
+        (Ok(Signature::Verified(peer)), Err(refusal)) => {
+            let services = generation.policy.services_of(&peer);
             draft.named(&services);
-            Err(if services.is_empty() { refusal.and(Refusal::of(Reason::PeerUnknown)) } else { refusal })
+            if services.is_empty() { refusal.and(Refusal::of(Reason::PeerUnknown)) } else { refusal }
         }
-        (Err(peer), Err(caller)) => Err(peer.and(caller)),
-    }
+        (Ok(Signature::Absent), Err(refusal)) => refusal,
+        (Err(peer), Err(caller)) => peer.and(caller),
+    };
+    draft.signers(None, &generation.policy);
+    Err(refusal)
 }
 
 /// The one decision.

@@ -25,6 +25,7 @@ mod routes;
 mod rules;
 mod settings;
 pub(crate) mod source;
+mod surroundings;
 pub(crate) mod tree;
 mod upstreams;
 mod value;

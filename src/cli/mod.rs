@@ -37,13 +37,10 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Say all that is wrong with a configuration, and what looks wrong
     Check(check::CheckArgs),
-<<<<<<< HEAD
     /// Judge policy tests, and say what of the rules they cover
     Test(test::TestArgs),
-=======
     /// Judge recorded requests under another policy: what would change, and by which rule
     Replay(replay::ReplayArgs),
->>>>>>> main
     /// Print the JSON Schema of the configuration
     Schema,
     /// Ask a running proxy whether it lives; for containers without a shell
@@ -83,11 +80,8 @@ impl Cli {
             Command::Run(args) => run::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Check(args) => check::run(&args),
-<<<<<<< HEAD
             Command::Test(args) => test::run(&args),
-=======
             Command::Replay(args) => replay::run(&args),
->>>>>>> main
             Command::Schema => schema::run(),
             Command::Healthcheck(args) => healthcheck::run(&args),
             Command::Completions(args) => completions::run(&args),

@@ -30,6 +30,7 @@ mod metrics;
 mod outside_text;
 mod policy_cases;
 mod policy_matrix;
+mod policy_tests;
 mod provider;
 mod provider_keys;
 mod refusals;

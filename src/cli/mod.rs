@@ -4,7 +4,9 @@ pub mod check;
 pub mod completions;
 pub mod demo;
 mod descriptors;
+pub mod explain;
 pub mod healthcheck;
+mod ink;
 pub mod log;
 pub mod mint;
 pub mod run;
@@ -35,6 +37,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Say all that is wrong with a configuration, and what looks wrong
     Check(check::CheckArgs),
+    /// Say how one request would end, and why: every condition, wanted against seen
+    Explain(Box<explain::ExplainArgs>),
     /// Print the JSON Schema of the configuration
     Schema,
     /// Ask a running proxy whether it lives; for containers without a shell
@@ -63,6 +67,8 @@ pub enum Format {
 
 /// The configuration cannot be loaded (`EX_CONFIG` of sysexits).
 pub const EXIT_CONFIG: u8 = 78;
+/// What was asked for makes no sense; as clap answers, too.
+pub const EXIT_USAGE: u8 = 2;
 /// There are findings, or it did not go as it should.
 pub const EXIT_FINDINGS: u8 = 1;
 
@@ -72,6 +78,7 @@ impl Cli {
             Command::Run(args) => run::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Check(args) => check::run(&args),
+            Command::Explain(args) => explain::run(&args),
             Command::Schema => schema::run(),
             Command::Healthcheck(args) => healthcheck::run(&args),
             Command::Completions(args) => completions::run(&args),

@@ -73,9 +73,7 @@ pub(super) fn wanted(policy: &Policy, rule: &Rule, condition: &Condition) -> Str
         }
         Condition::Actor(kinds) => format!("actor {}", or(kinds)),
         Condition::OnBehalfOf(kinds) => format!("a token on behalf of {}", or(kinds)),
-        Condition::Claim(tests) => {
-            join(tests.iter().map(|test| format!("claim {} {}", test.claim, or(&test.values))), " and ")
-        }
+        Condition::Claim(tests) => join(tests, " and "),
         Condition::Acr(values) => format!("acr {}", or(values)),
         Condition::MaxAge(age) => format!("a login at most {} old", duration(*age)),
         Condition::MatchClaim(tests) => {

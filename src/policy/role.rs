@@ -84,6 +84,7 @@ pub struct IssuerFacts {
     /// Which top-level claims the caller's words are read from; `None` where the issuer has none.
     pub subject: Option<Arc<str>>,
     pub client: Option<Arc<str>>,
+    pub scopes: Option<Arc<str>>,
     pub groups: Option<Arc<str>>,
     pub roles: Option<Arc<str>>,
     /// The kinds that its tokens can have; `Unknown` is always possible.
@@ -192,6 +193,25 @@ impl RoleEntry {
             && any_of(&self.role, &caller.roles)
             && self.claim.iter().all(|test| test.holds(&caller.claims))
             && any_glob(&self.actor_subject, caller.acting())
+    }
+
+    /// Whether whoever fulfils this fulfils `other` too. Certain where it says yes.
+    pub(super) fn is_within(&self, other: &RoleEntry) -> bool {
+        let globs = |some: &[Glob], all: &[Glob]| {
+            all.is_empty()
+                || (!some.is_empty() && some.iter().all(|one| all.iter().any(|other| one.is_within(other))))
+        };
+        let words = |some: &[Arc<str>], all: &[Arc<str>]| {
+            all.is_empty() || (!some.is_empty() && some.iter().all(|one| all.contains(one)))
+        };
+        self.issuer == other.issuer
+            && globs(&self.subject, &other.subject)
+            && globs(&self.client, &other.client)
+            && words(&self.scope, &other.scope)
+            && words(&self.group, &other.group)
+            && words(&self.role, &other.role)
+            && other.claim.iter().all(|test| self.claim.contains(test))
+            && globs(&self.actor_subject, &other.actor_subject)
     }
 
     /// Whether this names nothing but its issuer, which is an error and fulfilled by nobody.

@@ -328,10 +328,24 @@ impl Draft {
         self.write();
     }
 
+    /// The record as it would be written now; it is not.
+    pub fn into_record(mut self) -> Option<Box<RequestRecord>> {
+        self.complete()
+    }
+
     fn write(&mut self) {
+        let total = self.watch.elapsed();
+        let Some(mut record) = self.complete() else { return };
+        record.total_us = whole_us(total);
+        self.audit.request_finished(record.verdict, record.reason, total);
+        let slot = self.slot.take().unwrap_or_else(|| self.audit.sink().refusal());
+        slot.send(record);
+    }
+
+    fn complete(&mut self) -> Option<Box<RequestRecord>> {
         let signers = self.signers.take().unwrap_or_default();
         let reason = self.reason();
-        let Some(mut record) = self.record.take() else { return };
+        let mut record = self.record.take()?;
         self.reasons.sort_unstable();
         self.reasons.dedup();
         if self.reasons.len() > 1 {
@@ -340,12 +354,8 @@ impl Draft {
         record.reason = reason;
         record.verdict =
             if self.forwarded || reason == Reason::Preflight { Verdict::Allow } else { Verdict::Deny };
-        let total = self.watch.elapsed();
-        record.total_us = whole_us(total);
         (record.peer, record.caller) = (signers.peer, signers.caller);
-        self.audit.request_finished(record.verdict, reason, total);
-        let slot = self.slot.take().unwrap_or_else(|| self.audit.sink().refusal());
-        slot.send(record);
+        Some(record)
     }
 }
 

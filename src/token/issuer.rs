@@ -175,6 +175,14 @@ impl TokenType {
         }
     }
 
+    /// The `typ` that such tokens have.
+    pub fn media_type(&self) -> &'static str {
+        match self {
+            TokenType::AccessToken => "at+jwt",
+            TokenType::Provider(_) => "JWT",
+        }
+    }
+
     /// Whether a header with this `typ` is of this type.
     pub(super) fn accepts(&self, media_type: Option<&str>) -> bool {
         let name = media_type.map(str::to_ascii_lowercase);

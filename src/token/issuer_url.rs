@@ -57,6 +57,16 @@ impl IssuerUrl {
         })
     }
 
+    /// The `iss` that this issuer puts into its tokens, by its first URL; `tenant` is asked for where that has
+    /// `{tid}`. `None` for a trust domain, whose tokens need none.
+    pub fn issued(&self, tenant: impl FnOnce() -> String) -> Option<String> {
+        match self.0.first()? {
+            IssuerForm::Exact(text) => Some(text.to_string()),
+            IssuerForm::Tenants { before, after } => Some(format!("{before}{}{after}", tenant())),
+            IssuerForm::TrustDomain(_) => None,
+        }
+    }
+
     /// Whether `key_issuer`, with `{tenantid}` filled by the token's tenant, is this issuer.
     pub(super) fn accepts_key_issuer(&self, key_issuer: &str, claims: &Map<String, Value>) -> bool {
         let tid = string(claims, "tid").flatten();

@@ -48,5 +48,6 @@ mod tls_trust;
 mod tls_upstreams;
 mod tokens;
 mod traffic;
+mod trial;
 mod truth_table;
 mod world;

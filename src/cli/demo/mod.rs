@@ -30,6 +30,7 @@ use super::{EXIT_CONFIG, EXIT_FINDINGS, Format, log};
 use crate::clock::Clock;
 use crate::config::{LogFormat, LogSettings};
 use crate::server::StartError;
+use crate::trial::signing::SigningError;
 
 use configuration::PolicySource;
 use stage::Stage;
@@ -72,8 +73,8 @@ enum DemoError {
     Folder { path: PathBuf, source: io::Error },
     #[error("a certificate cannot be made: {0}")]
     Mint(#[from] super::mint::MintError),
-    #[error("the issuer's key cannot be made or used")]
-    Signing,
+    #[error("the issuer's key: {0}")]
+    Signing(#[from] SigningError),
     #[error(transparent)]
     Loopback(#[from] loopback::LoopbackError),
     #[error(transparent)]

@@ -9,6 +9,7 @@ pub mod healthcheck;
 mod ink;
 pub mod log;
 pub mod mint;
+pub mod replay;
 pub mod run;
 pub mod schema;
 
@@ -39,6 +40,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Say how one request would end, and why: every condition, wanted against seen
     Explain(Box<explain::ExplainArgs>),
+    /// Judge recorded requests under another policy: what would change, and by which rule
+    Replay(replay::ReplayArgs),
     /// Print the JSON Schema of the configuration
     Schema,
     /// Ask a running proxy whether it lives; for containers without a shell
@@ -79,6 +82,7 @@ impl Cli {
             Command::Demo(args) => demo::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Explain(args) => explain::run(&args),
+            Command::Replay(args) => replay::run(&args),
             Command::Schema => schema::run(),
             Command::Healthcheck(args) => healthcheck::run(&args),
             Command::Completions(args) => completions::run(&args),

@@ -147,7 +147,7 @@ impl Trial {
 
     /// What becomes of a request.
     pub fn ask(&mut self, question: &Question) -> Result<Answer, Unaskable> {
-        let now = question.at.unwrap_or(self.now);
+        let now = self.at(question);
         self.clock.set(now);
         let Handshake { listener, peer } = self.handshake(question)?;
         let peer = match peer {
@@ -183,9 +183,14 @@ impl Trial {
         Ok(Answer::Http(Box::new(hearing.hear(head)?)))
     }
 
+    /// When the question is asked.
+    pub fn at(&self, question: &Question) -> Timestamp {
+        question.at.unwrap_or(self.now)
+    }
+
     /// How far the question's token gets in its verifier; `None` where it brings none.
     pub fn trace(&mut self, question: &Question) -> Result<Option<Trace>, Unaskable> {
-        let now = question.at.unwrap_or(self.now);
+        let now = self.at(question);
         self.clock.set(now);
         let peer = self.handshake(question)?.peer.ok();
         let peer = peer.as_ref().and_then(Signature::verified);

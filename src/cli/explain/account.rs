@@ -7,11 +7,11 @@ use super::token::TokenAccount;
 use super::who::{CallerAccount, PeerAccount};
 use crate::audit::record::{NearMissRecord, RequestRecord, Verdict};
 use crate::audit::{Reason, story};
-use crate::policy::Policy;
 use crate::policy::condition::Kind;
 use crate::policy::reading::{Reading, RuleReading};
 use crate::policy::rule::{Effect, Mode};
-use crate::trial::{Answer, Answered, Case};
+use crate::policy::{Evidence, Policy};
+use crate::trial::{Answer, Answered};
 
 #[derive(Debug, Serialize)]
 pub struct Account {
@@ -162,7 +162,7 @@ impl NearMiss {
 }
 
 impl Rules {
-    pub fn of(reading: &Reading<'_>, case: &Case, which: Which) -> Rules {
+    pub fn of(reading: &Reading<'_>, decided: &Evidence, which: Which) -> Rules {
         let all: Vec<_> = reading.rules().collect();
         let reaching = all.iter().filter(|rule| rule.reaches()).count();
         let is_told = |rule: &RuleReading<'_>| match which {
@@ -170,7 +170,6 @@ impl Rules {
             Which::Reaching if reaching == 0 => actions_missed(rule) == 1,
             Which::Reaching => rule.reaches(),
         };
-        let decided = &case.decision.evidence;
         let nearest = decided.near_miss.as_ref().map(|near| near.rule);
         let mut told: Vec<_> = all.iter().filter(|rule| is_told(rule)).collect();
         // what decided, then what came close; those out of reach last

@@ -14,17 +14,20 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Args;
+use serde::Serialize;
 
 use super::ink::Ink;
 use super::{ConfigArgs, EXIT_CONFIG, EXIT_USAGE, Format};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::config::Report;
 use crate::identity::Signature;
 use crate::policy::Reading;
-use crate::token::{IssuerSettings, TokenError};
+use crate::token::{IssuerSettings, TokenError, Trace};
 use crate::trial::{Answer, Bearer, Presented, Question, Trial, TrialError, Unaskable};
 use account::{Account, Rules, Which};
 use question::QuestionArgs;
+use record::RecordAccount;
+use token::Source;
 use who::{CallerAccount, PeerAccount, ServiceAccount};
 
 #[derive(Debug, Args)]
@@ -105,50 +108,61 @@ pub fn run(args: &ExplainArgs) -> ExitCode {
 fn explain(args: &ExplainArgs) -> Result<String, Unexplained> {
     let clock = Clock::system();
     let config = args.config.load(&clock).map_err(|report| Unexplained::Configuration(Box::new(report)))?;
-    let mut trial = Trial::new(config, clock.now())?;
+    let which = if args.all { Which::All } else { Which::Reaching };
     if let Some(place) = &args.record {
-        return record::explain(args, &question::read_or_stdin(place)?, &mut trial);
+        let line = question::read_or_stdin(place)?;
+        let account = RecordAccount::of(&line, &config, which)?;
+        return Ok(match args.format {
+            Format::Text => text::of_record(&account, Ink::of_stdout(), args.all),
+            Format::Json => in_json(&account),
+        });
     }
+    let now = clock.now();
+    let mut trial = Trial::new(config, now)?;
     let question = args.question.question(&mut trial)?;
-    let account = give(&mut trial, question, which(args), clock.now())?;
+    let account = account(&mut trial, question, args.question.asked(), which)?;
     Ok(match args.format {
-        Format::Text => text::render(&account, Ink::of_stdout(), args.all),
-        Format::Json => format!("{:#}\n", serde_json::json!(account)),
+        Format::Text => text::of_request(&account, Ink::of_stdout(), args.all),
+        Format::Json => in_json(&account),
     })
 }
 
-fn which(args: &ExplainArgs) -> Which {
-    if args.all { Which::All } else { Which::Reaching }
+fn in_json(account: &impl Serialize) -> String {
+    format!("{:#}\n", serde_json::json!(account))
 }
 
 /// Asks, and tells all that there is to the answer.
-fn give(
+///
+/// # Errors
+/// What the question speaks of and the configuration does not have.
+pub fn account(
     trial: &mut Trial,
     mut question: Question,
+    asked: String,
     which: Which,
-    now: Timestamp,
-) -> Result<Account, Unexplained> {
+) -> Result<Account, Unaskable> {
     let mut trace = trial.trace(&question)?;
-    let mut unchecked = None;
-    if let Some(Err(TokenError::IssuerUnavailable(_))) = trace.as_ref().map(|trace| &trace.outcome)
+    let mut source = match question.caller {
+        Bearer::Claims(_) => Source::MadeUp,
+        _ => Source::Presented,
+    };
+    if let Some(Trace { outcome: Err(TokenError::IssuerUnavailable(_)), issuer: Some(issuer), .. }) = &trace
         && let Bearer::Token(text) = question.caller
     {
         // Its keys are elsewhere, and nothing is fetched here.
-        let issuer = trace.as_ref().and_then(|trace| trace.issuer.clone());
-        unchecked = trial.issuers().find(|it| Some(&it.name) == issuer.as_ref()).map(not_checked);
+        let issuer = trial.issuers().find(|settings| settings.name == *issuer);
+        source = Source::OnTrust(issuer.map_or_else(String::new, not_checked));
         question.caller = Bearer::TokenOnTrust(text);
         trace = trial.trace(&question)?;
     }
     let answer = trial.ask(&question)?;
     let (policy, issuers): (_, Vec<&IssuerSettings>) = (trial.policy(), trial.issuers().collect());
-    let asked = format!("{} {}", question.head.method, question.head.uri);
+    let at = trial.at(&question);
     let peer = PeerAccount::of(&answer, granted(&question.peer));
-    let at = question.at.unwrap_or(now);
     let mut account = Account::of(&answer, asked, at.to_string(), policy, peer);
-    account.notes.extend(notes(&question));
-    account.notes.extend(unchecked.clone());
+    account.notes.extend(note(&source));
     if !matches!(answer, Answer::Handshake(_)) {
-        account.token = trace.map(|trace| token::account(&trace, unchecked.as_deref(), &issuers, at));
+        account.token = trace.map(|trace| token::account(&trace, &source, &issuers, at));
     }
     if let Some(case) = answer.case() {
         let request = case.request();
@@ -158,7 +172,7 @@ fn give(
         if let Signature::Verified(caller) = &case.signatures.caller {
             account.caller = Some(CallerAccount::of(policy, &reading, caller, &issuers));
         }
-        account.rules = Some(Rules::of(&reading, case, which));
+        account.rules = Some(Rules::of(&reading, &case.decision.evidence, which));
     }
     Ok(account)
 }
@@ -182,10 +196,14 @@ fn granted(peer: &Presented) -> &'static str {
     }
 }
 
-fn notes(question: &Question) -> Option<String> {
-    matches!(question.caller, Bearer::Claims(_)).then(|| {
-        "the token was made up here, with these claims and what its issuer puts into each: whether the issuer would \
-         give it to anybody is not known"
-            .to_owned()
-    })
+fn note(source: &Source) -> Option<String> {
+    match source {
+        Source::Presented => None,
+        Source::OnTrust(why) => Some(why.clone()),
+        Source::MadeUp => Some(
+            "the token was made up here, of these claims and of what its issuer puts into each: whether the issuer \
+             gives such a token to anybody is not known"
+                .to_owned(),
+        ),
+    }
 }

@@ -95,6 +95,12 @@ impl QuestionArgs {
         })
     }
 
+    /// As it was typed.
+    pub fn asked(&self) -> String {
+        let typed = [&self.method, &self.url].map(|typed| typed.as_deref().unwrap_or_default());
+        typed.join(" ")
+    }
+
     fn fields(&self) -> Result<Vec<(&str, &str)>, Unexplained> {
         let mut fields = Vec::new();
         for header in &self.headers {
@@ -176,7 +182,9 @@ fn token(place: &str) -> Result<String, Unexplained> {
         read_or_stdin(place)?
     };
     let text = String::from_utf8(bytes).map_err(|_| Unexplained::usage("the token is not text"))?;
-    let text = text.trim();
+    // a header field as it is kept for other programs will do, too
+    let field = text.trim().split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+    let text = field.map_or(text.trim(), |(_, value)| value.trim());
     Ok(text.strip_prefix("Bearer ").unwrap_or(text).trim_start().to_owned())
 }
 

@@ -6,9 +6,14 @@ use serde_json::Value;
 use crate::clock::Timestamp;
 use crate::token::{IssuerSettings, Said, Step, TokenError, TokenType, Trace};
 
+/// The steps that look at no claim but `iss`.
+const HEADER: [Step; 4] = [Step::Structure, Step::Type, Step::Algorithm, Step::Key];
+
 /// What became of the token.
 #[derive(Debug, Serialize)]
 pub struct TokenAccount {
+    /// Whether it was made up here, for claims by hand.
+    pub made_up: bool,
     /// `false` where nobody looked at the signature: then anybody can have written it.
     pub signature_checked: bool,
     pub steps: Vec<StepAccount>,
@@ -32,15 +37,30 @@ pub enum Outcome {
     NotReached,
 }
 
-/// All steps of a token's way. `unchecked` is why nobody looked for the key that signed it.
-pub fn account(
-    trace: &Trace,
-    unchecked: Option<&str>,
-    issuers: &[&IssuerSettings],
-    now: Timestamp,
-) -> TokenAccount {
+/// Where a token comes from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    Presented,
+    /// Why nobody looked for the key that signed it.
+    OnTrust(String),
+    MadeUp,
+}
+
+impl Source {
+    fn unchecked(&self) -> Option<&str> {
+        match self {
+            Source::Presented => None,
+            Source::OnTrust(why) => Some(why),
+            Source::MadeUp => Some("made up here"),
+        }
+    }
+}
+
+/// All steps of a token's way.
+pub fn account(trace: &Trace, source: &Source, issuers: &[&IssuerSettings], now: Timestamp) -> TokenAccount {
     let issuer = issuers.iter().find(|issuer| Some(&issuer.name) == trace.issuer.as_ref());
-    let refused = trace.outcome.as_ref().err();
+    let (refused, unchecked) = (trace.outcome.as_ref().err(), source.unchecked());
+    let made_up = matches!(source, Source::MadeUp);
     let tell = |step: Step| {
         let seen = || match (&trace.said, issuer) {
             (Some(said), Some(issuer)) => seen(step, said, issuer, now),
@@ -51,12 +71,13 @@ pub fn account(
             _ if step > trace.last => (Outcome::NotReached, String::new()),
             (Some(error), _) if step == trace.last => (Outcome::Refused, refusal(error, &seen())),
             (_, Some(why)) if step == Step::Signature => (Outcome::NotChecked, why.to_owned()),
-            (_, Some(_)) if step == Step::Key => (Outcome::NotChecked, seen()),
+            (_, Some(_)) if step == Step::Key && !made_up => (Outcome::NotChecked, seen()),
+            (_, Some(why)) if made_up && HEADER.contains(&step) => (Outcome::NotChecked, why.to_owned()),
             _ => (Outcome::Ok, passed(step).map_or_else(seen, str::to_owned)),
         };
         StepAccount { step: step.as_str(), outcome, words }
     };
-    TokenAccount { signature_checked: unchecked.is_none(), steps: Step::ALL.map(tell).into() }
+    TokenAccount { made_up, signature_checked: unchecked.is_none(), steps: Step::ALL.map(tell).into() }
 }
 
 /// What is to be said of a step that looks at nothing that could be shown.

@@ -57,7 +57,8 @@ pub struct CallerAccount {
     pub scopes: Vec<String>,
     pub groups: Vec<String>,
     pub token_roles: Vec<String>,
-    pub expires: String,
+    /// Absent in a record.
+    pub expires: Option<String>,
     pub roles: Vec<RoleAccount>,
 }
 
@@ -158,8 +159,24 @@ impl CallerAccount {
             scopes: texts(&caller.scopes),
             groups: texts(&caller.groups),
             token_roles: texts(&caller.roles),
-            expires: caller.expires.to_string(),
+            expires: Some(caller.expires.to_string()),
             roles: reading.roles().into_iter().map(|role| RoleAccount::of(policy, reading, role)).collect(),
+        }
+    }
+}
+
+impl CallerAccount {
+    /// Of somebody of whom only a record tells.
+    pub fn recorded(
+        policy: &Policy,
+        reading: &Reading<'_>,
+        caller: &Caller,
+        issuers: &[&IssuerSettings],
+    ) -> CallerAccount {
+        CallerAccount {
+            actor_because: vec!["as recorded".to_owned()],
+            expires: None,
+            ..CallerAccount::of(policy, reading, caller, issuers)
         }
     }
 }

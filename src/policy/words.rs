@@ -123,10 +123,8 @@ pub(super) fn seen(
         Condition::Claim(tests) => of_caller(&|caller| {
             let failing: Vec<_> = tests.iter().filter(|test| !test.holds(&caller.claims)).collect();
             let told = if failing.is_empty() { tests.iter().collect() } else { failing };
-            format!(
-                "the token has {}",
-                join(told.iter().map(|test| claim_seen(policy, test, caller)), " and ")
-            )
+            let told = told.iter().map(|test| claim_seen(policy, test, caller));
+            format!("the token has {}", join(told, " and "))
         }),
         Condition::Acr(_) => of_caller(&|caller| match &caller.acr {
             Some(_) if policy.parts().redacts(Some(&"acr".into())) => format!("the token has acr {REDACTED}"),

@@ -19,6 +19,8 @@ pub struct Account {
     pub reason: Reason,
     /// Where several apply, all.
     pub also: Vec<Reason>,
+    /// Whether the TLS handshake fails, so that no HTTP is spoken.
+    pub in_handshake: bool,
     /// Absent where the handshake fails, or where the upstream answers.
     pub status: Option<u16>,
     /// `WWW-Authenticate`.
@@ -64,6 +66,8 @@ pub struct Rules {
     pub total: usize,
     /// Those that the action reaches.
     pub reaching: usize,
+    /// Whether an enforced allow is among them.
+    pub allow_reaches: bool,
     pub told: Vec<RuleAccount>,
 }
 
@@ -75,6 +79,8 @@ pub struct RuleAccount {
     pub owner: Option<String>,
     pub ticket: Option<String>,
     pub outcome: RuleOutcome,
+    /// Whether the verdict rests on it.
+    pub decided: bool,
     pub conditions: Vec<ConditionAccount>,
 }
 
@@ -104,7 +110,7 @@ pub struct ConditionAccount {
 /// What rules to tell of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
-    /// Those that could have spoken; where none could, those of which one condition on the action fails.
+    /// Those that could have spoken; where no allow could, also allows of which one condition on the action fails.
     Reaching,
     All,
 }
@@ -123,6 +129,7 @@ impl Account {
             verdict: answer.verdict(),
             reason,
             also: answer.also().to_vec(),
+            in_handshake: matches!(answer, Answer::Handshake(_)),
             status: answer.status().map(|status| status.as_u16()),
             challenge: answer.http().and_then(challenge),
             story: told,
@@ -165,10 +172,12 @@ impl Rules {
     pub fn of(reading: &Reading<'_>, decided: &Evidence, which: Which) -> Rules {
         let all: Vec<_> = reading.rules().collect();
         let reaching = all.iter().filter(|rule| rule.reaches()).count();
-        let is_told = |rule: &RuleReading<'_>| match which {
-            Which::All => true,
-            Which::Reaching if reaching == 0 => actions_missed(rule) == 1,
-            Which::Reaching => rule.reaches(),
+        let is_allow =
+            |rule: &RuleReading<'_>| rule.rule.effect == Effect::Allow && rule.rule.mode == Mode::Enforce;
+        let allow_reaches = all.iter().any(|rule| rule.reaches() && is_allow(rule));
+        let is_told = |rule: &RuleReading<'_>| {
+            let is_close = !allow_reaches && is_allow(rule) && actions_missed(rule) == 1;
+            which == Which::All || rule.reaches() || is_close
         };
         let nearest = decided.near_miss.as_ref().map(|near| near.rule);
         let mut told: Vec<_> = all.iter().filter(|rule| is_told(rule)).collect();
@@ -177,8 +186,11 @@ impl Rules {
             let lacks = rule.conditions.iter().filter(|condition| !condition.holds).count();
             (Some(rule.id) != decided.rule, Some(rule.id) != nearest, outcome(rule), lacks)
         });
-        let told = told.into_iter().map(|rule| RuleAccount::of(reading, rule)).collect();
-        Rules { total: all.len(), reaching, told }
+        let told = told.into_iter().map(|rule| RuleAccount {
+            decided: Some(rule.id) == decided.rule,
+            ..RuleAccount::of(reading, rule)
+        });
+        Rules { total: all.len(), reaching, allow_reaches, told: told.collect() }
     }
 }
 
@@ -204,6 +216,7 @@ impl RuleAccount {
             owner: read.rule.owner.clone(),
             ticket: read.rule.ticket.clone(),
             outcome: outcome(read),
+            decided: false,
             conditions: conditions.collect(),
         }
     }

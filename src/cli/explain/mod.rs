@@ -23,8 +23,9 @@ use crate::config::Report;
 use crate::identity::Signature;
 use crate::policy::Reading;
 use crate::token::{IssuerSettings, TokenError, Trace};
-use crate::trial::{Answer, Bearer, Presented, Question, Trial, TrialError, Unaskable};
-use account::{Account, Rules, Which};
+use crate::trial::{Bearer, Presented, Question, Trial, TrialError, Unaskable};
+use account::Rules;
+pub use account::{Account, Which};
 use question::QuestionArgs;
 use record::RecordAccount;
 use token::Source;
@@ -161,7 +162,7 @@ pub fn account(
     let peer = PeerAccount::of(&answer, granted(&question.peer));
     let mut account = Account::of(&answer, asked, at.to_string(), policy, peer);
     account.notes.extend(note(&source));
-    if !matches!(answer, Answer::Handshake(_)) {
+    if !account.in_handshake {
         account.token = trace.map(|trace| token::account(&trace, &source, &issuers, at));
     }
     if let Some(case) = answer.case() {

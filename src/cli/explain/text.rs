@@ -32,8 +32,10 @@ pub fn of_request(account: &Account, ink: Ink, all: bool) -> String {
     let mut page = Page { text: String::new(), ink, all };
     page.verdict(account);
     page.peer(&account.peer);
-    if let Some(token) = &account.token {
-        page.token(token);
+    match &account.token {
+        Some(token) => page.token(token),
+        None if account.in_handshake => page.title("TOKEN", "not looked at: the handshake fails before"),
+        None => page.title("TOKEN", "none was presented"),
     }
     if let Some(caller) = &account.caller {
         page.caller(caller);
@@ -65,7 +67,8 @@ impl Page {
             (Verdict::Allow, _) => self.ink.green("ALLOWED"),
             (Verdict::Deny, _) => self.ink.red("DENIED"),
         };
-        let status = account.status.map(|status| status.to_string());
+        let handshake = account.in_handshake.then(|| "in the TLS handshake".to_owned());
+        let status = account.status.map(|status| status.to_string()).or(handshake);
         // the first of several is the reason
         let reasons: Vec<_> = match (account.reason, account.also.is_empty()) {
             (Reason::Allowed | Reason::Unenforced, _) => Vec::new(),
@@ -296,14 +299,14 @@ impl Page {
     }
 
     fn rules(&mut self, rules: &Rules) {
-        let reaching = match rules.reaching {
-            0 if rules.told.is_empty() => "none reaches this action".to_owned(),
-            0 => "none reaches this action; of these, one thing about the action is another".to_owned(),
-            reaching if rules.told.len() < rules.total => {
-                format!("{reaching} of {} reach this action (--all tells of the others)", rules.total)
-            }
-            reaching => format!("{reaching} of {} reach this action", rules.total),
+        let others = if rules.told.len() < rules.total { " (--all tells of the others)" } else { "" };
+        let close = rules.told.iter().any(|rule| rule.effect == "allow");
+        let no_allow = match (rules.allow_reaches, close) {
+            (true, _) => "",
+            (false, true) => ", but no allow; these miss it by one thing about the action",
+            (false, false) => ", but no allow",
         };
+        let reaching = format!("{} of {} reach this action{no_allow}{others}", rules.reaching, rules.total);
         self.title("RULES", &reaching);
         for (at, rule) in rules.told.iter().enumerate() {
             if at > 0 {
@@ -314,18 +317,14 @@ impl Page {
     }
 
     fn rule(&mut self, rule: &RuleAccount) {
-        let (word, mark) = match (rule.effect, rule.outcome) {
-            ("allow", RuleOutcome::Holds) => ("ALLOWS", Mark::Ok),
-            (_, RuleOutcome::Holds) => ("DENIES", Mark::No),
-            (_, RuleOutcome::Unmet) => ("UNMET", Mark::No),
-            (_, RuleOutcome::Met) => ("met", Mark::Ok),
-            (_, RuleOutcome::DoesNotHold) => ("does not hold", Mark::None),
-            (_, RuleOutcome::OutOfReach) => ("out of reach", Mark::None),
-        };
-        let word = match mark {
-            Mark::Ok => self.ink.green(word),
-            Mark::No => self.ink.red(word),
-            Mark::Unknown | Mark::None => word.to_owned(),
+        let word = match (rule.outcome, rule.effect) {
+            (RuleOutcome::Holds, "allow") if rule.decided => self.ink.green("ALLOWS"),
+            (RuleOutcome::Holds, "deny") => self.ink.red("DENIES"),
+            (RuleOutcome::Holds, _) => self.ink.green("holds"),
+            (RuleOutcome::Unmet, _) => self.ink.red("UNMET"),
+            (RuleOutcome::Met, _) => self.ink.green("met"),
+            (RuleOutcome::DoesNotHold, _) => "does not hold".to_owned(),
+            (RuleOutcome::OutOfReach, _) => "another action".to_owned(),
         };
         let shadow = if rule.mode == "shadow" { " (in shadow, without effect)" } else { "" };
         let name = self.ink.bold(&format!("{} \"{}\"", rule.effect, shown(&rule.name)));

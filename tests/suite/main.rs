@@ -13,6 +13,7 @@ mod demo;
 mod docs;
 mod examples;
 mod expiry;
+mod explain;
 mod failures;
 mod faults;
 mod floods;

@@ -1,5 +1,6 @@
 //! Names for identities: what a `[service]` and a `[role]` stand for.
 
+use std::fmt;
 use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
@@ -103,10 +104,16 @@ impl Service {
     pub fn carries(&self, issuer: Option<IssuerId>, caller: &Caller) -> bool {
         match &self.clients {
             CarriedClients::Unstated | CarriedClients::Any => true,
-            CarriedClients::Listed(clients) => caller.client.as_deref().is_some_and(|client| {
-                clients.iter().any(|carried| Some(carried.issuer) == issuer && carried.client.matches(client))
-            }),
+            CarriedClients::Listed(clients) => clients.iter().any(|carried| carried.matches(issuer, caller)),
         }
+    }
+}
+
+impl ClientPattern {
+    /// Whether the caller's token was issued to this client.
+    pub(super) fn matches(&self, issuer: Option<IssuerId>, caller: &Caller) -> bool {
+        let client = caller.client.as_deref();
+        Some(self.issuer) == issuer && client.is_some_and(|client| self.client.matches(client))
     }
 }
 
@@ -119,6 +126,16 @@ impl PeerPattern {
             }
             (PeerPattern::Spiffe(_), PeerName::Dns { .. })
             | (PeerPattern::Dns { .. }, PeerName::Spiffe(_)) => false,
+        }
+    }
+}
+
+/// As it is written.
+impl fmt::Display for PeerPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PeerPattern::Spiffe(pattern) => pattern.fmt(f),
+            PeerPattern::Dns { name, trust_domain } => write!(f, "{name} of {trust_domain}"),
         }
     }
 }
@@ -155,7 +172,7 @@ impl Role {
 }
 
 impl RoleEntry {
-    fn holds(&self, issuer: IssuerId, caller: &Caller) -> bool {
+    pub(super) fn holds(&self, issuer: IssuerId, caller: &Caller) -> bool {
         self.holds_but_for_scope(issuer, caller)
             && (self.scope.is_empty() || self.scope.iter().any(|scope| caller.scopes.contains(scope)))
     }

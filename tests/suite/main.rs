@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod agreement;
 mod balancer;
 mod broken_config;
 mod caches;

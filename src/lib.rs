@@ -40,6 +40,7 @@ pub mod proxy;
 pub mod config;
 // rank 7: composition, what operators ask, and a configuration that only answers questions
 pub mod admin;
+pub mod replay;
 pub mod server;
 pub mod trial;
 // rank 8: one file a command

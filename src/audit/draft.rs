@@ -155,9 +155,10 @@ impl Draft {
         self.record.as_ref()?.trace.as_deref()
     }
 
-    /// What is asked for, in normal form.
-    pub fn asked(&mut self, host: &Host, path: &NormalPath) {
+    /// What is asked for, in normal form, and whether its content type is gRPC's.
+    pub fn asked(&mut self, host: &Host, path: &NormalPath, grpc: bool) {
         self.note(|record| {
+            record.action.grpc = grpc;
             record.action.host = Some(host.clone());
             record.action.path = Some(bounded(path.as_str()));
         });
@@ -184,11 +185,13 @@ impl Draft {
 
     /// What the record says of both signatures, for later ones that rest on the same standing. `same_peer` is what
     /// an earlier one said of this peer.
-    pub fn signers(&mut self, same_peer: Option<Part<PeerRecord>>) -> Signers {
+    ///
+    /// To be called once both are told, and the decision if there is one: without it, the record says nothing of them.
+    pub fn signers(&mut self, same_peer: Option<Part<PeerRecord>>, policy: &Policy) -> Signers {
         let Draft { peer, services, caller, roles, .. } = self;
         let (services, roles) =
             (services.as_deref().unwrap_or_default(), roles.as_deref().unwrap_or_default());
-        let made = || Signers::new(peer.as_deref(), same_peer, services, caller.as_deref(), roles);
+        let made = || Signers::new(peer.as_deref(), same_peer, services, caller.as_deref(), roles, policy);
         self.signers.get_or_insert_with(made).clone()
     }
 
@@ -340,7 +343,7 @@ impl Draft {
     }
 
     fn complete(&mut self) -> Option<Box<RequestRecord>> {
-        let signers = self.signers(None);
+        let signers = self.signers.take().unwrap_or_default();
         let reason = self.reason();
         let mut record = self.record.take()?;
         self.reasons.sort_unstable();

@@ -256,6 +256,9 @@ table! {
         output: AuditOutput,
         /// Refuse what cannot be recorded. Default: false, and lost records are counted.
         required: bool,
+        /// Claims, by top-level name, of whose values records hold the SHA-256 alone: also as subject, client, group
+        /// or token role, where the issuer's `claims` read those from them. Default: none.
+        redact: List<String>,
     }
     later { chain }
 }

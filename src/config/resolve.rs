@@ -191,7 +191,9 @@ fn parts(
     lints::check(file, typed, &known, &route_names, found);
     let rules = typed.iter().filter_map(|typed| rule(*typed, &known, &route_names, found)).collect();
     let facts = issuers.iter().map(IssuerSettings::facts).collect();
-    let parts = PolicyParts { issuers: facts, services, roles, routes, upstreams: upstream_ids, rules };
+    let redact = settings::redact(file);
+    let parts =
+        PolicyParts { issuers: facts, services, roles, routes, upstreams: upstream_ids, rules, redact };
     Resolved { parts, issuers, upstreams, routes: route_settings }
 }
 

@@ -17,7 +17,7 @@ pub struct ClaimTest {
 }
 
 /// A claim's place in a token: one top-level name, whatever dots or slashes it holds, or a path.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClaimPath(pub Vec<Arc<str>>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]

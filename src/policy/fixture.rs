@@ -182,6 +182,7 @@ pub fn tables() -> PolicyParts {
         }],
         upstreams: vec![name("orders"), name("orders-next")],
         rules: vec![],
+        redact: vec![],
     }
 }
 

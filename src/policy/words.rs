@@ -1,6 +1,7 @@
 //! What a rule wants and what was seen, in the words of records and stories. Never a whole token:
 //! of claims, only those that the rule reads, and cut short.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
@@ -11,7 +12,7 @@ use super::claim::{ClaimTest, MatchClaim};
 use super::condition::{Condition, RoleTerm, RouteTerm, ServiceTerm};
 use super::judge::{Asked, Lack, Who};
 use super::near_miss::Failure;
-use super::role::{RoleEntries, RoleEntry};
+use super::role::{IssuerFacts, RoleEntries, RoleEntry};
 use super::rule::{Effect, Rule, stated};
 use crate::identity::{ActorKind, Caller};
 
@@ -122,9 +123,11 @@ pub(super) fn seen(
         Condition::Claim(tests) => of_caller(&|caller| {
             let failing: Vec<_> = tests.iter().filter(|test| !test.holds(&caller.claims)).collect();
             let told = if failing.is_empty() { tests.iter().collect() } else { failing };
-            format!("the token has {}", join(told.iter().map(|test| claim_seen(test, caller)), " and "))
+            let told = told.iter().map(|test| claim_seen(policy, test, caller));
+            format!("the token has {}", join(told, " and "))
         }),
         Condition::Acr(_) => of_caller(&|caller| match &caller.acr {
+            Some(_) if policy.parts().redacts(Some(&"acr".into())) => "the token has another acr".to_owned(),
             Some(acr) => format!("the token has acr {}", quoted(acr)),
             None => "the token has no acr".to_owned(),
         }),
@@ -133,7 +136,7 @@ pub(super) fn seen(
             Some(at) => format!("the login is {} old", duration(who.now.since(at))),
             None => "the token has no auth_time".to_owned(),
         }),
-        Condition::MatchClaim(_) => of_caller(&|caller| match_claim_seen(rule, caller, asked)),
+        Condition::MatchClaim(_) => of_caller(&|caller| match_claim_seen(policy, rule, caller, asked)),
         Condition::Hop(_) => format!("the hop is {}", circumstances.hop.as_str()),
         Condition::PeerIp(_) => address(circumstances.peer_ip),
         Condition::ClientIp(_) => address(circumstances.client_ip),
@@ -236,21 +239,27 @@ pub(super) fn role_seen(policy: &Policy, term: &RoleTerm, caller: Option<&Caller
         return format!("the token is from {}", caller.issuer);
     }
     let (mut has, mut lacks) = (Vec::new(), Vec::new());
-    let mut look = |asked_for: bool, word: &'static str, values: String| match values.is_empty() {
-        _ if !asked_for => {}
-        true => lacks.push(word),
-        false => has.push(format!("{word} {}", quoted(&values))),
-    };
+    let facts = tables.issuers.iter().find(|issuer| issuer.name == caller.issuer);
+    let mut look =
+        |asked_for: bool, word: &'static str, values: String, redacted: bool| match values.is_empty() {
+            _ if !asked_for => {}
+            true => lacks.push(word),
+            false if redacted => has.push(format!("another {word}")),
+            false => has.push(format!("{word} {}", quoted(&values))),
+        };
+    let from = |claim: fn(&IssuerFacts) -> Option<&Arc<str>>| tables.redacts(facts.and_then(claim));
     let any = |test: &dyn Fn(&RoleEntry) -> bool| entries.iter().any(|entry| test(entry));
-    look(any(&|e| !e.scope.is_empty()), "scope", caller.scopes.join(" "));
-    look(any(&|e| !e.group.is_empty()), "group", caller.groups.join(" "));
-    look(any(&|e| !e.role.is_empty()), "role", caller.roles.join(" "));
-    look(any(&|e| !e.client.is_empty()), "client", caller.client.as_deref().unwrap_or("").to_owned());
-    look(any(&|e| !e.subject.is_empty()), "subject", caller.subject.as_deref().unwrap_or("").to_owned());
-    let actor = caller.chain.first().map_or("", |actor| &*actor.subject);
-    look(any(&|e| !e.actor_subject.is_empty()), "actor subject", actor.to_owned());
+    let word = |word: &Option<Arc<str>>| word.as_deref().unwrap_or("").to_owned();
+    look(any(&|e| !e.scope.is_empty()), "scope", caller.scopes.join(" "), false);
+    look(any(&|e| !e.group.is_empty()), "group", caller.groups.join(" "), from(|f| f.groups.as_ref()));
+    look(any(&|e| !e.role.is_empty()), "role", caller.roles.join(" "), from(|f| f.roles.as_ref()));
+    look(any(&|e| !e.client.is_empty()), "client", word(&caller.client), from(|f| f.client.as_ref()));
+    look(any(&|e| !e.subject.is_empty()), "subject", word(&caller.subject), from(|f| f.subject.as_ref()));
+    let actor = caller.chain.first().map_or("", |actor| &*actor.subject).to_owned();
+    let redacted = tables.redacts(Some(&"act".into()));
+    look(any(&|e| !e.actor_subject.is_empty()), "actor subject", actor, redacted);
     for test in entries.iter().flat_map(|entry| &entry.claim) {
-        has.push(claim_seen(test, caller));
+        has.push(claim_seen(policy, test, caller));
     }
     match has.is_empty() {
         true => format!("the token has no {}", lacks.join(" and no ")),
@@ -258,20 +267,24 @@ pub(super) fn role_seen(policy: &Policy, term: &RoleTerm, caller: Option<&Caller
     }
 }
 
-fn claim_seen(test: &ClaimTest, caller: &Caller) -> String {
+fn claim_seen(policy: &Policy, test: &ClaimTest, caller: &Caller) -> String {
     match test.claim.look_up(&caller.claims) {
+        Some(_) if policy.parts().redacts(test.claim.0.first()) => format!("another claim {}", test.claim),
         Some(value) => format!("claim {} {}", test.claim, claim(value)),
         None => format!("no claim {}", test.claim),
     }
 }
 
-fn match_claim_seen(rule: &Rule, caller: &Caller, asked: &Asked<'_>) -> String {
+fn match_claim_seen(policy: &Policy, rule: &Rule, caller: &Caller, asked: &Asked<'_>) -> String {
     let pattern = rule.paths().into_iter().flatten().find(|pattern| pattern.matches(asked.path));
     let tests = stated!(rule, MatchClaim).into_iter().flatten();
     let one = |test: &MatchClaim| {
         let segment = pattern.and_then(|p| p.position(&test.segment)).and_then(|at| asked.path.get(at));
         let segment = segment.map_or("", |segment| segment);
         match test.claim.look_up(&caller.claims) {
+            Some(_) if policy.parts().redacts(test.claim.0.first()) => {
+                format!("{{{}}} is {} and {} is another", test.segment, quoted(segment), test.claim)
+            }
             Some(value) => {
                 format!("{{{}}} is {} and {} is {}", test.segment, quoted(segment), test.claim, claim(value))
             }

@@ -64,7 +64,7 @@ async fn answer(
             return refuse(draft, form, &refusal).await;
         }
     };
-    draft.asked(&asked.host, &asked.path);
+    draft.asked(&asked.host, &asked.path, form == Form::Grpc);
     let cross_origin = CrossOrigin::of(&generation, &asked, &head.headers);
     if let Some(answer) = cross_origin.preflight(&asked, &head.headers) {
         draft.because(Reason::Preflight);
@@ -112,7 +112,8 @@ async fn judge(
         let last = known.judged.as_ref().filter(|last| last.is_of_peer_of(&judged));
         let peer = last.and_then(|last| last.told.get()?.signers.peer.clone());
         let headers = Arc::new(signatures.introduce(generation, &decision));
-        let telling = Telling { headers: Arc::clone(&headers), signers: draft.signers(peer) };
+        let telling =
+            Telling { headers: Arc::clone(&headers), signers: draft.signers(peer, &generation.policy) };
         if telling.is_small() {
             // Another request of the same two may have been first.
             let _ = judged.told.set(telling);

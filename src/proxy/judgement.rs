@@ -60,19 +60,20 @@ pub async fn verify(
     let peer = peer.map_err(|error| Refusal::from(&error));
     draft.peer(peer.as_ref().map_err(|refusal| refusal.reason));
     draft.caller(caller.as_ref().map_err(|refusal| refusal.reason));
-    match (peer, caller) {
-        (Ok(peer), Ok(caller)) => Ok(Signatures { peer, caller }),
-        (Err(refusal), Ok(_)) => Err(refusal),
-        (Ok(peer), Err(refusal)) => {
-            // Nothing is decided, but the record calls the service by its name all the same, or says that it
-            // has none.
-            let Some(peer) = peer.verified() else { return Err(refusal) };
-            let services = policy.services_of(peer);
+    let refusal = match (peer, caller) {
+        (Ok(peer), Ok(caller)) => return Ok(Signatures { peer, caller }),
+        (Err(refusal), Ok(_)) => refusal,
+        // Nothing is decided, but the record calls the service by its name all the same, or says that it has none.
+        (Ok(Signature::Verified(peer)), Err(refusal)) => {
+            let services = policy.services_of(&peer);
             draft.named(&services);
-            Err(if services.is_empty() { refusal.and(Refusal::of(Reason::PeerUnknown)) } else { refusal })
+            if services.is_empty() { refusal.and(Refusal::of(Reason::PeerUnknown)) } else { refusal }
         }
-        (Err(peer), Err(caller)) => Err(peer.and(caller)),
-    }
+        (Ok(Signature::Absent), Err(refusal)) => refusal,
+        (Err(peer), Err(caller)) => peer.and(caller),
+    };
+    draft.signers(None, policy);
+    Err(refusal)
 }
 
 /// The one decision.

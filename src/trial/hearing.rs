@@ -65,7 +65,7 @@ impl Hearing<'_> {
             Ok(asked) => asked,
             Err(refusal) => return Ok(End::Answered(self.refuse(form, &refusal))),
         };
-        self.draft.asked(&asked.host, &asked.path);
+        self.draft.asked(&asked.host, &asked.path, form == Form::Grpc);
         let cross_origin = CrossOrigin::of(self.generation, &asked, &head.headers);
         if let Some(answer) = cross_origin.preflight(&asked, &head.headers) {
             self.draft.because(Reason::Preflight);
@@ -96,6 +96,7 @@ impl Hearing<'_> {
         let request = signatures.ask(&asked, headers, *from, *now);
         let (decision, judged, cache) = judgement::decide(generation, &request, None);
         draft.decided(policy, &decision, cache, Duration::ZERO);
+        draft.signers(None, policy);
         let headers = headers.clone();
         Ok(Ok(Case { asked, headers, signatures, from: *from, now: *now, decision, judged }))
     }

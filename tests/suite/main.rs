@@ -36,6 +36,7 @@ mod refusals;
 mod reload_certificates;
 mod reload_order;
 mod reload_policy;
+mod replay;
 mod signals;
 mod soak;
 mod tidy;

@@ -12,7 +12,7 @@ use std::path::Path;
 use source::{File, idents, line_of, paths_from, segments};
 
 /// Rank and module: a file imports only lower ranks or its own folder (design: the house).
-const RANKS: [(&str, u8); 18] = [
+const RANKS: [(&str, u8); 19] = [
     ("clock", 0),
     ("metrics", 0),
     ("identity", 0),
@@ -29,6 +29,7 @@ const RANKS: [(&str, u8); 18] = [
     ("server", 7),
     ("admin", 7),
     ("trial", 7),
+    ("replay", 7),
     ("cli", 8),
     ("main", 9),
 ];

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use countersign::audit::Reason;
+use countersign::replay::{Line, Replay};
 use countersign::trial::{Answer, Bearer, Claims, Presented, Question, Trial, head};
 use fastrand::Rng;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
@@ -30,7 +32,7 @@ const SEED: u64 = 7;
 type Outcome = (String, Vec<Value>, Value, Option<u16>);
 
 #[tokio::test]
-async fn the_live_proxy_and_a_trial_agree() {
+async fn what_happens_is_what_a_trial_tells_and_a_replay_repeats() {
     let mut random = Rng::with_seed(SEED);
     let world = World::new().await;
     let proxy = world.start(TABLES);
@@ -38,10 +40,13 @@ async fn the_live_proxy_and_a_trial_agree() {
         PEERS.map(|who| (who, world.certificates.client(who).map(|minted| parsed(&minted).0))).into();
     let jwks = serde_json::json!({ "keys": KEYS.iter().map(|key| key.jwk()).collect::<Vec<_>>() });
     let mut reasons = BTreeMap::<String, usize>::new();
+    let mut decided = 0;
     let mut conditions = BTreeMap::<&str, usize>::new();
     for number in 0..POLICIES {
         let policy = rules::policy(&world, &mut random);
         proxy.reload(&format!("{TABLES}{policy}")).unwrap();
+        let config = world.load();
+        let mut replay = Replay::new(&config);
         let mut trial = Trial::new(world.load(), world.clock.now()).unwrap();
         trial.give_keys(&"corp".parse().unwrap(), jwks.to_string().as_bytes()).unwrap();
         for condition in trial.policy().parts().rules.iter().flat_map(|rule| &rule.conditions) {
@@ -58,6 +63,12 @@ async fn the_live_proxy_and_a_trial_agree() {
             let happened = recorded(&record);
             *reasons.entry(happened.0.clone()).or_default() += 1;
 
+            let line = record.to_string();
+            if let Some(told) = replayed(&mut replay, &line) {
+                decided += 1;
+                assert_eq!(told, without_status(&happened), "replayed: {line}\n{policy}");
+            }
+
             let mut question = question(&asked, chains[&asked.who].clone());
             question.at = Some(now);
             question.caller = token.clone().map_or(Bearer::Nothing, Bearer::Token);
@@ -70,7 +81,8 @@ async fn the_live_proxy_and_a_trial_agree() {
             }
         }
     }
-    println!("{reasons:?}\n{conditions:?}");
+    println!("{decided} decided\n{reasons:?}\n{conditions:?}");
+    assert!(decided >= POLICIES * REQUESTS * 4 / 5);
     assert_eq!(reasons.values().sum::<usize>(), POLICIES * REQUESTS);
     assert!(reasons["allowed"] * 5 >= POLICIES * REQUESTS, "{reasons:?}");
     assert!(conditions.len() == 17 && conditions.values().all(|judged| *judged >= 100), "{conditions:?}");
@@ -142,6 +154,27 @@ fn claims_of(token: &str) -> Claims {
     let claims: Map<String, Value> = serde_json::from_slice(&payload).unwrap();
     let without = ["sub", "jti"].into_iter().filter(|name| !claims.contains_key(*name));
     Claims { issuer: "corp".parse().unwrap(), without: without.map(str::to_owned).collect(), claims }
+}
+
+/// What a decision of record comes to when it is made again; nothing if there was none.
+fn replayed(replay: &mut Replay<'_>, line: &str) -> Option<Outcome> {
+    let Line::Decided(past) = Line::read(line.as_bytes()).unwrap() else { return None };
+    let judged = replay.judge(&past).unwrap();
+    let mut reasons: Vec<Reason> = judged.causes().iter().map(|&cause| cause.into()).collect();
+    reasons.sort_unstable();
+    let reason = reasons.first().map_or("allowed", |reason| reason.as_str()).to_owned();
+    let also = if reasons.len() > 1 {
+        reasons.iter().map(|reason| reason.as_str().into()).collect()
+    } else {
+        vec![]
+    };
+    let rule = judged.decision.evidence.rule.map(|id| replay.policy().rule(id).name.as_str());
+    Some((reason, also, rule.map_or(Value::Null, Value::from), None))
+}
+
+fn without_status(outcome: &Outcome) -> Outcome {
+    let (reason, also, rule, _) = outcome.clone();
+    (reason, also, rule, None)
 }
 
 fn recorded(record: &Value) -> Outcome {

@@ -72,7 +72,9 @@ pub fn health_address(paths: &[PathBuf], environment: Environment<'_>) -> Option
 
 /// The JSON Schema of the configuration.
 pub fn schema() -> serde_json::Value {
-    schemars::SchemaGenerator::default().into_root_schema_for::<file::File>().to_value()
+    let mut schema = schemars::SchemaGenerator::default().into_root_schema_for::<file::File>();
+    schema.insert("title".to_owned(), "A configuration of Countersign".into());
+    schema.to_value()
 }
 
 /// What the names of files end in that stand in folders, of this kind and of no other.

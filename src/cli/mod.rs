@@ -7,6 +7,7 @@ mod descriptors;
 pub mod healthcheck;
 pub mod log;
 pub mod mint;
+pub mod propose;
 pub mod replay;
 pub mod run;
 pub mod schema;
@@ -38,6 +39,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Judge recorded requests under another policy: what would change, and by which rule
     Replay(replay::ReplayArgs),
+    /// Propose rules for recorded requests that no rule allowed, as TOML to review
+    Propose(propose::ProposeArgs),
     /// Print the JSON Schema of the configuration
     Schema,
     /// Ask a running proxy whether it lives; for containers without a shell
@@ -75,6 +78,7 @@ impl Cli {
             Command::Run(args) => run::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Check(args) => check::run(&args),
+            Command::Propose(args) => propose::run(&args),
             Command::Replay(args) => replay::run(&args),
             Command::Schema => schema::run(),
             Command::Healthcheck(args) => healthcheck::run(&args),

@@ -6,6 +6,7 @@
 pub mod line;
 pub mod log;
 mod named;
+pub mod proposal;
 mod signers;
 pub mod tally;
 mod why;

@@ -135,6 +135,7 @@ mod tests {
             requires: vec!["sub".into()],
             subject: Some("sub".into()),
             client: None,
+            scopes: Some("scope".into()),
             groups: None,
             roles: None,
             actors: vec![ActorKind::Human],

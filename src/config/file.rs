@@ -234,8 +234,18 @@ table! {
         role: Name,
         /// The service it is about.
         service: Name,
+        /// The issuer it is about.
+        issuer: Name,
         /// The route it is about.
         route: Name,
+        /// The upstream it is about.
+        upstream: Name,
+        /// The trust domain it is about.
+        trust_domain: TrustDomain,
+        /// The listener it is about.
+        listener: Name,
+        /// The hop it is about.
+        trusted_hop: Name,
     }
 }
 

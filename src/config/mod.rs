@@ -25,6 +25,7 @@ mod routes;
 mod rules;
 mod settings;
 mod source;
+mod surroundings;
 mod tree;
 mod upstreams;
 mod value;

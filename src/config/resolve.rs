@@ -16,7 +16,7 @@ use super::settings::{self, LogSettings};
 use super::source::{At, Sources};
 use super::tree::SYNTAX;
 use super::upstreams::{UpstreamConfig, upstreams};
-use super::{canonical, effective, lints};
+use super::{canonical, effective, lints, surroundings};
 use crate::audit::SinkSettings;
 use crate::clock::Timestamp;
 use crate::decisions::DecisionsSettings;
@@ -140,6 +140,7 @@ fn policy(
             // What looks odd may do so only because a table next to it could not be read.
             if !found.has_errors() {
                 places.add(findings, &file.value, found);
+                surroundings::look(&file.value, policy.parts(), now, found);
             }
             Some(policy)
         }

@@ -135,6 +135,11 @@ impl SpiffePattern {
         &self.trust_domain
     }
 
+    /// Whether no segment of it is literal: every workload of that depth, or all, is named by it.
+    pub fn is_everything(&self) -> bool {
+        self.segments.iter().all(|segment| matches!(segment, PatternSegment::Any))
+    }
+
     /// An ID that this matches, with `segment` for each wildcard; `None` where that is none, or too long.
     pub fn example(&self, segment: &str) -> Option<SpiffeId> {
         let segments = self.segments.iter().map(|wanted| match wanted {

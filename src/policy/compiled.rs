@@ -64,6 +64,17 @@ pub(super) struct ByEffect {
     pub requires: FixedBitSet,
 }
 
+/// Of each kind of condition on actions, the places in the order of rules at which it holds, or is not
+/// stated.
+#[derive(Debug)]
+pub(super) struct Reach {
+    pub routes: FixedBitSet,
+    pub hosts: FixedBitSet,
+    pub methods: FixedBitSet,
+    pub paths: FixedBitSet,
+    pub grpc: FixedBitSet,
+}
+
 #[derive(Debug)]
 struct ActionIndex {
     routes: RouteIndex,
@@ -193,6 +204,27 @@ impl Policy {
         self.index.routes.narrow(route, &mut found);
         self.index.methods.narrow(action.method, &mut found);
         found
+    }
+
+    /// The same, kind by kind. Without a route no rule is reached.
+    pub(super) fn reach(&self, asked: &Asked<'_>, route: Option<RouteId>) -> Reach {
+        let (index, action) = (&self.index, &asked.request.action);
+        let narrowed = |narrow: &dyn Fn(&mut FixedBitSet)| {
+            let mut found = FixedBitSet::with_capacity(self.order.len());
+            found.insert_range(..);
+            narrow(&mut found);
+            found
+        };
+        Reach {
+            routes: narrowed(&|found| match route {
+                Some(route) => index.routes.narrow(route, found),
+                None => found.clear(),
+            }),
+            hosts: narrowed(&|found| index.hosts.narrow(action.host, found)),
+            methods: narrowed(&|found| index.methods.narrow(action.method, found)),
+            paths: narrowed(&|found| index.paths.narrow(asked.path, found)),
+            grpc: narrowed(&|found| index.grpc.narrow(asked.path, found)),
+        }
     }
 }
 

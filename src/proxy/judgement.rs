@@ -62,13 +62,14 @@ pub async fn verify(
     draft.caller(caller.as_ref().map_err(|refusal| refusal.reason));
     let refusal = match (peer, caller) {
         (Ok(peer), Ok(caller)) => return Ok(Signatures { peer, caller }),
-        (Err(refusal), Ok(_)) | (Ok(Signature::Absent), Err(refusal)) => refusal,
+        (Err(refusal), Ok(_)) => refusal,
         // Nothing is decided, but the record calls the service by its name all the same, or says that it has none.
         (Ok(Signature::Verified(peer)), Err(refusal)) => {
             let services = policy.services_of(&peer);
             draft.named(&services);
             if services.is_empty() { refusal.and(Refusal::of(Reason::PeerUnknown)) } else { refusal }
         }
+        (Ok(Signature::Absent), Err(refusal)) => refusal,
         (Err(peer), Err(caller)) => peer.and(caller),
     };
     draft.signers(None, policy);

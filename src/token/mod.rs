@@ -23,6 +23,7 @@ mod keys;
 mod limits;
 mod memory;
 mod preset;
+mod steps;
 mod verifier;
 
 pub use actor::ActorEntry;
@@ -40,6 +41,7 @@ pub use keys::{KEYS_MAX, KeyUse};
 pub use limits::TokenLimits;
 pub use memory::TokenCacheSettings;
 pub use preset::{Preset, UnknownPreset};
+pub use steps::{Said, Step, Trace};
 pub use verifier::{Issuer, KnownToken, SameIssuer, Verifier};
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod agreement;
 mod balancer;
 mod broken_config;
 mod caches;
@@ -24,6 +25,7 @@ mod identity_headers;
 mod kid_storm;
 mod language_holes;
 mod limits;
+mod lints;
 mod metrics;
 mod outside_text;
 mod policy_cases;

@@ -28,8 +28,8 @@ const RANKS: [(&str, u8); 19] = [
     ("config", 6),
     ("server", 7),
     ("admin", 7),
-    ("replay", 7),
     ("trial", 7),
+    ("replay", 7),
     ("cli", 8),
     ("main", 9),
 ];

@@ -151,10 +151,11 @@ fn record(audit: &Audit, policy: &Policy, asking: &Asking, decision: &policy::De
         client_ip: None,
         cut: &Arc::default(),
     });
-    draft.asked(host, path);
+    draft.asked(host, path, false);
     draft.peer(Ok(&asking.peer));
     draft.caller(Ok(&asking.caller));
     draft.decided(policy, decision, Lookup::Hit, Duration::from_micros(3));
+    draft.signers(None, policy);
     if let Verdict::Permit(permit) = &decision.verdict {
         draft.forwarding(permit).unwrap();
         draft.answered(StatusCode::OK);

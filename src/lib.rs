@@ -38,8 +38,10 @@ pub mod decisions;
 pub mod proxy;
 // rank 6: what was typed becomes what runs
 pub mod config;
-// rank 7: composition, and what operators ask
+// rank 7: composition, what operators ask, and a configuration that only answers questions
 pub mod admin;
+pub mod replay;
 pub mod server;
+pub mod trial;
 // rank 8: one file a command
 pub mod cli;

@@ -50,11 +50,18 @@ pub fn record(data: &[u8]) {
             chain: vec![Delegate { subject: text.into(), issuer: Some(text.into()) }; 2],
             roles: Vec::new(),
             scopes: vec![text.to_owned()],
+            groups: vec![text.to_owned()],
+            token_roles: vec![text.to_owned()],
+            acr: some(),
+            auth_time: None,
+            claims: serde_json::Map::from_iter([(text.to_owned(), text.into())]),
+            redacted: Vec::new(),
         })),
         action: ActionRecord {
             method: Some(text.to_owned()),
             host: text.parse::<Host>().ok(),
             path: some(),
+            grpc: false,
             route: None,
         },
         connection: ConnectionRecord {
@@ -88,6 +95,10 @@ pub fn record(data: &[u8]) {
     for place in ["/caller/subject", "/caller/client", "/caller/scopes/0", "/caller/chain/1/subject"] {
         assert_eq!(read.pointer(place), Some(&text.into()), "{place}");
     }
+    for place in ["/caller/groups/0", "/caller/token_roles/0", "/caller/acr"] {
+        assert_eq!(read.pointer(place), Some(&text.into()), "{place}");
+    }
+    assert_eq!(read["caller"]["claims"][text], text);
     for place in ["/peer/dns_names/0", "/action/method", "/action/path", "/trace"] {
         assert_eq!(read.pointer(place), Some(&text.into()), "{place}");
     }

@@ -155,9 +155,10 @@ impl Draft {
         self.record.as_ref()?.trace.as_deref()
     }
 
-    /// What is asked for, in normal form.
-    pub fn asked(&mut self, host: &Host, path: &NormalPath) {
+    /// What is asked for, in normal form, and whether its content type is gRPC's.
+    pub fn asked(&mut self, host: &Host, path: &NormalPath, grpc: bool) {
         self.note(|record| {
+            record.action.grpc = grpc;
             record.action.host = Some(host.clone());
             record.action.path = Some(bounded(path.as_str()));
         });
@@ -184,11 +185,13 @@ impl Draft {
 
     /// What the record says of both signatures, for later ones that rest on the same standing. `same_peer` is what
     /// an earlier one said of this peer.
-    pub fn signers(&mut self, same_peer: Option<Part<PeerRecord>>) -> Signers {
+    ///
+    /// To be called once both are told, and the decision if there is one: without it, the record says nothing of them.
+    pub fn signers(&mut self, same_peer: Option<Part<PeerRecord>>, policy: &Policy) -> Signers {
         let Draft { peer, services, caller, roles, .. } = self;
         let (services, roles) =
             (services.as_deref().unwrap_or_default(), roles.as_deref().unwrap_or_default());
-        let made = || Signers::new(peer.as_deref(), same_peer, services, caller.as_deref(), roles);
+        let made = || Signers::new(peer.as_deref(), same_peer, services, caller.as_deref(), roles, policy);
         self.signers.get_or_insert_with(made).clone()
     }
 
@@ -325,10 +328,24 @@ impl Draft {
         self.write();
     }
 
+    /// The record as it would be written now; it is not.
+    pub fn into_record(mut self) -> Option<Box<RequestRecord>> {
+        self.complete()
+    }
+
     fn write(&mut self) {
-        let signers = self.signers(None);
+        let total = self.watch.elapsed();
+        let Some(mut record) = self.complete() else { return };
+        record.total_us = whole_us(total);
+        self.audit.request_finished(record.verdict, record.reason, total);
+        let slot = self.slot.take().unwrap_or_else(|| self.audit.sink().refusal());
+        slot.send(record);
+    }
+
+    fn complete(&mut self) -> Option<Box<RequestRecord>> {
+        let signers = self.signers.take().unwrap_or_default();
         let reason = self.reason();
-        let Some(mut record) = self.record.take() else { return };
+        let mut record = self.record.take()?;
         self.reasons.sort_unstable();
         self.reasons.dedup();
         if self.reasons.len() > 1 {
@@ -337,12 +354,8 @@ impl Draft {
         record.reason = reason;
         record.verdict =
             if self.forwarded || reason == Reason::Preflight { Verdict::Allow } else { Verdict::Deny };
-        let total = self.watch.elapsed();
-        record.total_us = whole_us(total);
         (record.peer, record.caller) = (signers.peer, signers.caller);
-        self.audit.request_finished(record.verdict, reason, total);
-        let slot = self.slot.take().unwrap_or_else(|| self.audit.sink().refusal());
-        slot.send(record);
+        Some(record)
     }
 }
 

@@ -135,6 +135,7 @@ mod tests {
             requires: vec!["sub".into()],
             subject: Some("sub".into()),
             client: None,
+            scopes: Some("scope".into()),
             groups: None,
             roles: None,
             actors: vec![ActorKind::Human],
@@ -184,6 +185,7 @@ mod tests {
             routes: vec![route],
             upstreams: vec![name("orders")],
             rules: vec![rule],
+            redact: Vec::new(),
         };
         Policy::compile(parts, PolicyHash([7; 32]), Timestamp::MIN).unwrap().0
     }
@@ -231,13 +233,14 @@ mod tests {
             client_ip: None,
             cut: &Arc::default(),
         });
-        draft.asked(&host, &path);
+        draft.asked(&host, &path, false);
         draft.peer(Ok(peer));
         draft.caller(Ok(caller));
         let standing = policy.standing(peer, caller, now);
         let decision =
             policy::decide(&policy, &standing, &policy::Request { peer, caller, action, circumstances, now });
         draft.decided(&policy, &decision, crate::metrics::Lookup::Miss, Duration::from_micros(3));
+        draft.signers(None, &policy);
         if let policy::Verdict::Permit(permit) = &decision.verdict {
             draft.forwarding(permit).unwrap();
             draft.answered(StatusCode::OK);

@@ -4,6 +4,9 @@
 //! hold a token, a cookie, a key or a query: there is no field for one.
 
 mod json;
+mod signers;
+
+pub use signers::{CallerRecord, PeerRecord, Signers, hashed};
 
 use std::fmt;
 use std::net::IpAddr;
@@ -13,10 +16,9 @@ use serde::{Serialize, Serializer};
 use ulid::Ulid;
 
 use super::Reason;
-use super::line::{LIST_ENTRIES_MAX, bounded, bounded_list};
 use super::part::Part;
 use crate::clock::Timestamp;
-use crate::identity::{ActorKind, Caller, Delegate, Name, Peer, PeerName};
+use crate::identity::Name;
 use crate::metrics::{Label, Lookup};
 use crate::policy::Host;
 
@@ -98,38 +100,6 @@ pub struct NearMissRecord {
     pub seen: Vec<String>,
 }
 
-/// Both signatures, as far as they were verified: the same in all records of the same standing.
-#[derive(Clone, Debug, Default)]
-pub struct Signers {
-    pub peer: Option<Part<PeerRecord>>,
-    pub caller: Option<Part<CallerRecord>>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct PeerRecord {
-    /// The `[service]` that names it; several are joined with `,`.
-    pub service: Option<String>,
-    pub spiffe_id: Option<String>,
-    /// Of a peer without SPIFFE ID: its DNS SANs, under `trust_domain`.
-    pub dns_names: Vec<String>,
-    pub trust_domain: String,
-    pub certificate: String,
-    pub hop: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct CallerRecord {
-    pub issuer: Name,
-    pub subject: Option<String>,
-    pub client: Option<String>,
-    pub actor: ActorKind,
-    pub on_behalf_of: ActorKind,
-    pub chain: Vec<Delegate>,
-    /// The configured roles, not the token's.
-    pub roles: Vec<Name>,
-    pub scopes: Vec<String>,
-}
-
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ActionRecord {
     /// Absent if the head could not be read.
@@ -137,6 +107,8 @@ pub struct ActionRecord {
     /// In normal form; absent if there is none.
     pub host: Option<Host>,
     pub path: Option<String>,
+    /// Whether its content type is gRPC's.
+    pub grpc: bool,
     pub route: Option<Name>,
 }
 
@@ -156,61 +128,6 @@ pub enum Protocol {
     Http10,
     Http11,
     Http2,
-}
-
-impl Signers {
-    /// `services` and `roles` are what the policy calls them, if it was asked; `same_peer` is how an earlier record
-    /// told of this peer.
-    pub fn new(
-        peer: Option<&Peer>,
-        same_peer: Option<Part<PeerRecord>>,
-        services: &[Name],
-        caller: Option<&Caller>,
-        roles: &[Name],
-    ) -> Signers {
-        let of_peer = |peer| same_peer.unwrap_or_else(|| Part::new(PeerRecord::new(peer, services)));
-        Signers {
-            peer: peer.map(of_peer),
-            caller: caller.map(|caller| Part::new(CallerRecord::new(caller, roles))),
-        }
-    }
-}
-
-impl PeerRecord {
-    fn new(peer: &Peer, services: &[Name]) -> PeerRecord {
-        let (spiffe_id, dns_names) = match &peer.name {
-            PeerName::Spiffe(id) => (Some(id.to_string()), Vec::new()),
-            PeerName::Dns { names, .. } => (None, bounded_list(names)),
-        };
-        let services: Vec<&str> = services.iter().map(Name::as_str).collect();
-        PeerRecord {
-            service: (!services.is_empty()).then(|| services.join(",")),
-            spiffe_id,
-            dns_names,
-            trust_domain: peer.name.trust_domain().to_string(),
-            certificate: peer.certificate.to_string(),
-            hop: peer.hop.as_str().to_owned(),
-        }
-    }
-}
-
-impl CallerRecord {
-    fn new(caller: &Caller, roles: &[Name]) -> CallerRecord {
-        let link = |link: &Delegate| Delegate {
-            subject: bounded(&link.subject).into(),
-            issuer: link.issuer.as_deref().map(|issuer| bounded(issuer).into()),
-        };
-        CallerRecord {
-            issuer: caller.issuer.clone(),
-            subject: caller.subject.as_deref().map(bounded),
-            client: caller.client.as_deref().map(bounded),
-            actor: caller.actor,
-            on_behalf_of: caller.on_behalf_of,
-            chain: caller.chain.iter().take(LIST_ENTRIES_MAX).map(link).collect(),
-            roles: roles.to_vec(),
-            scopes: bounded_list(&caller.scopes),
-        }
-    }
 }
 
 impl Check {
@@ -274,6 +191,7 @@ pub(super) mod tests {
     use crate::audit::sink::{Output, Sink, SinkSettings};
     use crate::audit::{Audit, Record as _};
     use crate::clock::Clock;
+    use crate::identity::ActorKind;
     use crate::metrics::Metrics;
 
     pub fn name(text: &str) -> Name {
@@ -334,11 +252,18 @@ pub(super) mod tests {
                 chain: Vec::new(),
                 roles: Vec::new(),
                 scopes: vec!["orders:write".into()],
+                groups: Vec::new(),
+                token_roles: Vec::new(),
+                acr: None,
+                auth_time: Some("2023-11-14T22:00:00.000Z".into()),
+                claims: serde_json::Map::from_iter([("sub".to_owned(), "alice".into())]),
+                redacted: Vec::new(),
             })),
             action: ActionRecord {
                 method: Some("GET".into()),
                 host: Some("orders.shop.example".parse().unwrap()),
                 path: Some("/customers/alice/orders/7".into()),
+                grpc: false,
                 route: Some(name("orders")),
             },
             connection: ConnectionRecord {
@@ -398,9 +323,10 @@ pub(super) mod tests {
             r#""peer":{"service":"storefront","spiffe_id":"spiffe://shop.example/ns/prod/sa/storefront","#,
             r#""dns_names":[],"trust_domain":"shop.example","certificate":"sha256:00ff","hop":"direct"},"#,
             r#""caller":{"issuer":"corp","subject":"alice","client":"storefront-web","actor":"human","#,
-            r#""on_behalf_of":"human","chain":[],"roles":[],"scopes":["orders:write"]},"#,
+            r#""on_behalf_of":"human","chain":[],"roles":[],"scopes":["orders:write"],"groups":[],"token_roles":[],"#,
+            r#""acr":null,"auth_time":"2023-11-14T22:00:00.000Z","claims":{"sub":"alice"},"redacted":[]},"#,
             r#""action":{"method":"GET","host":"orders.shop.example","path":"/customers/alice/orders/7","#,
-            r#""route":"orders"},"connection":{"listener":"mesh","protocol":"h2","peer_ip":"192.0.2.1","#,
+            r#""grpc":false,"route":"orders"},"connection":{"listener":"mesh","protocol":"h2","peer_ip":"192.0.2.1","#,
             r#""client_ip":"192.0.2.1"},"status":403,"upstream":null,"request_bytes":0,"response_bytes":154,"#,
             r#""policy":"sha256:ab","cache":"hit","decision_us":3,"total_us":212,"#,
             r#""trace":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}"#,

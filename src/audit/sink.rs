@@ -133,23 +133,16 @@ pub(super) struct Queue {
 impl Sink {
     /// Opens the output and starts the thread that writes to it.
     pub fn start(settings: SinkSettings, metrics: Arc<Metrics>) -> Result<Sink, SinkError> {
-        let places = settings.queue_records_max.min(Semaphore::MAX_PERMITS);
-        let shared = Arc::new(Shared {
-            queue: Mutex::default(),
-            work: Condvar::new(),
-            progress: Condvar::new(),
-            required: settings.required,
-            wait_max: settings.wait_max,
-            // Far from a full queue, so that nothing is lost, or waits, because records gather.
-            batch_records: places / 4,
-            forwarded: Arc::new(Semaphore::new(places)),
-            refused: Arc::new(Semaphore::new(places)),
-            metrics,
-        });
+        let shared = Shared::new(settings.queue_records_max, settings.required, settings.wait_max, metrics);
         let writer = Writer::open(Arc::clone(&shared), settings.output)?;
         let thread = thread::Builder::new().name("audit".to_owned());
         thread.spawn(move || writer.run()).map_err(SinkError::Thread)?;
         Ok(Sink(shared))
+    }
+
+    /// One without an output, which has no place for any record: for records that are made to be looked at.
+    pub fn none(metrics: Arc<Metrics>) -> Sink {
+        Sink(Shared::new(0, false, Duration::ZERO, metrics))
     }
 
     /// For an event: its record finds a place when it is sent, or is counted as lost.
@@ -249,6 +242,22 @@ impl Slot {
 }
 
 impl Shared {
+    fn new(places: usize, required: bool, wait_max: Duration, metrics: Arc<Metrics>) -> Arc<Shared> {
+        let places = places.min(Semaphore::MAX_PERMITS);
+        Arc::new(Shared {
+            queue: Mutex::default(),
+            work: Condvar::new(),
+            progress: Condvar::new(),
+            required,
+            wait_max,
+            // Far from a full queue, so that nothing is lost, or waits, because records gather.
+            batch_records: places / 4,
+            forwarded: Arc::new(Semaphore::new(places)),
+            refused: Arc::new(Semaphore::new(places)),
+            metrics,
+        })
+    }
+
     pub(super) fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }

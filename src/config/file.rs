@@ -234,8 +234,18 @@ table! {
         role: Name,
         /// The service it is about.
         service: Name,
+        /// The issuer it is about.
+        issuer: Name,
         /// The route it is about.
         route: Name,
+        /// The upstream it is about.
+        upstream: Name,
+        /// The trust domain it is about.
+        trust_domain: TrustDomain,
+        /// The listener it is about.
+        listener: Name,
+        /// The hop it is about.
+        trusted_hop: Name,
     }
 }
 
@@ -246,6 +256,9 @@ table! {
         output: AuditOutput,
         /// Refuse what cannot be recorded. Default: false, and lost records are counted.
         required: bool,
+        /// Claims, by top-level name, of whose values records hold the SHA-256 alone: also as subject, client, group
+        /// or token role, where the issuer's `claims` read those from them. Default: none.
+        redact: List<String>,
     }
     later { chain }
 }

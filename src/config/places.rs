@@ -1,15 +1,16 @@
 //! Where the things of a policy were typed, so that what the policy finds is shown with its line.
 
 use super::error::{Diagnostic, Diagnostics};
-use super::file::File;
+use super::file::{File, Upstream};
 use super::file_policy as typed;
-use super::names::{entries, items};
+use super::lints::{self, Subject};
+use super::names::entries;
 use super::read::Keyed;
 use super::rules::TypedRule;
 use super::source::{At, Span};
 use crate::identity::Name;
 use crate::policy::PolicyParts;
-use crate::policy::lint::{Finding, Item, Place};
+use crate::policy::lint::{Finding, Item, Place, Severity};
 
 /// A named table as typed.
 type Named<'f, T> = &'f (At<Name>, At<T>);
@@ -20,7 +21,9 @@ pub struct Places<'f> {
     rules: Vec<&'f At<typed::Rule>>,
     roles: Vec<Named<'f, typed::Role>>,
     services: Vec<Named<'f, typed::Service>>,
+    issuers: Vec<Named<'f, typed::Issuer>>,
     routes: Vec<Named<'f, typed::Route>>,
+    upstreams: Vec<Named<'f, Upstream>>,
 }
 
 impl<'f> Places<'f> {
@@ -37,75 +40,67 @@ impl<'f> Places<'f> {
             rules: parts.rules.iter().filter_map(|rule| typed_rule(&rule.name)).collect(),
             roles: in_order(&file.value.role, parts.roles.iter().map(|role| &role.name)),
             services: in_order(&file.value.service, parts.services.iter().map(|service| &service.name)),
+            issuers: in_order(&file.value.issuer, parts.issuers.iter().map(|issuer| &issuer.name)),
             routes: in_order(&file.value.route, parts.routes.iter().map(|route| &route.name)),
+            upstreams: in_order(&file.value.upstream, parts.upstreams.iter()),
         }
     }
 
-    fn span(&self, place: Place) -> Span {
-        let key = |find: &dyn Fn(&str) -> Option<Span>| place.key.and_then(find);
-        let span = match place.item {
+    /// Where a place was typed, and what `[lint] allow` would call it.
+    fn find(&self, place: Place) -> (Span, Option<Subject<'f>>) {
+        let found = match place.item {
             Item::Rule(id) => self.rules.get(id.index()).map(|rule| {
-                let name = rule.value.name.as_ref().map_or(rule.span, |name| name.span);
-                key(&|key| rule.value.span_of(key)).unwrap_or(name)
+                let name = rule.value.name.as_ref();
+                let span = place.key.and_then(|key| rule.value.span_of(key));
+                let span = span.or(name.map(|name| name.span)).unwrap_or(rule.span);
+                (span, name.map(|name| Subject::Rule(&name.value)))
             }),
-            Item::Role(id) => self
-                .roles
-                .get(id.index())
-                .map(|(name, role)| key(&|key| role.value.span_of(key)).unwrap_or(name.span)),
-            Item::Service(id) => self
-                .services
-                .get(id.index())
-                .map(|(name, service)| key(&|key| service.value.span_of(key)).unwrap_or(name.span)),
-            Item::Route(id) => self
-                .routes
-                .get(id.index())
-                .map(|(name, route)| key(&|key| route.value.span_of(key)).unwrap_or(name.span)),
+            Item::Role(id) => named(&self.roles, id.index(), place.key, typed::Role::span_of, Subject::Role),
+            Item::Service(id) => {
+                named(&self.services, id.index(), place.key, typed::Service::span_of, Subject::Service)
+            }
+            Item::Issuer(id) => {
+                named(&self.issuers, id.index(), place.key, typed::Issuer::span_of, Subject::Issuer)
+            }
+            Item::Route(id) => {
+                named(&self.routes, id.index(), place.key, typed::Route::span_of, Subject::Route)
+            }
+            Item::Upstream(id) => {
+                named(&self.upstreams, id.index(), place.key, Upstream::span_of, Subject::Upstream)
+            }
         };
-        span.unwrap_or(self.start)
-    }
-
-    /// Whether `[lint] allow` names this finding and its place.
-    fn is_allowed(&self, finding: &Finding, file: &File) -> bool {
-        let allowed = file.lint.as_ref().map_or(&[][..], |lint| items(&lint.value.allow));
-        allowed.iter().any(|allow| {
-            let allow = &allow.value;
-            let code = allow.code.as_ref().is_some_and(|code| code.value == finding.code);
-            let places = [&allow.role, &allow.service, &allow.route];
-            let anywhere = allow.rule.is_none() && places.iter().all(|place| place.is_none());
-            let name = |wanted: &Option<At<Name>>, id: Option<&At<Name>>| {
-                wanted.as_ref().zip(id).is_some_and(|(wanted, name)| wanted.value == name.value)
-            };
-            let here = match finding.place.item {
-                Item::Rule(id) => {
-                    let rule = self.rules.get(id.index()).and_then(|rule| rule.value.name.as_ref());
-                    allow.rule.as_ref().zip(rule).is_some_and(|(wanted, rule)| wanted.value == rule.value)
-                }
-                Item::Role(id) => name(&allow.role, self.roles.get(id.index()).map(|(name, _)| name)),
-                Item::Service(id) => {
-                    name(&allow.service, self.services.get(id.index()).map(|(name, _)| name))
-                }
-                Item::Route(id) => name(&allow.route, self.routes.get(id.index()).map(|(name, _)| name)),
-            };
-            code && (anywhere || here)
-        })
+        found.unwrap_or((self.start, None))
     }
 
     /// Adds what the policy found, but for findings that the file allows; errors cannot be allowed.
     pub fn add(&self, findings: Vec<Finding>, file: &File, found: &mut Diagnostics) {
         for finding in findings {
-            if finding.severity != crate::policy::lint::Severity::Error && self.is_allowed(&finding, file) {
+            let (span, subject) = self.find(finding.place);
+            if finding.severity != Severity::Error && lints::is_allowed(file, finding.code, subject) {
                 continue;
             }
             found.push(Diagnostic {
                 severity: finding.severity,
                 code: finding.code,
-                span: self.span(finding.place),
+                span,
                 message: finding.message,
                 remedy: finding.remedy,
                 related: None,
             });
         }
     }
+}
+
+fn named<'f, T>(
+    table: &[Named<'f, T>],
+    at: usize,
+    key: Option<&str>,
+    span_of: impl Fn(&T, &str) -> Option<Span>,
+    subject: fn(&'f Name) -> Subject<'f>,
+) -> Option<(Span, Option<Subject<'f>>)> {
+    let (name, typed) = table.get(at)?;
+    let span = key.and_then(|key| span_of(&typed.value, key)).unwrap_or(name.span);
+    Some((span, Some(subject(&name.value))))
 }
 
 fn in_order<'f, 'p, T>(

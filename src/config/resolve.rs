@@ -16,7 +16,7 @@ use super::settings::{self, LogSettings};
 use super::source::{At, Sources};
 use super::tree::SYNTAX;
 use super::upstreams::{UpstreamConfig, upstreams};
-use super::{canonical, effective, lints};
+use super::{canonical, effective, lints, surroundings};
 use crate::audit::SinkSettings;
 use crate::clock::Timestamp;
 use crate::decisions::DecisionsSettings;
@@ -140,6 +140,7 @@ fn policy(
             // What looks odd may do so only because a table next to it could not be read.
             if !found.has_errors() {
                 places.add(findings, &file.value, found);
+                surroundings::look(&file.value, policy.parts(), now, found);
             }
             Some(policy)
         }
@@ -190,7 +191,9 @@ fn parts(
     lints::check(file, typed, &known, &route_names, found);
     let rules = typed.iter().filter_map(|typed| rule(*typed, &known, &route_names, found)).collect();
     let facts = issuers.iter().map(IssuerSettings::facts).collect();
-    let parts = PolicyParts { issuers: facts, services, roles, routes, upstreams: upstream_ids, rules };
+    let redact = settings::redact(file);
+    let parts =
+        PolicyParts { issuers: facts, services, roles, routes, upstreams: upstream_ids, rules, redact };
     Resolved { parts, issuers, upstreams, routes: route_settings }
 }
 

@@ -1,6 +1,7 @@
 //! Defaults: what holds where nothing was typed. Safe on the open internet.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::elsewhere::AuditOutput;
@@ -124,6 +125,12 @@ pub fn audit(file: &File) -> SinkSettings {
         queue_records_max: count(&limit.audit_queue_max, 8192),
         wait_max: seconds(&limit.audit_wait_timeout, 1),
     }
+}
+
+/// Claims whose values stand in no record.
+pub fn redact(file: &File) -> Vec<Arc<str>> {
+    let typed = file.audit.as_ref().and_then(|audit| audit.value.redact.as_ref());
+    typed.map_or_else(Vec::new, |names| names.value.iter().map(|name| name.value.as_str().into()).collect())
 }
 
 pub fn caches(file: &File) -> (TokenCacheSettings, DecisionsSettings) {

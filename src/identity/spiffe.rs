@@ -148,6 +148,22 @@ impl SpiffePattern {
         self.rest
     }
 
+    /// Whether no segment of it is literal: every workload of that depth, or all, is named by it.
+    pub fn is_everything(&self) -> bool {
+        self.segments.iter().all(|segment| matches!(segment, PatternSegment::Any))
+    }
+
+    /// An ID that this matches, with `segment` for each wildcard; `None` where that is none, or too long.
+    pub fn example(&self, segment: &str) -> Option<SpiffeId> {
+        let segments = self.segments.iter().map(|wanted| match wanted {
+            PatternSegment::Any => segment,
+            PatternSegment::Literal(literal) => literal,
+        });
+        let path: Vec<&str> = segments.chain(self.rest.then_some(segment)).collect();
+        let id = format!("spiffe://{}/{}", self.trust_domain, path.join("/")).parse().ok()?;
+        self.matches(&id).then_some(id)
+    }
+
     pub fn matches(&self, id: &SpiffeId) -> bool {
         if self.trust_domain != *id.trust_domain() {
             return false;

@@ -221,7 +221,7 @@ impl Metrics {
             audit_failing: new(&mut to, "audit_failing", "1 while the audit output cannot be written"),
             reload_success: new(&mut to, "config_last_reload_success", "1 if the last load was taken"),
             reload_time: new(&mut to, "config_last_reload_timestamp_seconds", "When the last load was tried"),
-            policy: new(&mut to, "policy", "1 for the policy that is served"),
+            policy: new(&mut to, "policy_info", "1 for the policy that is served"),
             policy_generation: new(&mut to, "policy_generation", "Loads taken since the start"),
             limits_hit: counter_by(&mut to, "limits_hit", "Refusals because a limit was reached"),
             registry: Mutex::new(to),
@@ -300,6 +300,8 @@ impl Metrics {
 
     /// This policy is the one that decides from now on.
     pub fn policy_in_force(&self, hash: &impl fmt::Display, generation: u64) {
+        // no page shows the moment between the two
+        let _registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         self.policy.clear();
         self.policy.get_or_create(&named("hash", &hash.to_string())).set(1);
         self.policy_generation.set(i64::try_from(generation).unwrap_or(i64::MAX));

@@ -72,7 +72,7 @@ fn what_is_counted_is_what_is_printed() {
         "countersign_upstream_servers{upstream=\"orders\"} 3",
         "countersign_upstream_servers_ejected{upstream=\"orders\"} 1",
         "countersign_config_last_reload_success 0",
-        "countersign_policy{hash=\"sha256:new\"} 1",
+        "countersign_policy_info{hash=\"sha256:new\"} 1",
         "countersign_policy_generation 2",
         "countersign_cache_entries{cache=\"tokens\"} 7",
         "countersign_tasks 0",

@@ -17,7 +17,7 @@ pub struct ClaimTest {
 }
 
 /// A claim's place in a token: one top-level name, whatever dots or slashes it holds, or a path.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClaimPath(pub Vec<Arc<str>>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +98,17 @@ fn scalar_text(claim: &Value) -> Option<std::borrow::Cow<'_, str>> {
         Value::String(text) => Some(text.as_str().into()),
         Value::Number(number) if number.is_i64() || number.is_u64() => Some(number.to_string().into()),
         _ => None,
+    }
+}
+
+/// As `claim tier gold or silver`.
+impl fmt::Display for ClaimTest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "claim {}", self.claim)?;
+        for (at, value) in self.values.iter().enumerate() {
+            write!(f, "{}{value}", if at == 0 { " " } else { " or " })?;
+        }
+        Ok(())
     }
 }
 

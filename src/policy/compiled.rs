@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use fixedbitset::FixedBitSet;
 
+use super::claim::ClaimPath;
 use super::condition::Condition;
 use super::index::{HostIndex, MethodIndex, PathIndex, RouteIndex};
 use super::judge::Asked;
@@ -30,6 +31,8 @@ pub struct PolicyParts {
     pub routes: Vec<Route>,
     pub upstreams: Vec<Name>,
     pub rules: Vec<Rule>,
+    /// Top-level claims whose values nobody reads in a record.
+    pub redact: Vec<Arc<str>>,
 }
 
 /// SHA-256 over the effective policy, the same on every replica that runs the same one.
@@ -50,6 +53,7 @@ pub struct Policy {
     /// All starts and ends of allows, sorted.
     boundaries: Vec<Timestamp>,
     age_limits: Vec<Duration>,
+    claims_read: Vec<ClaimPath>,
 }
 
 /// Places in the order of rules, by what the rules do.
@@ -58,6 +62,17 @@ pub(super) struct ByEffect {
     pub allows: FixedBitSet,
     pub denies: FixedBitSet,
     pub requires: FixedBitSet,
+}
+
+/// Of each kind of condition on actions, the places in the order of rules at which it holds, or is not
+/// stated.
+#[derive(Debug)]
+pub(super) struct Reach {
+    pub routes: FixedBitSet,
+    pub hosts: FixedBitSet,
+    pub methods: FixedBitSet,
+    pub paths: FixedBitSet,
+    pub grpc: FixedBitSet,
 }
 
 #[derive(Debug)]
@@ -99,8 +114,21 @@ impl Policy {
         boundaries.sort_unstable();
         boundaries.dedup();
         let age_limits = rules.iter().flat_map(|rule| &rule.conditions).filter_map(age_limit).collect();
+        let claims_read = parts.claims_read();
         let hash_text = hash.to_string().into();
-        Policy { parts, hash, hash_text, routes, order, enforced, shadow, index, boundaries, age_limits }
+        Policy {
+            parts,
+            hash,
+            hash_text,
+            routes,
+            order,
+            enforced,
+            shadow,
+            index,
+            boundaries,
+            age_limits,
+            claims_read,
+        }
     }
 
     /// For properties that hold of senseless policies too.
@@ -121,6 +149,11 @@ impl Policy {
 
     pub fn parts(&self) -> &PolicyParts {
         &self.parts
+    }
+
+    /// Every place in a token that its rules and roles read as the token was issued, in order.
+    pub fn claims_read(&self) -> &[ClaimPath] {
+        &self.claims_read
     }
 
     pub fn rule(&self, id: RuleId) -> &Rule {
@@ -171,6 +204,52 @@ impl Policy {
         self.index.routes.narrow(route, &mut found);
         self.index.methods.narrow(action.method, &mut found);
         found
+    }
+
+    /// The same, kind by kind. Without a route no rule is reached.
+    pub(super) fn reach(&self, asked: &Asked<'_>, route: Option<RouteId>) -> Reach {
+        let (index, action) = (&self.index, &asked.request.action);
+        let narrowed = |narrow: &dyn Fn(&mut FixedBitSet)| {
+            let mut found = FixedBitSet::with_capacity(self.order.len());
+            found.insert_range(..);
+            narrow(&mut found);
+            found
+        };
+        Reach {
+            routes: narrowed(&|found| match route {
+                Some(route) => index.routes.narrow(route, found),
+                None => found.clear(),
+            }),
+            hosts: narrowed(&|found| index.hosts.narrow(action.host, found)),
+            methods: narrowed(&|found| index.methods.narrow(action.method, found)),
+            paths: narrowed(&|found| index.paths.narrow(asked.path, found)),
+            grpc: narrowed(&|found| index.grpc.narrow(asked.path, found)),
+        }
+    }
+}
+
+impl PolicyParts {
+    fn claims_read(&self) -> Vec<ClaimPath> {
+        let of_rule = |condition: &Condition| match condition {
+            Condition::Claim(tests) => tests.iter().map(|test| test.claim.clone()).collect::<Vec<_>>(),
+            Condition::MatchClaim(tests) => tests.iter().map(|test| test.claim.clone()).collect(),
+            _ => Vec::new(),
+        };
+        let mut read: Vec<ClaimPath> =
+            self.rules.iter().flat_map(|rule| &rule.conditions).flat_map(of_rule).collect();
+        for entry in self.roles.iter().flat_map(Role::entries) {
+            read.extend(entry.claim.iter().map(|test| test.claim.clone()));
+            // an actor is named by the token's own issuer, or is somebody else
+            read.extend((!entry.actor_subject.is_empty()).then(|| ClaimPath::top_level("iss")));
+        }
+        read.sort_unstable();
+        read.dedup();
+        read
+    }
+
+    /// Whether nobody may read in a record what stands in this top-level claim.
+    pub fn redacts(&self, claim: Option<&Arc<str>>) -> bool {
+        claim.is_some_and(|name| self.redact.contains(name))
     }
 }
 

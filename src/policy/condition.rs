@@ -19,7 +19,7 @@ use crate::identity::ActorKind;
 
 /// Which step of a decision judges a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     /// Who asks: judged once for a peer and a caller, and kept in their standing.
     Identity,
     /// What is asked: whether the rule reaches the request at all.
@@ -115,7 +115,7 @@ impl Condition {
         }
     }
 
-    pub(super) fn kind(&self) -> Kind {
+    pub fn kind(&self) -> Kind {
         match self {
             Condition::Service(_)
             | Condition::Issuer(_)
@@ -161,7 +161,7 @@ impl Condition {
     }
 
     /// Whether this cannot hold without a verified caller. `role` speaks for itself.
-    pub(super) fn reads_caller(&self) -> bool {
+    pub fn reads_caller(&self) -> bool {
         match self {
             Condition::Issuer(_)
             | Condition::Actor(_)

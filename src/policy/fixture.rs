@@ -147,6 +147,7 @@ pub fn issuer(named: &str) -> IssuerFacts {
         requires: vec![text("sub"), text("cid")],
         subject: Some(text("sub")),
         client: Some(text("cid")),
+        scopes: Some(text("scp")),
         groups: Some(text("groups")),
         roles: None,
         actors: vec![ActorKind::Human, ActorKind::Agent],
@@ -181,6 +182,7 @@ pub fn tables() -> PolicyParts {
         }],
         upstreams: vec![name("orders"), name("orders-next")],
         rules: vec![],
+        redact: vec![],
     }
 }
 
@@ -255,7 +257,7 @@ pub fn error_codes(parts: PolicyParts) -> Vec<&'static str> {
 pub fn finding_codes(parts: PolicyParts) -> Vec<(&'static str, Severity)> {
     let (_, findings) = Policy::compile(parts, HASH, NOW).unwrap();
     assert!(
-        findings.iter().all(|finding| crate::policy::lint::CODES.contains(&finding.code)),
+        findings.iter().all(|finding| lint::Code::ALL.iter().any(|code| code.as_str() == finding.code)),
         "{findings:?}"
     );
     findings.iter().map(|finding| (finding.code, finding.severity)).collect()

@@ -57,7 +57,15 @@ pub(super) fn identity_holds(rule: &Rule, who: &Who<'_>) -> bool {
 
 /// Whether an allow's time has come and is not over; the other effects have no times.
 pub(super) fn in_time(rule: &Rule, now: Timestamp) -> bool {
-    rule.effect != Effect::Allow || (rule.not_before <= now && now < rule.expires)
+    has_begun(rule, now) && !is_over(rule, now)
+}
+
+pub(super) fn has_begun(rule: &Rule, now: Timestamp) -> bool {
+    rule.effect != Effect::Allow || rule.not_before <= now
+}
+
+pub(super) fn is_over(rule: &Rule, now: Timestamp) -> bool {
+    rule.effect == Effect::Allow && now >= rule.expires
 }
 
 /// Whether what depends on more than identity and action holds.
@@ -75,7 +83,7 @@ pub(super) fn reaches(rule: &Rule, asked: &Asked<'_>) -> bool {
 pub(super) fn lacks<'r>(rule: &'r Rule, who: &Who<'_>, asked: &Asked<'_>) -> Vec<Lack<'r>> {
     let mut found = Vec::new();
     for condition in &rule.conditions {
-        if holds_for(rule.effect, condition, who) && holds_in(rule, condition, asked) {
+        if holds(rule, condition, who, asked) {
             continue;
         }
         let lack = if who.caller.is_none() && condition.reads_caller() {
@@ -91,8 +99,13 @@ pub(super) fn lacks<'r>(rule: &'r Rule, who: &Who<'_>, asked: &Asked<'_>) -> Vec
     found
 }
 
+/// Whether one condition of the rule holds; those on the action are the indexes' to judge.
+pub(super) fn holds(rule: &Rule, condition: &Condition, who: &Who<'_>, asked: &Asked<'_>) -> bool {
+    holds_for(rule.effect, condition, who) && holds_in(rule, condition, asked)
+}
+
 /// What an allow wants without saying so: agents, and whoever acts for somebody, are named.
-fn left_out<'r>(rule: &Rule, who: &Who<'_>) -> Option<Lack<'r>> {
+pub(super) fn left_out<'r>(rule: &Rule, who: &Who<'_>) -> Option<Lack<'r>> {
     let caller = who.caller?;
     if rule.effect != Effect::Allow || rule.waives_caller() {
         return None;

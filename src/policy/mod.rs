@@ -7,7 +7,7 @@
 //!
 //! - What a request is judged by: `path`, `action`, `condition`, `claim`, `pattern`, `role`, `route`, `rule`.
 //! - How: `judge` alone says whether a condition holds; `index` finds the rules that an action reaches;
-//!   `near_miss` and `words` say what was lacking.
+//!   `near_miss` and `words` say what was lacking, `reading` says it of every rule.
 //! - What keeps a policy from serving, or looks wrong: `check` with `never`, `evade` and `reach`; `lint`
 //!   with `wider`.
 
@@ -29,6 +29,7 @@ pub mod path;
 mod path_pattern;
 pub mod pattern;
 mod reach;
+pub mod reading;
 pub mod role;
 pub mod route;
 pub mod rule;
@@ -45,7 +46,11 @@ mod tests_check;
 #[cfg(test)]
 mod tests_decision;
 #[cfg(test)]
+mod tests_lint;
+#[cfg(test)]
 mod tests_lists;
+#[cfg(test)]
+mod tests_reading;
 #[cfg(test)]
 mod tests_rollout;
 #[cfg(test)]
@@ -60,6 +65,7 @@ pub use decision::{
 pub use lint::{Finding, Item, Place, Severity};
 pub use near_miss::{Failure, NearMiss};
 pub use path::{NormalPath, PathError};
+pub use reading::Reading;
 pub use standing::Standing;
 
 /// Positions in the tables of one [`Policy`]; without meaning in any other.

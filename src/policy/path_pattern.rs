@@ -73,6 +73,16 @@ impl PathPattern {
             })
     }
 
+    /// Whether this is `/**`, or no more than wildcards before it.
+    pub(super) fn is_everything(&self) -> bool {
+        self.rest && !self.segments.iter().any(|segment| matches!(segment, Segment::Literal(_)))
+    }
+
+    /// Whether this ends in `**`, and `path` lies somewhere below it.
+    pub(super) fn is_tree_around(&self, path: &PathPattern) -> bool {
+        self.rest && path.is_within(self) && !self.is_within(path)
+    }
+
     /// How many segments, from the first, are literal.
     pub fn literal_start(&self) -> usize {
         self.segments.iter().take_while(|segment| matches!(segment, Segment::Literal(_))).count()

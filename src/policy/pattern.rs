@@ -142,6 +142,31 @@ impl Glob {
             Glob::Prefix(start) => text.starts_with(&**start),
         }
     }
+
+    /// Whether any text matches both.
+    pub(super) fn overlaps(&self, other: &Glob) -> bool {
+        match (self, other) {
+            (Glob::Exact(text), other) => other.matches(text),
+            (one, Glob::Exact(text)) => one.matches(text),
+            (Glob::Prefix(one), Glob::Prefix(other)) => {
+                one.starts_with(&**other) || other.starts_with(&**one)
+            }
+        }
+    }
+
+    /// Whether every text that matches this matches `other`.
+    pub(super) fn is_within(&self, other: &Glob) -> bool {
+        match (self, other) {
+            (Glob::Exact(text), other) => other.matches(text),
+            (Glob::Prefix(one), Glob::Prefix(other)) => one.starts_with(&**other),
+            (Glob::Prefix(_), Glob::Exact(_)) => false,
+        }
+    }
+
+    /// Whether this is `*`.
+    pub(super) fn is_everything(&self) -> bool {
+        matches!(self, Glob::Prefix(start) if start.is_empty())
+    }
 }
 
 impl FromStr for Glob {

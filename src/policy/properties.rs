@@ -42,7 +42,7 @@ fn conditions() -> impl Strategy<Value = Vec<Condition>> {
     })
 }
 
-fn rules() -> impl Strategy<Value = Vec<Rule>> {
+pub(super) fn rules() -> impl Strategy<Value = Vec<Rule>> {
     let service = prop::sample::select(vec![ANY_SERVICE, NO_SERVICE, service(&[0]), service(&[0, 1])]);
     let role = prop::sample::select(vec![ANY_ROLE, NO_ROLE, role(&[0]), role(&[0, 1])]);
     let effect = prop::sample::select(vec![
@@ -69,7 +69,7 @@ fn rules() -> impl Strategy<Value = Vec<Rule>> {
     })
 }
 
-fn request() -> impl Strategy<Value = (Signature<Peer>, Signature<Caller>, Ask)> {
+pub(super) fn request() -> impl Strategy<Value = (Signature<Peer>, Signature<Caller>, Ask)> {
     let peers = prop::sample::select(vec![
         Signature::Absent,
         peer("storefront"),
@@ -98,7 +98,7 @@ fn request() -> impl Strategy<Value = (Signature<Peer>, Signature<Caller>, Ask)>
 }
 
 /// Without the checks: what a policy means does not hang on whether it is a sensible one.
-fn unchecked(rules: Vec<Rule>) -> Policy {
+pub(super) fn unchecked(rules: Vec<Rule>) -> Policy {
     let mut parts = with_rules(rules);
     parts.routes[0].host = vec![];
     Policy::compile_unchecked(parts, HASH)

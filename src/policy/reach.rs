@@ -50,13 +50,17 @@ impl<'p> Region<'p> {
 
     /// Whether a request can be reached by both; said too often rather than too seldom.
     pub(super) fn overlaps(&self, other: &Region<'_>) -> bool {
+        self.overlaps_but_for_hosts(other) && hosts_overlap(self.rule.hosts(), other.rule.hosts())
+    }
+
+    /// The same, whatever hosts the two name.
+    pub(super) fn overlaps_but_for_hosts(&self, other: &Region<'_>) -> bool {
         let methods = match (&self.methods, &other.methods) {
             (Some(own), Some(others)) => own.overlaps(others),
             _ => true,
         };
         methods
             && self.routes.iter().any(|route| other.routes.contains(route))
-            && hosts_overlap(self.rule.hosts(), other.rule.hosts())
             && self.paths.iter().all(|list| other.paths.iter().all(|others| any_overlap(list, others)))
     }
 }

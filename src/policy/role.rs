@@ -1,5 +1,6 @@
 //! Names for identities: what a `[service]` and a `[role]` stand for.
 
+use std::fmt;
 use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
@@ -83,6 +84,7 @@ pub struct IssuerFacts {
     /// Which top-level claims the caller's words are read from; `None` where the issuer has none.
     pub subject: Option<Arc<str>>,
     pub client: Option<Arc<str>>,
+    pub scopes: Option<Arc<str>>,
     pub groups: Option<Arc<str>>,
     pub roles: Option<Arc<str>>,
     /// The kinds that its tokens can have; `Unknown` is always possible.
@@ -102,10 +104,16 @@ impl Service {
     pub fn carries(&self, issuer: Option<IssuerId>, caller: &Caller) -> bool {
         match &self.clients {
             CarriedClients::Unstated | CarriedClients::Any => true,
-            CarriedClients::Listed(clients) => caller.client.as_deref().is_some_and(|client| {
-                clients.iter().any(|carried| Some(carried.issuer) == issuer && carried.client.matches(client))
-            }),
+            CarriedClients::Listed(clients) => clients.iter().any(|carried| carried.matches(issuer, caller)),
         }
+    }
+}
+
+impl ClientPattern {
+    /// Whether the caller's token was issued to this client.
+    pub(super) fn matches(&self, issuer: Option<IssuerId>, caller: &Caller) -> bool {
+        let client = caller.client.as_deref();
+        Some(self.issuer) == issuer && client.is_some_and(|client| self.client.matches(client))
     }
 }
 
@@ -118,6 +126,16 @@ impl PeerPattern {
             }
             (PeerPattern::Spiffe(_), PeerName::Dns { .. })
             | (PeerPattern::Dns { .. }, PeerName::Spiffe(_)) => false,
+        }
+    }
+}
+
+/// As it is written.
+impl fmt::Display for PeerPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PeerPattern::Spiffe(pattern) => pattern.fmt(f),
+            PeerPattern::Dns { name, trust_domain } => write!(f, "{name} of {trust_domain}"),
         }
     }
 }
@@ -154,7 +172,7 @@ impl Role {
 }
 
 impl RoleEntry {
-    fn holds(&self, issuer: IssuerId, caller: &Caller) -> bool {
+    pub(super) fn holds(&self, issuer: IssuerId, caller: &Caller) -> bool {
         self.holds_but_for_scope(issuer, caller)
             && (self.scope.is_empty() || self.scope.iter().any(|scope| caller.scopes.contains(scope)))
     }
@@ -175,6 +193,25 @@ impl RoleEntry {
             && any_of(&self.role, &caller.roles)
             && self.claim.iter().all(|test| test.holds(&caller.claims))
             && any_glob(&self.actor_subject, caller.acting())
+    }
+
+    /// Whether whoever fulfils this fulfils `other` too. Certain where it says yes.
+    pub(super) fn is_within(&self, other: &RoleEntry) -> bool {
+        let globs = |some: &[Glob], all: &[Glob]| {
+            all.is_empty()
+                || (!some.is_empty() && some.iter().all(|one| all.iter().any(|other| one.is_within(other))))
+        };
+        let words = |some: &[Arc<str>], all: &[Arc<str>]| {
+            all.is_empty() || (!some.is_empty() && some.iter().all(|one| all.contains(one)))
+        };
+        self.issuer == other.issuer
+            && globs(&self.subject, &other.subject)
+            && globs(&self.client, &other.client)
+            && words(&self.scope, &other.scope)
+            && words(&self.group, &other.group)
+            && words(&self.role, &other.role)
+            && other.claim.iter().all(|test| self.claim.contains(test))
+            && globs(&self.actor_subject, &other.actor_subject)
     }
 
     /// Whether this names nothing but its issuer, which is an error and fulfilled by nobody.

@@ -107,6 +107,14 @@ impl Rule {
         }
     }
 
+    pub fn has_start(&self) -> bool {
+        self.not_before != Timestamp::MIN
+    }
+
+    pub fn has_end(&self) -> bool {
+        self.expires != Timestamp::MAX
+    }
+
     /// Whether this is an allow that holds with or without a token.
     pub(super) fn waives_caller(&self) -> bool {
         self.effect == Effect::Allow && self.role() == Some(&RoleTerm::None)

@@ -1,7 +1,12 @@
-//! Whether one allow permits all that another does. Certain where it says yes; a no may be wrong.
+//! Whether one rule covers all that another speaks of, or contradicts it. Certain where it says yes; a no
+//! may be wrong.
 
-use super::condition::{Condition, RoleTerm, RouteTerm, ServiceTerm};
-use super::rule::{Rule, stated};
+use std::borrow::Cow;
+
+use super::compiled::PolicyParts;
+use super::condition::{Condition, Kind, RoleTerm, RouteTerm, ServiceTerm};
+use super::reach;
+use super::rule::{Effect, Rule, stated};
 use crate::identity::ActorKind;
 
 /// Whether every request that `rule` allows is allowed by `wider` too.
@@ -10,6 +15,58 @@ pub(super) fn is_within(rule: &Rule, wider: &Rule) -> bool {
         && rule.expires <= wider.expires
         && wider.conditions.iter().all(|condition| is_implied(condition, wider, rule))
         && unspoken_is_implied(rule, wider)
+}
+
+/// Whether every request that `rule`, an allow or a deny, holds for is denied by `deny`.
+pub(super) fn is_denied_whole(rule: &Rule, deny: &Rule) -> bool {
+    deny.conditions.iter().all(|condition| is_implied(condition, deny, rule))
+}
+
+/// Whether `require` reaches all that `rule` does, and demands all that it demands.
+pub(super) fn is_demanded_by(rule: &Rule, require: &Rule) -> bool {
+    reaches_all(require, rule)
+        && rule.conditions.iter().filter(|c| c.kind() != Kind::Action).all(|c| is_implied(c, rule, require))
+}
+
+fn reaches_all(require: &Rule, rule: &Rule) -> bool {
+    require.conditions.iter().filter(|c| c.kind() == Kind::Action).all(|c| is_implied(c, require, rule))
+}
+
+/// The key of `allow`, and why, if `require` reaches all that it allows and demands what none of it has.
+pub(super) fn contradiction(
+    allow: &Rule,
+    require: &Rule,
+    parts: &PolicyParts,
+) -> Option<(&'static str, &'static str)> {
+    if !reaches_all(require, allow) {
+        return None;
+    }
+    if allow.waives_peer() && reach::reads_peer(require) {
+        return Some(("service", "the certificate that it waives is demanded"));
+    }
+    if allow.waives_caller() && reach::reads_caller(require) {
+        return Some(("role", "the token that it waives is demanded"));
+    }
+    if !reach::can_share_a_peer(allow, require, parts) {
+        return Some(("service", "another service is demanded"));
+    }
+    if reach::reads_caller(require)
+        && reach::issuers(allow, parts).is_disjoint(&reach::issuers(require, parts))
+    {
+        return Some(("role", "a token of another issuer is demanded"));
+    }
+    let unspoken = [ActorKind::Human, ActorKind::Service, ActorKind::Unknown];
+    let own = stated!(allow, Actor).map_or(&unspoken[..], |kinds| kinds);
+    if stated!(require, Actor).is_some_and(|kinds| !kinds.iter().any(|kind| own.contains(kind))) {
+        return Some(("actor", "another kind of actor is demanded"));
+    }
+    let apart = |one: Option<&Vec<_>>, other: Option<&Vec<_>>| {
+        one.zip(other).is_some_and(|(one, other)| !one.iter().any(|value| other.contains(value)))
+    };
+    if apart(stated!(allow, Acr), stated!(require, Acr)) {
+        return Some(("acr", "another login is demanded"));
+    }
+    apart(stated!(allow, Hop), stated!(require, Hop)).then_some(("hop", "another hop is demanded"))
 }
 
 /// What an allow asks of actors without saying so.
@@ -29,8 +86,24 @@ fn unspoken_is_implied(rule: &Rule, wider: &Rule) -> bool {
     }
 }
 
+/// The kinds that an `actor` is fulfilled by: who is `unknown` may be an agent, and fulfils every deny of one.
+fn kinds<'r>(rule: &Rule, stated: &'r [ActorKind]) -> Cow<'r, [ActorKind]> {
+    if rule.effect == Effect::Deny && stated.contains(&ActorKind::Agent) {
+        return [stated, &[ActorKind::Unknown]].concat().into();
+    }
+    stated.into()
+}
+
+/// Whether `wanted`, a condition of `wider`, holds wherever `rule` does.
 fn is_implied(wanted: &Condition, wider: &Rule, rule: &Rule) -> bool {
     match wanted {
+        // an allow that says so takes requests with and without the credential; a deny, those without
+        Condition::Service(ServiceTerm::None) if wider.effect != Effect::Allow => {
+            rule.effect == Effect::Deny && rule.service() == Some(&ServiceTerm::None)
+        }
+        Condition::Role(RoleTerm::None) if wider.effect != Effect::Allow => {
+            rule.effect == Effect::Deny && rule.role() == Some(&RoleTerm::None)
+        }
         Condition::Service(term) => match (term, rule.service()) {
             (ServiceTerm::None, _) => true,
             (ServiceTerm::Any, Some(ServiceTerm::Any | ServiceTerm::Named(_))) => true,
@@ -49,11 +122,12 @@ fn is_implied(wanted: &Condition, wider: &Rule, rule: &Rule) -> bool {
             }
             (RoleTerm::AnyOf(_) | RoleTerm::AllOf(_), Some(RoleTerm::Any)) => false,
         },
-        Condition::Actor(kinds) => match stated!(rule, Actor) {
-            Some(some) => are_among(some, kinds),
+        Condition::Actor(all) => match stated!(rule, Actor) {
+            Some(some) => are_among(&kinds(rule, some), &kinds(wider, all)),
             None => {
                 let unspoken = ActorKind::ALL.iter().filter(|kind| **kind != ActorKind::Agent);
-                !rule.waives_caller() && unspoken.into_iter().all(|kind| kinds.contains(kind))
+                let speaks_of_tokens = rule.effect == Effect::Allow && !rule.waives_caller();
+                speaks_of_tokens && unspoken.into_iter().all(|kind| kinds(wider, all).contains(kind))
             }
         },
         Condition::Issuer(all) => stated!(rule, Issuer).is_some_and(|some| are_among(some, all)),
@@ -214,6 +288,57 @@ mod tests {
             seen += 1;
         }
         assert_eq!(seen, 75);
+    }
+
+    #[test]
+    fn a_rule_is_denied_whole_where_each_condition_of_the_deny_follows() {
+        let all = || vec![actor(&[Human, Service, Unknown])];
+        let mut seen = 0;
+        for (conditions, narrower, expected) in [
+            (all(), rule(vec![]), true),
+            (all(), rule(vec![NO_ROLE]), false),
+            (all(), deny("b", vec![]), false),
+            (all(), deny("b", vec![actor(&[Human])]), true),
+            (vec![actor(&[Agent])], rule(vec![actor(&[Agent, Unknown])]), true),
+            (vec![actor(&[Agent])], rule(vec![actor(&[Agent, Human])]), false),
+            (vec![actor(&[Unknown])], deny("b", vec![actor(&[Agent])]), false),
+            (vec![NO_SERVICE], rule(vec![NO_SERVICE]), false),
+            (vec![NO_SERVICE], deny("b", vec![NO_SERVICE]), true),
+            (vec![NO_ROLE], rule(vec![NO_ROLE]), false),
+            (vec![NO_ROLE], deny("b", vec![NO_ROLE]), true),
+            (vec![], rule(vec![NO_ROLE]), true),
+        ] {
+            let deny = deny("d", conditions);
+            assert_eq!(is_denied_whole(&narrower, &deny), expected, "{narrower:?}\nby {deny:?}");
+            seen += 1;
+        }
+        assert_eq!(seen, 12);
+    }
+
+    #[test]
+    fn a_require_contradicts_what_it_reaches_whole() {
+        let mut parts = tables();
+        parts.issuers.push(issuer("partner"));
+        let of = |id| Condition::Issuer(vec![IssuerId(id)]);
+        let hop = |name| Condition::Hop(vec![text(name)]);
+        let mut seen = 0;
+        for (demanded, stated, key) in [
+            (of(0), of(1), Some("role")),
+            (of(0), of(0), None),
+            (role(&[0]), of(1), Some("role")),
+            (hop("direct"), hop("local"), Some("hop")),
+            (hop("direct"), hop("direct"), None),
+            (hop("direct"), ANY_ROLE, None),
+        ] {
+            for (path, reaches) in [("/a/**", true), ("/a/b/c", false)] {
+                let require = require("r", vec![paths(&[path]), demanded.clone()]);
+                let conditions = vec![ANY_SERVICE, paths(&["/a/*"]), stated.clone()];
+                let found = contradiction(&rule(conditions), &require, &parts).map(|(key, _)| key);
+                assert_eq!(found, key.filter(|_| reaches), "{require:?}");
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, 12);
     }
 
     #[test]

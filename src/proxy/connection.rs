@@ -24,7 +24,7 @@ use super::{headers, http1, http2};
 use crate::audit::{Arrival, Claimed, Cut, Protocol, Reason, RefusedHandshake, Signers};
 use crate::clock::Timestamp;
 use crate::decisions::Judged;
-use crate::identity::{Delegate, Name, Peer, Signature};
+use crate::identity::{Name, Peer, Signature};
 use crate::metrics::Limit;
 use crate::policy::Host;
 use crate::tls::{Accepted, Alpn, HandshakeFailure, ListenerTls, PeerError};
@@ -74,9 +74,8 @@ const TELLING_BYTES_MAX: usize = 2048;
 impl Telling {
     /// Whether it may be kept.
     pub fn is_small(&self) -> bool {
-        let chain = self.signers.caller.iter().flat_map(|caller| &caller.chain);
-        let link_bytes = |link: &Delegate| link.subject.len() + link.issuer.as_deref().map_or(0, str::len);
-        self.headers.bytes() + chain.map(link_bytes).sum::<usize>() <= TELLING_BYTES_MAX
+        let caller = self.signers.caller.as_ref().map_or(0, |caller| caller.bytes());
+        self.headers.bytes() + caller <= TELLING_BYTES_MAX
     }
 }
 

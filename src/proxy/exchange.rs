@@ -13,23 +13,15 @@ use super::body::Body;
 use super::connection::{Connection, Known, Telling};
 use super::forward::{Passage, forward};
 use super::generation::Generation;
-use super::headers::{self, given_traceparent};
-use super::normalize::{Asked, OddNames};
+use super::headers::given_traceparent;
+use super::judgement::{self, Addresses};
+use super::normalize::Asked;
 use super::refusal::{Form, Refusal};
 use super::route::CrossOrigin;
 use super::worker::Worker;
 use crate::audit::{Draft, Protocol, Reason};
-use crate::clock::{Clock, Stopwatch, Timestamp};
-use crate::decisions::Judged;
-use crate::identity::{Caller, Hop, Peer, Signature};
-use crate::metrics::{Limit, Lookup};
-use crate::policy::{self, Circumstances, Decision, Verdict};
-
-/// Both signatures of a request, verified or absent.
-pub struct Signatures {
-    pub peer: Signature<Peer>,
-    pub caller: Signature<Caller>,
-}
+use crate::clock::Stopwatch;
+use crate::policy::Verdict;
 
 /// Answers one request. Whatever happens, it leaves exactly one record: that is begun here and not at the
 /// outcome's first poll, since hyper drops a request unpolled whose client has closed behind its head.
@@ -62,21 +54,17 @@ async fn answer(
     mut draft: Draft,
 ) -> Response<Body> {
     let generation = worker.shared.generation.load_full();
-    if headers::field_count(&head.headers) > generation.limits.header_count_max {
-        return refuse(draft, form, &Refusal::over(Limit::HeaderCountMax)).await;
-    }
-    if generation.odd_names == OddNames::Drop {
-        headers::strip_odd_names(&mut head.headers);
-    }
-    let asked = match Asked::read(&head, connection.server_name.as_ref()) {
+    let asked = match judgement::read(&generation, &mut head, connection.server_name.as_ref()) {
         Ok(asked) => asked,
-        Err(error) => {
-            // RFC 9112 §6.3: who frames a head in its own way may frame in it what follows.
-            connection.ending.set(true);
-            return refuse(draft, form, &error.into()).await;
+        Err(refusal) => {
+            if refusal.limit.is_none() {
+                // RFC 9112 §6.3: who frames a head in its own way may frame in it what follows.
+                connection.ending.set(true);
+            }
+            return refuse(draft, form, &refusal).await;
         }
     };
-    draft.asked(&asked.host, &asked.path);
+    draft.asked(&asked.host, &asked.path, form == Form::Grpc);
     let cross_origin = CrossOrigin::of(&generation, &asked, &head.headers);
     if let Some(answer) = cross_origin.preflight(&asked, &head.headers) {
         draft.because(Reason::Preflight);
@@ -104,11 +92,15 @@ async fn judge(
 ) -> Result<Passage, Refusal> {
     let clock = &worker.shared.clock;
     let mut known = connection.known(generation);
-    let signatures = verify(generation, connection, head, clock, &mut known, draft).await?;
+    let Generation { verifier, policy, .. } = generation;
+    let peer = || connection.peer(generation, clock.now());
+    let verified = judgement::verify(verifier, policy, &head.headers, peer, &mut known.token, draft);
+    let signatures = verified.await?;
     let now = clock.now();
     let watch = Stopwatch::start();
-    let (decision, judged, cache) =
-        decide(generation, connection, &asked, head, &signatures, now, known.judged.as_ref());
+    let from = Addresses { peer: Some(connection.peer_ip), client: Some(connection.peer_ip) };
+    let request = signatures.ask(&asked, &head.headers, from, now);
+    let (decision, judged, cache) = judgement::decide(generation, &request, known.judged.as_ref());
     let took = watch.elapsed();
     if let Some(told) = judged.told.get() {
         draft.signed_by(told.signers.clone());
@@ -119,8 +111,9 @@ async fn judge(
         // Most often a connection's next caller comes through the same peer.
         let last = known.judged.as_ref().filter(|last| last.is_of_peer_of(&judged));
         let peer = last.and_then(|last| last.told.get()?.signers.peer.clone());
-        let headers = Arc::new(introduce(generation, &signatures, &decision));
-        let telling = Telling { headers: Arc::clone(&headers), signers: draft.signers(peer) };
+        let headers = Arc::new(signatures.introduce(generation, &decision));
+        let telling =
+            Telling { headers: Arc::clone(&headers), signers: draft.signers(peer, &generation.policy) };
         if telling.is_small() {
             // Another request of the same two may have been first.
             let _ = judged.told.set(telling);
@@ -136,75 +129,6 @@ async fn judge(
         Verdict::Denial(denial) => return Err(Refusal::from(&denial)),
     };
     Ok(Passage { asked, permit, who })
-}
-
-/// Verifies both signatures, also when the first is bad: the record says what became of each.
-async fn verify(
-    generation: &Generation,
-    connection: &Connection,
-    head: &Parts,
-    clock: &Clock,
-    known: &mut Known,
-    draft: &mut Draft,
-) -> Result<Signatures, Refusal> {
-    let peer = connection.peer(generation, clock.now());
-    let certificate = peer.as_ref().ok().and_then(Signature::verified).map(|peer| &peer.certificate);
-    let caller = generation.verifier.verify_again(&head.headers, certificate, &mut known.token).await;
-    let caller = caller.map_err(|error| Refusal::from(&error));
-    // Keys may have been waited for, and the certificate may have ended meanwhile.
-    let peer = peer.and_then(|_| connection.peer(generation, clock.now()));
-    let peer = peer.map_err(|error| Refusal::from(&error));
-    draft.peer(peer.as_ref().map_err(|refusal| refusal.reason));
-    draft.caller(caller.as_ref().map_err(|refusal| refusal.reason));
-    match (peer, caller) {
-        (Ok(peer), Ok(caller)) => Ok(Signatures { peer, caller }),
-        (Err(refusal), Ok(_)) => Err(refusal),
-        (Ok(peer), Err(refusal)) => {
-            // Nothing is decided, but the record calls the service by its name all the same, or says that it
-            // has none.
-            let Some(peer) = peer.verified() else { return Err(refusal) };
-            let services = generation.policy.services_of(peer);
-            draft.named(&services);
-            Err(if services.is_empty() { refusal.and(Refusal::of(Reason::PeerUnknown)) } else { refusal })
-        }
-        (Err(peer), Err(caller)) => Err(peer.and(caller)),
-    }
-}
-
-/// The one decision.
-fn decide(
-    generation: &Generation,
-    connection: &Connection,
-    asked: &Asked,
-    head: &Parts,
-    signatures: &Signatures,
-    now: Timestamp,
-    known: Option<&Arc<Judged<Telling>>>,
-) -> (Decision, Arc<Judged<Telling>>, Lookup) {
-    let Signatures { peer, caller } = signatures;
-    let (policy, number) = (&generation.policy, generation.number);
-    let (judged, cache) = generation.standings.standing(policy, number, peer, caller, now, known);
-    let hop = signatures.peer.verified().map_or(&Hop::Direct, |peer| &peer.hop);
-    let request = policy::decision::Request {
-        peer,
-        caller,
-        action: asked.action(&head.headers),
-        circumstances: Circumstances {
-            hop,
-            peer_ip: Some(connection.peer_ip),
-            client_ip: Some(connection.peer_ip),
-        },
-        now,
-    };
-    (policy::decide(policy, &judged.standing, &request), judged, cache)
-}
-
-/// What upstreams are told of both signatures.
-fn introduce(generation: &Generation, signatures: &Signatures, decision: &Decision) -> headers::Identity {
-    let Signatures { peer, caller } = signatures;
-    let (peer, caller) = (peer.verified().map(|it| &**it), caller.verified().map(|it| &**it));
-    let evidence = &decision.evidence;
-    headers::Identity::new(peer, &evidence.services, caller, &evidence.roles, generation.own_id.as_ref())
 }
 
 fn protocol(version: http::Version) -> Protocol {

@@ -69,8 +69,11 @@ pub async fn forward(
     let journey = Journey { worker, connection, pool, deadline: Instant::now() + route.total_timeout };
     let meter = Rc::new(Meter::default());
     let body = RequestBody::new(body, Rc::clone(&meter), route.body_bytes_max, connection.pulse.upload());
-    let carried = carries(route, passage.asked.kind, &body)
-        .and_then(|()| rewrite(connection, route, &mut head, &passage, &mut draft))
+    let carried = carries(route, passage.asked.kind, body.is_too_large())
+        .and_then(|()| {
+            let Passage { asked, permit, who } = &passage;
+            rewrite(&connection.origin, route, &mut head, asked, permit, who, &mut draft)
+        })
         // Last: from here on the record says that the request was passed on.
         .and_then(|()| draft.forwarding(permit).map_err(|_| Refusal::of(Reason::AuditUnavailable)));
     if let Err(refusal) = carried {
@@ -86,22 +89,23 @@ pub async fn forward(
 }
 
 /// Whether the route carries such a request at all.
-fn carries(route: &RouteSettings, kind: Kind, body: &RequestBody) -> Result<(), Refusal> {
+pub fn carries(route: &RouteSettings, kind: Kind, is_too_large: bool) -> Result<(), Refusal> {
     if kind == Kind::WebSocket && !route.websocket {
         return Err(Refusal::of(Reason::NoRoute).because("the route has no `upgrade`"));
     }
-    if body.is_too_large() { Err(Refusal::over(Limit::BodyBytesMax)) } else { Ok(()) }
+    if is_too_large { Err(Refusal::over(Limit::BodyBytesMax)) } else { Ok(()) }
 }
 
 /// Turns the head that was judged into the one that goes upstream.
-fn rewrite(
-    connection: &Connection,
+pub fn rewrite(
+    origin: &headers::Origin,
     route: &RouteSettings,
     head: &mut Parts,
-    passage: &Passage,
+    asked: &Asked,
+    permit: &Permit,
+    who: &Arc<headers::Identity>,
     draft: &mut Draft,
 ) -> Result<(), Refusal> {
-    let Passage { asked, permit, who } = passage;
     let given = head.uri.path_and_query();
     let target = match &route.strip_prefix {
         Some(prefix) => asked.target(&asked.path.strip_prefix(prefix)?, given),
@@ -122,7 +126,7 @@ fn rewrite(
         id: draft.id().array_to_str(&mut id),
         who: Arc::clone(who),
         enforced: permit.enforced(),
-        origin: &connection.origin,
+        origin,
         authority: &asked.authority,
         traceparent: &traceparent,
         trace_continued,

@@ -15,6 +15,7 @@ pub mod headers;
 pub mod http1;
 pub mod http2;
 pub mod http2_error;
+pub mod judgement;
 pub mod limits;
 pub mod listener;
 pub mod normalize;

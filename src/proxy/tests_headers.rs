@@ -10,6 +10,7 @@ use super::headers::*;
 use crate::audit::Signers;
 use crate::clock::Timestamp;
 use crate::identity::{ActorKind, Caller, CertificateHash, Delegate, Hop, Name, Peer, PeerName};
+use crate::policy::{Policy, PolicyHash, PolicyParts};
 
 fn name(text: &str) -> Name {
     text.parse().unwrap()
@@ -172,9 +173,10 @@ fn what_is_not_known_of_a_caller_is_not_said() {
 
 #[test]
 fn what_is_told_of_two_signers_is_kept_only_while_it_is_small() {
+    let (policy, _) = Policy::compile(PolicyParts::default(), PolicyHash([0; 32]), Timestamp::MIN).unwrap();
     let is_kept = |caller: &Caller| {
         let headers = Identity::new(Some(&peer()), &[], Some(caller), &[], None).into();
-        Telling { headers, signers: Signers::new(None, None, &[], Some(caller), &[]) }.is_small()
+        Telling { headers, signers: Signers::new(None, None, &[], Some(caller), &[], &policy) }.is_small()
     };
     assert!(is_kept(&caller()));
     // escaped, a letter of two bytes takes six

@@ -145,7 +145,7 @@ pub fn certificate_hash(der: &[u8]) -> CertificateHash {
 }
 
 impl Unverified {
-    pub(super) fn read(der: &[u8]) -> Unverified {
+    pub fn read(der: &[u8]) -> Unverified {
         let uri = parse(der).ok().and_then(|certificate| {
             let san = certificate.subject_alternative_name().ok()??;
             san.value.general_names.iter().find_map(|name| match name {

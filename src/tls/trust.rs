@@ -133,6 +133,19 @@ impl Trust {
         domain.map_or(Timestamp::MIN, |domain| domain.crls_end.min(peer.not_after))
     }
 
+    /// Takes for granted that a CA of the right trust domain issued a certificate with this name: what is then
+    /// still refused, for there is no such trust domain, or none that knows names of this kind.
+    pub fn check_name(&self, name: &PeerName) -> Result<(), PeerError> {
+        let domains = || self.domains.iter().filter(|domain| domain.name == *name.trust_domain());
+        match name {
+            _ if domains().next().is_none() => Err(PeerError::Untrusted(Distrust::UnknownIssuer)),
+            PeerName::Dns { .. } if !domains().any(|domain| domain.allow_dns_names) => {
+                Err(MalformedCertificate::NoSpiffeId.into())
+            }
+            PeerName::Spiffe(_) | PeerName::Dns { .. } => Ok(()),
+        }
+    }
+
     /// The CAs' subjects, from which a client may choose among its certificates.
     pub(super) fn subjects(&self) -> Vec<DistinguishedName> {
         let anchors = self.domains.iter().flat_map(|domain| &domain.anchors);

@@ -75,7 +75,7 @@ impl Algorithm {
     }
 
     /// The one kind of key that this algorithm uses.
-    pub(super) fn key_kind(self) -> KeyKind {
+    pub fn key_kind(self) -> KeyKind {
         match self {
             Algorithm::Rs256 | Algorithm::Rs384 | Algorithm::Rs512 => KeyKind::Rsa,
             Algorithm::Ps256 | Algorithm::Ps384 | Algorithm::Ps512 => KeyKind::Rsa,

@@ -13,6 +13,7 @@ use super::issuer::{ClaimMap, IssuerSettings};
 use super::issuer_url::speaks_for;
 use super::jwt;
 use super::limits::TokenLimits;
+use super::steps::Step;
 use crate::clock::Timestamp;
 use crate::identity::{Caller, Confirmation};
 use crate::metrics::Limit;
@@ -32,13 +33,20 @@ impl IssuerSettings {
         token_hash: [u8; 32],
         limits: &TokenLimits,
         now: Timestamp,
+        step: &mut Step,
     ) -> Result<Caller, TokenError> {
-        let times = Times::read(&claims)?;
+        *step = Step::Kind;
         self.check_type(&claims)?;
+        *step = Step::Times;
+        let times = Times::read(&claims)?;
         times.check(self, now)?;
+        *step = Step::Audience;
         self.check_audience(&claims)?;
+        *step = Step::Required;
         self.check_required(&claims)?;
+        *step = Step::Only;
         self.check_only(&claims)?;
+        *step = Step::Claims;
         check_complete(&self.claims, &claims)?;
         let actors = Actors::read(&self.actors, &claims, limits.delegation_depth_max)?;
         let scopes_max = (limits.scope_count_max, Limit::ScopeCountMax);

@@ -131,6 +131,7 @@ impl IssuerSettings {
             requires: self.requires.iter().cloned().chain(profile).collect(),
             subject: top(&self.claims.subject),
             client: self.claims.client.as_ref().and_then(top),
+            scopes: self.claims.scopes.as_ref().and_then(top),
             groups: self.claims.groups.as_ref().and_then(top),
             roles: self.claims.roles.as_ref().and_then(top),
             actors,
@@ -172,6 +173,14 @@ impl TokenType {
         match self {
             TokenType::AccessToken => &ACCESS_TOKEN_CLAIMS,
             TokenType::Provider(_) => &[],
+        }
+    }
+
+    /// The `typ` that such tokens have.
+    pub fn media_type(&self) -> &'static str {
+        match self {
+            TokenType::AccessToken => "at+jwt",
+            TokenType::Provider(_) => "JWT",
         }
     }
 

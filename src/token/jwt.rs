@@ -63,6 +63,13 @@ impl<'t> Unverified<'t> {
     }
 }
 
+/// The algorithm and the `kid` that a token names, of which nothing is verified; `None` for what is no token, or
+/// names an algorithm that is never taken.
+pub fn claimed_signer(token: &str, limits: &TokenLimits) -> Option<(Algorithm, Option<String>)> {
+    let header = Unverified::parse(token, limits).ok()?.header;
+    Some((header.algorithm?, header.kid))
+}
+
 impl Header {
     fn read(mut members: Map<String, Value>) -> Result<Header, TokenError> {
         if let Some(name) = members.keys().find(|name| !HEADER_MEMBERS.contains(&name.as_str())) {

@@ -9,20 +9,18 @@
 //!   at most; then every token of the issuer is refused.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::Bytes;
 use rustls::ClientConfig;
-use serde_json::Value;
 use url::Url;
 
 use super::attempts::Attempted;
 use super::issuer::{KeySettings, KeySource};
-use super::json::{self, JsonLimits};
-use super::keys::{KeyName, KeySet, KeySetError, KeyUse};
+use super::key_document::jwks_uri;
+use super::keys::{KeyName, KeySet, KeySetError};
 use crate::clock::{Clock, Timestamp};
 use crate::fetch::{Client, FetchError, FetchSettings};
 use crate::metrics::IssuerMetrics;
@@ -41,13 +39,13 @@ const RETRY_MAX: Duration = Duration::from_secs(60);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For one attempt, discovery included, and so for whoever waits for it.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
-const DISCOVERY_LIMITS: JsonLimits = JsonLimits { depth_max: 8, values_max: 4096 };
 
 /// The live keys of one issuer.
 #[derive(Debug)]
 pub struct IssuerKeys {
     settings: KeySettings,
-    client: Client,
+    /// None where keys are handed over: then nothing is ever fetched.
+    client: Option<Client>,
     metrics: IssuerMetrics,
     clock: Clock,
     /// How the last attempt left things, once there was one.
@@ -115,6 +113,8 @@ pub enum KeysError {
     File(#[from] std::io::Error),
     #[error(transparent)]
     KeySet(#[from] KeySetError),
+    #[error("its keys were not handed over")]
+    NotHandedOver,
     #[error("discovery and key set together took longer than {} ms", ATTEMPT_TIMEOUT.as_millis())]
     Timeout,
 }
@@ -135,9 +135,24 @@ impl IssuerKeys {
             connect_timeout: CONNECT_TIMEOUT,
             total_timeout: ATTEMPT_TIMEOUT,
         };
+        IssuerKeys::with(settings, Some(Client::new(fetch, tls)), metrics, clock)
+    }
+
+    /// Holds what [`IssuerKeys::hold`] hands over, for ever, and never fetches anything: for questions that are
+    /// only asked, and not for traffic.
+    pub fn held(settings: KeySettings, clock: Clock) -> IssuerKeys {
+        IssuerKeys::with(settings, None, IssuerMetrics::default(), clock)
+    }
+
+    fn with(
+        settings: KeySettings,
+        client: Option<Client>,
+        metrics: IssuerMetrics,
+        clock: Clock,
+    ) -> IssuerKeys {
         IssuerKeys {
             settings,
-            client: Client::new(fetch, tls),
+            client,
             metrics,
             clock,
             last: ArcSwapOption::empty(),
@@ -146,6 +161,16 @@ impl IssuerKeys {
             rotations: Mutex::default(),
             named: Mutex::default(),
         }
+    }
+
+    /// Takes a key set as if it had been fetched now, and to stay fresh.
+    pub fn hold(&self, document: &[u8]) -> Result<(), KeysError> {
+        let set = KeySet::parse(document, self.settings.key_use)?;
+        let (before, now) = (self.last.load_full(), self.clock.now());
+        let generation = Attempted::count(before.as_deref()) + 1;
+        let held = self.note(Ok((set, Duration::MAX)), generation, now);
+        self.last.store(Some(Arc::new(Attempted::after(before.as_deref(), held, now))));
+        Ok(())
     }
 
     /// What they were made from; equal settings mean that they can be carried over a reload.
@@ -214,7 +239,10 @@ impl IssuerKeys {
         let after = self.attempt_after(NO_KEYS_REST).await;
         self.usable(after.as_deref(), now).ok_or_else(|| {
             let error = self.status.load().last_error.clone();
-            error.unwrap_or_else(|| "no keys were fetched yet".into())
+            error.unwrap_or_else(|| match self.client {
+                Some(_) => "no keys were fetched yet".into(),
+                None => KeysError::NotHandedOver.to_string().into(),
+            })
         })
     }
 
@@ -233,6 +261,9 @@ impl IssuerKeys {
     /// goes away: others may wait for it, and starting anew each time would void the rest.
     async fn attempt_after(self: &Arc<Self>, rest: Duration) -> Option<Arc<Attempt>> {
         let before = self.last.load_full();
+        if self.client.is_none() {
+            return before;
+        }
         // After that: an attempt that ended later than now is taken for one under a clock that was set back.
         if !Attempted::is_due(before.as_deref(), rest, self.clock.now()) {
             return before;
@@ -317,18 +348,19 @@ impl IssuerKeys {
 
     async fn fetch(&self) -> Result<(KeySet, Duration), KeysError> {
         let credential = self.settings.credential.as_ref();
+        let client = self.client.as_ref().ok_or(KeysError::NotHandedOver)?;
         let (body, lifetime) = match &self.settings.source {
             KeySource::File(path) => (Bytes::from(tokio::fs::read(path).await?), Some(LIFETIME_MIN)),
             KeySource::Url(url) => {
-                let fetched = self.client.get(url, credential).await?;
+                let fetched = client.get(url, credential).await?;
                 (fetched.body, fetched.lifetime)
             }
             KeySource::Discovery { document, issuer } => {
-                let found = self.client.get(document, credential).await.map_err(KeysError::Discovery)?;
+                let found = client.get(document, credential).await.map_err(KeysError::Discovery)?;
                 let url = jwks_uri(&found.body, issuer).ok_or(KeysError::DiscoveryDocument)?;
                 self.named(&url, issuer);
                 let credential = credential.filter(|_| url.origin() == document.origin());
-                let fetched = self.client.get(&url, credential).await?;
+                let fetched = client.get(&url, credential).await?;
                 (fetched.body, fetched.lifetime)
             }
         };
@@ -343,29 +375,10 @@ impl HeldKeys {
     }
 }
 
-/// Whether a key set in a file can be used, so that a configuration can say what is wrong with it.
-pub fn check_key_file(path: &Path, key_use: KeyUse) -> Result<(), KeysError> {
-    check_key_set(&std::fs::read(path)?, key_use)
-}
-
-/// Whether a document is a key set that can be used.
-pub fn check_key_set(document: &[u8], key_use: KeyUse) -> Result<(), KeysError> {
-    KeySet::parse(document, key_use)?;
-    Ok(())
-}
-
-/// Where a discovery document of exactly this issuer has its keys (OpenID Connect Discovery §4.3).
-pub fn jwks_uri(document: &[u8], issuer: &str) -> Option<Url> {
-    let members = json::object(document, DISCOVERY_LIMITS).ok()?;
-    let text = |name| members.get(name).and_then(Value::as_str);
-    if text("issuer") != Some(issuer) {
-        return None;
-    }
-    Url::parse(text("jwks_uri")?).ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::token::KeyUse;
 

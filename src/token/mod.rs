@@ -18,27 +18,31 @@ mod issuer_url;
 mod json;
 mod jwt;
 mod key_cache;
+mod key_document;
 mod keys;
 mod limits;
 mod memory;
 mod preset;
+mod steps;
 mod verifier;
 mod wanted;
 
 pub use actor::ActorEntry;
-pub use algorithm::{Algorithm, SelfTestError, UnknownAlgorithm, self_test};
+pub use algorithm::{Algorithm, KeyKind, SelfTestError, UnknownAlgorithm, self_test};
 pub use credential::{Credential, CredentialError};
 pub use error::{Detail, TokenError};
 pub use issuer::{ClaimMap, IssuerSettings, KeySettings, KeySource, LEEWAY_MAX, Quirks, TokenType};
 pub use issuer_url::{IssuerUrl, IssuerUrlError};
+pub use jwt::claimed_signer;
 pub use key_cache::{
-    IssuerKeys, KeyStatus, KeysError, LIFETIME_MAX, LIFETIME_MIN, Rotation, UNKNOWN_KEY_REST, check_key_file,
-    check_key_set, jwks_uri,
+    IssuerKeys, KeyStatus, KeysError, LIFETIME_MAX, LIFETIME_MIN, Rotation, UNKNOWN_KEY_REST,
 };
+pub use key_document::{check_key_file, check_key_set, jwks_uri};
 pub use keys::{KEYS_MAX, KeyUse};
 pub use limits::TokenLimits;
 pub use memory::TokenCacheSettings;
 pub use preset::{Preset, UnknownPreset};
+pub use steps::{Said, Step, Trace};
 pub use verifier::{Issuer, KnownToken, SameIssuer, Verifier};
 pub use wanted::{Mint, vouched};
 

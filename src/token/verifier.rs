@@ -14,6 +14,7 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{self, SHA256};
 use futures_util::FutureExt as _;
 use http::HeaderMap;
+use serde_json::{Map, Value};
 
 use super::algorithm::Algorithm;
 use super::credential::{Credential, CredentialError, authorization, bearer};
@@ -24,6 +25,7 @@ use super::key_cache::{HeldKeys, IssuerKeys};
 use super::keys::{Key, KeyName};
 use super::limits::TokenLimits;
 use super::memory::{Failure, Memory, Remembered, TokenCacheSettings, TokenHash};
+use super::steps::{Said, Step, Trace};
 use crate::clock::Clock;
 use crate::identity::{Caller, CertificateHash, Confirmation, Name, Signature};
 use crate::metrics::{Lookup, TokenMetrics};
@@ -136,7 +138,27 @@ impl Verifier {
         let hash = sha256(token);
         match self.recall(&hash).await? {
             Some(remembered) => Ok(remembered),
-            None => self.judge(token, hash).await,
+            None => self.judge(token, hash, &mut Step::Structure).await,
+        }
+    }
+
+    /// As [`Verifier::verify`] with nothing remembered, saying how far the token gets.
+    pub async fn trace(&self, token: &str, certificate: Option<&CertificateHash>) -> Trace {
+        let mut last = Step::Structure;
+        let mut outcome = self.judge(token, sha256(token), &mut last).await;
+        if let Ok(remembered) = &outcome {
+            last = Step::Binding;
+            if let Err(error) = remembered.presented(certificate) {
+                outcome = Err(error);
+            }
+        }
+        let said = Said::read(token, &self.limits);
+        let issuer = said.as_ref().and_then(|said| self.issuer_of(&said.claims).ok());
+        Trace {
+            last,
+            outcome: outcome.map(|remembered| Arc::clone(&remembered.caller)),
+            issuer: issuer.map(|at| self.issuers[at].settings.name.clone()),
+            said,
         }
     }
 
@@ -182,11 +204,19 @@ impl Verifier {
     }
 
     /// While keys are waited for, nothing is held but the token's text: its claims may be many times as large.
-    async fn judge(&self, token: &str, hash: TokenHash) -> Result<Arc<Remembered>, TokenError> {
+    async fn judge(
+        &self,
+        token: &str,
+        hash: TokenHash,
+        step: &mut Step,
+    ) -> Result<Arc<Remembered>, TokenError> {
+        *step = Step::Structure;
         let mut unverified = Unverified::parse(token, &self.limits)?;
-        let position = self.issuer_of(&unverified)?;
+        *step = Step::Issuer;
+        let position = self.issuer_of(&unverified.claims)?;
         let issuer = &self.issuers[position];
-        let algorithm = issuer.settings.check_header(&unverified)?;
+        let algorithm = issuer.settings.check_header(&unverified, step)?;
+        *step = Step::Key;
         let mut keys = match issuer.current_keys().now_or_never() {
             Some(keys) => keys?,
             None => {
@@ -206,7 +236,7 @@ impl Verifier {
             }
         }
         let (generation, judged) = (keys.generation, self.clock.now());
-        match self.check(issuer, &keys, algorithm, unverified, hash) {
+        match self.check(issuer, &keys, algorithm, unverified, hash, step) {
             Ok((caller, key)) => Ok(self.memory.remember(caller, position, key, judged)),
             // soon true, so not worth remembering
             Err(error @ TokenError::NotYetValid(_)) => Err(error),
@@ -227,20 +257,22 @@ impl Verifier {
         algorithm: Algorithm,
         token: Unverified<'_>,
         hash: TokenHash,
+        step: &mut Step,
     ) -> Result<(Caller, KeyName), TokenError> {
+        *step = Step::Signature;
         let mut candidates = issuer.candidates(keys, algorithm, &token).into_iter().take(CANDIDATES_MAX);
         let signer = candidates.find(|key| {
             self.metrics.signature_checks.inc();
             key.verifies(algorithm, token.message, &token.signature)
         });
         let key = signer.ok_or(TokenError::BadSignature)?.name;
-        let caller = issuer.settings.caller(token.claims, hash, &self.limits, self.clock.now())?;
+        let caller = issuer.settings.caller(token.claims, hash, &self.limits, self.clock.now(), step)?;
         Ok((caller, key))
     }
 
-    fn issuer_of(&self, token: &Unverified<'_>) -> Result<usize, TokenError> {
+    fn issuer_of(&self, claims: &Map<String, Value>) -> Result<usize, TokenError> {
         for (position, issuer) in self.issuers.iter().enumerate() {
-            match issuer.settings.url.accepts(&token.claims) {
+            match issuer.settings.url.accepts(claims) {
                 Some(true) => return Ok(position),
                 Some(false) => {}
                 None => return Err(TokenError::Malformed("`iss` is no string".into())),
@@ -270,10 +302,12 @@ impl Issuer {
 }
 
 impl IssuerSettings {
-    fn check_header(&self, token: &Unverified<'_>) -> Result<Algorithm, TokenError> {
+    fn check_header(&self, token: &Unverified<'_>, step: &mut Step) -> Result<Algorithm, TokenError> {
+        *step = Step::Type;
         if !self.token_type.accepts(token.header.media_type.as_deref()) {
             return Err(TokenError::TypeRefused("its `typ` is not the one of this issuer's tokens".into()));
         }
+        *step = Step::Algorithm;
         match token.header.algorithm {
             Some(algorithm) if self.algorithms.contains(&algorithm) => Ok(algorithm),
             Some(algorithm) => {

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod agreement;
 mod balancer;
 mod broken_config;
 mod caches;
@@ -12,6 +13,7 @@ mod demo;
 mod docs;
 mod examples;
 mod expiry;
+mod explain;
 mod failures;
 mod faults;
 mod floods;
@@ -24,16 +26,20 @@ mod identity_headers;
 mod kid_storm;
 mod language_holes;
 mod limits;
+mod lints;
 mod metrics;
 mod outside_text;
+mod planted;
 mod policy_cases;
 mod policy_matrix;
+mod policy_tests;
 mod provider;
 mod provider_keys;
 mod refusals;
 mod reload_certificates;
 mod reload_order;
 mod reload_policy;
+mod replay;
 mod signals;
 mod soak;
 mod tidy;
@@ -47,5 +53,6 @@ mod tls_trust;
 mod tls_upstreams;
 mod tokens;
 mod traffic;
+mod trial;
 mod truth_table;
 mod world;

@@ -3,11 +3,12 @@
 use countersign::clock::{Clock, Timestamp};
 use countersign::token::UNKNOWN_KEY_REST;
 use http::header::AUTHORIZATION;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::world::World;
 use crate::world::certificates::Who;
 use crate::world::client::{Protocol, get};
+use crate::world::program::run;
 use crate::world::signing::KEYS;
 use crate::world::soon;
 
@@ -126,6 +127,41 @@ server = "http://127.0.0.1:1"
     let metrics = proxy.metrics().await;
     assert_eq!(metrics.matches("=\"passing\"").count(), 0, "{metrics}");
     assert!(metrics.contains(r#"countersign_upstream_servers{upstream="orders"} 1"#), "{metrics}");
+}
+
+/// A replica that runs another policy shows in a metric, in its status and in its records; `check` says which
+/// one a file is.
+#[tokio::test]
+async fn one_hash_tells_which_policy_is_served() {
+    let world = World::new().await;
+    let proxy = world.start(READ);
+    let client = proxy.client(Who::Storefront, Protocol::H1).await;
+    let write = READ.replace("GET", "POST");
+    let mut hashes = Vec::new();
+    for (loads, policy) in [(1, READ), (2, &write), (3, READ)] {
+        let file = world.configuration(policy);
+        if loads > 1 {
+            proxy.reload(policy).unwrap();
+        }
+        let metrics = proxy.metrics_once(&format!("countersign_policy_generation {loads}")).await;
+        let series: Vec<_> =
+            metrics.lines().filter(|line| line.starts_with("countersign_policy_info")).collect();
+        let [series] = series[..] else { panic!("{series:?}") };
+        let hash =
+            series.strip_prefix("countersign_policy_info{hash=\"").and_then(|it| it.strip_suffix("\"} 1"));
+        let hash = hash.unwrap_or_else(|| panic!("{series}")).to_owned();
+        assert!(hash.starts_with("sha256:") && hash.len() == "sha256:".len() + 64);
+        assert_eq!(proxy.record_of(&client.ask(get("/orders/7")).await.unwrap()).await["policy"], hash);
+        let served =
+            async { while !String::from_utf8_lossy(&proxy.admin("/status").await.body).contains(&hash) {} };
+        soon("the status", served).await;
+        let check = ["check", "--format", "json", "-c", file.to_str().unwrap()];
+        let checked = run(env!("CARGO_BIN_EXE_countersign"), &check, "").await;
+        let checked: Value = serde_json::from_str(&checked.stdout).unwrap();
+        assert_eq!(checked["policy"], hash);
+        hashes.push(hash);
+    }
+    assert!(hashes[0] != hashes[1] && hashes[0] == hashes[2], "{hashes:?}");
 }
 
 #[tokio::test]

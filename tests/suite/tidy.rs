@@ -12,7 +12,7 @@ use std::path::Path;
 use source::{File, idents, line_of, paths_from, segments};
 
 /// Rank and module: a file imports only lower ranks or its own folder (design: the house).
-const RANKS: [(&str, u8); 17] = [
+const RANKS: [(&str, u8); 19] = [
     ("clock", 0),
     ("metrics", 0),
     ("identity", 0),
@@ -28,6 +28,8 @@ const RANKS: [(&str, u8); 17] = [
     ("config", 6),
     ("server", 7),
     ("admin", 7),
+    ("trial", 7),
+    ("replay", 7),
     ("cli", 8),
     ("main", 9),
 ];

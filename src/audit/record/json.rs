@@ -143,6 +143,7 @@ impl Line<'_> {
         self.optional(r#","action":{"method":"#, action.method.as_deref());
         self.optional(r#","host":"#, action.host.as_ref().map(Host::as_str));
         self.optional(r#","path":"#, action.path.as_deref());
+        self.word(r#","grpc":"#, if action.grpc { "true" } else { "false" });
         self.optional(r#","route":"#, action.route.as_ref().map(Name::as_str));
         self.fixed("}");
     }

@@ -7,19 +7,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::DemoError;
 use super::loopback::{self, Listening, LoopbackError};
 use crate::clock::Timestamp;
+use crate::token::{Algorithm, KeyUse, TokenType};
+use crate::trial::signing::SigningKey;
 
 /// Signs tokens; what it signs is true only in the demo.
-pub struct IssuerKey(EcdsaKeyPair);
+pub struct IssuerKey(SigningKey);
 
 /// What one token says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,21 +93,12 @@ impl Login {
 
 impl IssuerKey {
     pub fn generate() -> Result<IssuerKey, DemoError> {
-        let pair =
-            EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map_err(|_| DemoError::Signing)?;
-        Ok(IssuerKey(pair))
+        Ok(IssuerKey(SigningKey::generate(Algorithm::Es256)?))
     }
 
     /// The key set to publish (RFC 7517).
     pub fn jwks(&self) -> Value {
-        // SEC 1 §2.3.3: 4, then both coordinates.
-        let point = self.0.public_key().as_ref();
-        let (x, y) = point[1..].split_at(point.len() / 2);
-        let coordinate = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-        json!({ "keys": [{
-            "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": KEY_ID,
-            "x": coordinate(x), "y": coordinate(y),
-        }] })
+        self.0.jwks(Some(KEY_ID), KeyUse::Signature)
     }
 
     /// An access token of the issuer at `url`, valid from `now` for `lifetime`.
@@ -134,16 +123,8 @@ impl IssuerKey {
             "exp": now.plus(lifetime).unix_seconds(),
             "jti": login.name(),
         });
-        self.signed(&laid_over(sound, login.claims(now)))
-    }
-
-    fn signed(&self, claims: &Value) -> Result<String, DemoError> {
-        let header = json!({ "alg": "ES256", "typ": "at+jwt", "kid": KEY_ID });
-        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let message = format!("{}.{}", part(&header), part(claims));
-        let signature =
-            self.0.sign(&SystemRandom::new(), message.as_bytes()).map_err(|_| DemoError::Signing)?;
-        Ok(format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature)))
+        let claims = laid_over(sound, login.claims(now));
+        Ok(self.0.token(TokenType::AccessToken.media_type(), KEY_ID, &claims)?)
     }
 }
 
@@ -197,6 +178,8 @@ fn laid_over(mut base: Value, over: Value) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use jsonwebtoken::jwk::Jwk;
     use jsonwebtoken::{Algorithm, DecodingKey, crypto};
 

@@ -5,6 +5,7 @@ mod claims;
 mod memory;
 mod presets;
 mod signatures;
+mod steps;
 
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;

@@ -1,0 +1,132 @@
+//! What looks wrong around the policy: listeners, trust domains and hops that serve nothing, and what is open to
+//! a network that should not be.
+
+use std::net::SocketAddr;
+
+use super::error::{Diagnostic, Diagnostics};
+use super::file::{ClientCertificate, File, Listener};
+use super::lints::{self, Subject};
+use super::names::{entries, items};
+use super::source::{At, Span};
+use crate::clock::Timestamp;
+use crate::identity::TrustDomain;
+use crate::policy::PolicyParts;
+use crate::policy::condition::ServiceTerm;
+use crate::policy::lint::Code;
+use crate::policy::rule::Effect;
+
+struct Look<'a> {
+    file: &'a File,
+    found: &'a mut Diagnostics,
+}
+
+/// Adds what is found, but for what the file allows.
+pub fn look(file: &File, parts: &PolicyParts, now: Timestamp, found: &mut Diagnostics) {
+    let mut look = Look { file, found };
+    look.admin();
+    look.trust_domains();
+    look.hops();
+    look.listeners(parts, now);
+}
+
+impl Look<'_> {
+    fn add(&mut self, code: Code, span: Span, subject: Option<Subject<'_>>, message: String, remedy: &str) {
+        if !lints::is_allowed(self.file, code.as_str(), subject) {
+            let (severity, code, remedy) = (code.severity(), code.as_str(), remedy.to_owned());
+            self.found.push(Diagnostic { severity, code, span, message, remedy, related: None });
+        }
+    }
+
+    fn admin(&mut self) {
+        let Some(address) = self.file.admin.as_ref().and_then(|admin| admin.value.address.as_ref()) else {
+            return;
+        };
+        if !is_loopback(address) {
+            let message = format!(
+                "`{}` shows metrics and status to the network, without asking who reads",
+                address.value
+            );
+            let remedy = "listen on loopback; `health_address` is for load balancers, and shows neither";
+            self.add(Code::AdminExposed, address.span, None, message, remedy);
+        }
+    }
+
+    fn trust_domains(&mut self) {
+        for (name, _) in entries(&self.file.trust_domain) {
+            if !is_named(self.file, &name.value) {
+                let message = format!(
+                    "trust domain `{}` is never used: no service and no upstream is of it",
+                    name.value
+                );
+                let remedy = "remove it, or name its workloads: whom no `[service]` names is refused";
+                self.add(
+                    Code::NameUnused,
+                    name.span,
+                    Some(Subject::TrustDomain(&name.value)),
+                    message,
+                    remedy,
+                );
+            }
+        }
+    }
+
+    fn hops(&mut self) {
+        let asked = entries(&self.file.listener).iter().any(|(_, it)| it.value.proxy_protocol.is_some());
+        for (name, _) in entries(&self.file.trusted_hop).iter().filter(|_| !asked) {
+            let message = format!("hop `{}` is never used: no listener has `proxy_protocol`", name.value);
+            let remedy = "remove it, or add `proxy_protocol = \"v2\"` to the listener that it connects to";
+            self.add(Code::NameUnused, name.span, Some(Subject::TrustedHop(&name.value)), message, remedy);
+        }
+    }
+
+    fn listeners(&mut self, parts: &PolicyParts, now: Timestamp) {
+        let waived = parts
+            .rules
+            .iter()
+            .any(|rule| rule.effect == Effect::Allow && rule.service() == Some(&ServiceTerm::None));
+        let in_shadow = parts.routes.iter().any(|route| route.shadow_until.is_some_and(|until| until > now));
+        for (name, listener) in entries(&self.file.listener) {
+            let subject = Some(Subject::Listener(&name.value));
+            let listener = &listener.value;
+            if !asks_for_certificates(listener) && !waived && !in_shadow {
+                let span = listener.client_certificate.map_or(name.span, |mode| mode.span);
+                let message = format!(
+                    "listener `{}` takes no certificates, and every allow wants one: all that comes in there is refused",
+                    name.value
+                );
+                let remedy = "ask for certificates there, or write an allow with `service = \"none\"`";
+                self.add(Code::ListenerClosed, span, subject, message, remedy);
+            }
+            if let (Some(allow), Some(address)) = (&listener.allow_plaintext, &listener.address)
+                && allow.value
+                && !is_loopback(address)
+            {
+                let message =
+                    format!("listener `{}` takes tokens in plain text from beyond this machine", name.value);
+                let remedy = "take `allow_plaintext` out, or listen on loopback";
+                self.add(Code::PlaintextExposed, allow.span, subject, message, remedy);
+            }
+        }
+    }
+}
+
+fn is_loopback(address: &At<SocketAddr>) -> bool {
+    address.value.ip().to_canonical().is_loopback()
+}
+
+/// Whether somebody of the trust domain is named: who comes, or where requests go.
+fn is_named(file: &File, domain: &TrustDomain) -> bool {
+    let services = entries(&file.service).iter().map(|(_, service)| &service.value);
+    let mut of_services = services.flat_map(|service| {
+        let spiffe = items(&service.spiffe_id).iter().map(|id| id.value.trust_domain());
+        spiffe.chain(service.trust_domain.as_ref().map(|domain| &domain.value))
+    });
+    let upstreams = entries(&file.upstream).iter().flat_map(|(_, it)| items(&it.value.server_spiffe_id));
+    of_services.any(|own| own == domain) || upstreams.into_iter().any(|id| id.value.trust_domain() == domain)
+}
+
+fn asks_for_certificates(listener: &Listener) -> bool {
+    let plaintext = listener.allow_plaintext.is_some_and(|allow| allow.value);
+    let off = listener.client_certificate.is_some_and(|mode| mode.value == ClientCertificate::None);
+    !plaintext && !off
+}

@@ -1,0 +1,219 @@
+//! A configuration that is asked, and does not serve: what would become of a request, without a socket.
+//!
+//! There is no second judge here. A head is read, tokens and certificates are verified, the policy decides and
+//! the answer is made by the very functions that serve traffic ([`judgement`](crate::proxy::judgement)); what is recorded is filled into
+//! the same draft. A [`Trial`] only brings along what a question lacks: the time, a good certificate for a
+//! service's name, and a token for claims by hand, signed with keys that it puts in place of the issuers' own.
+//!
+//! Invariants: nothing is fetched, dialled, listened on or written; nothing is remembered from one question to
+//! the next, so questions may be asked in any order and at any times.
+//!
+//! What only happens between two ends is not asked: bytes of bodies, timeouts, limits on connections, and what
+//! the upstream answers. A client is taken to name the host it asks for in its handshake (SNI).
+
+mod answer;
+mod claims;
+mod hearing;
+mod peers;
+mod question;
+pub mod signing;
+mod tokens;
+
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use http::header::{AUTHORIZATION, HeaderValue};
+
+pub use answer::{Answer, Answered, Case};
+pub use question::{Bearer, Claims, Presented, Question, STAND_IN, Unsendable, head};
+
+use crate::audit::{Arrival, Audit, Protocol, Sink};
+use crate::clock::{Clock, Timestamp};
+use crate::config::{Config, ListenerSettings};
+use crate::decisions::{Decisions, DecisionsSettings};
+use crate::identity::name::NameError;
+use crate::identity::{Name, Signature};
+use crate::metrics::Metrics;
+use crate::policy::Policy;
+use crate::proxy::headers::Origin;
+use crate::proxy::judgement::Addresses;
+use crate::proxy::{Generation, ListenerState};
+use crate::tls::ListenerTls;
+use crate::token::{IssuerSettings, KeysError, SameIssuer, Trace, Verifier};
+use hearing::Hearing;
+use peers::Handshake;
+use signing::SigningError;
+use tokens::Tokens;
+
+/// The listener of records where the configuration has none.
+const NOWHERE: &str = "no-listener";
+
+/// A configuration to ask. It has one clock, so it answers one question at a time.
+pub struct Trial {
+    clock: Clock,
+    /// When questions are asked that do not say.
+    now: Timestamp,
+    generation: Generation,
+    listeners: Vec<ListenerSettings>,
+    tokens: Tokens,
+    audit: Audit,
+    nowhere: Name,
+}
+
+/// Why a configuration cannot be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum TrialError {
+    #[error(transparent)]
+    Issuers(#[from] SameIssuer),
+    #[error("the TLS configuration of listener `{listener}` cannot be made: {source}")]
+    Listener { listener: Name, source: rustls::Error },
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
+/// Why a question has no answer: it speaks of what the configuration does not have.
+#[derive(Debug, thiserror::Error)]
+pub enum Unaskable {
+    #[error("there is no listener `{0}`")]
+    Listener(Name),
+    #[error("there is no service `{0}`")]
+    Service(Name),
+    #[error("no workload can be thought of that service `{0}` names")]
+    Nobody(Name),
+    #[error("there is no issuer `{0}`")]
+    Issuer(Name),
+    #[error("issuer `{0}` takes no algorithm that can be signed with")]
+    Algorithm(Name),
+    #[error("a certificate can only be verified for a `[listener]`, and there is none")]
+    NoListener,
+    #[error("what stands in `Authorization` cannot be sent")]
+    Token,
+    #[error(transparent)]
+    Signing(#[from] SigningError),
+    #[error("keys for the token: {0}")]
+    Keys(#[from] KeysError),
+    #[error("the answer depends on something that has to be waited for")]
+    Waits,
+}
+
+impl Trial {
+    /// `now` is the time of questions that do not say otherwise.
+    pub fn new(config: Config, now: Timestamp) -> Result<Trial, TrialError> {
+        let clock = Clock::manual(now);
+        let metrics = Arc::new(Metrics::new());
+        let tokens = Tokens::new(&config.issuers, config.limits.token, config.tokens, &clock)?;
+        let listeners = config.listeners.iter().map(|settings| listener(settings, &clock));
+        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
+        let decisions = DecisionsSettings { entries_max: 0, ..config.decisions };
+        let generation = Generation {
+            number: 1,
+            policy: config.policy,
+            // Each question brings the one that verifies its token.
+            verifier: Verifier::new(
+                Vec::new(),
+                config.limits.token,
+                config.tokens,
+                metrics.tokens.clone(),
+                clock.clone(),
+            )?,
+            standings: Decisions::new(decisions, metrics.decision_cache.clone()),
+            routes: config.routes,
+            // Nothing is ever sent there.
+            upstreams: Vec::new(),
+            listeners,
+            own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
+            limits: config.limits,
+            odd_names: config.odd_names,
+        };
+        let audit = Audit::new(&config.name, clock.clone(), Sink::none(Arc::clone(&metrics)), metrics);
+        let nowhere = NOWHERE.parse()?;
+        Ok(Trial { clock, now, generation, listeners: config.listeners, tokens, audit, nowhere })
+    }
+
+    pub fn policy(&self) -> &Policy {
+        &self.generation.policy
+    }
+
+    /// What tokens are read by.
+    pub fn issuers(&self) -> impl Iterator<Item = &IssuerSettings> + Clone {
+        self.tokens.issuers()
+    }
+
+    /// Where requests can come in, by name.
+    pub fn listeners(&self) -> impl Iterator<Item = &Name> + Clone {
+        self.listeners.iter().map(|listener| &listener.name)
+    }
+
+    /// Gives the keys of an issuer, a JWK set (RFC 7517): what [`Bearer::Token`] is verified with. Those that the
+    /// configuration has in a file are known already.
+    pub fn give_keys(&mut self, issuer: &Name, document: &[u8]) -> Result<(), Unaskable> {
+        self.tokens.give(issuer, document)
+    }
+
+    /// What becomes of a request.
+    pub fn ask(&mut self, question: &Question) -> Result<Answer, Unaskable> {
+        let now = self.at(question);
+        self.clock.set(now);
+        let Handshake { listener, peer } = self.handshake(question)?;
+        let peer = match peer {
+            Ok(peer) => peer,
+            Err(refused) => return Ok(Answer::Handshake(refused)),
+        };
+        let (token, verifier) = self.tokens.present(&question.caller, now)?;
+        let mut head = question.head.clone();
+        if let Some(token) = token {
+            let field = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| Unaskable::Token)?;
+            head.headers.append(AUTHORIZATION, field);
+        }
+        let name = listener.map_or(&self.nowhere, |at| &self.listeners[at].name);
+        let secure = listener.is_some_and(|at| self.listeners[at].tls.is_some());
+        let from = Addresses { peer: question.peer_ip, client: question.client_ip.or(question.peer_ip) };
+        let arrival = Arrival {
+            method: Some(&head.method),
+            listener: name,
+            protocol: Protocol::Http11,
+            peer_ip: from.peer,
+            client_ip: from.client,
+            cut: &Arc::default(),
+        };
+        let hearing = Hearing {
+            generation: &self.generation,
+            verifier,
+            peer,
+            from,
+            origin: Origin::new(from.peer, secure),
+            now,
+            draft: self.audit.begin(arrival),
+        };
+        Ok(Answer::Http(Box::new(hearing.hear(head)?)))
+    }
+
+    /// When the question is asked.
+    pub fn at(&self, question: &Question) -> Timestamp {
+        question.at.unwrap_or(self.now)
+    }
+
+    /// How far the question's token gets in its verifier; `None` where it brings none.
+    pub fn trace(&mut self, question: &Question) -> Result<Option<Trace>, Unaskable> {
+        let now = self.at(question);
+        self.clock.set(now);
+        let peer = self.handshake(question)?.peer.ok();
+        let peer = peer.as_ref().and_then(Signature::verified);
+        let (token, verifier) = self.tokens.present(&question.caller, now)?;
+        let Some(token) = token else { return Ok(None) };
+        let trace = verifier.trace(&token, peer.map(|peer| &peer.certificate)).now_or_never();
+        trace.map(Some).ok_or(Unaskable::Waits)
+    }
+
+    fn listener_name(&self, listener: Option<usize>) -> &Name {
+        listener.map_or(&self.nowhere, |at| &self.listeners[at].name)
+    }
+}
+
+fn listener(settings: &ListenerSettings, clock: &Clock) -> Result<ListenerState, TrialError> {
+    let made =
+        settings.tls.as_ref().map(|tls| ListenerTls::new(&tls.own, tls.clients.clone(), clock.clone()));
+    let failed = |source| TrialError::Listener { listener: settings.name.clone(), source };
+    let tls = made.transpose().map_err(failed)?.map(Arc::new);
+    Ok(ListenerState { name: settings.name.clone(), tls, proxy_hops: settings.proxy_hops.clone() })
+}

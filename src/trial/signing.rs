@@ -1,0 +1,133 @@
+//! Keys that sign what nobody but this program believes: tokens of the demo's issuer, and those that are made
+//! up for a question. Nothing that serves traffic signs anything.
+
+use std::sync::{Arc, OnceLock};
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    self, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
+    KeyPair, RsaEncoding, RsaKeyPair,
+};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+use x509_parser::prelude::FromDer;
+use x509_parser::public_key::RSAPublicKey;
+
+use crate::token::{Algorithm, KeyKind, KeyUse};
+
+/// A private key for one algorithm. Made when it is needed, and never written down.
+pub struct SigningKey {
+    algorithm: Algorithm,
+    pair: Pair,
+}
+
+enum Pair {
+    Ec(EcdsaKeyPair, &'static str),
+    Ed(Ed25519KeyPair),
+    Rsa(Arc<RsaKeyPair>, &'static dyn RsaEncoding),
+}
+
+/// The library could not make a key, or sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a key could not be made, or could not sign")]
+pub struct SigningError;
+
+/// Takes a tenth of a second to make, so there is one; under which `kid` it stands tells its holders apart.
+static RSA: OnceLock<Arc<RsaKeyPair>> = OnceLock::new();
+
+impl SigningKey {
+    pub fn generate(algorithm: Algorithm) -> Result<SigningKey, SigningError> {
+        let pair = match algorithm.key_kind() {
+            KeyKind::P256 => {
+                EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).map(|pair| Pair::Ec(pair, "P-256"))
+            }
+            KeyKind::P384 => {
+                EcdsaKeyPair::generate(&ECDSA_P384_SHA384_FIXED_SIGNING).map(|pair| Pair::Ec(pair, "P-384"))
+            }
+            KeyKind::Ed25519 => Ed25519KeyPair::generate().map(Pair::Ed),
+            KeyKind::Rsa => return Ok(SigningKey { algorithm, pair: Pair::Rsa(rsa()?, padding(algorithm)) }),
+        };
+        Ok(SigningKey { algorithm, pair: pair.map_err(|_| SigningError)? })
+    }
+
+    /// The key set to publish (RFC 7517), with this key as its only one.
+    pub fn jwks(&self, kid: Option<&str>, key_use: KeyUse) -> Value {
+        let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let mut key = match &self.pair {
+            Pair::Ec(pair, curve) => {
+                // SEC 1 §2.3.3: 4, then both coordinates.
+                let point = pair.public_key().as_ref();
+                let (x, y) = point[1..].split_at(point.len() / 2);
+                json!({ "kty": "EC", "crv": curve, "x": text(x), "y": text(y) })
+            }
+            Pair::Ed(pair) => {
+                json!({ "kty": "OKP", "crv": "Ed25519", "x": text(pair.public_key().as_ref()) })
+            }
+            Pair::Rsa(pair, _) => {
+                let [n, e] = numbers(pair.public_key().as_ref());
+                json!({ "kty": "RSA", "n": text(n), "e": text(e) })
+            }
+        };
+        key["alg"] = self.algorithm.as_str().into();
+        key["use"] = match key_use {
+            KeyUse::Signature => "sig",
+            KeyUse::JwtSvid => "jwt-svid",
+        }
+        .into();
+        if let Some(kid) = kid {
+            key["kid"] = kid.into();
+        }
+        json!({ "keys": [key] })
+    }
+
+    /// A token in compact form (RFC 7515 §7.1).
+    pub fn token(&self, media_type: &str, kid: &str, claims: &Value) -> Result<String, SigningError> {
+        let header = json!({ "alg": self.algorithm.as_str(), "typ": media_type, "kid": kid });
+        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+        self.signed(&format!("{}.{}", part(&header), part(claims)))
+    }
+
+    /// A token of these two parts, header and claims, whatever they say.
+    pub fn signed(&self, message: &str) -> Result<String, SigningError> {
+        let (bytes, random) = (message.as_bytes(), SystemRandom::new());
+        let signature = match &self.pair {
+            Pair::Ec(pair, _) => URL_SAFE_NO_PAD.encode(pair.sign(&random, bytes).map_err(|_| SigningError)?),
+            Pair::Ed(pair) => URL_SAFE_NO_PAD.encode(pair.sign(bytes)),
+            Pair::Rsa(pair, padding) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(*padding, &random, bytes, &mut signature).map_err(|_| SigningError)?;
+                URL_SAFE_NO_PAD.encode(signature)
+            }
+        };
+        Ok(format!("{message}.{signature}"))
+    }
+}
+
+fn rsa() -> Result<Arc<RsaKeyPair>, SigningError> {
+    if let Some(pair) = RSA.get() {
+        return Ok(Arc::clone(pair));
+    }
+    let made = RsaKeyPair::generate(KeySize::Rsa2048).map_err(|_| SigningError)?;
+    Ok(Arc::clone(RSA.get_or_init(|| Arc::new(made))))
+}
+
+/// Modulus and exponent of an `RSAPublicKey` (RFC 8017 §A.1.1) without the zero that says that they are positive.
+fn numbers(key: &[u8]) -> [&[u8]; 2] {
+    let Ok((_, key)) = RSAPublicKey::from_der(key) else { return [&[]; 2] };
+    [key.modulus, key.exponent].map(|number| number.strip_prefix(&[0]).unwrap_or(number))
+}
+
+fn padding(algorithm: Algorithm) -> &'static dyn RsaEncoding {
+    match algorithm {
+        Algorithm::Ps256 => &signature::RSA_PSS_SHA256,
+        Algorithm::Ps384 => &signature::RSA_PSS_SHA384,
+        Algorithm::Ps512 => &signature::RSA_PSS_SHA512,
+        Algorithm::Rs384 => &signature::RSA_PKCS1_SHA384,
+        Algorithm::Rs512 => &signature::RSA_PKCS1_SHA512,
+        Algorithm::Rs256 | Algorithm::Es256 | Algorithm::Es384 | Algorithm::EdDsa => {
+            &signature::RSA_PKCS1_SHA256
+        }
+    }
+}

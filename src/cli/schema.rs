@@ -1,10 +1,20 @@
-//! `countersign schema`: what can be configured, as JSON Schema, for editors and checks elsewhere.
+//! `countersign schema`: what can be typed, as JSON Schema, for editors and checks elsewhere.
 
 use std::process::ExitCode;
 
+use clap::Args;
+
+use super::test;
 use crate::config;
 
-pub fn run() -> ExitCode {
-    println!("{:#}", config::schema());
+#[derive(Debug, Args)]
+pub struct SchemaArgs {
+    /// Of files of tests
+    #[arg(long)]
+    tests: bool,
+}
+
+pub fn run(args: &SchemaArgs) -> ExitCode {
+    println!("{:#}", if args.tests { test::schema() } else { config::schema() });
     ExitCode::SUCCESS
 }

@@ -64,6 +64,11 @@ const EXAMPLE: &str = r#"A test:
 
 It exits with 0 if all is as expected, with 1 if not, and with 78 if a file cannot be read."#;
 
+/// The JSON Schema of a file of tests.
+pub fn schema() -> serde_json::Value {
+    schemars::SchemaGenerator::default().into_root_schema_for::<file::TestFile>().to_value()
+}
+
 /// Why nothing could be tested.
 #[derive(Debug, thiserror::Error)]
 enum TestError {

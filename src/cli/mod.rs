@@ -4,9 +4,12 @@ pub mod check;
 pub mod completions;
 pub mod demo;
 mod descriptors;
+pub mod explain;
 pub mod healthcheck;
+mod ink;
 pub mod log;
 pub mod mint;
+pub mod propose;
 pub mod replay;
 pub mod run;
 pub mod schema;
@@ -39,8 +42,12 @@ enum Command {
     Check(check::CheckArgs),
     /// Judge policy tests, and say what of the rules they cover
     Test(test::TestArgs),
+    /// Say how one request would end, and why: every condition, wanted against seen
+    Explain(Box<explain::ExplainArgs>),
     /// Judge recorded requests under another policy: what would change, and by which rule
     Replay(replay::ReplayArgs),
+    /// Propose rules for recorded requests that no rule allowed, as TOML to review
+    Propose(propose::ProposeArgs),
     /// Print the JSON Schema of the configuration, or of policy tests
     Schema(schema::SchemaArgs),
     /// Ask a running proxy whether it lives; for containers without a shell
@@ -69,7 +76,7 @@ pub enum Format {
 
 /// The configuration cannot be loaded (`EX_CONFIG` of sysexits).
 pub const EXIT_CONFIG: u8 = 78;
-/// It was asked for what makes no sense; clap's own code.
+/// What was asked for makes no sense; as clap answers, too.
 pub const EXIT_USAGE: u8 = 2;
 /// There are findings, or it did not go as it should.
 pub const EXIT_FINDINGS: u8 = 1;
@@ -81,6 +88,8 @@ impl Cli {
             Command::Demo(args) => demo::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Test(args) => test::run(&args),
+            Command::Explain(args) => explain::run(&args),
+            Command::Propose(args) => propose::run(&args),
             Command::Replay(args) => replay::run(&args),
             Command::Schema(args) => schema::run(&args),
             Command::Healthcheck(args) => healthcheck::run(&args),

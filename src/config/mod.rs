@@ -52,9 +52,25 @@ use material::Material;
 /// # Errors
 /// All that keeps the configuration from being loaded, with findings beside it.
 pub fn load(paths: &[PathBuf], environment: Environment<'_>, now: Timestamp) -> Result<Config, Report> {
+    load_beside(paths, None, environment, now)
+}
+
+/// The same with one more file at the end, by its name and text, which need not be there yet.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_beside(
+    paths: &[PathBuf],
+    more: Option<(&Path, &str)>,
+    environment: Environment<'_>,
+    now: Timestamp,
+) -> Result<Config, Report> {
     let mut found = Diagnostics::default();
     let mut material = Material { environment, now, watched: paths.iter().cloned().collect() };
     let mut sources = sources_of(paths, Kind::Configuration, &mut found);
+    if let Some((name, text)) = more {
+        sources.add(name.to_owned(), text.to_owned());
+    }
     material.watched.extend(sources.ids().map(|file| sources.path(file).to_owned()));
     let typed = read_sources(&mut sources, environment, &mut found);
     resolve::resolve(typed, sources, found, material)
@@ -72,7 +88,9 @@ pub fn health_address(paths: &[PathBuf], environment: Environment<'_>) -> Option
 
 /// The JSON Schema of the configuration.
 pub fn schema() -> serde_json::Value {
-    schemars::SchemaGenerator::default().into_root_schema_for::<file::File>().to_value()
+    let mut schema = schemars::SchemaGenerator::default().into_root_schema_for::<file::File>();
+    schema.insert("title".to_owned(), "A configuration of Countersign".into());
+    schema.to_value()
 }
 
 /// What the names of files end in that stand in folders, of this kind and of no other.

@@ -12,7 +12,7 @@ use super::read::{Field, Reader};
 use super::source::At;
 use super::tree::{Node, Value};
 use crate::clock::Timestamp;
-use crate::identity::{ActorKind, Name, SpiffePattern, TrustDomain};
+use crate::identity::{ActorKind, Name, SpiffeId, SpiffePattern, TrustDomain};
 use crate::policy::claim::{ClaimPath, ClaimValue};
 use crate::policy::condition::GrpcPattern;
 use crate::policy::pattern::{Glob, HostPattern, PathPattern};
@@ -63,6 +63,10 @@ texts! {
     SocketAddr: "an address and a port, as `\"127.0.0.1:8443\"`", { "examples": ["127.0.0.1:8443", "[::1]:8443"] };
     TrustDomain: "a trust domain, as `\"shop.example\"`", {
         "pattern": "^[a-z0-9._-]{1,255}$", "examples": ["shop.example"]
+    };
+    IpAddr: "an address, as `\"10.0.0.1\"`", { "examples": ["10.0.0.1", "2001:db8::1"] };
+    SpiffeId: "a SPIFFE ID, as `\"spiffe://shop.example/ns/prod/sa/web\"`", {
+        "pattern": r"^(spiffe://|\$\{)", "examples": ["spiffe://shop.example/ns/prod/sa/web"]
     };
     SpiffePattern: "a SPIFFE ID, as `\"spiffe://shop.example/ns/prod/sa/web\"`", {
         "pattern": r"^(spiffe://|\$\{)", "examples": ["spiffe://shop.example/ns/prod/sa/web"]

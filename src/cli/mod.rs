@@ -46,7 +46,7 @@ enum Command {
     /// Judge recorded requests under another policy: what would change, and by which rule
     Replay(replay::ReplayArgs),
     /// Print the JSON Schema of the configuration
-    Schema,
+    Schema(schema::SchemaArgs),
     /// Ask a running proxy whether it lives; for containers without a shell
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Print the completions for a shell
@@ -87,7 +87,7 @@ impl Cli {
             Command::Test(args) => test::run(&args),
             Command::Explain(args) => explain::run(&args),
             Command::Replay(args) => replay::run(&args),
-            Command::Schema => schema::run(),
+            Command::Schema(args) => schema::run(&args),
             Command::Healthcheck(args) => healthcheck::run(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Man => completions::man(),

@@ -9,6 +9,7 @@ pub mod healthcheck;
 mod ink;
 pub mod log;
 pub mod mint;
+pub mod propose;
 pub mod replay;
 pub mod run;
 pub mod schema;
@@ -45,6 +46,8 @@ enum Command {
     Explain(Box<explain::ExplainArgs>),
     /// Judge recorded requests under another policy: what would change, and by which rule
     Replay(replay::ReplayArgs),
+    /// Propose rules for recorded requests that no rule allowed, as TOML to review
+    Propose(propose::ProposeArgs),
     /// Print the JSON Schema of the configuration
     Schema(schema::SchemaArgs),
     /// Ask a running proxy whether it lives; for containers without a shell
@@ -86,6 +89,7 @@ impl Cli {
             Command::Check(args) => check::run(&args),
             Command::Test(args) => test::run(&args),
             Command::Explain(args) => explain::run(&args),
+            Command::Propose(args) => propose::run(&args),
             Command::Replay(args) => replay::run(&args),
             Command::Schema(args) => schema::run(&args),
             Command::Healthcheck(args) => healthcheck::run(&args),

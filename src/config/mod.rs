@@ -52,9 +52,25 @@ use material::Material;
 /// # Errors
 /// All that keeps the configuration from being loaded, with findings beside it.
 pub fn load(paths: &[PathBuf], environment: Environment<'_>, now: Timestamp) -> Result<Config, Report> {
+    load_beside(paths, None, environment, now)
+}
+
+/// The same with one more file at the end, by its name and text, which need not be there yet.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_beside(
+    paths: &[PathBuf],
+    more: Option<(&Path, &str)>,
+    environment: Environment<'_>,
+    now: Timestamp,
+) -> Result<Config, Report> {
     let mut found = Diagnostics::default();
     let mut material = Material { environment, now, watched: paths.iter().cloned().collect() };
     let mut sources = sources_of(paths, Kind::Configuration, &mut found);
+    if let Some((name, text)) = more {
+        sources.add(name.to_owned(), text.to_owned());
+    }
     material.watched.extend(sources.ids().map(|file| sources.path(file).to_owned()));
     let typed = read_sources(&mut sources, environment, &mut found);
     resolve::resolve(typed, sources, found, material)

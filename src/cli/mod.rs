@@ -48,7 +48,7 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Propose rules for recorded requests that no rule allowed, as TOML to review
     Propose(propose::ProposeArgs),
-    /// Print the JSON Schema of the configuration
+    /// Print the JSON Schema of the configuration, or of policy tests
     Schema(schema::SchemaArgs),
     /// Ask a running proxy whether it lives; for containers without a shell
     Healthcheck(healthcheck::HealthcheckArgs),

@@ -219,6 +219,27 @@ async fn a_token_is_read_from_where_nobody_looks_and_never_shown() {
 }
 
 #[tokio::test]
+async fn what_a_token_says_moves_no_cursor() {
+    let world = World::new().await;
+    let explain = Explain { config: world.configuration(&ALLOW.replace("order-reader", "any")) };
+    let subject = "a\u{1b}[31m\u{202e}\r\nSPOOFED";
+    let claims = json!({ "sub": subject, "uid": subject, "client_id": "storefront-web", "scope": subject });
+    let claims = claims.to_string();
+    let asked = ["--service", "storefront", "--claims", &claims, "GET", URL];
+    let text = explain.text(&asked, "").await;
+    let shown = explain.text(&[&asked[..], &["--format", "json"]].concat(), "").await;
+    for text in [&text, &shown] {
+        assert!(
+            text.contains("31m") && !text.lines().any(|line| line.trim_start().starts_with("SPOOFED")),
+            "{text}"
+        );
+        assert!(!text.contains(['\u{1b}', '\u{202e}', '\r']), "{text:?}");
+    }
+    let account: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(account["caller"]["subject"], subject);
+}
+
+#[tokio::test]
 async fn what_cannot_be_asked_is_wrong_usage_and_what_cannot_be_loaded_is_78() {
     let world = World::new().await;
     let explain = Explain { config: world.configuration(ALLOW) };

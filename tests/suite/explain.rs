@@ -315,6 +315,10 @@ async fn a_record_is_told_and_judged_again() {
         (&json!("allow"), &json!("readers read"))
     );
 
+    world.configuration(&ALLOW.replace("readers read", "another name"));
+    let account = explain.json(&["--record", "-"], &allowed).await;
+    assert_eq!((&account["now"]["same"], &account["now"]["rule"]), (&json!(false), &json!("another name")));
+
     let started = proxy.events("started", 1).await[0].to_string();
     let text = explain.text(&["--record", "-"], &started).await;
     assert!(text.starts_with("STARTED\n") && text.contains("a record of another event: started"), "{text}");

@@ -9,9 +9,11 @@ pub mod healthcheck;
 mod ink;
 pub mod log;
 pub mod mint;
+pub mod propose;
 pub mod replay;
 pub mod run;
 pub mod schema;
+pub mod test;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -38,10 +40,14 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Say all that is wrong with a configuration, and what looks wrong
     Check(check::CheckArgs),
+    /// Judge policy tests, and say what of the rules they cover
+    Test(test::TestArgs),
     /// Say how one request would end, and why: every condition, wanted against seen
     Explain(Box<explain::ExplainArgs>),
     /// Judge recorded requests under another policy: what would change, and by which rule
     Replay(replay::ReplayArgs),
+    /// Propose rules for recorded requests that no rule allowed, as TOML to review
+    Propose(propose::ProposeArgs),
     /// Print the JSON Schema of the configuration
     Schema,
     /// Ask a running proxy whether it lives; for containers without a shell
@@ -81,7 +87,9 @@ impl Cli {
             Command::Run(args) => run::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Check(args) => check::run(&args),
+            Command::Test(args) => test::run(&args),
             Command::Explain(args) => explain::run(&args),
+            Command::Propose(args) => propose::run(&args),
             Command::Replay(args) => replay::run(&args),
             Command::Schema => schema::run(),
             Command::Healthcheck(args) => healthcheck::run(&args),

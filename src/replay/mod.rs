@@ -6,6 +6,7 @@
 pub mod line;
 pub mod log;
 mod named;
+pub mod proposal;
 mod signers;
 pub mod tally;
 mod why;
@@ -292,11 +293,12 @@ impl Judged {
         match &self.decision.verdict {
             Verdict::Denial(denial) => &denial.causes,
             Verdict::Permit(_) => {
-                let unenforced = |verdict| match verdict {
-                    &ShadowVerdict::Unenforced(ref causes) => Some(&causes[..]),
+                let shadow = &self.decision.evidence.shadow;
+                let unenforced = shadow.iter().find_map(|verdict| match verdict {
+                    ShadowVerdict::Unenforced(causes) => Some(causes.as_slice()),
                     ShadowVerdict::WouldAllow(_) | ShadowVerdict::WouldDeny(_) => None,
-                };
-                self.decision.evidence.shadow.iter().find_map(unenforced).unwrap_or_default()
+                });
+                unenforced.unwrap_or_default()
             }
         }
     }

@@ -21,9 +21,9 @@ use crate::token::ClaimMap;
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Hash)]
 pub struct PeerLine {
     /// What it was called then.
-    service: Option<String>,
-    spiffe_id: Option<String>,
-    dns_names: Vec<String>,
+    pub service: Option<String>,
+    pub spiffe_id: Option<String>,
+    pub dns_names: Vec<String>,
     pub trust_domain: String,
     certificate: String,
     hop: String,
@@ -35,10 +35,13 @@ pub struct CallerLine {
     pub issuer: String,
     pub subject: Option<String>,
     client: Option<String>,
-    actor: String,
-    on_behalf_of: String,
+    pub actor: String,
+    pub on_behalf_of: String,
     chain: Vec<Link>,
-    scopes: Vec<String>,
+    /// The configured ones that it had then.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    pub scopes: Vec<String>,
     #[serde(default)]
     groups: Option<Vec<String>>,
     #[serde(default)]
@@ -105,6 +108,27 @@ impl CallerLine {
     pub fn name(&self) -> String {
         let word = self.subject.as_deref().or(self.client.as_deref()).unwrap_or("a caller");
         format!("{word}@{}", self.issuer)
+    }
+
+    pub fn client(&self) -> Option<&String> {
+        self.client.as_ref()
+    }
+
+    pub fn groups(&self) -> &[String] {
+        self.groups.as_deref().unwrap_or_default()
+    }
+
+    pub fn token_roles(&self) -> &[String] {
+        self.token_roles.as_deref().unwrap_or_default()
+    }
+
+    pub fn claims(&self) -> Option<&Map<String, Value>> {
+        self.claims.as_ref()
+    }
+
+    /// Whether the token has `act`.
+    pub fn acts_for_another(&self) -> bool {
+        !self.chain.is_empty()
     }
 
     /// Whether nothing of it is hashed.

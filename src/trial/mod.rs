@@ -135,8 +135,13 @@ impl Trial {
     }
 
     /// What tokens are read by.
-    pub fn issuers(&self) -> impl Iterator<Item = &IssuerSettings> {
+    pub fn issuers(&self) -> impl Iterator<Item = &IssuerSettings> + Clone {
         self.tokens.issuers()
+    }
+
+    /// Where requests can come in, by name.
+    pub fn listeners(&self) -> impl Iterator<Item = &Name> + Clone {
+        self.listeners.iter().map(|listener| &listener.name)
     }
 
     /// Gives the keys of an issuer, a JWK set (RFC 7517): what [`Bearer::Token`] is verified with. Those that the

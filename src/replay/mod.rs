@@ -138,7 +138,7 @@ impl<'c> Replay<'c> {
                         };
                         let judged = judge(first);
                         return match why {
-                            Some(why) if !all.all(|other| judge(other).is_like(&judged)) => Err(why),
+                            Some(why) if !all.all(|other| judge(other).settles(&judged)) => Err(why),
                             _ => Ok(judged),
                         };
                     }
@@ -303,9 +303,26 @@ impl Judged {
         }
     }
 
-    /// Whether what stands between two callers comes to the same: conditions only gain by what a caller has, so what
-    /// holds for the least and for the most of them holds for all.
-    fn is_like(&self, other: &Judged) -> bool {
-        self.outcome == other.outcome && self.causes() == other.causes()
+    /// Whether all callers between `least` and this one, who has more, come to the same.
+    ///
+    /// Conditions only gain by what a caller has. So a rule that holds for the least holds for all, and one that does not
+    /// hold for the most holds for none: two permits are permits throughout. A denial is one throughout where a deny
+    /// holds for the least, where no allow holds for the most and nothing else is said, or where both are denied for the
+    /// same.
+    fn settles(&self, least: &Judged) -> bool {
+        let forbids = |cause: &Cause| {
+            matches!(cause, Cause::DeniedByRule | Cause::RequirementUnmet | Cause::StepUpRequired)
+                || *cause == Cause::TokenNotIssuedToService
+        };
+        let lacks = |cause: &Cause| {
+            matches!(cause, Cause::ServiceNotAllowed | Cause::ActorNotAllowed | Cause::ScopeMissing)
+                || matches!(cause, Cause::RoleMissing | Cause::ClaimMismatch | Cause::NoRule | Cause::NoRoute)
+        };
+        let (causes, of_least) = (self.causes(), least.causes());
+        self.outcome == least.outcome
+            && (self.outcome != Outcome::Denied
+                || of_least.contains(&Cause::DeniedByRule)
+                || (causes.iter().any(lacks) && !causes.iter().any(forbids))
+                || causes == of_least)
     }
 }

@@ -1,5 +1,6 @@
 //! `countersign replay` and `countersign propose`: what was recorded of real requests, judged again.
 
+mod many;
 mod proposals;
 mod traffic;
 mod unknown;

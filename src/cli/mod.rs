@@ -4,13 +4,16 @@ pub mod check;
 pub mod completions;
 pub mod demo;
 mod descriptors;
+pub mod explain;
 pub mod healthcheck;
+mod ink;
 pub mod log;
 pub mod mint;
 pub mod propose;
 pub mod replay;
 pub mod run;
 pub mod schema;
+pub mod test;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,6 +40,10 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Say all that is wrong with a configuration, and what looks wrong
     Check(check::CheckArgs),
+    /// Judge policy tests, and say what of the rules they cover
+    Test(test::TestArgs),
+    /// Say how one request would end, and why: every condition, wanted against seen
+    Explain(Box<explain::ExplainArgs>),
     /// Judge recorded requests under another policy: what would change, and by which rule
     Replay(replay::ReplayArgs),
     /// Propose rules for recorded requests that no rule allowed, as TOML to review
@@ -69,6 +76,8 @@ pub enum Format {
 
 /// The configuration cannot be loaded (`EX_CONFIG` of sysexits).
 pub const EXIT_CONFIG: u8 = 78;
+/// What was asked for makes no sense; as clap answers, too.
+pub const EXIT_USAGE: u8 = 2;
 /// There are findings, or it did not go as it should.
 pub const EXIT_FINDINGS: u8 = 1;
 
@@ -78,6 +87,8 @@ impl Cli {
             Command::Run(args) => run::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Check(args) => check::run(&args),
+            Command::Test(args) => test::run(&args),
+            Command::Explain(args) => explain::run(&args),
             Command::Propose(args) => propose::run(&args),
             Command::Replay(args) => replay::run(&args),
             Command::Schema => schema::run(),

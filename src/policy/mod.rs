@@ -12,11 +12,13 @@
 //!   with `wider`.
 
 pub mod action;
+pub mod cells;
 mod check;
 pub mod claim;
 pub mod compiled;
 pub mod condition;
 pub mod decision;
+pub mod difference;
 mod evade;
 mod index;
 mod judge;
@@ -43,6 +45,8 @@ mod properties;
 mod tests_check;
 #[cfg(test)]
 mod tests_decision;
+#[cfg(test)]
+mod tests_lint;
 #[cfg(test)]
 mod tests_lists;
 #[cfg(test)]

@@ -343,6 +343,14 @@ impl ConditionReading<'_> {
         }
     }
 
+    /// What the rule states, if it is that.
+    pub fn stated(&self) -> Option<&Condition> {
+        match self.what {
+            What::Stated(condition) => Some(condition),
+            _ => None,
+        }
+    }
+
     pub fn kind(&self) -> Kind {
         match self.what {
             What::Stated(condition) => condition.kind(),

@@ -112,7 +112,7 @@ impl Reference {
         }
         match (text("type"), text("pattern"), text("format")) {
             _ if schema["oneOf"].is_array() => "a secret".to_owned(),
-            (_, Some(_), _) => "a duration".to_owned(),
+            (_, Some(pattern), _) if pattern.contains("(ms|") => "a duration".to_owned(),
             (_, _, Some("date")) => "a day".to_owned(),
             (Some("boolean"), ..) => "`true` `false`".to_owned(),
             (Some("integer"), ..) => "a number".to_owned(),
@@ -192,4 +192,24 @@ fn defaults_in_the_docs_are_those_that_hold() {
         }
     }
     assert_eq!(seen, 39);
+}
+
+/// What an editor shows beside a key: a sentence for each, wherever it stands.
+#[test]
+fn every_key_of_the_schema_is_described() {
+    fn look(schema: &Value, place: &str, keys: &mut usize) {
+        for (key, inner) in schema["properties"].as_object().into_iter().flatten() {
+            let told = inner["description"].as_str().unwrap_or_else(|| panic!("{place}.{key} says nothing"));
+            let sentence = told.starts_with(|c: char| c.is_uppercase() || c == '`') && told.ends_with('.');
+            assert!(sentence && told.len() > "A.".len(), "{place}.{key}: {told}");
+            *keys += 1;
+        }
+        let children = schema.as_object().into_iter().flatten().map(|(key, value)| (key.as_str(), value));
+        let children = children.chain(schema.as_array().into_iter().flatten().map(|value| ("[]", value)));
+        children.for_each(|(key, inner)| look(inner, &format!("{place}.{key}"), keys));
+    }
+    let mut keys = 0;
+    look(&config::schema(), "", &mut keys);
+    println!("{keys} keys");
+    assert!(keys > 150, "{keys}");
 }

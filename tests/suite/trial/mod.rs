@@ -1,5 +1,9 @@
 //! A configuration that is asked: `trial`, without a socket, and against the proxy that serves.
 
+mod agreement;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign::clock::{Clock, Timestamp};
 use countersign::trial::{Answer, Bearer, Claims, Presented, Question, Trial, head};
 use serde_json::{Value, json};
@@ -59,4 +63,19 @@ async fn a_question_is_answered_as_a_request_is() {
     let answer = trial.ask(&Question { caller: alice(), ..ask("GET", OWN) }).unwrap();
     assert!(matches!(&answer, Answer::Handshake(refused) if refused.listener.as_str() == "mesh"));
     assert_eq!(outcome(&answer), ("peer_missing", None, None));
+}
+
+#[tokio::test]
+async fn a_head_over_a_limit_is_refused_before_anybody_is_asked() {
+    let mut trial = sample().await;
+    let fields = vec![("x-field", "1"); 200];
+    let question = Question::new(head("GET", OWN, fields).unwrap());
+    let question = Question { peer: Presented::Service("storefront".parse().unwrap()), ..question };
+    let answer = trial.ask(&question).unwrap();
+    assert_eq!(outcome(&answer), ("limit_exceeded", Some(431), None));
+    assert!(answer.case().is_none());
+}
+
+fn decoded(part: &str) -> Vec<u8> {
+    URL_SAFE_NO_PAD.decode(part).unwrap()
 }

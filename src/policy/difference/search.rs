@@ -166,7 +166,6 @@ impl<'a> Search<'a> {
     }
 
     /// Whether it flips as it is.
-
     fn judge_one(
         &self,
         demand: &Demand,

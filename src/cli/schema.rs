@@ -9,12 +9,13 @@ use crate::config;
 
 #[derive(Debug, Args)]
 pub struct SchemaArgs {
-    /// Of files of tests
+    /// Of a file of policy tests, in place of the configuration
     #[arg(long)]
-    tests: bool,
+    test: bool,
 }
 
 pub fn run(args: &SchemaArgs) -> ExitCode {
-    println!("{:#}", if args.tests { test::schema() } else { config::schema() });
+    let schema = if args.test { test::schema() } else { config::schema() };
+    println!("{schema:#}");
     ExitCode::SUCCESS
 }

@@ -394,7 +394,7 @@ fn what_the_docs_show_is_what_happens() {
     }
     assert_eq!(ran, 5);
 
-    let (_, schema) = countersign(&["schema", "--tests"], &folder);
+    let (_, schema) = countersign(&["schema", "--test"], &folder);
     let schema: Value = serde_json::from_str(&schema).unwrap();
     for table in ["Test", "Expect"] {
         let keys = schema["$defs"][table]["properties"].as_object().unwrap();

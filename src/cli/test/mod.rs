@@ -64,11 +64,6 @@ const EXAMPLE: &str = r#"A test:
 
 It exits with 0 if all is as expected, with 1 if not, and with 78 if a file cannot be read."#;
 
-/// The JSON Schema of a file of tests.
-pub fn schema() -> serde_json::Value {
-    schemars::SchemaGenerator::default().into_root_schema_for::<file::TestFile>().to_value()
-}
-
 /// Why nothing could be tested.
 #[derive(Debug, thiserror::Error)]
 enum TestError {
@@ -79,6 +74,13 @@ enum TestError {
     Trial(#[from] TrialError),
     #[error("error: no test has `{0}` in its name\n")]
     NoneLeft(String),
+}
+
+/// The JSON Schema of a file of tests.
+pub fn schema() -> serde_json::Value {
+    let mut schema = schemars::SchemaGenerator::default().into_root_schema_for::<file::TestFile>();
+    schema.insert("title".to_owned(), "Policy tests of Countersign".into());
+    schema.to_value()
 }
 
 pub fn run(args: &TestArgs) -> ExitCode {

@@ -152,9 +152,12 @@ fn one(rule: &Rule<'_>, names: &mut Names<'_>, to: &mut String) -> RuleAbout {
 
     let _ = writeln!(
         to,
-        "\n# {} of {}, {} to {}.",
+        "\n# {} {}, {} to {}.",
         many(about.requests, "request"),
-        many(about.callers as u64, "caller"),
+        match about.callers {
+            0 => "without a token".to_owned(),
+            callers => format!("of {}", many(callers as u64, "caller")),
+        },
         about.first,
         about.last
     );

@@ -103,8 +103,10 @@ actor  = "agent"
 method = ["POST", "DELETE"]
 "#;
 
-/// What is asked for: method, path, header fields, body.
-const REQUESTS: [(&str, &str, &[(&str, &str)], &str); 27] = [
+/// Method, path, header fields, body.
+type Sent = (&'static str, &'static str, &'static [(&'static str, &'static str)], &'static str);
+
+const REQUESTS: [Sent; 27] = [
     ("GET", "/customers/alice/orders/7", &[], ""),
     (
         "GET",

@@ -3,6 +3,7 @@
 //! What was let through in shadow is gathered, put together by who asked for what, and written down as the narrowest rules
 //! that can still be read. Then the configuration is loaded with them beside it, and the same requests are judged again.
 
+mod doubt;
 mod rule;
 mod shape;
 mod text;

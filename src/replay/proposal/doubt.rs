@@ -55,7 +55,7 @@ pub fn look_twice(rule: &Rule<'_>, all: &[Rule<'_>]) -> Vec<String> {
         words.push("who acts here is of no known kind".to_owned());
     }
     let others =
-        || all.iter().filter(|other| other.kind.route == rule.kind.route).flat_map(|other| &other.shapes);
+        || all.iter().filter(|other| other.kind.routes == rule.kind.routes).flat_map(|other| &other.shapes);
     let anothers = rule.shapes.iter().filter(|shape| others().any(|other| is_own_of(other, shape)));
     words.extend(
         anothers.map(|shape| format!("in {} other callers ask for their own alone", shape.pattern())),

@@ -182,8 +182,8 @@ fn one(rule: &Rule<'_>, all: &[Rule<'_>], names: &mut Names<'_>, to: &mut String
         let _ = writeln!(to, "# All of these callers have also: {}.", plain(&also.join(", ")));
     }
     let _ = writeln!(to, "[[allow]]\nname = {}", quoted(&about.name));
-    if let Some(route) = &rule.kind.route {
-        let _ = writeln!(to, "route = {}", quoted(route));
+    if !rule.kind.routes.is_empty() {
+        let _ = writeln!(to, "route = {}", list(rule.kind.routes.iter()));
     }
     let _ = writeln!(to, "service = {}", list(services.iter()));
     let _ = writeln!(to, "role = {}", quoted(&names.role(rule)));

@@ -152,7 +152,9 @@ async fn all_sorts_of_requests_in_shadow_are_covered() {
                 "[route.{name}]\nhost = [\"orders.shop.example\"]\npath = \"/{path}/**\"\nupstream = \"orders\"\n{shadow}\n"
             )
         };
-        names.clone() + &["customers", "gold", "public", "calls"].map(route).concat()
+        // between these two a header chooses
+        let canary = route("gold").replace("route.gold", "route.golden") + "header = { x-canary = \"1\" }\n";
+        names.clone() + &["customers", "gold", "public", "calls"].map(route).concat() + &canary
     };
     let proxy = world.start(&routes(&soon));
     let mut traffic = Traffic::of(&proxy, 41).await;

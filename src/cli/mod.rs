@@ -54,8 +54,8 @@ enum Command {
     /// They are the narrowest that can still be read; what each would allow beyond what was seen stands above it. Nothing
     /// is applied.
     Propose(propose::ProposeArgs),
-    /// Print the JSON Schema of the configuration
-    Schema,
+    /// Print the JSON Schema of the configuration, or of policy tests
+    Schema(schema::SchemaArgs),
     /// Ask a running proxy whether it lives; for containers without a shell
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Print the completions for a shell
@@ -97,7 +97,7 @@ impl Cli {
             Command::Explain(args) => explain::run(&args),
             Command::Propose(args) => propose::run(&args),
             Command::Replay(args) => replay::run(&args),
-            Command::Schema => schema::run(),
+            Command::Schema(args) => schema::run(&args),
             Command::Healthcheck(args) => healthcheck::run(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Man => completions::man(),

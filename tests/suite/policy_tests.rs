@@ -161,6 +161,89 @@ fn what_no_case_shows_is_named() {
     assert!(answer.contains("<failure message=\"not covered\">NOT COVERED  deny"), "{answer}");
 }
 
+/// Beside the sample's own: a rule in shadow that has its time, on a second route, for whoever is named.
+const SALE: &str = r#"
+[route.sale]
+host     = "sale.shop.example"
+upstream = "orders"
+
+[[allow]]
+name       = "the sale"
+mode       = "shadow"
+route      = "sale"
+service    = "any"
+role       = "any"
+path       = "/sale/**"
+not_before = 2027-01-01
+expires    = 2027-01-31
+"#;
+
+const SALE_TESTS: &str = r#"
+[caller.alice]
+issuer = "corp"
+sub    = "alice"
+cid    = "storefront-web"
+
+[[test]]
+name    = "the sale is in January"
+service = "storefront"
+caller  = "alice"
+request = "GET https://sale.shop.example/sale/1"
+at      = 2027-01-15
+expect  = { verdict = "deny" }
+[[test.case]]
+expect  = { would_allow = "the sale", would_deny = "none", route = "sale" }
+[[test.case]]
+at      = 2026-12-31
+expect  = { would_allow = "none" }
+[[test.case]]
+at      = 2027-02-01T00:00:00Z
+expect  = { would_allow = "none" }
+[[test.case]]
+request = "GET https://sale.shop.example/other"
+expect  = { would_allow = "none" }
+[[test.case]]
+name    = "the last of all moments"
+at      = "2027-01-31T23:59:59Z"
+expect  = { would_allow = "the sale" }
+"#;
+
+#[test]
+fn times_and_rules_in_shadow_are_covered_too_and_an_absent_signature_counts_for_any_alone() {
+    let folder = sample();
+    let rules = shipped("sidecar.toml").replace("[[allow]]\n", "[[allow]]\nroute = \"orders\"\n");
+    let rules = rules
+        .replace("[[require]] ", "[[require]]\nroute = \"orders\" ")
+        .replace("[[deny]] ", "[[deny]]\nroute = \"any\" ");
+    fs::write(folder.path().join("sidecar.toml"), format!("{rules}{SALE}")).unwrap();
+    let covered = |more: &str| {
+        fs::write(folder.path().join("sale.test.toml"), format!("{SALE_TESTS}{more}")).unwrap();
+        let (code, answer) = json(&folder, &["sale.test.toml"]);
+        assert_eq!(code, Some(0), "{answer:#}");
+        let rules = answer["coverage"]["rules"].as_array().unwrap().clone();
+        let sale = rules.into_iter().find(|rule| rule["rule"] == "the sale").unwrap();
+        let conditions = sale["conditions"].as_array().unwrap();
+        let missing =
+            conditions.iter().filter(|it| it["failed_alone"] == false).map(|it| it["key"].to_string());
+        (sale["held"] == true, conditions.len(), missing.collect::<Vec<_>>().join(" "))
+    };
+    assert_eq!(covered(""), (true, 6, r#""service" "role" "route""#.to_owned()));
+    let nobody = "[[test]]\nname = \"nobody\"\nservice = \"storefront\"\nrequest = \"GET https://sale.shop.example/sale/1\"\n\
+                  at = 2027-01-15\nexpect = { would_allow = \"none\" }\n";
+    let unknown = "[[test]]\nname = \"unknown\"\nspiffe_id = \"spiffe://shop.example/x\"\ncaller = \"alice\"\n\
+                   request = \"GET https://sale.shop.example/sale/1\"\nat = 2027-01-15\nexpect = { reason = \"peer_unknown\" }\n";
+    let elsewhere = "[[test]]\nname = \"elsewhere\"\nservice = \"storefront\"\ncaller = \"alice\"\n\
+                     request = \"GET https://orders.shop.example/sale/1\"\nat = 2027-01-15\nexpect = { route = \"orders\" }\n";
+    assert_eq!(covered(nobody), (true, 6, r#""service" "route""#.to_owned()));
+    assert_eq!(covered(&format!("{nobody}{unknown}")), (true, 6, r#""route""#.to_owned()));
+    assert_eq!(covered(&format!("{nobody}{unknown}{elsewhere}")), (true, 6, String::new()));
+    // For the storefront's own orders, that there is no certificate shows nothing: somebody else's might do.
+    let (_, answer) = json(&folder, &["sale.test.toml"]);
+    let rules = answer["coverage"]["rules"].as_array().unwrap();
+    let own = rules.iter().find(|rule| rule["rule"].as_str().unwrap().starts_with("people read")).unwrap();
+    assert!(own["conditions"].as_array().unwrap().iter().all(|it| it["failed_alone"] == false), "{own}");
+}
+
 /// A file of tests, and of what is wrong with it the code, the line and a part of message or remedy.
 const SENSELESS: [(&str, &str, usize, &str); 20] = [
     ("[[tests]]", "unknown_key", 1, "did you mean `test`?"),
@@ -278,6 +361,58 @@ fn a_test_that_makes_no_sense_is_told_with_its_place_and_tests_nothing() {
     assert!(exit == Some(2) && errors.contains("no test has `no such test` in its name"), "{errors}");
     let (exit, answer, _) = test(&folder, &[TESTS, "--filter", "agents never write"]);
     assert!(exit == Some(0) && answer.starts_with("5 passed, 0 failed"), "{answer}");
+}
+
+/// What `docs/tools.md` shows: files are written, commands run, and what they print is what stands there.
+#[test]
+fn what_the_docs_show_is_what_happens() {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tools.md")).unwrap();
+    let section = page.split("\n## ").find(|section| section.starts_with("countersign test\n")).unwrap();
+    let folder = sample();
+    let (mut ran, mut code) = (0, None);
+    for block in section.split("\n```").skip(1).step_by(2) {
+        let (info, text) = block.split_once('\n').unwrap();
+        if let Some(name) = info.strip_prefix("toml file=") {
+            fs::write(folder.path().join(name), text).unwrap();
+        } else if info == "console" {
+            for part in format!("\n{text}").split("\n$ ").skip(1) {
+                let (command, expected) = part.split_once('\n').unwrap_or((part, ""));
+                let words: Vec<_> = command.split(' ').collect();
+                let came = match words[..] {
+                    ["countersign", "test", "-c", "sidecar.toml", ref arguments @ ..] => {
+                        let (exit, answer, errors) = test(&folder, arguments);
+                        code = exit;
+                        format!("{answer}{errors}")
+                    }
+                    ["echo", "$?"] => code.unwrap().to_string(),
+                    _ => panic!("{command}"),
+                };
+                assert_eq!(timeless(&came), timeless(expected), "{command}");
+                ran += 1;
+            }
+        }
+    }
+    assert_eq!(ran, 5);
+
+    let (_, schema) = countersign(&["schema", "--test"], &folder);
+    let schema: Value = serde_json::from_str(&schema).unwrap();
+    for table in ["Test", "Expect"] {
+        let keys = schema["$defs"][table]["properties"].as_object().unwrap();
+        for (key, value) in keys {
+            let row = format!("\n| `{key}` | {} |\n", value["description"].as_str().unwrap());
+            assert!(section.contains(&row), "{row}");
+        }
+        assert!(keys.len() >= 13);
+    }
+}
+
+/// Without how long it took.
+fn timeless(text: &str) -> String {
+    let line = |line: &str| match line.rsplit_once(" in ") {
+        Some((counts, time)) if time.ends_with(" ms") => counts.to_owned(),
+        _ => line.to_owned(),
+    };
+    text.trim_end().lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 #[test]

@@ -76,6 +76,13 @@ enum TestError {
     NoneLeft(String),
 }
 
+/// The JSON Schema of a file of tests.
+pub fn schema() -> serde_json::Value {
+    let mut schema = schemars::SchemaGenerator::default().into_root_schema_for::<file::TestFile>();
+    schema.insert("title".to_owned(), "Policy tests of Countersign".into());
+    schema.to_value()
+}
+
 pub fn run(args: &TestArgs) -> ExitCode {
     if args.watch {
         return match watch(args) {

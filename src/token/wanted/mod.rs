@@ -154,7 +154,7 @@ impl<'a> Issuers<'a> {
             if issuer.url.accepts(claims) != Some(true) {
                 return Err(unknown());
             }
-            issuer.caller(claims.clone(), [0; 32], self.limits[side], now, &mut Step::Structure)
+            issuer.caller(claims.clone(), [0; 32], self.limits[side], now, &mut Step::Kind)
         })
     }
 

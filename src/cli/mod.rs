@@ -16,6 +16,8 @@ pub mod run;
 pub mod schema;
 pub mod test;
 
+use std::fmt;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -107,6 +109,11 @@ impl Cli {
             Command::Man => completions::man(),
         }
     }
+}
+
+/// Writes an answer to standard output. Whoever reads it may have read enough of it, as `head` does.
+fn tell(answer: impl fmt::Display) {
+    let _ = io::stdout().lock().write_all(answer.to_string().as_bytes());
 }
 
 impl ConfigArgs {

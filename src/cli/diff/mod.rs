@@ -10,14 +10,14 @@ mod settings;
 mod text;
 mod witness;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::{EXIT_CONFIG, EXIT_FINDINGS, EXIT_USAGE};
+use super::{EXIT_CONFIG, EXIT_FINDINGS, EXIT_USAGE, tell};
 use crate::audit::Reason;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config, Report};
@@ -130,7 +130,7 @@ pub fn run(args: &DiffArgs) -> ExitCode {
                 DiffFormat::Markdown => markdown::markdown(&diff),
             };
             // Whoever reads it may have seen enough and gone.
-            let _ = io::stdout().lock().write_all(text.as_bytes());
+            tell(text);
             let failed = args.fail_on_widen && diff.widens;
             if failed { ExitCode::from(EXIT_FINDINGS) } else { ExitCode::SUCCESS }
         }

@@ -151,6 +151,19 @@ impl SpiffePattern {
         self.matches(&id).then_some(id)
     }
 
+    /// The path's segments, in order; `None` is `*`.
+    pub fn segments(&self) -> impl Iterator<Item = Option<&str>> {
+        self.segments.iter().map(|segment| match segment {
+            PatternSegment::Literal(literal) => Some(literal.as_str()),
+            PatternSegment::Any => None,
+        })
+    }
+
+    /// Whether it ends in `**`.
+    pub fn takes_more(&self) -> bool {
+        self.rest
+    }
+
     pub fn matches(&self, id: &SpiffeId) -> bool {
         if self.trust_domain != *id.trust_domain() {
             return false;

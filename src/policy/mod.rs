@@ -12,11 +12,13 @@
 //!   with `wider`.
 
 pub mod action;
+pub mod cells;
 mod check;
 pub mod claim;
 pub mod compiled;
 pub mod condition;
 pub mod decision;
+pub mod difference;
 mod evade;
 mod index;
 mod judge;

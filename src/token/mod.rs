@@ -25,6 +25,7 @@ mod memory;
 mod preset;
 mod steps;
 mod verifier;
+mod wanted;
 
 pub use actor::ActorEntry;
 pub use algorithm::{Algorithm, KeyKind, SelfTestError, UnknownAlgorithm, self_test};
@@ -43,6 +44,7 @@ pub use memory::TokenCacheSettings;
 pub use preset::{Preset, UnknownPreset};
 pub use steps::{Said, Step, Trace};
 pub use verifier::{Issuer, KnownToken, SameIssuer, Verifier};
+pub use wanted::{Mint, vouched};
 
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,2 @@
+pub struct Region;
+pub fn regions() {}

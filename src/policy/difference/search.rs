@@ -1,0 +1,450 @@
+//! Builds each request that could be judged differently, and has it judged.
+
+use std::cell::Cell as Counter;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::HeaderMap;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::cells::{CallerCell, Cell, Domains, PeerCell};
+use super::tables::{Barrier, Grant, Table, meanings};
+use super::{Change, Differences, Flip, Outcome, Realm, Vouched, Witness};
+use crate::clock::Timestamp;
+use crate::identity::{Caller, CertificateHash, Hop, Peer, PeerName, Signature};
+use crate::policy::cells::{self, CallerDemand, Demand, Fresh, Kinds, Side, product};
+use crate::policy::pattern::{Glob, HostPattern};
+use crate::policy::rule::Effect;
+use crate::policy::{
+    Action, Cause, Circumstances, NormalPath, Policy, Request, RuleId, ServiceId, Verdict, decide,
+};
+
+const CREDENTIALS_LAST: Duration = Duration::from_secs(3_600);
+/// RFC 3986 §2.3.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Two policies, written out.
+pub struct Comparison<'a> {
+    pub(super) tables: [Table<'a>; 2],
+    pub(super) domains: Domains,
+}
+
+impl<'a> Comparison<'a> {
+    /// From `now` on.
+    pub fn new(policies: [&'a Policy; 2], vouched: &[Vouched], now: Timestamp) -> Comparison<'a> {
+        let tables = [0, 1].map(|side| Table::new(policies[side], side, vouched));
+        let domains = Domains::new(&tables, vouched, now);
+        Comparison { tables, domains }
+    }
+
+    /// Every text with which the policies compare one.
+    pub fn globs(&self) -> Vec<Glob> {
+        self.tables.iter().flat_map(Table::demands).flat_map(Demand::globs).collect()
+    }
+
+    /// Every set of kinds of actors that each policy asks for.
+    pub fn kinds(&self) -> [Vec<Kinds>; 2] {
+        [0, 1].map(|side: Side| {
+            let asked = self.tables[side].demands().map(|demand| &demand.sides[side]);
+            let kinds: BTreeSet<Kinds> = asked.flat_map(|asked| [asked.actor, asked.on_behalf_of]).collect();
+            kinds.into_iter().collect()
+        })
+    }
+
+    /// Every difference.
+    pub fn differences(&self, realm: Realm<'_>, fresh: &Fresh) -> Differences {
+        let Comparison { tables, domains } = self;
+        let search = Search { tables, domains, realm, fresh, judged: Counter::new(0) };
+        let mut flips = search.flips(Change::Allowed);
+        flips.extend(search.flips(Change::Denied));
+        flips.extend(search.elsewhere());
+        Differences { flips, judged: search.judged.get() }
+    }
+}
+
+pub(super) struct Search<'a> {
+    pub tables: &'a [Table<'a>; 2],
+    domains: &'a Domains,
+    realm: Realm<'a>,
+    fresh: &'a Fresh,
+    judged: Counter<u64>,
+}
+
+/// What has been joined to a demand since its cell was chosen.
+#[derive(Clone, Default)]
+pub(super) struct Met {
+    requires: Vec<(Side, RuleId)>,
+    carriers: Vec<(Side, ServiceId)>,
+}
+
+/// Requests that were judged, and those of them that flip as they are.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Tally {
+    requests: usize,
+    flipped: usize,
+}
+
+impl<'a> Search<'a> {
+    /// All that the one policy permits and the other does not.
+    fn flips(&self, change: Change) -> Vec<Flip> {
+        let side = change.permitting();
+        let [ours, theirs] = [&self.tables[side], &self.tables[1 - side]];
+        let same_routes = ours.routes_meaning() == theirs.routes_meaning();
+        let same_services = ours.known_meaning == theirs.known_meaning;
+        let their_grants = theirs.grant_meanings();
+        let barriers = Barriers::new(ours, theirs);
+        let mut found = Vec::new();
+        for grant in &ours.grants {
+            let known = their_grants.contains(&*grant.meaning) && (same_services || !grant.waives_peer);
+            for (way, same_route) in self.routed(grant, side, same_routes) {
+                let mut alone = Vec::new();
+                if !(known && same_route) {
+                    let tally = self.explore(&way, None, change, &Met::default(), &mut alone);
+                    found.append(&mut alone);
+                    if tally.flipped == tally.requests {
+                        continue;
+                    }
+                }
+                for barrier in barriers.that_matter(same_route) {
+                    for joined in barrier.ways.iter().filter_map(|other| way.join(other)) {
+                        self.explore(&joined, None, change, &Met::default(), &mut found);
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// The ways of a grant with each choice of a route in both policies, and whether that is the same route.
+    pub(super) fn routed(&self, grant: &Grant, side: Side, same_routes: bool) -> Vec<(Demand, bool)> {
+        let [ours, theirs] = [&self.tables[side], &self.tables[1 - side]];
+        let mut found = Vec::new();
+        for way in &grant.ways {
+            for entry in &ours.entries {
+                let Some(here) = way.join(&entry.way) else { continue };
+                for other in &theirs.entries {
+                    if same_routes && other.meaning != entry.meaning {
+                        continue;
+                    }
+                    if let Some(both) = here.join(&other.way) {
+                        found.push((both, other.route == entry.route));
+                    }
+                }
+                if !same_routes {
+                    found.push((here, false));
+                }
+            }
+        }
+        found
+    }
+
+    /// Judges a demand in each of its cells.
+    pub(super) fn explore(
+        &self,
+        demand: &Demand,
+        pinned: Option<&Cell>,
+        change: Change,
+        met: &Met,
+        found: &mut Vec<Flip>,
+    ) -> Tally {
+        let acting = |demand: &Demand| self.acting(demand);
+        let mut cells = self.domains.of(demand, &acting);
+        if let Some(pinned) = pinned {
+            cells.retain(|cell| cell.refines(pinned));
+        }
+        let mut tally = Tally::default();
+        for cell in cells {
+            let Some(witness) = self.witness(demand, &cell) else { continue };
+            tally.requests += 1;
+            if self.judge_one(demand, &cell, witness, change, met, found) {
+                tally.flipped += 1;
+            }
+        }
+        tally
+    }
+
+    /// Whether it flips as it is.
+
+    fn judge_one(
+        &self,
+        demand: &Demand,
+        cell: &Cell,
+        witness: Witness,
+        change: Change,
+        met: &Met,
+        found: &mut Vec<Flip>,
+    ) -> bool {
+        let first = change.permitting();
+        let mut outcomes = Vec::new();
+        for side in [first, 1 - first] {
+            let wanted = side == first || change == Change::Elsewhere;
+            let outcome = self.judge(side, &witness);
+            match (&outcome, wanted) {
+                (Outcome::Permitted { .. }, true) => {}
+                (_, true) => {
+                    if let Some((more, met)) = self.what_stops(side, &outcome, &witness, met) {
+                        for joined in more.iter().filter_map(|more| demand.join(more)) {
+                            self.explore(&joined, Some(cell), change, &met, found);
+                        }
+                    }
+                    return false;
+                }
+                (Outcome::Permitted { .. }, false) => return false,
+                (_, false) => {}
+            }
+            outcomes.push(outcome);
+        }
+        let [one, other] = &outcomes[..] else { return false };
+        let outcomes = if first == 0 { [one.clone(), other.clone()] } else { [other.clone(), one.clone()] };
+        if change == Change::Elsewhere && self.upstream(0, &outcomes[0]) == self.upstream(1, &outcomes[1]) {
+            return false;
+        }
+        found.push(Flip { change, demand: demand.clone(), cell: cell.clone(), witness, outcomes });
+        true
+    }
+
+    fn upstream(&self, side: Side, outcome: &Outcome) -> Option<&str> {
+        match outcome {
+            Outcome::Permitted { upstream, .. } => {
+                Some(self.tables[side].policy.parts().upstreams[upstream.index()].as_str())
+            }
+            _ => None,
+        }
+    }
+
+    /// What the permitting policy still wants of a request that it denies: ways to have it.
+    fn what_stops(
+        &self,
+        side: Side,
+        outcome: &Outcome,
+        witness: &Witness,
+        met: &Met,
+    ) -> Option<(Vec<Demand>, Met)> {
+        let policy = self.tables[side].policy;
+        let parts = policy.parts();
+        let Outcome::Denied { cause, rule } = outcome else { return None };
+        let mut met = met.clone();
+        if *cause == Cause::TokenNotIssuedToService {
+            let peer = witness.peer.verified()?;
+            let caller = witness.caller(side)?;
+            let issuer = policy.issuer_of(Some(caller));
+            let (service, id) = parts.services.iter().zip((0..).map(ServiceId)).find(|(service, id)| {
+                service.names(peer) && !service.carries(issuer, caller) && !met.carriers.contains(&(side, *id))
+            })?;
+            met.carriers.push((side, id));
+            return Some((cells::carried(service, side)?, met));
+        }
+        let id = (*rule)?;
+        let rule = policy.rule(id);
+        if rule.effect != Effect::Require || met.requires.contains(&(side, id)) {
+            return None;
+        }
+        met.requires.push((side, id));
+        Some((cells::met(rule, parts, side), met))
+    }
+
+    fn acting(&self, demand: &Demand) -> Vec<CallerCell> {
+        let mut found = Vec::new();
+        for (vouched, pair) in self.realm.vouched.iter().enumerate() {
+            let taken = [0, 1].into_iter().all(|side: Side| {
+                let wanted = demand.sides[side].issuers.as_ref();
+                wanted.is_none_or(|wanted| pair.ids[side].is_some_and(|id| wanted.contains(&id)))
+            });
+            if taken {
+                let acting = (self.realm.acting)(vouched, demand);
+                found.extend(acting.into_iter().map(|acting| CallerCell::Present { vouched, acting }));
+            }
+        }
+        found
+    }
+
+    /// The least request that fulfils the demand in the cell; `None` where no request does.
+    fn witness(&self, demand: &Demand, cell: &Cell) -> Option<Witness> {
+        let shape = demand.path.of_length(cell.length);
+        let (token, path) = match cell.caller {
+            CallerCell::Present { vouched, acting } => {
+                let token = (self.realm.token)(vouched, acting, demand, &shape, cell.at)?;
+                let path = token.path.clone();
+                (Some((vouched, token)), path)
+            }
+            CallerCell::Absent => {
+                let fill = |(at, segment): (usize, &Option<Arc<str>>)| {
+                    segment.clone().unwrap_or_else(|| self.fresh.word(at + 1).into())
+                };
+                (None, shape.segments.iter().enumerate().map(fill).collect())
+            }
+        };
+        let encoded = path.iter().map(|segment| format!("/{}", utf8_percent_encode(segment, SEGMENT)));
+        let text: String = encoded.collect();
+        let path = NormalPath::parse(if text.is_empty() { "/" } else { &text }).ok()?;
+        let mut headers: HeaderMap = demand.headers.iter().cloned().collect();
+        if demand.grpc {
+            let given = headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            if given.is_some_and(|given| given != "application/grpc") {
+                return None;
+            }
+        }
+        Some(Witness {
+            peer: self.peer(cell)?,
+            token,
+            method: cell.method.clone(),
+            host: self.host(demand.host.as_ref())?.parse().ok()?,
+            path,
+            headers,
+            hop: if &*cell.hop == "local" { Hop::Local } else { Hop::Direct },
+            address: cell.address,
+            at: cell.at,
+        })
+    }
+
+    fn host(&self, pattern: Option<&HostPattern>) -> Option<String> {
+        Some(match pattern {
+            Some(HostPattern::Exact(host)) => host.to_string(),
+            Some(HostPattern::Wildcard(parent)) => format!("{}.{parent}", self.fresh.word(1)),
+            None => format!("{}.example", self.fresh.word(1)),
+        })
+    }
+
+    fn peer(&self, cell: &Cell) -> Option<Signature<Peer>> {
+        let name = match &cell.peer {
+            PeerCell::Absent => return Some(Signature::Absent),
+            PeerCell::Unknown => {
+                let id = format!("spiffe://{}.example/{}", self.fresh.word(1), self.fresh.word(2));
+                PeerName::Spiffe(id.parse().ok()?)
+            }
+            PeerCell::Spiffe { trust_domain, path } => {
+                let mut id = format!("spiffe://{trust_domain}");
+                for (at, segment) in path.segments.iter().enumerate() {
+                    id.push('/');
+                    match segment {
+                        Some(literal) => id.push_str(literal),
+                        None => id.push_str(&self.fresh.word(at + 1)),
+                    }
+                }
+                PeerName::Spiffe(id.parse().ok()?)
+            }
+            PeerCell::Dns { trust_domain, names } => PeerName::Dns {
+                names: names.iter().map(|name| Some(self.host(Some(name))?.into())).collect::<Option<_>>()?,
+                trust_domain: trust_domain.clone(),
+            },
+        };
+        Some(Signature::Verified(Arc::new(Peer {
+            name,
+            certificate: CertificateHash([0; 32]),
+            not_after: cell.at.plus(CREDENTIALS_LAST),
+            hop: Hop::Direct,
+        })))
+    }
+
+    fn judge(&self, side: Side, witness: &Witness) -> Outcome {
+        self.judged.set(self.judged.get() + 1);
+        witness.judged(self.tables[side].policy, side)
+    }
+}
+
+impl Witness {
+    pub fn caller(&self, side: Side) -> Option<&Caller> {
+        let (_, token) = self.token.as_ref()?;
+        token.callers[side].as_ref().ok()?.verified().map(|caller| &**caller)
+    }
+
+    /// What the policy of this side makes of it.
+    pub fn judged(&self, policy: &Policy, side: Side) -> Outcome {
+        let absent = Ok(Signature::Absent);
+        let caller = match self.token.as_ref().map_or(&absent, |(_, token)| &token.callers[side]) {
+            Ok(caller) => caller,
+            Err(code) => return Outcome::Refused(code),
+        };
+        let standing = policy.standing(&self.peer, caller, self.at);
+        let request = Request {
+            peer: &self.peer,
+            caller,
+            action: Action {
+                method: &self.method,
+                host: &self.host,
+                path: &self.path,
+                headers: &self.headers,
+            },
+            circumstances: Circumstances { hop: &self.hop, peer_ip: self.address, client_ip: self.address },
+            now: self.at,
+        };
+        let decision = decide(policy, &standing, &request);
+        let rule = decision.evidence.rule;
+        match decision.verdict {
+            Verdict::Permit(permit) => {
+                Outcome::Permitted { rule: rule.filter(|_| permit.enforced()), upstream: permit.upstream() }
+            }
+            Verdict::Denial(denial) => {
+                let cause = denial.causes.first().copied().unwrap_or(Cause::NoRule);
+                Outcome::Denied { cause, rule }
+            }
+        }
+    }
+}
+
+impl Cell {
+    /// Whether this is the other, as far as its demand lets it: what was joined can only have narrowed the range
+    /// of addresses.
+    fn refines(&self, pinned: &Cell) -> bool {
+        let Cell { peer, caller, method, alike: _, length, hop, address: _, at } = self;
+        *method == pinned.method
+            && *length == pinned.length
+            && (pinned.caller == CallerCell::Absent || *caller == pinned.caller)
+            && *hop == pinned.hop
+            && *at == pinned.at
+            && peer.refines(&pinned.peer)
+    }
+}
+
+impl PeerCell {
+    /// Being without one stands for all whom nothing was demanded of.
+    fn refines(&self, pinned: &PeerCell) -> bool {
+        match (self, pinned) {
+            (_, PeerCell::Absent | PeerCell::Unknown) => true,
+            (
+                PeerCell::Spiffe { trust_domain: a, path },
+                PeerCell::Spiffe { trust_domain: b, path: wider },
+            ) => a == b && path.is_within(wider),
+            (PeerCell::Dns { trust_domain: a, .. }, PeerCell::Dns { trust_domain: b, .. }) => a == b,
+            _ => false,
+        }
+    }
+}
+
+/// What keeps requests from being permitted by the one policy that the other might permit.
+struct Barriers<'t> {
+    all: Vec<&'t Barrier>,
+    carriers: Vec<Barrier>,
+    /// Those of `all` that say something else than any of the other policy.
+    changed: Vec<&'t Barrier>,
+}
+
+impl<'t> Barriers<'t> {
+    fn new(ours: &'t Table<'_>, theirs: &'t Table<'_>) -> Barriers<'t> {
+        let (denies, requires) = (meanings(&ours.denies), meanings(&ours.requires));
+        let is_new = |known: &HashSet<&str>, barrier: &&Barrier| !known.contains(&*barrier.meaning);
+        let changed_denies = theirs.denies.iter().filter(|barrier| is_new(&denies, barrier));
+        let changed_requires = theirs.requires.iter().filter(|barrier| is_new(&requires, barrier));
+        let carrying = meanings(&ours.carriers);
+        let present = Demand { caller: CallerDemand::Present, ..Demand::nothing() };
+        let carriers = theirs.carriers.iter().filter(|barrier| is_new(&carrying, barrier));
+        let carriers: Vec<Barrier> = carriers
+            .map(|barrier| Barrier {
+                meaning: barrier.meaning.clone(),
+                ways: product(&barrier.ways, std::slice::from_ref(&present)),
+            })
+            .collect();
+        Barriers {
+            all: theirs.denies.iter().chain(&theirs.requires).collect(),
+            changed: changed_denies.chain(changed_requires).collect(),
+            carriers,
+        }
+    }
+
+    fn that_matter(&self, same_route: bool) -> impl Iterator<Item = &Barrier> {
+        let rules = if same_route { &self.changed } else { &self.all };
+        rules.iter().copied().chain(&self.carriers)
+    }
+}

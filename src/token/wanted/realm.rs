@@ -1,0 +1,179 @@
+//! All tokens that two configurations could be shown, for a comparison of their policies.
+
+use super::acting::Acting;
+use super::{Issuers, Wanted};
+use crate::clock::Timestamp;
+use crate::identity::{ActorKind, Caller, Signature};
+use crate::policy::IssuerId;
+use crate::policy::cells::{Demand, Fresh, Kinds, Shape, Side};
+use crate::policy::difference::{Realm, Token, Vouched};
+use crate::policy::pattern::Glob;
+use crate::token::{IssuerSettings, TokenLimits};
+
+/// The issuers of two configurations, paired where they can have signed the same token.
+pub struct Mint<'a> {
+    pairs: Vec<Pair<'a>>,
+    vouched: Vec<Vouched>,
+    fresh: Fresh,
+}
+
+struct Pair<'a> {
+    issuers: Issuers<'a>,
+    /// Ways to act that rules tell apart, with what comes out under each policy.
+    acting: Vec<(Acting, [Option<Told>; 2])>,
+}
+
+/// What rules can read of who acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Told {
+    actor: ActorKind,
+    on_behalf_of: ActorKind,
+    acts: bool,
+    /// Whether the token's own issuer names who acts.
+    own: bool,
+}
+
+impl Told {
+    fn of(caller: &Caller) -> Told {
+        Told {
+            actor: caller.actor,
+            on_behalf_of: caller.on_behalf_of,
+            acts: !caller.chain.is_empty(),
+            own: caller.acting().is_some(),
+        }
+    }
+}
+
+/// Which issuers can have signed one token, under each of two configurations.
+pub fn vouched(sides: [&[IssuerSettings]; 2]) -> Vec<Vouched> {
+    let [old, new] = sides;
+    let mut found = Vec::new();
+    for (one, at) in old.iter().zip((0..).map(IssuerId)) {
+        let same = new.iter().zip((0..).map(IssuerId)).filter(|(other, _)| one.url.overlaps(&other.url));
+        let before = found.len();
+        found.extend(same.map(|(other, to)| Vouched {
+            ids: [Some(at), Some(to)],
+            alike: one.claims == other.claims && one.actors == other.actors,
+        }));
+        if found.len() == before {
+            found.push(Vouched { ids: [Some(at), None], alike: false });
+        }
+    }
+    let fresh = new.iter().zip((0..).map(IssuerId));
+    let fresh = fresh.filter(|(other, _)| !old.iter().any(|one| one.url.overlaps(&other.url)));
+    found.extend(fresh.map(|(_, to)| Vouched { ids: [None, Some(to)], alike: false }));
+    found
+}
+
+impl<'a> Mint<'a> {
+    /// `globs` and `kinds` are what the policies compare texts and kinds of actors with.
+    pub fn new(
+        sides: [&'a [IssuerSettings]; 2],
+        limits: [&'a TokenLimits; 2],
+        mut globs: Vec<Glob>,
+        kinds: &[Vec<Kinds>; 2],
+        now: Timestamp,
+    ) -> Mint<'a> {
+        let vouched = vouched(sides);
+        let issuers: Vec<Issuers<'a>> = vouched
+            .iter()
+            .map(|pair| Issuers {
+                sides: [0, 1].map(|side: Side| pair.ids[side].map(|id| &sides[side][id.index()])),
+                limits,
+            })
+            .collect();
+        issuers.iter().for_each(|issuers| globs.extend(issuers.globs()));
+        let fresh = Fresh::among(&globs);
+        let pairs = issuers.into_iter().map(|issuers| Pair {
+            acting: told_apart(&issuers, &globs, kinds, &fresh, now),
+            issuers,
+        });
+        Mint { pairs: pairs.collect(), vouched, fresh }
+    }
+
+    pub fn fresh(&self) -> &Fresh {
+        &self.fresh
+    }
+
+    pub fn vouched(&self) -> &[Vouched] {
+        &self.vouched
+    }
+
+    pub fn issuers(&self, vouched: usize) -> &Issuers<'a> {
+        &self.pairs[vouched].issuers
+    }
+
+    /// Hands out what a comparison asks for.
+    pub fn realm<T>(&self, then: impl FnOnce(Realm<'_>) -> T) -> T {
+        let acting = |pair: usize, demand: &Demand| self.acting(pair, demand);
+        let token = |pair: usize, at: usize, demand: &Demand, path: &Shape, now: Timestamp| {
+            let Pair { issuers, acting } = &self.pairs[pair];
+            let (acting, _) = &acting[at];
+            let wanted = Wanted { demand, path: &path.segments, acting, fresh: &self.fresh, now };
+            let drafted = issuers.draft(&wanted)?;
+            let callers = issuers.callers(&drafted.claims, now);
+            if callers.iter().all(Result::is_err) {
+                return None;
+            }
+            let callers = callers.map(|caller| match caller {
+                Ok(caller) => Ok(Signature::Verified(caller.into())),
+                Err(error) => Err(error.code()),
+            });
+            Some(Token { claims: drafted.claims, path: drafted.path, callers })
+        };
+        then(Realm { vouched: &self.vouched, acting: &acting, token: &token })
+    }
+
+    fn acting(&self, pair: usize, demand: &Demand) -> Vec<usize> {
+        let fits = |told: &[Option<Told>; 2]| {
+            [0, 1].into_iter().all(|side: Side| {
+                let asked = &demand.sides[side];
+                told[side].is_none_or(|told| {
+                    asked.actor.contains(told.actor)
+                        && asked.on_behalf_of.contains(told.on_behalf_of)
+                        && demand.act.is_none_or(|act| act == told.acts)
+                        && (demand.actor_subject.is_none() || told.own)
+                })
+            })
+        };
+        let acting = self.pairs[pair].acting.iter().enumerate();
+        acting.filter(|(_, (_, told))| fits(told)).map(|(at, _)| at).collect()
+    }
+}
+
+/// Of all ways to act, the least of those that no rule tells apart.
+fn told_apart(
+    issuers: &Issuers<'_>,
+    globs: &[Glob],
+    kinds: &[Vec<Kinds>; 2],
+    fresh: &Fresh,
+    now: Timestamp,
+) -> Vec<(Acting, [Option<Told>; 2])> {
+    let nothing = Demand::nothing();
+    let mut found: Vec<(Acting, [Option<Told>; 2], Vec<bool>)> = Vec::new();
+    for acting in issuers.acting(globs) {
+        let mut demand = nothing.clone();
+        demand.act = acting.acts().then_some(true);
+        let wanted = Wanted { demand: &demand, path: &[], acting: &acting, fresh, now };
+        let Some(drafted) = issuers.draft(&wanted) else { continue };
+        let told = issuers.callers(&drafted.claims, now).map(|caller| Some(Told::of(&caller.ok()?)));
+        if told == [None, None] {
+            continue;
+        }
+        let mut seen = Vec::new();
+        for side in [0, 1] {
+            let told = told[side];
+            seen.push(told.is_some_and(|told| told.acts));
+            seen.push(told.is_some_and(|told| told.own));
+            for kinds in &kinds[side] {
+                seen.push(told.is_some_and(|told| kinds.contains(told.actor)));
+                seen.push(told.is_some_and(|told| kinds.contains(told.on_behalf_of)));
+            }
+        }
+        let is_more = |(less, _, same): &(Acting, _, Vec<bool>)| *same == seen && less.is_less_than(&acting);
+        if !found.iter().any(is_more) {
+            found.push((acting, told, seen));
+        }
+    }
+    found.into_iter().map(|(acting, told, _)| (acting, told)).collect()
+}

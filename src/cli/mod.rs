@@ -4,7 +4,9 @@ pub mod check;
 pub mod completions;
 pub mod demo;
 mod descriptors;
+pub mod explain;
 pub mod healthcheck;
+mod ink;
 pub mod log;
 pub mod mint;
 pub mod replay;
@@ -36,6 +38,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Say all that is wrong with a configuration, and what looks wrong
     Check(check::CheckArgs),
+    /// Say how one request would end, and why: every condition, wanted against seen
+    Explain(Box<explain::ExplainArgs>),
     /// Judge recorded requests under another policy: what would change, and by which rule
     Replay(replay::ReplayArgs),
     /// Print the JSON Schema of the configuration
@@ -66,6 +70,8 @@ pub enum Format {
 
 /// The configuration cannot be loaded (`EX_CONFIG` of sysexits).
 pub const EXIT_CONFIG: u8 = 78;
+/// What was asked for makes no sense; as clap answers, too.
+pub const EXIT_USAGE: u8 = 2;
 /// There are findings, or it did not go as it should.
 pub const EXIT_FINDINGS: u8 = 1;
 
@@ -75,6 +81,7 @@ impl Cli {
             Command::Run(args) => run::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Check(args) => check::run(&args),
+            Command::Explain(args) => explain::run(&args),
             Command::Replay(args) => replay::run(&args),
             Command::Schema => schema::run(),
             Command::Healthcheck(args) => healthcheck::run(&args),

@@ -101,6 +101,17 @@ fn scalar_text(claim: &Value) -> Option<std::borrow::Cow<'_, str>> {
     }
 }
 
+/// As `claim tier gold or silver`.
+impl fmt::Display for ClaimTest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "claim {}", self.claim)?;
+        for (at, value) in self.values.iter().enumerate() {
+            write!(f, "{}{value}", if at == 0 { " " } else { " or " })?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for ClaimPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, name) in self.0.iter().enumerate() {

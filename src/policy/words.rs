@@ -18,6 +18,8 @@ use crate::identity::{ActorKind, Caller};
 
 /// How much of one claim a record quotes.
 const QUOTED_CHARS_MAX: usize = 64;
+/// In place of what `[audit] redact` hides.
+const REDACTED: &str = "(redacted)";
 
 pub(super) fn failure(
     policy: &Policy,
@@ -74,9 +76,7 @@ pub(super) fn wanted(policy: &Policy, rule: &Rule, condition: &Condition) -> Str
         }
         Condition::Actor(kinds) => format!("actor {}", or(kinds)),
         Condition::OnBehalfOf(kinds) => format!("a token on behalf of {}", or(kinds)),
-        Condition::Claim(tests) => {
-            join(tests.iter().map(|test| format!("claim {} {}", test.claim, or(&test.values))), " and ")
-        }
+        Condition::Claim(tests) => join(tests, " and "),
         Condition::Acr(values) => format!("acr {}", or(values)),
         Condition::MaxAge(age) => format!("a login at most {} old", duration(*age)),
         Condition::MatchClaim(tests) => {
@@ -127,7 +127,7 @@ pub(super) fn seen(
             format!("the token has {}", join(told, " and "))
         }),
         Condition::Acr(_) => of_caller(&|caller| match &caller.acr {
-            Some(_) if policy.parts().redacts(Some(&"acr".into())) => "the token has another acr".to_owned(),
+            Some(_) if policy.parts().redacts(Some(&"acr".into())) => format!("the token has acr {REDACTED}"),
             Some(acr) => format!("the token has acr {}", quoted(acr)),
             None => "the token has no acr".to_owned(),
         }),
@@ -244,7 +244,7 @@ pub(super) fn role_seen(policy: &Policy, term: &RoleTerm, caller: Option<&Caller
         |asked_for: bool, word: &'static str, values: String, redacted: bool| match values.is_empty() {
             _ if !asked_for => {}
             true => lacks.push(word),
-            false if redacted => has.push(format!("another {word}")),
+            false if redacted => has.push(format!("{word} {REDACTED}")),
             false => has.push(format!("{word} {}", quoted(&values))),
         };
     let from = |claim: fn(&IssuerFacts) -> Option<&Arc<str>>| tables.redacts(facts.and_then(claim));
@@ -269,7 +269,7 @@ pub(super) fn role_seen(policy: &Policy, term: &RoleTerm, caller: Option<&Caller
 
 fn claim_seen(policy: &Policy, test: &ClaimTest, caller: &Caller) -> String {
     match test.claim.look_up(&caller.claims) {
-        Some(_) if policy.parts().redacts(test.claim.0.first()) => format!("another claim {}", test.claim),
+        Some(_) if policy.parts().redacts(test.claim.0.first()) => format!("claim {} {REDACTED}", test.claim),
         Some(value) => format!("claim {} {}", test.claim, claim(value)),
         None => format!("no claim {}", test.claim),
     }
@@ -283,7 +283,7 @@ fn match_claim_seen(policy: &Policy, rule: &Rule, caller: &Caller, asked: &Asked
         let segment = segment.map_or("", |segment| segment);
         match test.claim.look_up(&caller.claims) {
             Some(_) if policy.parts().redacts(test.claim.0.first()) => {
-                format!("{{{}}} is {} and {} is another", test.segment, quoted(segment), test.claim)
+                format!("{{{}}} is {} and {} is {REDACTED}", test.segment, quoted(segment), test.claim)
             }
             Some(value) => {
                 format!("{{{}}} is {} and {} is {}", test.segment, quoted(segment), test.claim, claim(value))

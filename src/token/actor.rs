@@ -1,6 +1,7 @@
 //! Which kind of actor a token speaks of, and the RFC 8693 chain of who acts for whom. Kinds are
 //! declared, never guessed: what no entry matches, or two contradict about, is `unknown`.
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -37,13 +38,29 @@ impl ActorEntry {
         tested.chain(self.same.iter().flatten()).filter_map(|path| path.0.first())
     }
 
-    fn matches(&self, claims: &Map<String, Value>) -> bool {
+    /// Whether a token with these claims, or an `act` with these members, speaks of the kind.
+    pub fn matches(&self, claims: &Map<String, Value>) -> bool {
         let stated = !self.claim.is_empty() || self.same.is_some();
         let same = self.same.as_ref().is_none_or(|[a, b]| {
             let text = |path: &ClaimPath| path.look_up(claims)?.as_str();
             text(a).is_some() && text(a) == text(b)
         });
         stated && same && self.claim.iter().all(|test| test.holds(claims))
+    }
+}
+
+/// As `claim uid *` or `claims sub and client_id equal`.
+impl fmt::Display for ActorEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut before = "";
+        for test in &self.claim {
+            write!(f, "{before}{test}")?;
+            before = " and ";
+        }
+        match &self.same {
+            Some([one, other]) => write!(f, "{before}claims {one} and {other} equal"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which tokens are of an issuer, by their `iss`, and where its keys are discovered.
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -125,6 +126,21 @@ impl IssuerUrl {
             }
             _ => Err(IssuerUrlError::NoDiscovery(base)),
         }
+    }
+}
+
+/// As it is configured.
+impl fmt::Display for IssuerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, form) in self.0.iter().enumerate() {
+            f.write_str(if at == 0 { "" } else { " or " })?;
+            match form {
+                IssuerForm::Exact(text) => f.write_str(text)?,
+                IssuerForm::Tenants { before, after } => write!(f, "{before}{TENANT}{after}")?,
+                IssuerForm::TrustDomain(domain) => write!(f, "spiffe://{}", domain.as_str())?,
+            }
+        }
+        Ok(())
     }
 }
 

@@ -21,6 +21,7 @@ mod tokens;
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use http::header::{AUTHORIZATION, HeaderValue};
 
 pub use answer::{Answer, Answered, Case};
@@ -30,15 +31,15 @@ use crate::audit::{Arrival, Audit, Protocol, Sink};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ListenerSettings};
 use crate::decisions::{Decisions, DecisionsSettings};
-use crate::identity::Name;
 use crate::identity::name::NameError;
+use crate::identity::{Name, Signature};
 use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::proxy::headers::Origin;
 use crate::proxy::judgement::Addresses;
 use crate::proxy::{Generation, ListenerState};
 use crate::tls::ListenerTls;
-use crate::token::{IssuerSettings, KeysError, SameIssuer, Verifier};
+use crate::token::{IssuerSettings, KeysError, SameIssuer, Trace, Verifier};
 use hearing::Hearing;
 use peers::Handshake;
 use signing::SigningError;
@@ -146,7 +147,7 @@ impl Trial {
 
     /// What becomes of a request.
     pub fn ask(&mut self, question: &Question) -> Result<Answer, Unaskable> {
-        let now = question.at.unwrap_or(self.now);
+        let now = self.at(question);
         self.clock.set(now);
         let Handshake { listener, peer } = self.handshake(question)?;
         let peer = match peer {
@@ -180,6 +181,23 @@ impl Trial {
             draft: self.audit.begin(arrival),
         };
         Ok(Answer::Http(Box::new(hearing.hear(head)?)))
+    }
+
+    /// When the question is asked.
+    pub fn at(&self, question: &Question) -> Timestamp {
+        question.at.unwrap_or(self.now)
+    }
+
+    /// How far the question's token gets in its verifier; `None` where it brings none.
+    pub fn trace(&mut self, question: &Question) -> Result<Option<Trace>, Unaskable> {
+        let now = self.at(question);
+        self.clock.set(now);
+        let peer = self.handshake(question)?.peer.ok();
+        let peer = peer.as_ref().and_then(Signature::verified);
+        let (token, verifier) = self.tokens.present(&question.caller, now)?;
+        let Some(token) = token else { return Ok(None) };
+        let trace = verifier.trace(&token, peer.map(|peer| &peer.certificate)).now_or_never();
+        trace.map(Some).ok_or(Unaskable::Waits)
     }
 
     fn listener_name(&self, listener: Option<usize>) -> &Name {

@@ -18,7 +18,7 @@ mod stage;
 mod upstream;
 mod workloads;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -26,6 +26,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::ink::Ink;
 use super::{EXIT_CONFIG, EXIT_FINDINGS, Format, log};
 use crate::clock::Clock;
 use crate::config::{LogFormat, LogSettings};
@@ -87,12 +88,6 @@ enum DemoError {
     Log(#[from] log::LogError),
     #[error("{0}")]
     Io(#[from] io::Error),
-}
-
-/// Colours, where a terminal shows them.
-#[derive(Clone, Copy, Debug)]
-struct Ink {
-    styled: bool,
 }
 
 /// Tokens are short-lived, and the login that they tell of is fresh for minutes; the demo may run for
@@ -202,27 +197,4 @@ fn say(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()
-}
-
-impl Ink {
-    fn of_stdout() -> Ink {
-        Ink { styled: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none() }
-    }
-
-    fn bold(self, text: &str) -> String {
-        self.paint("1", text)
-    }
-
-    fn green(self, text: &str) -> String {
-        self.paint("32", text)
-    }
-
-    fn red(self, text: &str) -> String {
-        self.paint("31", text)
-    }
-
-    /// ECMA-48 §8.3.117, select graphic rendition.
-    fn paint(self, rendition: &str, text: &str) -> String {
-        if self.styled { format!("\x1b[{rendition}m{text}\x1b[0m") } else { text.to_owned() }
-    }
 }

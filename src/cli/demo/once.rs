@@ -5,11 +5,12 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use super::DemoError;
 use super::client::{Reply, ask};
 use super::records::Records;
 use super::requests::{Answer, Line, lines};
 use super::stage::Stage;
-use super::{DemoError, Ink};
+use crate::cli::ink::Ink;
 
 /// A line and what became of it.
 pub struct Outcome {

@@ -9,11 +9,12 @@ use std::collections::{BTreeMap, HashMap};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign::audit::Reason;
+use countersign::cli::explain::{self, Account, Which};
 use countersign::replay::{Line, Replay};
 use countersign::trial::{Answer, Bearer, Claims, Presented, Question, Trial, head};
 use fastrand::Rng;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::world::World;
 use crate::world::certificates::{Who, parsed};
@@ -38,7 +39,7 @@ async fn what_happens_is_what_a_trial_tells_and_a_replay_repeats() {
     let proxy = world.start(TABLES);
     let chains: HashMap<Who, _> =
         PEERS.map(|who| (who, world.certificates.client(who).map(|minted| parsed(&minted).0))).into();
-    let jwks = serde_json::json!({ "keys": KEYS.iter().map(|key| key.jwk()).collect::<Vec<_>>() });
+    let jwks = json!({ "keys": KEYS.iter().map(|key| key.jwk()).collect::<Vec<_>>() });
     let mut reasons = BTreeMap::<String, usize>::new();
     let mut decided = 0;
     let mut conditions = BTreeMap::<&str, usize>::new();
@@ -74,6 +75,9 @@ async fn what_happens_is_what_a_trial_tells_and_a_replay_repeats() {
             question.caller = token.clone().map_or(Bearer::Nothing, Bearer::Token);
             let told = answered(&trial.ask(&question).unwrap());
             assert_eq!(told, happened, "{asked:?}\n{record:#}\n{policy}");
+            let account = explain::account(&mut trial, question.clone(), String::new(), Which::All).unwrap();
+            assert_eq!(explained(&account), happened, "explained: {asked:?}\n{record:#}\n{policy}");
+            assert_eq!(json!(account.story), record["story"]);
             if let Some(token) = token.filter(|_| !asked.forged) {
                 question.caller = Bearer::Claims(claims_of(&token));
                 let told = answered(&trial.ask(&question).unwrap());
@@ -181,6 +185,11 @@ fn recorded(record: &Value) -> Outcome {
     let status = (record["verdict"] == "deny").then(|| record["status"].as_u64().unwrap() as u16);
     let reason = record["reason"].as_str().unwrap().to_owned();
     (reason, record["also"].as_array().unwrap().clone(), record["rule"].clone(), status)
+}
+
+fn explained(account: &Account) -> Outcome {
+    let also = account.also.iter().map(|reason| reason.as_str().into()).collect();
+    (account.reason.as_str().to_owned(), also, json!(account.rule), account.status)
 }
 
 fn answered(answer: &Answer) -> Outcome {

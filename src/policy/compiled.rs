@@ -133,7 +133,7 @@ impl Policy {
 
     /// For properties that hold of senseless policies too.
     #[cfg(test)]
-    pub(super) fn compile_unchecked(parts: PolicyParts, hash: PolicyHash) -> Policy {
+    pub(crate) fn compile_unchecked(parts: PolicyParts, hash: PolicyHash) -> Policy {
         let routes = RouteTable::new(&parts.routes);
         Policy::index(parts, hash, routes)
     }

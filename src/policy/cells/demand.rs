@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{HeaderName, HeaderValue};
 use http::Method;
+use http::header::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use super::shape::Shape;
@@ -55,9 +55,15 @@ pub enum PeerDemand {
     /// Any, or none.
     Free,
     Absent,
-    Spiffe { trust_domain: TrustDomain, path: Shape },
+    Spiffe {
+        trust_domain: TrustDomain,
+        path: Shape,
+    },
     /// A certificate has each of the names.
-    Dns { trust_domain: TrustDomain, names: Vec<HostPattern> },
+    Dns {
+        trust_domain: TrustDomain,
+        names: Vec<HostPattern>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -88,8 +88,7 @@ fn unspoken(rule: &Rule, side: Side) -> Demand {
     if rule.effect == Effect::Allow && !rule.waives_caller() {
         if stated!(rule, Actor).is_none() {
             demand.act = Some(false);
-            demand.sides[side].actor =
-                Kinds::of(&[ActorKind::Human, ActorKind::Service, ActorKind::Unknown]);
+            demand.sides[side].actor = Kinds::of(&[ActorKind::Human, ActorKind::Service, ActorKind::Unknown]);
         } else if stated!(rule, OnBehalfOf).is_none() {
             demand.act = Some(false);
         }
@@ -105,21 +104,14 @@ fn joined(
     of: impl Fn(&Condition) -> bool,
 ) -> Vec<Demand> {
     let conditions = rule.conditions.iter().filter(|condition| of(condition));
-    conditions.fold(vec![start], |found, condition| {
-        match alternatives(rule, condition, parts, side) {
-            Some(alternatives) => product(&found, &alternatives),
-            None => found,
-        }
+    conditions.fold(vec![start], |found, condition| match alternatives(rule, condition, parts, side) {
+        Some(alternatives) => product(&found, &alternatives),
+        None => found,
     })
 }
 
 /// `None` where the condition is none.
-fn alternatives(
-    rule: &Rule,
-    condition: &Condition,
-    parts: &PolicyParts,
-    side: Side,
-) -> Option<Vec<Demand>> {
+fn alternatives(rule: &Rule, condition: &Condition, parts: &PolicyParts, side: Side) -> Option<Vec<Demand>> {
     let caller = || Demand { caller: CallerDemand::Present, ..Demand::nothing() };
     Some(match condition {
         Condition::Service(ServiceTerm::Any) => parts.services.iter().flat_map(peers).collect(),
@@ -131,9 +123,7 @@ fn alternatives(
             vec![Demand { peer: PeerDemand::Absent, ..Demand::nothing() }]
         }
         Condition::Role(RoleTerm::Any) => vec![caller()],
-        Condition::Role(RoleTerm::AnyOf(ids)) => {
-            ids.iter().flat_map(|id| role(*id, parts, side)).collect()
-        }
+        Condition::Role(RoleTerm::AnyOf(ids)) => ids.iter().flat_map(|id| role(*id, parts, side)).collect(),
         Condition::Role(RoleTerm::AllOf(ids)) if ids.is_empty() => Vec::new(),
         Condition::Role(RoleTerm::AllOf(ids)) => {
             let nothing = vec![Demand::nothing()];
@@ -184,7 +174,9 @@ fn alternatives(
             vec![Demand { methods: Some(one_by_one(methods)), ..Demand::nothing() }]
         }
         Condition::Path(patterns) => patterns.iter().map(at_path).collect(),
-        Condition::MatchClaim(_) => rule.paths()?.iter().filter_map(|pattern| matching(rule, pattern)).collect(),
+        Condition::MatchClaim(_) => {
+            rule.paths()?.iter().filter_map(|pattern| matching(rule, pattern)).collect()
+        }
         Condition::Grpc(patterns) => {
             let call = |pattern: PathPattern| Demand {
                 methods: Some(vec![Method::POST]),
@@ -261,11 +253,8 @@ fn entry(entry: &RoleEntry, side: Side) -> Vec<Demand> {
         let claims = test.values.iter().map(|value| vec![(test.claim.clone(), value.clone())]);
         each(claims.map(|claims| Demand { claims, ..Demand::nothing() }).collect());
     }
-    let acting = |glob: &Glob| Demand {
-        act: Some(true),
-        actor_subject: Some(glob.clone()),
-        ..Demand::nothing()
-    };
+    let acting =
+        |glob: &Glob| Demand { act: Some(true), actor_subject: Some(glob.clone()), ..Demand::nothing() };
     each(entry.actor_subject.iter().map(acting).collect());
     found
 }

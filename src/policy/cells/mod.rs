@@ -10,6 +10,6 @@ mod fresh;
 mod shape;
 
 pub use demand::{CallerDemand, Demand, Kinds, PeerDemand, Side, SideDemand, join_globs};
-pub use fresh::Fresh;
 pub use expand::{carried, entries, met, peers, product, reach, role, ways};
+pub use fresh::Fresh;
 pub use shape::Shape;

@@ -34,15 +34,24 @@ pub enum PeerCell {
     Absent,
     /// With a certificate that no service of either policy names.
     Unknown,
-    Spiffe { trust_domain: TrustDomain, path: Shape },
-    Dns { trust_domain: TrustDomain, names: Vec<HostPattern> },
+    Spiffe {
+        trust_domain: TrustDomain,
+        path: Shape,
+    },
+    Dns {
+        trust_domain: TrustDomain,
+        names: Vec<HostPattern>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallerCell {
     Absent,
     /// Of the issuers at this place, and acting in this way.
-    Present { vouched: usize, acting: usize },
+    Present {
+        vouched: usize,
+        acting: usize,
+    },
 }
 
 /// All that the two policies tell apart.
@@ -65,7 +74,8 @@ pub struct Domains {
 impl Domains {
     pub fn new(tables: &[Table<'_>; 2], vouched: &[Vouched], now: Timestamp) -> Domains {
         let demands = || tables.iter().flat_map(Table::demands);
-        let paths: BTreeSet<&Shape> = demands().map(|demand| &demand.path).filter(|path| !path.rest).collect();
+        let paths: BTreeSet<&Shape> =
+            demands().map(|demand| &demand.path).filter(|path| !path.rest).collect();
         let mut ids: BTreeMap<TrustDomain, Vec<Shape>> = BTreeMap::new();
         for demand in tables.iter().flat_map(|table| &table.known) {
             if let PeerDemand::Spiffe { trust_domain, path } = &demand.peer
@@ -74,7 +84,11 @@ impl Domains {
                 ids.entry(trust_domain.clone()).or_default().push(path.clone());
             }
         }
-        let mut hops: BTreeSet<Arc<str>> = demands().flat_map(|demand| demand.hops.iter().flatten().cloned()).collect();
+        let mut hops: BTreeSet<Arc<str>> =
+            demands().flat_map(|demand| demand.hops.iter().flatten().cloned()).collect();
+        if !hops.is_empty() {
+            hops.insert("local".into());
+        }
         hops.insert("direct".into());
         let boundaries = demands().flat_map(|demand| [demand.time.0, demand.time.1]);
         let boundaries: BTreeSet<Timestamp> =
@@ -122,7 +136,16 @@ impl Domains {
                                 for &at in &times {
                                     let (peer, caller, hop) = (peer.clone(), *caller, Arc::clone(hop));
                                     let (method, alike) = (method.clone(), alike.clone());
-                                    found.push(Cell { peer, caller, method, alike, length, hop, address, at });
+                                    found.push(Cell {
+                                        peer,
+                                        caller,
+                                        method,
+                                        alike,
+                                        length,
+                                        hop,
+                                        address,
+                                        at,
+                                    });
                                 }
                             }
                         }
@@ -159,6 +182,11 @@ impl Domains {
         self.methods.iter().flatten().any(|named| named == method)
     }
 
+    /// Whether some rule reads the hop.
+    pub fn reads_hop(&self) -> bool {
+        self.hops.len() > 1
+    }
+
     /// How many classes of methods there are.
     pub fn method_classes(&self) -> usize {
         self.methods.len() + 1
@@ -183,7 +211,12 @@ impl Domains {
                 let mut found = vec![PeerCell::Absent];
                 found.extend(self.unknown_matter.then_some(PeerCell::Unknown));
                 for known in &self.known {
-                    found.extend(self.peers(known).into_iter().filter(|cell| !found.contains(cell)).collect::<Vec<_>>());
+                    found.extend(
+                        self.peers(known)
+                            .into_iter()
+                            .filter(|cell| !found.contains(cell))
+                            .collect::<Vec<_>>(),
+                    );
                 }
                 found
             }
@@ -278,7 +311,8 @@ impl Nets {
     /// The widest ranges within this one.
     fn children(&self, of: &IpNet) -> Vec<IpNet> {
         let inside: Vec<&IpNet> = self.0.iter().filter(|net| of.contains(*net) && *net != of).collect();
-        let widest = inside.iter().filter(|net| !inside.iter().any(|other| other != *net && other.contains(**net)));
+        let widest =
+            inside.iter().filter(|net| !inside.iter().any(|other| other != *net && other.contains(**net)));
         widest.map(|net| **net).collect()
     }
 
@@ -289,7 +323,11 @@ impl Nets {
         while let Some(net) = open.pop() {
             if !children.iter().any(|child| net.contains(child) || child.contains(&net)) {
                 // the second of a range looks more like somebody's than the first
-                return Some(net.hosts().nth(if net.prefix_len() == net.max_prefix_len() { 0 } else { 1 }).unwrap_or(net.addr()));
+                return Some(
+                    net.hosts()
+                        .nth(if net.prefix_len() == net.max_prefix_len() { 0 } else { 1 })
+                        .unwrap_or(net.addr()),
+                );
             }
             if !children.iter().any(|child| child.contains(&net))
                 && let Ok(halves) = net.subnets(net.prefix_len() + 1)
@@ -310,7 +348,8 @@ mod tests {
         let nets = |texts: &[&str]| Nets::new(texts.iter().map(|text| text.parse().unwrap()));
         let inside = |nets: &Nets, net: Option<&str>| {
             let found = nets.least(net.map(|net| net.parse().unwrap()));
-            let counts = found.iter().flatten().map(|ip| nets.0.iter().filter(|net| net.contains(ip)).count());
+            let counts =
+                found.iter().flatten().map(|ip| nets.0.iter().filter(|net| net.contains(ip)).count());
             counts.collect::<Vec<_>>()
         };
         let some = nets(&["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "2001:db8::/32"]);

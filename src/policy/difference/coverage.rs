@@ -2,19 +2,34 @@
 
 use super::cells::{CallerCell, PeerCell};
 use super::{Comparison, Flip, Witness};
+use crate::clock::Timestamp;
 use crate::identity::{Caller, PeerName};
-use crate::policy::cells::{CallerDemand, Demand, PeerDemand, Shape, Side};
+use crate::policy::Policy;
+use crate::policy::cells::{CallerDemand, Demand, Kinds, PeerDemand, Shape, Side};
 use crate::policy::claim::{ClaimTest, MatchClaim};
 use crate::policy::pattern::Glob;
-use crate::policy::Policy;
 
 fn fits(shape: &Shape, segments: &[&str]) -> bool {
-    let length = if shape.rest { segments.len() >= shape.segments.len() } else { segments.len() == shape.segments.len() };
-    length && shape.segments.iter().zip(segments).all(|(wanted, seen)| wanted.as_deref().is_none_or(|w| w == *seen))
+    let length = if shape.rest {
+        segments.len() >= shape.segments.len()
+    } else {
+        segments.len() == shape.segments.len()
+    };
+    length
+        && shape
+            .segments
+            .iter()
+            .zip(segments)
+            .all(|(wanted, seen)| wanted.as_deref().is_none_or(|w| w == *seen))
 }
 
 /// Strictly: the same methods, length, credentials, kinds, hop and time, and all that is demanded.
-pub fn covers(flip: &Flip, request: &Witness, comparison: &Comparison<'_>) -> bool {
+pub(crate) fn covers(
+    flip: &Flip,
+    request: &Witness,
+    comparison: &Comparison<'_>,
+    told: &[Vec<Kinds>; 2],
+) -> bool {
     let Flip { demand, cell, .. } = flip;
     let domains = &comparison.domains;
     let callers = [0, 1].map(|side| request.caller(side));
@@ -25,8 +40,10 @@ pub fn covers(flip: &Flip, request: &Witness, comparison: &Comparison<'_>) -> bo
     let same_kind = |side: Side| match (kinds(&callers)[side], kinds(&flipped)[side]) {
         (Some(a), Some(b)) => {
             let asked = &demand.sides[side];
-            a.2 == b.2 && asked.actor.contains(a.0) && asked.on_behalf_of.contains(a.1)
-                && comparison.kinds()[side].iter().all(|kinds| {
+            a.2 == b.2
+                && asked.actor.contains(a.0)
+                && asked.on_behalf_of.contains(a.1)
+                && told[side].iter().all(|kinds| {
                     kinds.contains(a.0) == kinds.contains(b.0) && kinds.contains(a.1) == kinds.contains(b.1)
                 })
         }
@@ -36,7 +53,9 @@ pub fn covers(flip: &Flip, request: &Witness, comparison: &Comparison<'_>) -> bo
         (CallerCell::Absent, None) => demand.caller != CallerDemand::Present,
         // nothing was demanded of the caller, so nothing is known of it
         (CallerCell::Absent, Some(_)) => demand.caller == CallerDemand::Free && !demand.reads_caller(),
-        (CallerCell::Present { vouched, .. }, Some((pair, _))) => vouched == *pair && same_kind(0) && same_kind(1),
+        (CallerCell::Present { vouched, .. }, Some((pair, _))) => {
+            vouched == *pair && same_kind(0) && same_kind(1)
+        }
         (CallerCell::Present { .. }, None) => false,
     };
     let method = cell.method == request.method
@@ -63,9 +82,9 @@ pub fn covers(flip: &Flip, request: &Witness, comparison: &Comparison<'_>) -> bo
         && headers
         && grpc
         && address
-        && *cell.hop == *request.hop.as_str()
+        && (*cell.hop == *request.hop.as_str() || !domains.reads_hop())
         && peer(demand, &cell.peer, request)
-        && caller(demand, &callers, &segments)
+        && caller(demand, &callers, &segments, request.at)
 }
 
 fn peer(demand: &Demand, cell: &PeerCell, request: &Witness) -> bool {
@@ -77,7 +96,10 @@ fn peer(demand: &Demand, cell: &PeerCell, request: &Witness) -> bool {
             let segments: Vec<&str> = id.segments().collect();
             *trust_domain == *id.trust_domain() && fits(path, &segments)
         }
-        (PeerDemand::Dns { trust_domain, names }, Some(PeerName::Dns { names: seen, trust_domain: domain })) => {
+        (
+            PeerDemand::Dns { trust_domain, names },
+            Some(PeerName::Dns { names: seen, trust_domain: domain }),
+        ) => {
             trust_domain == domain
                 && names.iter().all(|name| seen.iter().any(|dns| name.matches(&dns.parse().unwrap())))
         }
@@ -85,7 +107,7 @@ fn peer(demand: &Demand, cell: &PeerCell, request: &Witness) -> bool {
     }
 }
 
-fn caller(demand: &Demand, callers: &[Option<&Caller>; 2], segments: &[&str]) -> bool {
+fn caller(demand: &Demand, callers: &[Option<&Caller>; 2], segments: &[&str], now: Timestamp) -> bool {
     let Some(any) = callers.iter().flatten().next() else {
         return !demand.reads_caller();
     };
@@ -107,17 +129,17 @@ fn caller(demand: &Demand, callers: &[Option<&Caller>; 2], segments: &[&str]) ->
     let matches = demand.matches.iter().all(|(at, claim)| {
         MatchClaim { segment: "s".into(), claim: claim.clone() }.holds(segments[*at], &any.claims)
     });
-    let at = demand.max_age;
+    let login = |age| any.authenticated_at.is_some_and(|login| login <= now && now.since(login) <= age);
     sides
         && claims
         && matches
         && glob(&demand.actor_subject, any.acting())
         && demand.acr.as_ref().is_none_or(|acr| any.acr.as_ref() == Some(acr))
-        && at.is_none_or(|_| any.authenticated_at.is_some())
+        && demand.max_age.is_none_or(login)
 }
 
 /// The allow that permits, by name, as the request's own policy says.
-pub fn granted_by(policies: [&Policy; 2], flip: &Flip) -> Option<String> {
+pub(crate) fn granted_by(policies: [&Policy; 2], flip: &Flip) -> Option<String> {
     let side = flip.change.permitting();
     match &flip.outcomes[side] {
         super::Outcome::Permitted { rule, .. } => rule.map(|rule| policies[side].rule(rule).name.clone()),

@@ -97,8 +97,14 @@ pub struct Witness {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Without a rule where a route is not enforced yet.
-    Permitted { rule: Option<RuleId>, upstream: UpstreamId },
-    Denied { cause: Cause, rule: Option<RuleId> },
+    Permitted {
+        rule: Option<RuleId>,
+        upstream: UpstreamId,
+    },
+    Denied {
+        cause: Cause,
+        rule: Option<RuleId>,
+    },
     /// The token was refused before any rule.
     Refused(&'static str),
 }

@@ -5,8 +5,8 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, HeaderValue};
 use http::HeaderMap;
+use http::header::{CONTENT_TYPE, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::cells::{CallerCell, Cell, Domains, PeerCell};
@@ -231,7 +231,9 @@ impl<'a> Search<'a> {
             let caller = witness.caller(side)?;
             let issuer = policy.issuer_of(Some(caller));
             let (service, id) = parts.services.iter().zip((0..).map(ServiceId)).find(|(service, id)| {
-                service.names(peer) && !service.carries(issuer, caller) && !met.carriers.contains(&(side, *id))
+                service.names(peer)
+                    && !service.carries(issuer, caller)
+                    && !met.carriers.contains(&(side, *id))
             })?;
             met.carriers.push((side, id));
             return Some((cells::carried(service, side)?, met));
@@ -303,7 +305,8 @@ impl<'a> Search<'a> {
         Some(match pattern {
             Some(HostPattern::Exact(host)) => host.to_string(),
             Some(HostPattern::Wildcard(parent)) => format!("{}.{parent}", self.fresh.word(1)),
-            None => format!("{}.example", self.fresh.word(1)),
+            // under no domain that a wildcard is of
+            None => format!("{}.{}", self.fresh.word(1), self.fresh.word(2)),
         })
     }
 

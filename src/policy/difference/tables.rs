@@ -103,7 +103,8 @@ impl<'p> Table<'p> {
             let meaning = format!("shadow {} {}", route.name, until.unix_ms());
             Some(Grant { rule: None, meaning, ways: vec![way], waives_peer: true })
         });
-        let listed = parts.services.iter().filter(|service| matches!(service.clients, CarriedClients::Listed(_)));
+        let listed =
+            parts.services.iter().filter(|service| matches!(service.clients, CarriedClients::Listed(_)));
         let carriers = listed.map(|service| {
             let clients = cells::carried(service, side).unwrap_or_default();
             let clients = sorted(clients.iter().map(|way| {
@@ -161,7 +162,8 @@ fn entries(parts: &PolicyParts, side: Side, vouched: &[Vouched]) -> Vec<Entry> {
             role: Some(role_meaning(variant.role, parts, side, vouched)),
             ways: Same(cells::role(variant.role, parts, side)),
         });
-        let everybody = Target { upstream: upstream(route.upstream), role: None, ways: Same(vec![Demand::nothing()]) };
+        let everybody =
+            Target { upstream: upstream(route.upstream), role: None, ways: Same(vec![Demand::nothing()]) };
         variants.chain([everybody]).collect()
     };
     let ids = (0..).map(RouteId);

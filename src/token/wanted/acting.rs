@@ -102,7 +102,8 @@ impl Acting {
         let mut found = Vec::new();
         for only in only {
             for root in &roots {
-                let one = |act: &Option<Act>| Acting { root: root.clone(), act: act.clone(), only: only.clone() };
+                let one =
+                    |act: &Option<Act>| Acting { root: root.clone(), act: act.clone(), only: only.clone() };
                 found.extend(acts.iter().map(one));
             }
         }

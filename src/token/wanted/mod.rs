@@ -9,6 +9,8 @@ mod draft;
 mod realm;
 #[cfg(test)]
 mod tests_difference;
+#[cfg(test)]
+mod tests_universe;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +18,9 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 pub use acting::Acting;
-pub use realm::{Mint, vouched};
 use acting::Way;
 use draft::Draft;
+pub use realm::{Mint, vouched};
 
 use super::error::TokenError;
 use super::issuer::IssuerSettings;
@@ -144,11 +146,7 @@ impl<'a> Issuers<'a> {
     }
 
     /// How each side reads the claims: as it reads those of every token.
-    pub fn callers(
-        &self,
-        claims: &Map<String, Value>,
-        now: Timestamp,
-    ) -> [Result<Caller, TokenError>; 2] {
+    pub fn callers(&self, claims: &Map<String, Value>, now: Timestamp) -> [Result<Caller, TokenError>; 2] {
         [0, 1].map(|side: Side| {
             let unknown = || TokenError::IssuerUnknown("no issuer is known by this `iss`".into());
             let issuer = self.sides[side].ok_or_else(unknown)?;
@@ -163,7 +161,10 @@ impl<'a> Issuers<'a> {
         let act: Arc<str> = "act".into();
         let place = |name: &str| ClaimPath(vec![Arc::clone(&act), name.into()]);
         match &wanted.acting.act {
-            None => return (wanted.demand.actor_subject.is_none() && wanted.demand.act != Some(true)).then_some(()),
+            None => {
+                return (wanted.demand.actor_subject.is_none() && wanted.demand.act != Some(true))
+                    .then_some(());
+            }
             Some(_) if wanted.demand.act == Some(false) => return None,
             Some(acts) => {
                 if acts.foreign {

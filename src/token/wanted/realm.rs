@@ -84,10 +84,9 @@ impl<'a> Mint<'a> {
             .collect();
         issuers.iter().for_each(|issuers| globs.extend(issuers.globs()));
         let fresh = Fresh::among(&globs);
-        let pairs = issuers.into_iter().map(|issuers| Pair {
-            acting: told_apart(&issuers, &globs, kinds, &fresh, now),
-            issuers,
-        });
+        let pairs = issuers
+            .into_iter()
+            .map(|issuers| Pair { acting: told_apart(&issuers, &globs, kinds, &fresh, now), issuers });
         Mint { pairs: pairs.collect(), vouched, fresh }
     }
 
@@ -112,7 +111,9 @@ impl<'a> Mint<'a> {
             let wanted = Wanted { demand, path: &path.segments, acting, fresh: &self.fresh, now };
             let drafted = issuers.draft(&wanted)?;
             let callers = issuers.callers(&drafted.claims, now);
-            if callers.iter().all(Result::is_err) {
+            let told = callers.each_ref().map(|caller| Some(Told::of(caller.as_ref().ok()?)));
+            // what is demanded can make it another kind's
+            if told == [None, None] || !fits(demand, &told) {
                 return None;
             }
             let callers = callers.map(|caller| match caller {
@@ -125,20 +126,21 @@ impl<'a> Mint<'a> {
     }
 
     fn acting(&self, pair: usize, demand: &Demand) -> Vec<usize> {
-        let fits = |told: &[Option<Told>; 2]| {
-            [0, 1].into_iter().all(|side: Side| {
-                let asked = &demand.sides[side];
-                told[side].is_none_or(|told| {
-                    asked.actor.contains(told.actor)
-                        && asked.on_behalf_of.contains(told.on_behalf_of)
-                        && demand.act.is_none_or(|act| act == told.acts)
-                        && (demand.actor_subject.is_none() || told.own)
-                })
-            })
-        };
         let acting = self.pairs[pair].acting.iter().enumerate();
-        acting.filter(|(_, (_, told))| fits(told)).map(|(at, _)| at).collect()
+        acting.filter(|(_, (_, told))| fits(demand, told)).map(|(at, _)| at).collect()
     }
+}
+
+/// Whether who acts is of the kinds demanded, wherever the token is taken.
+fn fits(demand: &Demand, told: &[Option<Told>; 2]) -> bool {
+    demand.sides.iter().zip(told).all(|(asked, told)| {
+        told.is_none_or(|told| {
+            asked.actor.contains(told.actor)
+                && asked.on_behalf_of.contains(told.on_behalf_of)
+                && demand.act.is_none_or(|act| act == told.acts)
+                && (demand.actor_subject.is_none() || told.own)
+        })
+    })
 }
 
 /// Of all ways to act, the least of those that no rule tells apart.

@@ -1,0 +1,133 @@
+//! What brute force finds, a comparison has found; and what a comparison finds, is so.
+
+use std::collections::BTreeMap;
+
+use super::tests_universe::{Dice, NOW, World, request};
+use super::{Mint, vouched};
+use crate::policy::Policy;
+use crate::policy::cells::Side;
+use crate::policy::difference::coverage::{covers, granted_by};
+use crate::policy::difference::{Change, Comparison, Outcome};
+use crate::token::TokenLimits;
+
+#[derive(Debug, Default)]
+struct Seen {
+    policies: usize,
+    judged: u64,
+    requests: usize,
+    allowed: usize,
+    flips: BTreeMap<Change, usize>,
+    reported: usize,
+    kinds: BTreeMap<&'static str, usize>,
+    edits: BTreeMap<&'static str, usize>,
+}
+
+fn upstream(policy: &Policy, outcome: &Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Permitted { upstream, .. } => Some(policy.parts().upstreams[upstream.index()].to_string()),
+        _ => None,
+    }
+}
+
+fn change_of(policies: [&Policy; 2], outcomes: &[Outcome; 2]) -> Option<Change> {
+    match (outcomes[0].is_permitted(), outcomes[1].is_permitted()) {
+        (false, true) => Some(Change::Allowed),
+        (true, false) => Some(Change::Denied),
+        (true, true) if upstream(policies[0], &outcomes[0]) != upstream(policies[1], &outcomes[1]) => {
+            Some(Change::Elsewhere)
+        }
+        _ => None,
+    }
+}
+
+/// So many requests are made up for one that is looked at.
+const TRIES: usize = 5;
+
+fn case(seed: u64, requests: usize, seen: &mut Seen) {
+    let mut dice = Dice(seed);
+    let old = World::random(&mut dice);
+    let mut new = old.clone();
+    for _ in 0..1 + dice.below(3) {
+        *seen.edits.entry(new.edit(&mut dice)).or_default() += 1;
+    }
+    let (old, new) = if dice.one_in(2) { (new, old) } else { (old, new) };
+    seen.policies += 1;
+    for condition in old.parts.rules.iter().flat_map(|rule| &rule.conditions) {
+        *seen.kinds.entry(condition.key()).or_default() += 1;
+    }
+    let compiled = [old.compiled(), new.compiled()];
+    let policies = [&compiled[0], &compiled[1]];
+    let issuers = [&old.issuers[..], &new.issuers[..]];
+    let comparison = Comparison::new(policies, &vouched(issuers), NOW);
+    let limits = [&TokenLimits::FOR_TESTS; 2];
+    let kinds = comparison.kinds();
+    let mint = Mint::new(issuers, limits, comparison.globs(), &kinds, NOW);
+    let found = mint.realm(|realm| comparison.differences(realm, mint.fresh()));
+    seen.judged += found.judged;
+    seen.reported += found.flips.len();
+    for flip in &found.flips {
+        let outcomes = [0, 1].map(|side: Side| flip.witness.judged(policies[side], side));
+        assert_eq!(change_of(policies, &outcomes), Some(flip.change), "seed {seed}: {flip:#?}");
+        assert!(covers(flip, &flip.witness, &comparison, &kinds), "seed {seed}: {flip:?}");
+    }
+    let pairs: Vec<_> = (0..mint.vouched().len()).map(|at| *mint.issuers(at)).collect();
+    let times = [0, 1, 2, 4].map(|days| NOW.plus(std::time::Duration::from_secs(days * 86_400)));
+    for _ in 0..requests {
+        let at = dice.pick(&times);
+        let judged = (0..TRIES).filter_map(|_| {
+            let asked = request(&mut dice, &[&old, &new], &pairs, at)?;
+            let outcomes = [0, 1].map(|side: Side| asked.judged(policies[side], side));
+            Some((asked, outcomes))
+        });
+        // one that is permitted, if there is one among a few
+        let judged: Vec<_> = judged.collect();
+        let permitted = judged.iter().position(|(_, outcomes)| outcomes.iter().any(Outcome::is_permitted));
+        let Some((asked, outcomes)) = judged.into_iter().nth(permitted.unwrap_or(0)) else { continue };
+        seen.requests += 1;
+        seen.allowed += usize::from(outcomes.iter().any(Outcome::is_permitted));
+        let Some(change) = change_of(policies, &outcomes) else { continue };
+        *seen.flips.entry(change).or_default() += 1;
+        let side = change.permitting();
+        let by = match &outcomes[side] {
+            Outcome::Permitted { rule, .. } => rule.map(|rule| policies[side].rule(rule).name.clone()),
+            _ => None,
+        };
+        let lies_in = found.flips.iter().any(|flip| {
+            flip.change == change
+                && granted_by(policies, flip) == by
+                && covers(flip, &asked, &comparison, &kinds)
+        });
+        if !lies_in {
+            old.print_against(&new);
+            let near =
+                found.flips.iter().filter(|flip| flip.change == change && granted_by(policies, flip) == by);
+            near.take(5).for_each(|flip| println!("found {:?} {:?}", flip.demand, flip.cell));
+            let token = asked.token.as_ref().map(|(_, token)| serde_json::Value::from(token.claims.clone()));
+            println!("{:?} {:?} {}", asked.peer, token.map(|token| token.to_string()), asked.path);
+            println!("{} {} {:?} {:?} {}", asked.method, asked.host, asked.hop, asked.address, asked.at);
+            panic!("seed {seed}: {change:?} by {by:?} is not found: {outcomes:?}");
+        }
+    }
+}
+
+fn run(seeds: std::ops::Range<u64>, requests: usize) -> Seen {
+    let mut seen = Seen::default();
+    seeds.for_each(|seed| case(seed, requests, &mut seen));
+    println!("{seen:#?}");
+    seen
+}
+
+#[test]
+fn no_difference_is_missed_and_each_witness_shows_one() {
+    let seen = run(0..16, 200);
+    assert!(seen.flips.len() == 3 && seen.allowed * 5 >= seen.requests, "{seen:?}");
+}
+
+/// `cargo test --lib -- --ignored --nocapture thousands_of_edits`
+#[test]
+#[ignore = "minutes"]
+fn thousands_of_edits() {
+    let seen = run(1_000..2_600, 500);
+    assert!(seen.allowed * 5 >= seen.requests, "{seen:?}");
+    assert!(seen.kinds.len() == 17 && seen.kinds.values().all(|times| *times >= 100), "{seen:?}");
+}

@@ -187,6 +187,11 @@ impl Domains {
         self.hops.len() > 1
     }
 
+    /// The methods that some rule names, those together that no rule tells apart.
+    pub fn named_methods(&self) -> &[Vec<Method>] {
+        &self.methods
+    }
+
     /// How many classes of methods there are.
     pub fn method_classes(&self) -> usize {
         self.methods.len() + 1

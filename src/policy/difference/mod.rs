@@ -20,6 +20,7 @@
 //! 6. A rule that says the same in both policies is a reason for a difference in neither: such pairs are left
 //!    out, and nothing else is.
 
+mod alone;
 mod cells;
 #[cfg(test)]
 pub(crate) mod coverage;
@@ -33,6 +34,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 use serde_json::{Map, Value};
 
+pub use alone::{Alone, Closed, Tried, Ways};
 pub use cells::{CallerCell, Cell, PeerCell};
 pub use regions::{Region, regions};
 pub use search::Comparison;

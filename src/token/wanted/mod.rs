@@ -25,6 +25,7 @@ pub use realm::{Mint, vouched};
 use super::error::TokenError;
 use super::issuer::IssuerSettings;
 use super::limits::TokenLimits;
+use super::steps::Step;
 use crate::clock::Timestamp;
 use crate::identity::Caller;
 use crate::policy::cells::{Demand, Fresh, Side};
@@ -153,7 +154,7 @@ impl<'a> Issuers<'a> {
             if issuer.url.accepts(claims) != Some(true) {
                 return Err(unknown());
             }
-            issuer.caller(claims.clone(), [0; 32], self.limits[side], now)
+            issuer.caller(claims.clone(), [0; 32], self.limits[side], now, &mut Step::Claims)
         })
     }
 

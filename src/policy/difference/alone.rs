@@ -84,16 +84,22 @@ impl Alone<'_> {
         tried
     }
 
-    /// Any of them.
-    pub fn first(&self, demand: &Demand, is_asked: impl Fn(&Cell) -> bool) -> Option<Flip> {
+    /// The first of them that is as it should be.
+    pub fn first(
+        &self,
+        demand: &Demand,
+        is_asked: impl Fn(&Cell) -> bool,
+        is_wanted: impl Fn(&Flip) -> bool,
+    ) -> Option<Flip> {
         let mut found = Vec::new();
         for cell in self.0.cells(demand).iter().filter(|cell| is_asked(cell)) {
             let Some(witness) = self.0.witness(demand, cell) else { continue };
             self.0.judge_one(demand, cell, witness, Self::CHANGE, &Met::default(), &mut found);
-            if !found.is_empty() {
-                break;
+            if let Some(at) = found.iter().position(&is_wanted) {
+                return Some(found.swap_remove(at));
             }
+            found.clear();
         }
-        found.pop()
+        None
     }
 }

@@ -18,7 +18,8 @@ use crate::policy::cells::{self, CallerDemand, Demand, Fresh, Kinds, Side, produ
 use crate::policy::pattern::{Glob, HostPattern};
 use crate::policy::rule::Effect;
 use crate::policy::{
-    Action, Cause, Circumstances, NormalPath, Policy, Request, RuleId, ServiceId, Verdict, decide,
+    Action, Cause, Circumstances, NormalPath, Policy, Request, RuleId, ServiceId, Standing, Verdict,
+    decide,
 };
 
 const CREDENTIALS_LAST: Duration = Duration::from_secs(3_600);
@@ -356,13 +357,16 @@ impl Witness {
         token.callers[side].as_ref().ok()?.verified().map(|caller| &**caller)
     }
 
-    /// What the policy of this side makes of it.
-    pub fn judged(&self, policy: &Policy, side: Side) -> Outcome {
+    /// Has it asked of a policy; the code of a refusal where its token is refused before.
+    pub fn ask<T>(
+        &self,
+        policy: &Policy,
+        side: Side,
+        then: impl FnOnce(&Standing, &Request<'_>) -> T,
+    ) -> Result<T, &'static str> {
         let absent = Ok(Signature::Absent);
-        let caller = match self.token.as_ref().map_or(&absent, |(_, token)| &token.callers[side]) {
-            Ok(caller) => caller,
-            Err(code) => return Outcome::Refused(code),
-        };
+        let caller = self.token.as_ref().map_or(&absent, |(_, token)| &token.callers[side]);
+        let caller = caller.as_ref().map_err(|code| *code)?;
         let standing = policy.standing(&self.peer, caller, self.at);
         let request = Request {
             peer: &self.peer,
@@ -376,7 +380,15 @@ impl Witness {
             circumstances: Circumstances { hop: &self.hop, peer_ip: self.address, client_ip: self.address },
             now: self.at,
         };
-        let decision = decide(policy, &standing, &request);
+        Ok(then(&standing, &request))
+    }
+
+    /// What the policy of this side makes of it.
+    pub fn judged(&self, policy: &Policy, side: Side) -> Outcome {
+        let decision = match self.ask(policy, side, |standing, request| decide(policy, standing, request)) {
+            Ok(decision) => decision,
+            Err(code) => return Outcome::Refused(code),
+        };
         let rule = decision.evidence.rule;
         match decision.verdict {
             Verdict::Permit(permit) => {

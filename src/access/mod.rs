@@ -19,11 +19,12 @@ pub use row::{Actor, Bearer, Carrier, Row};
 pub use who_can::{Allow, Held, Shut, Way, Whom, WhoCan, Why};
 
 use crate::clock::Timestamp;
-use crate::policy::cells::Side;
+use crate::identity::ActorKind;
+use crate::policy::cells::{Kinds, Side};
 use crate::policy::condition::Kind;
 use crate::policy::difference::{Alone, Comparison};
 use crate::policy::rule::Rule;
-use crate::policy::Policy;
+use crate::policy::{Action, Condition, Policy};
 use crate::token::{IssuerSettings, Mint, TokenLimits, vouched};
 
 /// The side of two-sided things that speaks of the policy that is asked.
@@ -48,7 +49,10 @@ impl<'a> Access<'a> {
     ) -> Access<'a> {
         let both = [issuers, issuers];
         let comparison = Comparison::new([nothing, policy], &vouched(both), now);
-        let mint = Mint::new(both, [limits, limits], comparison.globs(), &comparison.kinds(), now);
+        let mut kinds = comparison.kinds();
+        // whom no rule tells apart is still told of one by one
+        kinds[SIDE].extend(ActorKind::ALL.map(|kind| Kinds::of(&[kind])));
+        let mint = Mint::new(both, [limits, limits], comparison.globs(), &kinds, now);
         Access { policy, comparison, mint, now }
     }
 
@@ -64,8 +68,12 @@ impl<'a> Access<'a> {
 /// What a rule wants of a request beyond its route and method, and who carries it for whom: for a table that
 /// has those as rows and columns.
 pub fn conditions(policy: &Policy, rule: &Rule) -> Vec<String> {
-    let told = ["service", "role", "actor", "on_behalf_of", "route", "method"];
-    words(policy, rule, |condition| !told.contains(&condition.key()))
+    words(policy, rule, |condition| condition.key() != "route" && condition.key() != "method" && is_further(condition))
+}
+
+/// All that a rule says.
+pub fn says(policy: &Policy, rule: &Rule) -> Vec<String> {
+    words(policy, rule, |_| true)
 }
 
 /// What a rule wants of whoever asks for something that it reaches, and of how.
@@ -73,11 +81,34 @@ pub fn demands(policy: &Policy, rule: &Rule) -> Vec<String> {
     words(policy, rule, |condition| condition.kind() != Kind::Action)
 }
 
-fn words(
-    policy: &Policy,
-    rule: &Rule,
-    is_told: impl Fn(&crate::policy::Condition) -> bool,
-) -> Vec<String> {
+/// What an allow that reaches this action wants beyond who carries it for whom.
+pub fn further_demands(policy: &Policy, rule: &Rule, action: &Action<'_>) -> Vec<String> {
+    let further = words(policy, rule, |condition| {
+        condition.kind() != Kind::Action && condition.key() != "match_claim" && is_further(condition)
+    });
+    let mut found = Vec::new();
+    let path: Vec<_> = action.path.segments().collect();
+    for condition in &rule.conditions {
+        let Condition::MatchClaim(tests) = condition else { continue };
+        let patterns = rule.conditions.iter().filter_map(|condition| match condition {
+            Condition::Path(patterns) => Some(patterns),
+            _ => None,
+        });
+        let Some(pattern) = patterns.flatten().find(|pattern| pattern.matches(&path)) else { continue };
+        found.extend(tests.iter().filter_map(|test| {
+            let segment = path.get(pattern.position(&test.segment)?)?;
+            Some(format!("claim {} is {segment}", test.claim))
+        }));
+    }
+    found.extend(further);
+    found
+}
+
+fn is_further(condition: &Condition) -> bool {
+    !["service", "role", "actor", "on_behalf_of"].contains(&condition.key())
+}
+
+fn words(policy: &Policy, rule: &Rule, is_told: impl Fn(&Condition) -> bool) -> Vec<String> {
     let told = rule.conditions.iter().filter(|condition| is_told(condition));
     let mut found: Vec<String> = told.map(|condition| policy.wanted(rule, condition)).collect();
     let times = [

@@ -8,10 +8,13 @@ pub mod explain;
 pub mod healthcheck;
 mod ink;
 pub mod log;
+pub mod matrix;
 pub mod mint;
 pub mod replay;
 pub mod run;
 pub mod schema;
+pub mod who_can;
+mod witness;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,6 +43,10 @@ enum Command {
     Check(check::CheckArgs),
     /// Say how one request would end, and why: every condition, wanted against seen
     Explain(Box<explain::ExplainArgs>),
+    /// Say who can do something: which services, roles and actors, by which rules
+    WhoCan(who_can::WhoCanArgs),
+    /// Print the whole table: who reaches what, by which rules
+    Matrix(matrix::MatrixArgs),
     /// Judge recorded requests under another policy: what would change, and by which rule
     Replay(replay::ReplayArgs),
     /// Print the JSON Schema of the configuration
@@ -82,6 +89,8 @@ impl Cli {
             Command::Demo(args) => demo::run(&args),
             Command::Check(args) => check::run(&args),
             Command::Explain(args) => explain::run(&args),
+            Command::WhoCan(args) => who_can::run(&args),
+            Command::Matrix(args) => matrix::run(&args),
             Command::Replay(args) => replay::run(&args),
             Command::Schema => schema::run(),
             Command::Healthcheck(args) => healthcheck::run(&args),

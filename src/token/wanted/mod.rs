@@ -10,7 +10,7 @@ mod realm;
 #[cfg(test)]
 mod tests_difference;
 #[cfg(test)]
-mod tests_universe;
+pub mod tests_universe;
 
 use std::sync::Arc;
 use std::time::Duration;

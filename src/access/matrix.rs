@@ -84,7 +84,10 @@ impl Access<'_> {
         let rows = self.ask(|alone| {
             let table = Table::new(self.policy, alone, &columns);
             let bearers = &bearers;
-            carriers.iter().flat_map(|carrier| bearers.iter().flat_map(|bearer| table.rows(*carrier, *bearer))).collect()
+            carriers
+                .iter()
+                .flat_map(|carrier| bearers.iter().flat_map(|bearer| table.rows(*carrier, *bearer)))
+                .collect()
         });
         Matrix { columns, rows }
     }
@@ -122,15 +125,18 @@ struct Table<'t> {
 impl<'t> Table<'t> {
     fn new(policy: &'t Policy, alone: &'t Alone<'t>, columns: &'t [Column]) -> Table<'t> {
         let parts = policy.parts();
-        let barriers = |effect: Effect, ways: fn(&crate::policy::rule::Rule, &PolicyParts, usize) -> Vec<Demand>| {
-            let rules = parts.rules.iter().zip((0..).map(RuleId));
-            let rules = rules.filter(move |(rule, _)| rule.effect == effect && rule.mode == Mode::Enforce);
-            rules.map(|(rule, id)| (id, ways(rule, parts, SIDE))).collect()
-        };
+        let barriers =
+            |effect: Effect, ways: fn(&crate::policy::rule::Rule, &PolicyParts, usize) -> Vec<Demand>| {
+                let rules = parts.rules.iter().zip((0..).map(RuleId));
+                let rules =
+                    rules.filter(move |(rule, _)| rule.effect == effect && rule.mode == Mode::Enforce);
+                rules.map(|(rule, id)| (id, ways(rule, parts, SIDE))).collect()
+            };
         let mut allows: Vec<_> =
             alone.ways().into_iter().filter_map(|ways| Some((ways.rule?, ways.demands))).collect();
         allows.sort_by_key(|(id, _)| &policy.rule(*id).name);
-        let (denies, requires) = (barriers(Effect::Deny, cells::ways), barriers(Effect::Require, cells::reach));
+        let (denies, requires) =
+            (barriers(Effect::Deny, cells::ways), barriers(Effect::Require, cells::reach));
         Table { policy, alone, columns, allows, denies, requires }
     }
 
@@ -175,11 +181,17 @@ impl<'t> Table<'t> {
     ) -> Option<Grant> {
         let of_column = joined.iter().filter_map(|(_, _, both)| column.narrowed(both));
         let of_column: Vec<_> = of_column.collect();
-        let is_asked = |cell: &crate::policy::difference::Cell| cell.alike.is_empty() == column.methods.is_empty();
+        let is_asked =
+            |cell: &crate::policy::difference::Cell| cell.alike.is_empty() == column.methods.is_empty();
         let is_wanted = |flip: &Flip| self.is_of(flip, column, bearer);
-        let witness = of_column.iter().find_map(|both| self.alone.first(both, is_asked, is_wanted))?.witness;
+        let Flip { mut witness, demand, .. } =
+            of_column.iter().find_map(|both| self.alone.first(both, is_asked, is_wanted))?;
+        // without one it is in fewer ranges still
+        witness.address = witness.address.filter(|_| demand.address.is_some());
         let meeting = |barriers: &[(RuleId, Vec<Demand>)]| -> Vec<RuleId> {
-            let meets = |ways: &[Demand]| ways.iter().any(|way| of_column.iter().any(|both| both.join(way).is_some()));
+            let meets = |ways: &[Demand]| {
+                ways.iter().any(|way| of_column.iter().any(|both| both.join(way).is_some()))
+            };
             barriers.iter().filter(|(_, ways)| meets(ways)).map(|(id, _)| *id).collect()
         };
         let (denies, requires) = (meeting(&self.denies), meeting(&self.requires));
@@ -216,12 +228,7 @@ impl<'t> Table<'t> {
     }
 
     /// Whether a rule demands nothing of these requests beyond what they have by their row and column.
-    fn takes_all(
-        &self,
-        requester: &Demand,
-        column: &Column,
-        joined: &[(&Demand, &Demand, Demand)],
-    ) -> bool {
+    fn takes_all(&self, requester: &Demand, column: &Column, joined: &[(&Demand, &Demand, Demand)]) -> bool {
         let route = &self.policy.parts().routes[column.route.index()];
         cells::entries(route, column.route, SIDE).iter().all(|entry| {
             let Some(whole) = requester.join(entry) else { return true };

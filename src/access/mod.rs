@@ -16,7 +16,7 @@ mod who_can;
 
 pub use matrix::{Cell, Column, Grant, Matrix, Only};
 pub use row::{Actor, Bearer, Carrier, Row};
-pub use who_can::{Allow, Held, Shut, Way, Whom, WhoCan, Why};
+pub use who_can::{Allow, Held, Shut, Way, WhoCan, Whom, Why};
 
 use crate::clock::Timestamp;
 use crate::identity::ActorKind;
@@ -68,7 +68,9 @@ impl<'a> Access<'a> {
 /// What a rule wants of a request beyond its route and method, and who carries it for whom: for a table that
 /// has those as rows and columns.
 pub fn conditions(policy: &Policy, rule: &Rule) -> Vec<String> {
-    words(policy, rule, |condition| condition.key() != "route" && condition.key() != "method" && is_further(condition))
+    words(policy, rule, |condition| {
+        condition.key() != "route" && condition.key() != "method" && is_further(condition)
+    })
 }
 
 /// All that a rule says.

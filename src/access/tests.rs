@@ -60,9 +60,17 @@ fn facts(policy: &Policy, asked: &Witness) -> Facts {
         });
         facts.allows = allows.map(|read| read.id).collect();
         facts.services = reading.services().into_iter().map(|read| read.service).collect();
-        facts.roles = reading.roles().into_iter().filter(|role| role.holds).map(|role| {
-            (role.role, role.entries.into_iter().filter(|entry| entry.holds).map(|entry| entry.wanted).collect())
-        }).collect();
+        facts.roles = reading
+            .roles()
+            .into_iter()
+            .filter(|role| role.holds)
+            .map(|role| {
+                (
+                    role.role,
+                    role.entries.into_iter().filter(|entry| entry.holds).map(|entry| entry.wanted).collect(),
+                )
+            })
+            .collect();
         facts.route = reading.route();
     });
     facts
@@ -95,11 +103,12 @@ fn covers(way: &Way, asked: &Witness, facts: &Facts) -> bool {
         has.is_some_and(|(_, by)| held.by.iter().all(|entry| by.contains(entry)))
     });
     let issuer = way.issuer.is_none() || way.issuer.as_ref() == caller.map(|caller| &caller.issuer);
-    let actor = way.issuer.is_none() || caller.is_some_and(|caller| {
-        way.actors.iter().any(|(kind, behalf)| {
-            *kind == caller.actor && behalf.is_none_or(|behalf| behalf == caller.on_behalf_of)
-        })
-    });
+    let actor = way.issuer.is_none()
+        || caller.is_some_and(|caller| {
+            way.actors.iter().any(|(kind, behalf)| {
+                *kind == caller.actor && behalf.is_none_or(|behalf| behalf == caller.on_behalf_of)
+            })
+        });
     services && roles && issuer && actor
 }
 
@@ -114,7 +123,10 @@ impl Case<'_> {
         self.world.print_against(self.world);
         let token = asked.token.as_ref().map(|(_, token)| serde_json::Value::from(token.claims.clone()));
         println!("{:?} {:?}", asked.peer, token.map(|token| token.to_string()));
-        println!("{} {} {} {:?} {:?} {}", asked.method, asked.host, asked.path, asked.hop, asked.address, asked.at);
+        println!(
+            "{} {} {} {:?} {:?} {}",
+            asked.method, asked.host, asked.path, asked.hop, asked.address, asked.at
+        );
         panic!("seed {}: {why}", self.seed);
     }
 
@@ -157,7 +169,12 @@ impl Case<'_> {
     }
 
     /// The cells of a table that a request lies in.
-    fn cells<'m>(&self, matrix: &'m Matrix, asked: &Witness, facts: &Facts) -> Vec<(Carrier, Bearer, &'m Cell)> {
+    fn cells<'m>(
+        &self,
+        matrix: &'m Matrix,
+        asked: &Witness,
+        facts: &Facts,
+    ) -> Vec<(Carrier, Bearer, &'m Cell)> {
         let caller = asked.caller(SIDE);
         let issuer = self.policy.parts().issuers.iter().zip(0..).find_map(|(issuer, at)| {
             (Some(&issuer.name) == caller.map(|caller| &caller.issuer)).then_some(crate::policy::IssuerId(at))
@@ -198,7 +215,10 @@ impl Case<'_> {
             if cell.is_always() && is_served {
                 seen.in_always += 1;
                 if !is_enforced(&facts.outcome) {
-                    self.fail(asked, &format!("{carrier:?} {bearer:?} always gets in, and did not: {cell:#?}"));
+                    self.fail(
+                        asked,
+                        &format!("{carrier:?} {bearer:?} always gets in, and did not: {cell:#?}"),
+                    );
                 }
             }
             if !is_enforced(&facts.outcome) {
@@ -209,7 +229,10 @@ impl Case<'_> {
                 let named = carrier.is_named_by(&carrier.peers(parts), rule, parts)
                     && bearer.is_named_by(&bearer.roles(parts), rule, parts);
                 if named && !cell.grants.iter().any(|grant| grant.rule == *id) {
-                    self.fail(asked, &format!("{carrier:?} {bearer:?} got in by {}, and never does", rule.name));
+                    self.fail(
+                        asked,
+                        &format!("{carrier:?} {bearer:?} got in by {}, and never does", rule.name),
+                    );
                 }
             }
         }
@@ -244,7 +267,12 @@ impl Case<'_> {
 }
 
 /// Requests of all kinds, and most of them for what somebody is let in to: of each world that lets in enough.
-fn requests(case: &Case<'_>, dice: &mut Dice, access: &Access<'_>, times: &[Timestamp]) -> Option<Vec<Witness>> {
+fn requests(
+    case: &Case<'_>,
+    dice: &mut Dice,
+    access: &Access<'_>,
+    times: &[Timestamp],
+) -> Option<Vec<Witness>> {
     let pairs: Vec<_> = (0..case.world.issuers.len()).map(|at| *access.mint.issuers(at)).collect();
     let one = |_| {
         let at = dice.pick(times);
@@ -256,7 +284,8 @@ fn requests(case: &Case<'_>, dice: &mut Dice, access: &Access<'_>, times: &[Time
     if let_in.len() * 10 < samples.len() {
         return None;
     }
-    let actions = let_in.iter().step_by(let_in.len() / ACTIONS + 1).copied().chain(samples.iter().take(ACTIONS / 2));
+    let actions =
+        let_in.iter().step_by(let_in.len() / ACTIONS + 1).copied().chain(samples.iter().take(ACTIONS / 2));
     let actions: Vec<Witness> = actions.cloned().collect();
     let asked = actions.iter().flat_map(|action| {
         let Witness { method, host, path, headers, address, .. } = action;

@@ -13,9 +13,7 @@ use crate::policy::difference::{Alone, Closed, Flip, Outcome, Witness};
 use crate::policy::pattern::HostPattern;
 use crate::policy::reading::Reading;
 use crate::policy::rule::{Effect, Mode};
-use crate::policy::{
-    Action, Circumstances, IssuerId, Policy, Request, RoleId, RouteId, RuleId, ServiceId,
-};
+use crate::policy::{Action, Circumstances, IssuerId, Policy, Request, RoleId, RouteId, RuleId, ServiceId};
 
 /// Who can do one thing, now.
 #[derive(Debug)]
@@ -101,7 +99,9 @@ impl Access<'_> {
         let route = policy.route_for(&action);
         let mut found = WhoCan {
             route,
-            unenforced_until: route.and_then(|id| policy.route(id).shadow_until).filter(|until| self.now < *until),
+            unenforced_until: route
+                .and_then(|id| policy.route(id).shadow_until)
+                .filter(|until| self.now < *until),
             unenforced: None,
             allows: Vec::new(),
             denies: Vec::new(),
@@ -135,7 +135,8 @@ impl Access<'_> {
                     None => {
                         let tried = ways_in.map(|way| asked.tried(self.policy, alone, &way));
                         let first = tried.flat_map(|(open, _)| open).next();
-                        found.unenforced = found.unenforced.take().or(first.map(|flip| Box::new(flip.witness)));
+                        found.unenforced =
+                            found.unenforced.take().or(first.map(|flip| Box::new(flip.witness)));
                     }
                 }
             }
@@ -183,10 +184,16 @@ impl Access<'_> {
         let (services, roles) = witness
             .ask(self.policy, SIDE, |standing, request| {
                 let reading = Reading::new(self.policy, standing, request);
-                let services = reading.services().into_iter().map(|read| (read.service, read.named_by)).collect();
+                let services =
+                    reading.services().into_iter().map(|read| (read.service, read.named_by)).collect();
                 let roles = reading.roles().into_iter().filter(|role| role.holds).map(|role| Held {
                     role: role.role,
-                    by: role.entries.into_iter().filter(|entry| entry.holds).map(|entry| entry.wanted).collect(),
+                    by: role
+                        .entries
+                        .into_iter()
+                        .filter(|entry| entry.holds)
+                        .map(|entry| entry.wanted)
+                        .collect(),
                 });
                 (services, roles.collect())
             })
@@ -280,6 +287,7 @@ impl Asked<'_> {
             flip.witness.method = method.clone();
             (flip.witness.host, flip.witness.path) = (host.clone(), path.clone());
             flip.witness.headers = headers.clone();
+            flip.witness.address = flip.witness.address.filter(|_| flip.demand.address.is_some());
             let outcome = flip.witness.judged(policy, SIDE);
             match outcome {
                 Outcome::Permitted { .. } => open.push(flip),

@@ -244,7 +244,10 @@ impl Telling<'_> {
                         let of = |client: &crate::policy::role::ClientPattern| {
                             format!("{} of {}", client.client, self.issuers[client.issuer.index()].name)
                         };
-                        format!("tokens of client {}", clients.iter().map(of).collect::<Vec<_>>().join(" or "))
+                        format!(
+                            "tokens of client {}",
+                            clients.iter().map(of).collect::<Vec<_>>().join(" or ")
+                        )
                     }
                 };
                 ServiceAccount { service: service.name.to_string(), identity: identity.clone(), clients }
@@ -276,9 +279,7 @@ impl Telling<'_> {
         let why = match &shut.why {
             Why::NotYet(from) => format!("the rule begins at {from}"),
             Why::Over(until) => format!("the rule ended at {until}"),
-            Why::Closed(Closed::NoToken) => {
-                "no token of theirs can speak of such an actor".to_owned()
-            }
+            Why::Closed(Closed::NoToken) => "no token of theirs can speak of such an actor".to_owned(),
             Why::Closed(Closed::NoClaims) => "no token can say all that is asked for at once".to_owned(),
             Why::Closed(Closed::Denied(outcome)) => match outcome {
                 Outcome::Denied { cause: Cause::DeniedByRule, rule: Some(id) } => {
@@ -308,11 +309,14 @@ impl Telling<'_> {
 fn text(account: &Account, ink: Ink) -> String {
     let mut out = String::new();
     let _ = writeln!(out, "{} {}", ink.bold(&account.method), ink.bold(&account.url));
-    let route = account.route.as_deref().map_or("no route takes it".to_owned(), |route| format!("route {route}"));
+    let route =
+        account.route.as_deref().map_or("no route takes it".to_owned(), |route| format!("route {route}"));
     let _ = writeln!(out, "{}\n", ink.faint(&format!("{route}, at {}", account.at)));
     let open = account.allows.iter().filter(|allow| !allow.lets_in.is_empty()).count();
     let verdict = match (&account.refused, &account.unenforced_until, open) {
-        (Some(why), ..) => ink.red(&format!("nobody: the request is refused before anybody is judged, {why}")),
+        (Some(why), ..) => {
+            ink.red(&format!("nobody: the request is refused before anybody is judged, {why}"))
+        }
         (_, Some(until), _) => ink.yellow(&format!(
             "everybody whom nothing below forbids, until {until}: the route is not enforced (shadow_until)"
         )),
@@ -345,30 +349,51 @@ fn allow_text(allow: &AllowAccount, ink: Ink, out: &mut String) {
         let _ = writeln!(out, "  {} {text}", ink.faint(&format!("{what:<8}")));
     };
     let mut services: Vec<&ServiceAccount> = Vec::new();
-    let mut roles: Vec<String> = Vec::new();
+    let mut roles: Vec<(Option<&str>, Vec<&str>, Vec<String>)> = Vec::new();
     let mut actors: Vec<&str> = Vec::new();
     for way in &allow.lets_in {
-        services.extend(way.services.iter().filter(|service| !services.contains(service)).collect::<Vec<_>>());
-        actors.extend(way.actors.iter().map(|actor| &**actor).filter(|actor| !actors.contains(actor)).collect::<Vec<_>>());
-        let role = match (&way.issuer, &way.roles[..]) {
-            (None, _) => "with a token or without".to_owned(),
-            (Some(issuer), []) => format!("any caller of {issuer}"),
-            (Some(issuer), held) => {
-                let each = held.iter().map(|held| format!("{}, by {}", held.role, held.by.join(" and ")));
-                format!("{} (of {issuer})", each.collect::<Vec<_>>().join("; and "))
-            }
-        };
-        if !roles.contains(&role) {
-            roles.push(role);
+        services
+            .extend(way.services.iter().filter(|service| !services.contains(service)).collect::<Vec<_>>());
+        actors.extend(
+            way.actors
+                .iter()
+                .map(|actor| &**actor)
+                .filter(|actor| !actors.contains(actor))
+                .collect::<Vec<_>>(),
+        );
+        let (issuer, names) =
+            (way.issuer.as_deref(), way.roles.iter().map(|held| &*held.role).collect::<Vec<_>>());
+        let by = way.roles.iter().map(|held| held.by.join(" and ")).collect::<Vec<_>>().join(", and ");
+        match roles.iter_mut().find(|(of, same, _)| *of == issuer && *same == names) {
+            Some((_, _, ways)) if ways.contains(&by) => {}
+            Some((_, _, ways)) => ways.push(by),
+            None => roles.push((issuer, names, vec![by])),
         }
     }
     for service in &services {
-        line("service", &format!("{}  {}", service.service, ink.faint(&format!("{}, {}", service.identity, service.clients))));
+        line(
+            "service",
+            &format!(
+                "{}  {}",
+                service.service,
+                ink.faint(&format!("{}, {}", service.identity, service.clients))
+            ),
+        );
     }
     if services.is_empty() && !allow.lets_in.is_empty() {
         line("service", "with a certificate or without");
     }
-    roles.iter().for_each(|role| line("role", role));
+    for (issuer, names, by) in &roles {
+        let text = match (issuer, &names[..]) {
+            (None, _) => "with a token or without".to_owned(),
+            (Some(issuer), []) => format!("any caller of {issuer}"),
+            (Some(issuer), names) => {
+                let how = ink.faint(&format!("by {}, of {issuer}", by.join(" or ")));
+                format!("{}  {how}", names.join(" and "))
+            }
+        };
+        line("role", &text);
+    }
     if !actors.is_empty() {
         line("actor", &actors.join(", "));
     }

@@ -11,16 +11,19 @@ pub fn table(view: &View<'_>) -> String {
         for (cell, column) in row.cells.iter().zip(&view.matrix.columns) {
             let rules: Vec<_> = cell.grants.iter().map(|grant| &*view.rule(grant.rule).name).collect();
             for method in View::methods(column) {
-                record(&mut out, [
-                    row.carrier.name(view.parts()).to_owned(),
-                    row.bearer.name(view.parts()).to_owned(),
-                    row.actor.to_string(),
-                    view.policy.route(column.route).name.to_string(),
-                    method,
-                    Reach::of(cell).word().to_owned(),
-                    rules.join("; "),
-                    view.in_words(cell).join(" | "),
-                ]);
+                record(
+                    &mut out,
+                    [
+                        row.carrier.name(view.parts()).to_owned(),
+                        row.bearer.name(view.parts()).to_owned(),
+                        row.actor.to_string(),
+                        view.policy.route(column.route).name.to_string(),
+                        method,
+                        Reach::of(cell).word().to_owned(),
+                        rules.join("; "),
+                        view.in_words(cell).join(" | "),
+                    ],
+                );
             }
         }
     }
@@ -35,7 +38,8 @@ fn record(out: &mut String, fields: [String; HEAD.len()]) {
 
 /// What a spreadsheet would take for a formula gets an apostrophe in front.
 fn quoted(field: &str) -> String {
-    let formula = field.starts_with(['=', '+', '@', '\t', '\r']) || (field.starts_with('-') && field.len() > 1);
+    let formula =
+        field.starts_with(['=', '+', '@', '\t', '\r']) || (field.starts_with('-') && field.len() > 1);
     let guard = if formula { "'" } else { "" };
     format!("\"{guard}{}\"", field.replace('"', "\"\""))
 }

@@ -21,7 +21,9 @@ pub fn page(view: &View<'_>, proxy: &Name) -> String {
     page.raw("<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; ");
     page.raw("script-src 'sha256-").text(BASE64_STANDARD.encode(digest)).raw("'\">\n");
     page.raw("<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n");
-    page.element("<title>Who reaches what: ", proxy, "</title>\n<style>\n").raw(STYLE).raw("</style>\n</head>\n<body>\n");
+    page.element("<title>Who reaches what: ", proxy, "</title>\n<style>\n")
+        .raw(STYLE)
+        .raw("</style>\n</head>\n<body>\n");
     page.element("<h1>Who reaches what through ", proxy, "</h1>\n");
     page.element("<p class=\"facts\">Policy <span class=\"hash\">", view.policy.hash(), "</span>, ");
     page.element("from ", view.at, " on. ");
@@ -29,7 +31,8 @@ pub fn page(view: &View<'_>, proxy: &Name) -> String {
     page.text(view.closed_rows()).raw(" other kinds of requesters reach nothing.</p>\n");
     for (route, until) in view.unenforced() {
         page.element("<p class=\"warning\">Route <strong>", route, "</strong> is not enforced until ");
-        page.text(until).raw(": until then whoever nothing forbids comes in (<code>shadow_until</code>).</p>\n");
+        page.text(until)
+            .raw(": until then whoever nothing forbids comes in (<code>shadow_until</code>).</p>\n");
     }
     page.raw("<main>\n<h2 id=\"picture\">The picture</h2>\n<figure>\n");
     picture::draw(view, &mut page);
@@ -50,7 +53,9 @@ fn table(view: &View<'_>, page: &mut Page) {
     page.raw("<label>Route <input type=\"search\" name=\"route\" autocomplete=\"off\"></label>\n");
     page.raw("<output id=\"shown\"></output>\n</form>\n<div class=\"scroll\">\n<table>\n");
     page.raw("<caption>Requesters with the same rights share a row. Numbers and letters are rules, below.</caption>\n");
-    page.raw("<thead>\n<tr><th scope=\"col\">Service</th><th scope=\"col\">Role</th><th scope=\"col\">Actor</th>");
+    page.raw(
+        "<thead>\n<tr><th scope=\"col\">Service</th><th scope=\"col\">Role</th><th scope=\"col\">Actor</th>",
+    );
     for span in &spans {
         page.element("<th scope=\"col\" class=\"route\">", &span.route, "<br>");
         page.text(span.methods.join(" ")).raw("</th>");
@@ -134,5 +139,7 @@ fn key(page: &mut Page) {
     page.raw("what it demands.</dd>\n<dt>role</dt><dd>Each by itself, with those that it brings along. <em>no role</em>: a ");
     page.raw("caller with none; <em>no token</em>: nobody is called.</dd>\n<dt>actor</dt><dd><em>agent for human</em> acts on ");
     page.raw("behalf of a person; <em>other with act</em> is no agent and acts for somebody.</dd>\n");
-    page.raw("<dt>picture</dt><dd>Dashed and orange: agents. The thicker a line, the more methods.</dd>\n</dl>\n");
+    page.raw(
+        "<dt>picture</dt><dd>Dashed and orange: agents. The thicker a line, the more methods.</dd>\n</dl>\n",
+    );
 }

@@ -19,16 +19,17 @@ pub fn table(
 ) -> String {
     let explaining = Explaining { files, issuers, at };
     let rows = view.matrix.rows.iter().map(|row| row_of(view, row, &explaining));
-    let columns = view.matrix.columns.iter().map(|column| {
-        json!({ "route": view.policy.route(column.route).name, "methods": View::methods(column) })
-    });
+    let columns = view.matrix.columns.iter().map(
+        |column| json!({ "route": view.policy.route(column.route).name, "methods": View::methods(column) }),
+    );
     let rules = view.allows.iter().chain(&view.barriers).map(|id| {
         let rule = view.rule(*id);
         json!({ "rule": rule.name, "effect": rule.effect.as_str(), "says": view.says(*id) })
     });
-    let unenforced = view.unenforced().into_iter().map(|(route, until)| {
-        json!({ "route": route, "until": until.to_string() })
-    });
+    let unenforced = view
+        .unenforced()
+        .into_iter()
+        .map(|(route, until)| json!({ "route": route, "until": until.to_string() }));
     let answer = json!({
         "policy": view.policy.hash().to_string(),
         "at": view.at.to_string(),
@@ -57,13 +58,7 @@ fn row_of(view: &View<'_>, row: &Row, explaining: &Explaining<'_>) -> Value {
     })
 }
 
-fn cell_of(
-    view: &View<'_>,
-    row: &Row,
-    cell: &Cell,
-    column: &Column,
-    explaining: &Explaining<'_>,
-) -> Value {
+fn cell_of(view: &View<'_>, row: &Row, cell: &Cell, column: &Column, explaining: &Explaining<'_>) -> Value {
     let names = |ids: &[RuleId]| ids.iter().map(|id| view.rule(*id).name.clone()).collect::<Vec<_>>();
     let grants = cell.grants.iter().map(|grant: &Grant| {
         let url = format!("https://{}{}", grant.witness.host, grant.witness.path);
@@ -72,9 +67,8 @@ fn cell_of(
             Carrier::Service(_) => Some(row.carrier.name(view.parts())),
         };
         let headers = grant.witness.headers.iter();
-        let fields: Vec<String> = headers
-            .filter_map(|(name, value)| Some(format!("{name}: {}", value.to_str().ok()?)))
-            .collect();
+        let fields: Vec<String> =
+            headers.filter_map(|(name, value)| Some(format!("{name}: {}", value.to_str().ok()?))).collect();
         json!({
             "rule": view.rule(grant.rule).name,
             "always": grant.always,

@@ -30,7 +30,8 @@ struct Edge {
 }
 
 pub fn draw(view: &View<'_>, page: &mut Page) {
-    let mut carriers: Vec<Carrier> = view.groups.iter().flat_map(|group| group.carriers.iter().copied()).collect();
+    let mut carriers: Vec<Carrier> =
+        view.groups.iter().flat_map(|group| group.carriers.iter().copied()).collect();
     carriers.sort_unstable();
     carriers.dedup();
     let reached = |group: &Group<'_>| {

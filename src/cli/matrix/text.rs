@@ -17,16 +17,20 @@ pub fn table(view: &View<'_>, ink: Ink) -> String {
     let labels: Vec<[String; 3]> = view
         .groups
         .iter()
-        .map(|group| [view.carriers(group).join(", "), view.bearers(group).join(", "), group.actors().join(", ")])
+        .map(|group| {
+            [view.carriers(group).join(", "), view.bearers(group).join(", "), group.actors().join(", ")]
+        })
         .collect();
     let titles = ["service", "role", "actor"];
     let widths = [0, 1, 2].map(|at| {
-        let longest = labels.iter().map(|label| wide(&label[at])).chain([wide(titles[at])]).max().unwrap_or(0);
+        let longest =
+            labels.iter().map(|label| wide(&label[at])).chain([wide(titles[at])]).max().unwrap_or(0);
         longest.min(LABEL_WIDTHS_MAX[at])
     });
     let taken: usize = widths.iter().map(|width| width + GAP.len()).sum();
     let cells: Vec<Vec<String>> = spans.iter().map(|span| column(view, span)).collect();
-    let wide_of = |cells: &[String]| cells.iter().map(|cell| wide(cell)).max().unwrap_or(0).min(CELL_WIDTH_MAX);
+    let wide_of =
+        |cells: &[String]| cells.iter().map(|cell| wide(cell)).max().unwrap_or(0).min(CELL_WIDTH_MAX);
     let mut from = 0;
     while from < spans.len() {
         let mut left = WIDTH_MAX - taken;
@@ -63,18 +67,22 @@ fn column(view: &View<'_>, span: &Span) -> Vec<String> {
     let cells = view.groups.iter().map(|group| {
         let cell = &group.cells[span.at];
         let sign = Reach::of(cell).sign();
-        if cell.grants.is_empty() { sign.to_owned() } else { format!("{sign} {}", view.grants(cell).join(", ")) }
+        if cell.grants.is_empty() {
+            sign.to_owned()
+        } else {
+            format!("{sign} {}", view.grants(cell).join(", "))
+        }
     });
     [head].into_iter().chain(cells).collect()
 }
 
 fn legend(view: &View<'_>, ink: Ink, out: &mut String) {
-    let allows = view.allows.iter().map(|id| {
-        (view.number(*id).to_string(), "allow", *id, view.conditions(*id))
-    });
-    let barriers = view.barriers.iter().map(|id| {
-        (view.letter(*id), view.rule(*id).effect.as_str(), *id, view.says(*id))
-    });
+    let allows =
+        view.allows.iter().map(|id| (view.number(*id).to_string(), "allow", *id, view.conditions(*id)));
+    let barriers = view
+        .barriers
+        .iter()
+        .map(|id| (view.letter(*id), view.rule(*id).effect.as_str(), *id, view.says(*id)));
     for (sign, effect, id, said) in allows.chain(barriers) {
         let _ = writeln!(out, "{sign:>3} {effect} {}", ink.bold(&printable(&view.rule(id).name)));
         for line in wrapped(&said.join(", "), WIDTH_MAX - 6) {
@@ -82,7 +90,9 @@ fn legend(view: &View<'_>, ink: Ink, out: &mut String) {
         }
     }
     for (route, until) in view.unenforced() {
-        let text = format!("route {route} is not enforced until {until}: whom nothing forbids comes in (shadow_until)");
+        let text = format!(
+            "route {route} is not enforced until {until}: whom nothing forbids comes in (shadow_until)"
+        );
         let _ = writeln!(out, "    {}", ink.yellow(&text));
     }
     let signs = "● always   ◐ sometimes, by the rules   · never   − but not where a deny holds   + where it reaches, only with a require";
@@ -94,7 +104,8 @@ fn legend(view: &View<'_>, ink: Ink, out: &mut String) {
 }
 
 fn line(out: &mut String, cells: &[&str], widths: &[usize], paint: impl Fn(&str) -> String) {
-    let cells: Vec<Vec<String>> = cells.iter().zip(widths).map(|(cell, width)| wrapped(cell, *width)).collect();
+    let cells: Vec<Vec<String>> =
+        cells.iter().zip(widths).map(|(cell, width)| wrapped(cell, *width)).collect();
     let height = cells.iter().map(Vec::len).max().unwrap_or(0);
     for at in 0..height {
         let mut text = String::new();

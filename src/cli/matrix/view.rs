@@ -83,7 +83,8 @@ impl<'a> View<'a> {
             ids
         };
         let allows = by_name(grants().map(|grant| grant.rule).collect());
-        let barriers = by_name(grants().flat_map(|grant| grant.denies.iter().chain(&grant.requires)).copied().collect());
+        let barriers =
+            by_name(grants().flat_map(|grant| grant.denies.iter().chain(&grant.requires)).copied().collect());
         View { policy, matrix, at, groups, allows, barriers }
     }
 
@@ -103,7 +104,8 @@ impl<'a> View<'a> {
     /// The letter of a deny or require.
     pub fn letter(&self, rule: RuleId) -> String {
         let at = self.barriers.iter().position(|id| *id == rule).unwrap_or_default();
-        let letter = |at: usize| (b'a'..=b'z').map(char::from).nth(at % 26).map(String::from).unwrap_or_default();
+        let letter =
+            |at: usize| (b'a'..=b'z').map(char::from).nth(at % 26).map(String::from).unwrap_or_default();
         if at < 26 { letter(at) } else { format!("{}{}", letter(at / 26 - 1), letter(at)) }
     }
 
@@ -120,7 +122,8 @@ impl<'a> View<'a> {
     /// As `1`, or `1 but not a, only with b`.
     pub fn grants(&self, cell: &Cell) -> Vec<String> {
         let one = |grant: &access::Grant| {
-            let letters = |ids: &[RuleId]| ids.iter().map(|id| self.letter(*id)).collect::<Vec<_>>().join(" ");
+            let letters =
+                |ids: &[RuleId]| ids.iter().map(|id| self.letter(*id)).collect::<Vec<_>>().join(" ");
             let mut said = self.number(grant.rule).to_string();
             for (sign, ids) in [("−", &grant.denies), ("+", &grant.requires)] {
                 if !ids.is_empty() {
@@ -171,7 +174,8 @@ impl<'a> View<'a> {
             }
             let same = found.iter_mut().find(|span| {
                 let other = &self.matrix.columns[span.at];
-                other.route == column.route && self.groups.iter().all(|group| of(group, at) == of(group, span.at))
+                other.route == column.route
+                    && self.groups.iter().all(|group| of(group, at) == of(group, span.at))
             });
             let route = self.policy.route(column.route).name.to_string();
             match same {
@@ -220,7 +224,10 @@ impl Group<'_> {
         let same = |a: &Cell, b: &Cell| {
             a.grants.len() == b.grants.len()
                 && a.grants.iter().zip(&b.grants).all(|(a, b)| {
-                    a.rule == b.rule && a.always == b.always && a.denies == b.denies && a.requires == b.requires
+                    a.rule == b.rule
+                        && a.always == b.always
+                        && a.denies == b.denies
+                        && a.requires == b.requires
                 })
         };
         self.cells.iter().zip(other.cells).all(|(a, b)| same(a, b))
@@ -250,4 +257,3 @@ fn add<T: PartialEq>(all: &mut Vec<T>, more: Vec<T>) {
         }
     }
 }
-

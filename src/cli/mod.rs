@@ -10,11 +10,13 @@ mod ink;
 pub mod log;
 pub mod matrix;
 pub mod mint;
+pub mod propose;
 pub mod replay;
 pub mod run;
 pub mod schema;
 pub mod who_can;
 mod witness;
+pub mod test;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +43,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Say all that is wrong with a configuration, and what looks wrong
     Check(check::CheckArgs),
+    /// Judge policy tests, and say what of the rules they cover
+    Test(test::TestArgs),
     /// Say how one request would end, and why: every condition, wanted against seen
     Explain(Box<explain::ExplainArgs>),
     /// Say who can do something: which services, roles and actors, by which rules
@@ -49,8 +53,10 @@ enum Command {
     Matrix(matrix::MatrixArgs),
     /// Judge recorded requests under another policy: what would change, and by which rule
     Replay(replay::ReplayArgs),
-    /// Print the JSON Schema of the configuration
-    Schema,
+    /// Propose rules for recorded requests that no rule allowed, as TOML to review
+    Propose(propose::ProposeArgs),
+    /// Print the JSON Schema of the configuration, or of policy tests
+    Schema(schema::SchemaArgs),
     /// Ask a running proxy whether it lives; for containers without a shell
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Print the completions for a shell
@@ -88,11 +94,13 @@ impl Cli {
             Command::Run(args) => run::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Check(args) => check::run(&args),
+            Command::Test(args) => test::run(&args),
             Command::Explain(args) => explain::run(&args),
             Command::WhoCan(args) => who_can::run(&args),
             Command::Matrix(args) => matrix::run(&args),
+            Command::Propose(args) => propose::run(&args),
             Command::Replay(args) => replay::run(&args),
-            Command::Schema => schema::run(),
+            Command::Schema(args) => schema::run(&args),
             Command::Healthcheck(args) => healthcheck::run(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Man => completions::man(),

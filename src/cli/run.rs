@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
 
@@ -100,7 +100,7 @@ fn load_and_watch(
             Ok(config) => Watch::new(config.report.watched.iter().cloned()),
             // It may name folders that there are not.
             Err(report) => Watch::new(
-                in_force | &report.watched.iter().filter(|file| has_folder(file)).cloned().collect(),
+                in_force | &report.watched.iter().filter(|file| Watch::can_see(file)).cloned().collect(),
             ),
         };
         let second = config.load(clock);
@@ -108,10 +108,6 @@ fn load_and_watch(
             return (second, watch);
         }
     }
-}
-
-fn has_folder(file: &Path) -> bool {
-    file.parent().is_none_or(|folder| folder.as_os_str().is_empty() || folder.is_dir())
 }
 
 /// Not before the log is set up: that files are not watched must not go unsaid.

@@ -204,4 +204,4 @@ macro_rules! choice {
     };
 }
 
-pub(super) use {choice, table};
+pub(crate) use {choice, table};

@@ -83,11 +83,13 @@ fn elsewhere(node: &Node, reader: &mut Reader<'_>) -> Option<Secret> {
 }
 
 fn elsewhere_schema() -> Schema {
+    let env = "The variable of the environment that holds it.";
+    let file = "The file that holds it. Watched.";
     json_schema!({ "oneOf": [
-        { "type": "object", "properties": { "env": { "type": "string" } }, "required": ["env"],
-          "additionalProperties": false },
-        { "type": "object", "properties": { "file": { "type": "string" } }, "required": ["file"],
-          "additionalProperties": false },
+        { "type": "object", "properties": { "env": { "type": "string", "description": env } },
+          "required": ["env"], "additionalProperties": false },
+        { "type": "object", "properties": { "file": { "type": "string", "description": file } },
+          "required": ["file"], "additionalProperties": false },
     ] })
 }
 

@@ -184,17 +184,17 @@ table! {
     RoleEntry {
         /// The `[issuer.NAME]`.
         issuer: Name = required,
-        /// The subject, as the issuer's `claims` map it.
+        /// Subjects, as the issuer's `claims` map them; one `*` at the end stands for any end.
         subject: List<Glob>,
-        /// The OAuth client.
+        /// OAuth clients, likewise.
         client: List<Glob>,
-        /// A scope.
+        /// Scopes, as the issuer's `claims` map them; one is enough.
         scope: List<String>,
-        /// A group.
+        /// Groups, likewise.
         group: List<String>,
-        /// A member of the token's own roles claim.
+        /// Members of the token's own roles claim, likewise.
         role: List<String>,
-        /// Claims as issued.
+        /// Claims as issued, with the value each must have, or hold.
         claim: Claims,
         /// The `sub` of the outermost `act`, where its `iss` is absent or the token's own.
         actor_subject: List<Glob>,
@@ -291,47 +291,49 @@ table! {
     /// A rule: an `[[allow]]`, which states both signatures, `service` and `role`; a `[[deny]]`,
     /// whatever is allowed; or a `[[require]]` of all that its `route host method path grpc` reach.
     Rule {
-        /// Unique; what records and denials cite.
+        /// What it is for, in a few words. Unique: records and denials cite it.
         name: String = required,
-        /// `[service.NAME]`s, or `"any"`, or `"none"`.
+        /// Who carries the request: `[service.NAME]`s, `"any"` of them, or `"none"`, which in an allow waives the
+        /// certificate. An allow must state it.
         service: List<Name>,
-        /// `[role.NAME]`s, or `"any"`, or `"none"`; `{ all = […] }` for all of them.
+        /// On whose behalf it comes: `[role.NAME]`s, of which one is enough, or `{ all = […] }`; `"any"` verified caller;
+        /// or `"none"`, which in an allow waives the token. An allow must state it.
         role: RoleNames,
-        /// `[issuer.NAME]`s.
+        /// Whose token it is: `[issuer.NAME]`s.
         issuer: List<Name>,
-        /// Who acts: `human`, `service`, `agent` or `unknown`.
+        /// Who acts: `human`, `service`, `agent` or `unknown`. Left out of an allow: never an agent.
         actor: List<ActorKind>,
-        /// For whom an agent acts.
+        /// For whom who acts does so: of what kind the token's subject is. An allow for tokens with `act` needs it.
         on_behalf_of: List<ActorKind>,
-        /// Claims as issued.
+        /// Claims as issued, with the value each must have, or hold; one `*` at the end stands for any end.
         claim: Claims,
-        /// How the caller logged in.
+        /// How the caller logged in: the token's `acr` is one of these.
         acr: List<String>,
-        /// How long ago the caller logged in, at most.
+        /// How long ago the caller logged in (`auth_time`), at most.
         max_age: Timeout,
-        /// `[route.NAME]`s, or `"any"`.
+        /// `[route.NAME]`s, or `"any"`. Where there are several routes, a rule has this or `host`.
         route: List<Name>,
-        /// Hosts, exact or `*.` and the rest.
+        /// Hosts, exact, or `*.` for one label and the rest.
         host: List<HostPattern>,
-        /// Methods; `GET` includes `HEAD`.
+        /// Methods, in upper case; `GET` includes `HEAD`. Left out: any.
         method: List<String>,
-        /// Patterns of paths.
+        /// Patterns of paths: each segment a literal, `{name}` or `*`, and `**`, only last, for any number. Left out: any.
         path: List<PathPattern>,
-        /// Segments of the path that equal a claim of the caller.
+        /// Segments `{name}` of every `path`, and the claim of the caller that each must equal.
         match_claim: Keyed<String, ClaimPath>,
-        /// gRPC methods, as `pkg.Service/Method`.
+        /// Methods of gRPC, as `pkg.Service/Method`, or `pkg.Service/*` for all of a service.
         grpc: List<GrpcPattern>,
         /// How the peer was learned: `direct`, by the TLS handshake of this very connection, or `local`.
         hop: List<String>,
-        /// Addresses of the other end of the connection.
+        /// Addresses or ranges of the other end of the connection. No identity: `check` finds rules with nothing else.
         peer_ip: List<IpNet>,
-        /// Addresses of the client.
+        /// Addresses or ranges of the client, as trusted hops tell it.
         client_ip: List<IpNet>,
         /// `shadow` to try it without effect. Default: `enforce`.
         mode: RuleMode,
-        /// Copied to the record.
+        /// Who answers for the rule. Copied to the record.
         owner: String,
-        /// Copied to the record.
+        /// Where it was decided. Copied to the record.
         ticket: String,
         /// Of an allow: the first day on which it holds, in UTC.
         not_before: Day,

@@ -5,10 +5,10 @@
 //! nothing from here.
 
 mod canonical;
-mod definition;
+pub(crate) mod definition;
 mod effective;
 mod elsewhere;
-mod error;
+pub(crate) mod error;
 mod file;
 mod file_policy;
 mod issuer_checks;
@@ -19,14 +19,14 @@ mod material;
 mod names;
 mod places;
 mod ranges;
-mod read;
+pub(crate) mod read;
 mod resolve;
 mod routes;
 mod rules;
 mod settings;
-mod source;
+pub(crate) mod source;
 mod surroundings;
-mod tree;
+pub(crate) mod tree;
 mod upstreams;
 mod value;
 
@@ -52,9 +52,25 @@ use material::Material;
 /// # Errors
 /// All that keeps the configuration from being loaded, with findings beside it.
 pub fn load(paths: &[PathBuf], environment: Environment<'_>, now: Timestamp) -> Result<Config, Report> {
+    load_beside(paths, None, environment, now)
+}
+
+/// The same with one more file at the end, by its name and text, which need not be there yet.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_beside(
+    paths: &[PathBuf],
+    more: Option<(&Path, &str)>,
+    environment: Environment<'_>,
+    now: Timestamp,
+) -> Result<Config, Report> {
     let mut found = Diagnostics::default();
     let mut material = Material { environment, now, watched: paths.iter().cloned().collect() };
-    let mut sources = sources_of(paths, &mut found);
+    let mut sources = sources_of(paths, Kind::Configuration, &mut found);
+    if let Some((name, text)) = more {
+        sources.add(name.to_owned(), text.to_owned());
+    }
     material.watched.extend(sources.ids().map(|file| sources.path(file).to_owned()));
     let typed = read_sources(&mut sources, environment, &mut found);
     resolve::resolve(typed, sources, found, material)
@@ -64,7 +80,7 @@ pub fn load(paths: &[PathBuf], environment: Environment<'_>, now: Timestamp) -> 
 /// cannot be loaded, a running proxy serves on as they were before.
 pub fn health_address(paths: &[PathBuf], environment: Environment<'_>) -> Option<SocketAddr> {
     let mut found = Diagnostics::default();
-    let mut sources = sources_of(paths, &mut found);
+    let mut sources = sources_of(paths, Kind::Configuration, &mut found);
     let typed = read_sources(&mut sources, environment, &mut found)?;
     let admin = typed.file.value.admin?.value;
     admin.health_address.or(admin.address).map(|address| address.value)
@@ -72,24 +88,39 @@ pub fn health_address(paths: &[PathBuf], environment: Environment<'_>) -> Option
 
 /// The JSON Schema of the configuration.
 pub fn schema() -> serde_json::Value {
-    schemars::SchemaGenerator::default().into_root_schema_for::<file::File>().to_value()
+    let mut schema = schemars::SchemaGenerator::default().into_root_schema_for::<file::File>();
+    schema.insert("title".to_owned(), "A configuration of Countersign".into());
+    schema.to_value()
 }
 
-/// The `*.toml` of a directory by name, or the path itself, also where a directory has none or
+/// What the names of files end in that stand in folders, of this kind and of no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// `*.toml`, but not those of tests.
+    Configuration,
+    /// `*.test.toml`.
+    Tests,
+}
+
+/// The files of a directory by name, or the path itself, also where a directory has none or
 /// cannot be listed: reading it then says why.
-fn files_of(path: &Path) -> Vec<PathBuf> {
+fn files_of(path: &Path, kind: Kind) -> Vec<PathBuf> {
     let listed = path.read_dir().and_then(|entries| {
         entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()
     });
     let mut files = listed.unwrap_or_default();
-    files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
+    files.retain(|file| match file.file_name().map(|name| name.to_string_lossy()) {
+        Some(name) if name.ends_with(".test.toml") => kind == Kind::Tests,
+        Some(name) => kind == Kind::Configuration && name.ends_with(".toml"),
+        None => false,
+    });
     files.sort();
     if files.is_empty() { vec![path.to_owned()] } else { files }
 }
 
-fn sources_of(paths: &[PathBuf], found: &mut Diagnostics) -> Sources {
+pub(crate) fn sources_of(paths: &[PathBuf], kind: Kind, found: &mut Diagnostics) -> Sources {
     let mut sources = Sources::default();
-    for path in paths.iter().flat_map(|path| files_of(path)) {
+    for path in paths.iter().flat_map(|path| files_of(path, kind)) {
         match std::fs::read_to_string(&path) {
             Ok(text) => {
                 sources.add(path, text);
@@ -97,7 +128,10 @@ fn sources_of(paths: &[PathBuf], found: &mut Diagnostics) -> Sources {
             Err(error) => {
                 let message = format!("`{}` cannot be read: {error}", path.display());
                 let file = sources.add(path, String::new());
-                let remedy = "name a TOML file in UTF-8, or a directory with `*.toml` in it";
+                let remedy = match kind {
+                    Kind::Configuration => "name a TOML file in UTF-8, or a directory with `*.toml` in it",
+                    Kind::Tests => "name a TOML file in UTF-8, or a directory with `*.test.toml` in it",
+                };
                 found.error("unreadable", Span::start_of(file), message, remedy);
             }
         }

@@ -12,7 +12,7 @@ use super::read::{Field, Reader};
 use super::source::At;
 use super::tree::{Node, Value};
 use crate::clock::Timestamp;
-use crate::identity::{ActorKind, Name, SpiffePattern, TrustDomain};
+use crate::identity::{ActorKind, Name, SpiffeId, SpiffePattern, TrustDomain};
 use crate::policy::claim::{ClaimPath, ClaimValue};
 use crate::policy::condition::GrpcPattern;
 use crate::policy::pattern::{Glob, HostPattern, PathPattern};
@@ -41,31 +41,46 @@ impl Day {
     }
 }
 
-/// Types that are read from a string by their own parser.
+/// Types that are read from a string by their own parser, with what editors may know of it. Where a value may
+/// hold `${NAME}`, so may the pattern.
 macro_rules! texts {
-    ($($type:ty: $expected:literal;)+) => {$(
+    ($($type:ty: $expected:literal, { $($known:tt)* };)+) => {$(
         impl Field for $type {
             fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
                 reader.parse(node, $expected)
             }
 
             fn schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({ "type": "string", "minLength": 1 })
+                json_schema!({ "type": "string", "minLength": 1, $($known)* })
             }
         }
     )+};
 }
 
 texts! {
-    String: "some text";
-    Name: "a name";
-    SocketAddr: "an address and a port, as `\"127.0.0.1:8443\"`";
-    TrustDomain: "a trust domain, as `\"shop.example\"`";
-    SpiffePattern: "a SPIFFE ID, as `\"spiffe://shop.example/ns/prod/sa/web\"`";
-    HostPattern: "a host, as `\"orders.shop.example\"` or `\"*.shop.example\"`";
-    PathPattern: "a path, as `\"/orders/{order}/**\"`";
-    Glob: "a text, or the start of one and `*`";
-    GrpcPattern: "a gRPC method, as `\"shop.Orders/Get\"` or `\"shop.Orders/*\"`";
+    String: "some text", {};
+    Name: "a name", { "pattern": r"^([A-Za-z0-9_-]{1,64}|.*\$\{.*)$" };
+    SocketAddr: "an address and a port, as `\"127.0.0.1:8443\"`", { "examples": ["127.0.0.1:8443", "[::1]:8443"] };
+    TrustDomain: "a trust domain, as `\"shop.example\"`", {
+        "pattern": "^[a-z0-9._-]{1,255}$", "examples": ["shop.example"]
+    };
+    IpAddr: "an address, as `\"10.0.0.1\"`", { "examples": ["10.0.0.1", "2001:db8::1"] };
+    SpiffeId: "a SPIFFE ID, as `\"spiffe://shop.example/ns/prod/sa/web\"`", {
+        "pattern": r"^(spiffe://|\$\{)", "examples": ["spiffe://shop.example/ns/prod/sa/web"]
+    };
+    SpiffePattern: "a SPIFFE ID, as `\"spiffe://shop.example/ns/prod/sa/web\"`", {
+        "pattern": r"^(spiffe://|\$\{)", "examples": ["spiffe://shop.example/ns/prod/sa/web"]
+    };
+    HostPattern: "a host, as `\"orders.shop.example\"` or `\"*.shop.example\"`", {
+        "examples": ["orders.shop.example", "*.shop.example"]
+    };
+    PathPattern: "a path, as `\"/orders/{order}/**\"`", {
+        "pattern": r"^(/|\$\{)", "examples": ["/orders/{order}/**", "/orders/*"]
+    };
+    Glob: "a text, or the start of one and `*`", { "examples": ["storefront-web", "assistant-*"] };
+    GrpcPattern: "a gRPC method, as `\"shop.Orders/Get\"` or `\"shop.Orders/*\"`", {
+        "pattern": r"^[A-Za-z0-9_.]+/([A-Za-z0-9_]+|\*)$", "examples": ["shop.Orders/Get", "shop.Orders/*"]
+    };
 }
 
 /// A range, or one address.
@@ -78,7 +93,7 @@ impl Field for IpNet {
     }
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "minLength": 1 })
+        json_schema!({ "type": "string", "minLength": 1, "examples": ["10.0.0.0/8", "2001:db8::1"] })
     }
 }
 
@@ -121,7 +136,9 @@ impl Field for Duration {
     }
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": r"^[0-9]+(ms|s|m|h|d)$" })
+        json_schema!({
+            "type": "string", "pattern": r"^([0-9]+(ms|s|m|h|d)|.*\$\{.*)$", "examples": ["30s", "15m", "2h"]
+        })
     }
 }
 
@@ -177,7 +194,7 @@ impl Field for Bytes {
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "anyOf": [
-            { "type": "string", "pattern": r"^[0-9]+(B|KiB|MiB|GiB)$" },
+            { "type": "string", "pattern": r"^([0-9]+(B|KiB|MiB|GiB)|.*\$\{.*)$", "examples": ["64KiB", "10MiB"] },
             { "type": "integer", "minimum": 1 },
         ] })
     }
@@ -239,7 +256,7 @@ impl Field for Day {
     }
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "format": "date" })
+        json_schema!({ "type": "string", "format": "date", "examples": ["2027-01-31"] })
     }
 }
 

@@ -161,7 +161,7 @@ impl Condition {
     }
 
     /// Whether this cannot hold without a verified caller. `role` speaks for itself.
-    pub(super) fn reads_caller(&self) -> bool {
+    pub fn reads_caller(&self) -> bool {
         match self {
             Condition::Issuer(_)
             | Condition::Actor(_)

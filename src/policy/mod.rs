@@ -46,6 +46,8 @@ mod tests_check;
 #[cfg(test)]
 mod tests_decision;
 #[cfg(test)]
+mod tests_lint;
+#[cfg(test)]
 mod tests_lists;
 #[cfg(test)]
 mod tests_reading;

@@ -107,11 +107,11 @@ impl Rule {
         }
     }
 
-    pub(super) fn has_start(&self) -> bool {
+    pub fn has_start(&self) -> bool {
         self.not_before != Timestamp::MIN
     }
 
-    pub(super) fn has_end(&self) -> bool {
+    pub fn has_end(&self) -> bool {
         self.expires != Timestamp::MAX
     }
 

@@ -291,6 +291,57 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_is_denied_whole_where_each_condition_of_the_deny_follows() {
+        let all = || vec![actor(&[Human, Service, Unknown])];
+        let mut seen = 0;
+        for (conditions, narrower, expected) in [
+            (all(), rule(vec![]), true),
+            (all(), rule(vec![NO_ROLE]), false),
+            (all(), deny("b", vec![]), false),
+            (all(), deny("b", vec![actor(&[Human])]), true),
+            (vec![actor(&[Agent])], rule(vec![actor(&[Agent, Unknown])]), true),
+            (vec![actor(&[Agent])], rule(vec![actor(&[Agent, Human])]), false),
+            (vec![actor(&[Unknown])], deny("b", vec![actor(&[Agent])]), false),
+            (vec![NO_SERVICE], rule(vec![NO_SERVICE]), false),
+            (vec![NO_SERVICE], deny("b", vec![NO_SERVICE]), true),
+            (vec![NO_ROLE], rule(vec![NO_ROLE]), false),
+            (vec![NO_ROLE], deny("b", vec![NO_ROLE]), true),
+            (vec![], rule(vec![NO_ROLE]), true),
+        ] {
+            let deny = deny("d", conditions);
+            assert_eq!(is_denied_whole(&narrower, &deny), expected, "{narrower:?}\nby {deny:?}");
+            seen += 1;
+        }
+        assert_eq!(seen, 12);
+    }
+
+    #[test]
+    fn a_require_contradicts_what_it_reaches_whole() {
+        let mut parts = tables();
+        parts.issuers.push(issuer("partner"));
+        let of = |id| Condition::Issuer(vec![IssuerId(id)]);
+        let hop = |name| Condition::Hop(vec![text(name)]);
+        let mut seen = 0;
+        for (demanded, stated, key) in [
+            (of(0), of(1), Some("role")),
+            (of(0), of(0), None),
+            (role(&[0]), of(1), Some("role")),
+            (hop("direct"), hop("local"), Some("hop")),
+            (hop("direct"), hop("direct"), None),
+            (hop("direct"), ANY_ROLE, None),
+        ] {
+            for (path, reaches) in [("/a/**", true), ("/a/b/c", false)] {
+                let require = require("r", vec![paths(&[path]), demanded.clone()]);
+                let conditions = vec![ANY_SERVICE, paths(&["/a/*"]), stated.clone()];
+                let found = contradiction(&rule(conditions), &require, &parts).map(|(key, _)| key);
+                assert_eq!(found, key.filter(|_| reaches), "{require:?}");
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, 12);
+    }
+
+    #[test]
     fn an_allow_is_within_another_only_for_as_long() {
         let day = Duration::from_secs(86_400);
         let until = |not_before, expires| Rule { not_before, expires, ..rule(vec![]) };

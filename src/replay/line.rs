@@ -178,6 +178,21 @@ impl Line<'_> {
     }
 }
 
+impl Past<'_> {
+    /// The same, for longer than its line.
+    pub fn into_owned(self) -> Past<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        Past {
+            id: owned(self.id),
+            rule: self.rule.map(owned),
+            reason: owned(self.reason),
+            policy: owned(self.policy),
+            route: self.route.map(owned),
+            ..self
+        }
+    }
+}
+
 /// What is said of a signature that stood before a decision: that it was good, with whose it was, or absent.
 fn check(outcome: &str, is_there: bool) -> Option<()> {
     matches!((outcome, is_there), ("ok", true) | ("absent", false)).then_some(())

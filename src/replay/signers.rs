@@ -21,9 +21,9 @@ use crate::token::ClaimMap;
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Hash)]
 pub struct PeerLine {
     /// What it was called then.
-    service: Option<String>,
-    spiffe_id: Option<String>,
-    dns_names: Vec<String>,
+    pub service: Option<String>,
+    pub spiffe_id: Option<String>,
+    pub dns_names: Vec<String>,
     pub trust_domain: String,
     certificate: String,
     hop: String,
@@ -35,10 +35,13 @@ pub struct CallerLine {
     pub issuer: String,
     pub subject: Option<String>,
     client: Option<String>,
-    actor: String,
-    on_behalf_of: String,
+    pub actor: String,
+    pub on_behalf_of: String,
     chain: Vec<Link>,
-    scopes: Vec<String>,
+    /// The configured ones that it had then.
+    #[serde(default)]
+    pub roles: Vec<String>,
+    pub scopes: Vec<String>,
     #[serde(default)]
     groups: Option<Vec<String>>,
     #[serde(default)]
@@ -67,6 +70,8 @@ pub struct Callers {
     pub all: Vec<Caller>,
     /// Why there are several.
     pub whys: Vec<Why>,
+    /// Whether they would be others if another path had been asked for.
+    pub is_of_path: bool,
 }
 
 /// More than these are not told apart.
@@ -107,9 +112,25 @@ impl CallerLine {
         format!("{word}@{}", self.issuer)
     }
 
-    /// Whether nothing of it is hashed.
-    pub fn is_plain(&self) -> bool {
-        self.redacted.as_ref().is_some_and(Vec::is_empty)
+    pub fn client(&self) -> Option<&String> {
+        self.client.as_ref()
+    }
+
+    pub fn groups(&self) -> &[String] {
+        self.groups.as_deref().unwrap_or_default()
+    }
+
+    pub fn token_roles(&self) -> &[String] {
+        self.token_roles.as_deref().unwrap_or_default()
+    }
+
+    pub fn claims(&self) -> Option<&Map<String, Value>> {
+        self.claims.as_ref()
+    }
+
+    /// Whether the token has `act`.
+    pub fn acts_for_another(&self) -> bool {
+        !self.chain.is_empty()
     }
 
     /// Whom it may speak of, given what the policy names and the path that was asked for.
@@ -171,7 +192,7 @@ impl CallerLine {
         segments: &[Cow<'_, str>],
     ) -> Result<Callers, Why> {
         let redacted = self.redacted.as_deref().unwrap_or_default();
-        let mut whys = Vec::new();
+        let (mut whys, mut is_of_path) = (Vec::new(), !redacted.is_empty());
         let mut fullest = base.clone();
         for claim in &named.claims {
             let seen = known(&base.claims, &claim.path);
@@ -186,6 +207,7 @@ impl CallerLine {
                 Known::Value(_) | Known::Absent => continue,
             });
             let seen = if let Known::Value(value) = seen { Some(value) } else { None };
+            is_of_path |= claim.matched;
             replace(&mut fullest.claims, &claim.path, claim.fulfilled(seen, segments));
         }
         let lists = [
@@ -238,7 +260,7 @@ impl CallerLine {
             });
         }
         match all.len() {
-            ..=CALLERS_MAX => Ok(Callers { all, whys }),
+            ..=CALLERS_MAX => Ok(Callers { all, whys, is_of_path }),
             _ => Err(whys.swap_remove(0)),
         }
     }

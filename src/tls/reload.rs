@@ -66,6 +66,11 @@ impl Watch {
         Ok(Watch { events, due: false, seen, _watcher: watcher })
     }
 
+    /// Whether a file can be watched for, be it there or not: a folder that is not there cannot.
+    pub fn can_see(file: &Path) -> bool {
+        file.parent().is_none_or(|folder| folder.as_os_str().is_empty() || folder.is_dir())
+    }
+
     /// Waits until something has changed since the last call. May be dropped and called again.
     pub async fn changed(&mut self) {
         loop {

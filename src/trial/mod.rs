@@ -1,9 +1,10 @@
 //! A configuration that is asked, and does not serve: what would become of a request, without a socket.
 //!
 //! There is no second judge here. A head is read, tokens and certificates are verified, the policy decides and
-//! the answer is made by the very functions that serve traffic ([`judgement`](crate::proxy::judgement)); what is recorded is filled into
-//! the same draft. A [`Trial`] only brings along what a question lacks: the time, a good certificate for a
-//! service's name, and a token for claims by hand, signed with keys that it puts in place of the issuers' own.
+//! the answer is made by the very functions that serve traffic ([`judgement`](crate::proxy::judgement)); what is
+//! recorded is filled into the same draft. A [`Trial`] only brings along what a question lacks: the time, a good
+//! certificate for a service's name, and a token for claims by hand, signed with keys that it puts in place of the
+//! issuers' own.
 //!
 //! Invariants: nothing is fetched, dialled, listened on or written; nothing is remembered from one question to
 //! the next, so questions may be asked in any order and at any times.
@@ -138,8 +139,13 @@ impl Trial {
     }
 
     /// What tokens are read by.
-    pub fn issuers(&self) -> impl Iterator<Item = &IssuerSettings> {
+    pub fn issuers(&self) -> impl Iterator<Item = &IssuerSettings> + Clone {
         self.tokens.issuers()
+    }
+
+    /// Where requests can come in, by name.
+    pub fn listeners(&self) -> impl Iterator<Item = &Name> + Clone {
+        self.listeners.iter().map(|listener| &listener.name)
     }
 
     /// Gives the keys of an issuer, a JWK set (RFC 7517): what [`Bearer::Token`] is verified with. Those that the

@@ -82,7 +82,7 @@ impl Tokens {
         Ok(self.given.keys[at].hold(document)?)
     }
 
-    pub fn issuers(&self) -> impl Iterator<Item = &IssuerSettings> {
+    pub fn issuers(&self) -> impl Iterator<Item = &IssuerSettings> + Clone {
         self.given.verifier.issuers().iter().map(|issuer| &issuer.settings)
     }
 

@@ -31,9 +31,14 @@ static FOLDER: LazyLock<TempDir> = LazyLock::new(|| {
 
 /// Writes what every configuration needs beside it, under the names of the sample.
 pub fn write_certificates(folder: &Path) {
+    write_certificates_of(NOW, folder);
+}
+
+/// The same, of another day.
+pub fn write_certificates_of(now: Timestamp, folder: &Path) {
     let day = Duration::from_secs(86_400);
-    let validity = Validity { from: NOW.minus(day), to: NOW.plus(day) };
-    let ended = Validity { from: NOW.minus(day), to: NOW.minus(Duration::from_secs(1)) };
+    let validity = Validity { from: now.minus(day), to: now.plus(day) };
+    let ended = Validity { from: now.minus(day), to: now.minus(Duration::from_secs(1)) };
     let ca = Authority::root(&CaSpec::new("shop CA", validity)).unwrap();
     let spec = LeafSpec::workload("spiffe://shop.example/ns/prod/sa/orders", validity);
     let own = ca.issue(&spec).unwrap();

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use countersign::config;
 use serde_json::{Map, Value};
@@ -112,7 +113,7 @@ impl Reference {
         }
         match (text("type"), text("pattern"), text("format")) {
             _ if schema["oneOf"].is_array() => "a secret".to_owned(),
-            (_, Some(_), _) => "a duration".to_owned(),
+            (_, Some(pattern), _) if pattern.contains("(ms|") => "a duration".to_owned(),
             (_, _, Some("date")) => "a day".to_owned(),
             (Some("boolean"), ..) => "`true` `false`".to_owned(),
             (Some("integer"), ..) => "a number".to_owned(),
@@ -192,4 +193,30 @@ fn defaults_in_the_docs_are_those_that_hold() {
         }
     }
     assert_eq!(seen, 39);
+}
+
+/// What an editor shows beside a key: a sentence for each, wherever it stands.
+#[test]
+fn every_key_of_the_schema_is_described() {
+    fn look(schema: &Value, place: &str, keys: &mut usize) {
+        for (key, inner) in schema["properties"].as_object().into_iter().flatten() {
+            let told = inner["description"].as_str().unwrap_or_else(|| panic!("{place}.{key} says nothing"));
+            let sentence = told.starts_with(|c: char| c.is_uppercase() || c == '`') && told.ends_with('.');
+            assert!(sentence && told.len() > "A.".len(), "{place}.{key}: {told}");
+            *keys += 1;
+        }
+        let children = schema.as_object().into_iter().flatten().map(|(key, value)| (key.as_str(), value));
+        let children = children.chain(schema.as_array().into_iter().flatten().map(|value| ("[]", value)));
+        children.for_each(|(key, inner)| look(inner, &format!("{place}.{key}"), keys));
+    }
+    let of_tests =
+        Command::new(env!("CARGO_BIN_EXE_countersign")).args(["schema", "--test"]).output().unwrap();
+    for (schema, at_least) in
+        [(config::schema(), 150), (serde_json::from_slice(&of_tests.stdout).unwrap(), 30)]
+    {
+        let mut keys = 0;
+        look(&schema, "", &mut keys);
+        println!("{}: {keys} keys", schema["title"]);
+        assert!(keys > at_least, "{keys}");
+    }
 }

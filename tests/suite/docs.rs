@@ -22,7 +22,7 @@ use crate::world::client::{Protocol, get};
 
 const SAMPLE: &str = include_str!("../../config/sidecar.toml");
 const ALLOW: &str = "[[allow]]\nname = \"read\"\nservice = \"storefront\"\nrole = \"any\"\n";
-const PAGES: [&str; 13] = [
+const PAGES: [&str; 14] = [
     "README.md",
     "CHANGELOG.md",
     "SECURITY.md",
@@ -36,6 +36,7 @@ const PAGES: [&str; 13] = [
     "docs/policy.md",
     "docs/reasons.md",
     "docs/security.md",
+    "docs/tools.md",
 ];
 
 /// A fenced block: the words behind its fence, and its text.

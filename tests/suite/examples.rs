@@ -18,12 +18,12 @@ use crate::world::client::{Client, Protocol};
 use crate::world::upstream::Upstream;
 use crate::world::{World, full};
 
-fn shipped(name: &str) -> String {
+pub fn shipped(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name)).unwrap()
 }
 
 /// The certificates that the examples expect, beside the example itself.
-fn beside(name: &str) -> TempDir {
+pub fn beside(name: &str) -> TempDir {
     let now = Clock::system().now();
     let day = Duration::from_secs(86_400);
     let validity = Validity { from: now.minus(day), to: now.plus(day) };
@@ -48,7 +48,7 @@ fn beside(name: &str) -> TempDir {
     folder
 }
 
-fn countersign(arguments: &[&str], folder: &TempDir) -> (Option<i32>, String) {
+pub fn countersign(arguments: &[&str], folder: &TempDir) -> (Option<i32>, String) {
     let read = |name: &str| fs::read_to_string(folder.path().join("certs").join(name)).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_countersign"))
         .args(arguments)
@@ -66,6 +66,9 @@ fn every_example_is_checked_and_nothing_is_found() {
     let mut seen = 0;
     for entry in Path::new(env!("CARGO_MANIFEST_DIR")).join("config").read_dir().unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
+        if name.ends_with(".test.toml") {
+            continue;
+        }
         let (code, answer) = countersign(&["check", "-c", &name, "--format", "json"], &beside(&name));
         let answer: Value = serde_json::from_str(&answer).unwrap();
         let found: Vec<_> = answer["diagnostics"]

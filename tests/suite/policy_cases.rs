@@ -72,14 +72,14 @@ async fn every_case_is_decided_as_written() {
         let file: File = toml::from_str(&text).unwrap_or_else(|error| panic!("{subject}: {error}"));
         world.configuration(&file.policy);
         let config = world.try_load().unwrap_or_else(|report| panic!("{subject}:\n{report}"));
-        let court = Court::new(&world, config, &world.issuer.url);
+        let mut court = Court::new(&world, config, &world.issuer.url);
         let holding = file.case.iter().filter(|case| case.then == "allowed").count();
         assert!(
             (1..file.case.len()).contains(&holding),
             "{subject} needs cases that hold and cases that fail"
         );
         for case in file.case {
-            let judged = court.judge(&case.ask).await;
+            let judged = court.judge(&case.ask);
             let seen = (&judged.reason, &judged.rule, &judged.shadow);
             if seen != (&case.then, &case.rule, &case.shadow) {
                 writeln!(wrong, "{subject}: {:?}\n    is {judged:?}", case.ask).unwrap();

@@ -70,7 +70,7 @@ fn token(role: &str, actor: &str, action: &str, now: Timestamp) -> Option<Map<St
 async fn the_sample_decides_as_the_golden_matrix_says() {
     let clock = Clock::manual(NOW.parse().unwrap());
     let world = World::at(clock.clone()).await;
-    let court = Court::new(&world, world.load_sample(SAMPLE), "https://login.example.com");
+    let mut court = Court::new(&world, world.load_sample(SAMPLE), "https://login.example.com");
     let mut text = String::from(
         "# Who may do what under config/sidecar.toml; `BLESS=1 cargo test policy_matrix` writes this file anew.\n",
     );
@@ -89,7 +89,7 @@ async fn the_sample_decides_as_the_golden_matrix_says() {
                         what: what.to_owned(),
                         ..Asked::default()
                     };
-                    let judged = court.judge(&asked).await;
+                    let judged = court.judge(&asked);
                     let rule = judged.rule.map(|rule| format!(": {rule}")).unwrap_or_default();
                     let outcome = match judged.upstream {
                         Some(upstream) => format!("ALLOW to {upstream}{rule}"),

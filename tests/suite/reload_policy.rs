@@ -257,7 +257,7 @@ async fn ten_policies_written_under_load_and_every_record_explained_by_its_file(
     }
     assert_eq!(loaded, REQUESTS);
 
-    let judged = judge_all(&world, &cases, &outcomes).await;
+    let judged = judge_all(&world, &cases, &outcomes);
     println!(
         "{judged} records agree with the files of {} policies; the slowest was in force after {slowest:?}",
         POLICIES.len() - 1
@@ -266,7 +266,7 @@ async fn ten_policies_written_under_load_and_every_record_explained_by_its_file(
 }
 
 /// Compares every record with what the file of its policy says; how many there were.
-async fn judge_all(world: &World, cases: &[Case], outcomes: &[Outcome]) -> usize {
+fn judge_all(world: &World, cases: &[Case], outcomes: &[Outcome]) -> usize {
     let mut courts = BTreeMap::new();
     for number in (0..POLICIES.len()).filter(|&number| POLICIES[number] != [BROKEN]) {
         world.configuration(&policy(number));
@@ -289,10 +289,11 @@ async fn judge_all(world: &World, cases: &[Case], outcomes: &[Outcome]) -> usize
         assert_eq!(record["status"], status.as_u16(), "{record}");
         let policy = record["policy"].as_str().unwrap();
         used.insert(policy);
-        let court = courts.get(policy).unwrap_or_else(|| panic!("a policy that was never loaded: {record}"));
+        let court =
+            courts.get_mut(policy).unwrap_or_else(|| panic!("a policy that was never loaded: {record}"));
         let judged = match verdicts.entry((*case, policy)) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => new.insert(court.judge(&cases[*case].asked).await),
+            Entry::Vacant(new) => new.insert(court.judge(&cases[*case].asked)),
         };
         let verdict = if judged.upstream.is_some() { "allow" } else { "deny" };
         assert_eq!(record["verdict"], verdict, "{record}");

@@ -15,11 +15,11 @@ use crate::world::proxy::{HOST, Proxy};
 use crate::world::signing::forged;
 
 /// Service → caller → expected outcome.
-type Table = BTreeMap<String, BTreeMap<String, String>>;
+pub type Table = BTreeMap<String, BTreeMap<String, String>>;
 
-const TABLE: &str = include_str!("../truth_table.toml");
+pub const TABLE: &str = include_str!("../truth_table.toml");
 
-const SERVICES: [(&str, Who); 7] = [
+pub const SERVICES: [(&str, Who); 7] = [
     ("good", Who::Storefront),
     ("other", Who::Partner),
     ("unnamed", Who::Unnamed),
@@ -30,7 +30,7 @@ const SERVICES: [(&str, Who); 7] = [
 ];
 
 /// `@partner@` is the other issuer.
-const POLICY: &str = r#"
+pub const POLICY: &str = r#"
 [issuer.partner]
 url = "@partner@"
 audience = ["https://orders.shop.example"]
@@ -50,7 +50,7 @@ path = "/orders/**"
 "#;
 
 /// Each caller's token.
-fn callers(corp: &Issuer, partner: &Issuer) -> [(&'static str, Option<String>); 8] {
+pub fn callers(corp: &Issuer, partner: &Issuer) -> [(&'static str, Option<String>); 8] {
     let good = corp.token(json!({}));
     [
         ("other role", Some(corp.token(json!({"scope": "orders:write"})))),

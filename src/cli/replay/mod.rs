@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use super::{ConfigArgs, EXIT_CONFIG, EXIT_FINDINGS};
+use super::{ConfigArgs, EXIT_CONFIG, EXIT_FINDINGS, EXIT_USAGE};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config};
 use crate::replay::Replay;
@@ -67,9 +67,6 @@ enum ReportFormat {
     /// For a comment on a pull request
     Markdown,
 }
-
-/// A file that cannot be read is wrong usage.
-pub const EXIT_USAGE: u8 = 2;
 
 pub fn run(args: &ReplayArgs) -> ExitCode {
     let clock = Clock::system();

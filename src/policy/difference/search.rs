@@ -18,7 +18,7 @@ use crate::policy::cells::{self, CallerDemand, Demand, Fresh, Kinds, Side, produ
 use crate::policy::pattern::{Glob, HostPattern};
 use crate::policy::rule::Effect;
 use crate::policy::{
-    Action, Cause, Circumstances, NormalPath, Policy, Request, RuleId, ServiceId, Standing, Verdict, decide,
+    Action, Cause, Circumstances, NormalPath, Policy, Request, RuleId, ServiceId, Verdict, decide,
 };
 
 const CREDENTIALS_LAST: Duration = Duration::from_secs(3_600);
@@ -66,10 +66,10 @@ impl<'a> Comparison<'a> {
 
 pub(super) struct Search<'a> {
     pub tables: &'a [Table<'a>; 2],
-    pub domains: &'a Domains,
-    pub realm: Realm<'a>,
-    pub fresh: &'a Fresh,
-    pub judged: Counter<u64>,
+    domains: &'a Domains,
+    realm: Realm<'a>,
+    fresh: &'a Fresh,
+    judged: Counter<u64>,
 }
 
 /// What has been joined to a demand since its cell was chosen.
@@ -149,7 +149,8 @@ impl<'a> Search<'a> {
         met: &Met,
         found: &mut Vec<Flip>,
     ) -> Tally {
-        let mut cells = self.cells(demand);
+        let acting = |demand: &Demand| self.acting(demand);
+        let mut cells = self.domains.of(demand, &acting);
         if let Some(pinned) = pinned {
             cells.retain(|cell| cell.refines(pinned));
         }
@@ -165,8 +166,7 @@ impl<'a> Search<'a> {
     }
 
     /// Whether it flips as it is.
-
-    pub(super) fn judge_one(
+    fn judge_one(
         &self,
         demand: &Demand,
         cell: &Cell,
@@ -246,10 +246,6 @@ impl<'a> Search<'a> {
         Some((cells::met(rule, parts, side), met))
     }
 
-    pub(super) fn cells(&self, demand: &Demand) -> Vec<Cell> {
-        self.domains.of(demand, &|demand| self.acting(demand))
-    }
-
     fn acting(&self, demand: &Demand) -> Vec<CallerCell> {
         let mut found = Vec::new();
         for (vouched, pair) in self.realm.vouched.iter().enumerate() {
@@ -266,7 +262,7 @@ impl<'a> Search<'a> {
     }
 
     /// The least request that fulfils the demand in the cell; `None` where no request does.
-    pub(super) fn witness(&self, demand: &Demand, cell: &Cell) -> Option<Witness> {
+    fn witness(&self, demand: &Demand, cell: &Cell) -> Option<Witness> {
         let shape = demand.path.of_length(cell.length);
         let (token, path) = match cell.caller {
             CallerCell::Present { vouched, acting } => {
@@ -344,7 +340,7 @@ impl<'a> Search<'a> {
         })))
     }
 
-    pub(super) fn judge(&self, side: Side, witness: &Witness) -> Outcome {
+    fn judge(&self, side: Side, witness: &Witness) -> Outcome {
         self.judged.set(self.judged.get() + 1);
         witness.judged(self.tables[side].policy, side)
     }
@@ -356,16 +352,13 @@ impl Witness {
         token.callers[side].as_ref().ok()?.verified().map(|caller| &**caller)
     }
 
-    /// Has it asked of a policy; the code of a refusal where its token is refused before.
-    pub fn ask<T>(
-        &self,
-        policy: &Policy,
-        side: Side,
-        then: impl FnOnce(&Standing, &Request<'_>) -> T,
-    ) -> Result<T, &'static str> {
+    /// What the policy of this side makes of it.
+    pub fn judged(&self, policy: &Policy, side: Side) -> Outcome {
         let absent = Ok(Signature::Absent);
-        let caller = self.token.as_ref().map_or(&absent, |(_, token)| &token.callers[side]);
-        let caller = caller.as_ref().map_err(|code| *code)?;
+        let caller = match self.token.as_ref().map_or(&absent, |(_, token)| &token.callers[side]) {
+            Ok(caller) => caller,
+            Err(code) => return Outcome::Refused(code),
+        };
         let standing = policy.standing(&self.peer, caller, self.at);
         let request = Request {
             peer: &self.peer,
@@ -379,15 +372,7 @@ impl Witness {
             circumstances: Circumstances { hop: &self.hop, peer_ip: self.address, client_ip: self.address },
             now: self.at,
         };
-        Ok(then(&standing, &request))
-    }
-
-    /// What the policy of this side makes of it.
-    pub fn judged(&self, policy: &Policy, side: Side) -> Outcome {
-        let decision = match self.ask(policy, side, |standing, request| decide(policy, standing, request)) {
-            Ok(decision) => decision,
-            Err(code) => return Outcome::Refused(code),
-        };
+        let decision = decide(policy, &standing, &request);
         let rule = decision.evidence.rule;
         match decision.verdict {
             Verdict::Permit(permit) => {

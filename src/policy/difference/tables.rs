@@ -23,6 +23,8 @@ pub struct Table<'p> {
     /// Services that list the clients whose tokens they carry: a token of another is refused.
     pub carriers: Vec<Barrier>,
     pub entries: Vec<Entry>,
+    /// What requires, carriers and variants of routes ask for, of requests that get as far.
+    asked: Vec<Demand>,
     /// Who is known at all.
     pub known: Vec<Demand>,
     pub known_meaning: String,
@@ -115,6 +117,11 @@ impl<'p> Table<'p> {
             let ways: Vec<_> = cells::peers(service).collect();
             Barrier { meaning: format!("{} carries {clients}", peers_meaning(&ways)), ways }
         });
+        let mut asked: Vec<Demand> =
+            enforced(Effect::Require).flat_map(|(rule, _)| cells::met(rule, parts, side)).collect();
+        asked.extend(parts.services.iter().filter_map(|service| cells::carried(service, side)).flatten());
+        let variants = parts.routes.iter().flat_map(|route| &route.variants);
+        asked.extend(variants.flat_map(|variant| cells::role(variant.role, parts, side)));
         let known: Vec<Demand> = parts.services.iter().flat_map(cells::peers).collect();
         let denies: Vec<_> = enforced(Effect::Deny).map(barrier).collect();
         Table {
@@ -125,6 +132,7 @@ impl<'p> Table<'p> {
                 way.peer == cells::PeerDemand::Absent || way.caller == cells::CallerDemand::Absent
             }),
             denies,
+            asked,
             requires: enforced(Effect::Require).map(barrier).collect(),
             carriers: carriers.collect(),
             entries: entries(parts, side, vouched),
@@ -138,7 +146,11 @@ impl<'p> Table<'p> {
         let barriers = self.denies.iter().chain(&self.requires).chain(&self.carriers);
         let grants = self.grants.iter().flat_map(|grant| &grant.ways);
         let entries = self.entries.iter().map(|entry| &entry.way);
-        grants.chain(barriers.flat_map(|barrier| &barrier.ways)).chain(entries).chain(&self.known)
+        grants
+            .chain(barriers.flat_map(|barrier| &barrier.ways))
+            .chain(entries)
+            .chain(&self.known)
+            .chain(&self.asked)
     }
 
     pub fn routes_meaning(&self) -> String {

@@ -15,13 +15,13 @@ use crate::policy::{RouteId, RuleId};
 const EXPIRY_WARNING_DAYS: u64 = 14;
 
 pub(super) fn look(parts: &PolicyParts, regions: &[Region<'_>], today: Timestamp, report: &mut Report) {
+    agents_unseen(parts, report);
     for ((rule, id), region) in parts.rules.iter().zip((0..).map(RuleId)).zip(regions) {
         if rule.mode == Mode::Shadow {
             let message = format!("`{}` has no effect: it is in shadow", rule.name);
             let remedy = "take out `mode` once its records look right";
             report.add(Code::RuleInShadow, Item::Rule(id).at("mode"), message, remedy);
         }
-        agents_unseen(rule, id, parts, report);
         elsewhere(rule, id, region, parts, report);
         match rule.effect {
             Effect::Allow => {
@@ -100,19 +100,24 @@ fn agents_as_people(rule: &Rule, id: RuleId, report: &mut Report) {
     }
 }
 
-/// A deny of agents where none can be told: they look like people.
-fn agents_unseen(rule: &Rule, id: RuleId, parts: &PolicyParts, report: &mut Report) {
-    let names_agents = stated!(rule, Actor).is_some_and(|kinds| kinds.contains(&ActorKind::Agent));
-    let issuers: Vec<_> = reach::issuers(rule, parts).ones().map(|at| &parts.issuers[at]).collect();
-    let told = |kind: ActorKind| issuers.iter().any(|issuer| issuer.actors.contains(&kind));
-    if rule.effect == Effect::Deny
-        && names_agents
-        && !told(ActorKind::Agent)
-        && (told(ActorKind::Human) || told(ActorKind::Service))
-    {
-        let message = format!("`{}` denies agents, and no issuer says who is one", rule.name);
-        let remedy = "add `[[issuer.NAME.actor]]` with `kind = \"agent\"`: until then an agent passes as a person or a service";
-        report.add(Code::ActorUntold, Item::Rule(id).at("actor"), message, remedy);
+/// Denies of agents where none can be told, once for the same issuers: agents look like people there.
+fn agents_unseen(parts: &PolicyParts, report: &mut Report) {
+    let mut told_already = Vec::new();
+    for (rule, id) in parts.rules.iter().zip((0..).map(RuleId)) {
+        let names_agents = stated!(rule, Actor).is_some_and(|kinds| kinds.contains(&ActorKind::Agent));
+        if rule.effect != Effect::Deny || !names_agents {
+            continue;
+        }
+        let issuers = reach::issuers(rule, parts);
+        let told = |kind: ActorKind| issuers.ones().any(|at| parts.issuers[at].actors.contains(&kind));
+        let others = told(ActorKind::Human) || told(ActorKind::Service);
+        if others && !told(ActorKind::Agent) && !told_already.contains(&issuers) {
+            let message = format!("`{}` denies agents, and no issuer says who is one", rule.name);
+            let remedy = "add `[[issuer.NAME.actor]]` with `kind = \"agent\"`: until then an agent passes as a person or a \
+                          service";
+            report.add(Code::ActorUntold, Item::Rule(id).at("actor"), message, remedy);
+            told_already.push(issuers);
+        }
     }
 }
 

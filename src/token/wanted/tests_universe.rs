@@ -129,7 +129,7 @@ impl World {
             let route = world.route(dice, at);
             world.parts.routes.push(route);
         }
-        for at in 0..1 + dice.below(7) {
+        for at in 0..3 + dice.below(6) {
             let rule = world.rule(dice, at);
             world.parts.rules.push(rule);
         }
@@ -189,9 +189,15 @@ impl World {
                 "a rule is removed"
             }
             3 | 4 if !self.parts.rules.is_empty() => {
-                let conditions = &mut self.parts.rules[at].conditions;
-                if conditions.len() > 2 {
-                    conditions.remove(dice.below(conditions.len()));
+                let rule = &mut self.parts.rules[at];
+                let said = rule.conditions.len();
+                // an allow says both signatures, or it is an error
+                let fixed = |condition: &Condition| {
+                    rule.effect == Effect::Allow && ["service", "role"].contains(&condition.key())
+                };
+                let at = dice.below(said.max(1));
+                if said > 2 && !fixed(&rule.conditions[at]) {
+                    rule.conditions.remove(at);
                 }
                 "a condition is removed"
             }

@@ -131,6 +131,10 @@ impl Client {
         Ok(Client { sender, scheme, authority, ended })
     }
 
+    pub fn is_closed(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
     /// Waits until the connection is no more.
     pub async fn closed(&self) {
         self.ended.cancelled().await;

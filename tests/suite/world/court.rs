@@ -1,38 +1,25 @@
-//! The decision without sockets: a configuration's own verifier and policy, asked directly.
+//! A configuration asked what it would decide, in the words of tests: the product's own trial with the shop's
+//! names and a sound token's claims filled in.
 //!
-//! What is judged comes in as a request would bring it (a token's text, a method, a path), and passes
-//! the reading that serves traffic; only the peer is taken for verified.
+//! It has no listener, so that every mixture of signatures can be asked for.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
-use countersign::audit::Reason;
-use countersign::clock::{Clock, Timestamp};
 use countersign::config::Config;
-use countersign::identity::{CertificateHash, Hop, Peer, PeerName, Signature};
-use countersign::metrics::{IssuerMetrics, TokenMetrics};
-use countersign::policy::{
-    self, Action, Circumstances, Denial, Host, NormalPath, Policy, ShadowVerdict, Verdict,
-};
-use countersign::tls::client::{ExpectedServer, client_config};
-use countersign::token::{Credential, Issuer, IssuerKeys, KeySource, Verifier};
-use http::{HeaderMap, HeaderValue, Method};
+use countersign::identity::{Name, PeerName};
+use countersign::trial::{Answer, Bearer, Claims, Presented, Question, Trial, head};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::World;
 use super::certificates::{TRUST_DOMAIN, spiffe_id};
 use super::proxy::HOST;
-use super::signing::KEYS;
 
 pub struct Court {
-    policy: Policy,
-    verifier: Verifier,
-    clock: Clock,
-    /// The `iss` and `aud` of tokens that do not say otherwise.
+    trial: Trial,
+    /// The `iss` of tokens that do not say otherwise.
     issuer: String,
-    audience: Arc<str>,
 }
 
 /// What is asked, and by whom.
@@ -66,131 +53,66 @@ pub struct Judged {
 }
 
 impl Court {
-    /// Of what `config` says, but with the keys of every issuer from a file in the world's folder. Tokens
-    /// are `issuer`'s.
+    /// Of what `config` says; tokens are `issuer`'s.
     pub fn new(world: &World, config: Config, issuer: &str) -> Court {
-        let keys: Vec<_> = KEYS.iter().map(|key| key.jwk()).collect();
-        let file = world.write("jwks.json", &json!({"keys": keys}).to_string());
-        let clock = world.clock.clone();
-        let nobody = client_config(&ExpectedServer::Ca(Vec::new()), None, &[], &clock).unwrap();
-        let audience = Arc::clone(&config.issuers[0].audience[0]);
-        let issuers = config.issuers.into_iter().map(|mut settings| {
-            settings.keys.source = KeySource::File(file.clone());
-            let keys =
-                IssuerKeys::new(settings.keys.clone(), &nobody, IssuerMetrics::default(), clock.clone());
-            Issuer { settings, keys: Arc::new(keys) }
-        });
-        let (limits, metrics) = (config.limits.token, TokenMetrics::default());
-        let verifier =
-            Verifier::new(issuers.collect(), limits, config.tokens, metrics, clock.clone()).unwrap();
-        Court { policy: config.policy, verifier, clock, issuer: issuer.to_owned(), audience }
+        let config = Config { listeners: Vec::new(), ..config };
+        Court { trial: Trial::new(config, world.clock.now()).unwrap(), issuer: issuer.to_owned() }
     }
 
-    pub async fn judge(&self, asked: &Asked) -> Judged {
-        let start = self.clock.now();
-        if let Some(at) = &asked.at {
-            self.clock.set(at.parse().unwrap());
-        }
-        let judged = self.judge_now(asked).await;
-        self.clock.set(start);
-        judged
-    }
-
-    async fn judge_now(&self, asked: &Asked) -> Judged {
-        let now = self.clock.now();
-        let token = asked.token.as_ref().map(|claims| self.token(claims, now));
-        let credential = token.as_deref().map_or(Credential::Absent, Credential::Bearer);
-        let caller = match self.verifier.verify(credential, None).await {
-            Ok(caller) => caller,
-            Err(error) => return Judged::refused(error.code()),
-        };
-        let peer = asked.service.as_deref().map_or(Signature::Absent, peer);
+    pub fn judge(&mut self, asked: &Asked) -> Judged {
         let (method, path) = asked.what.split_once(' ').unwrap();
-        let Ok(path) = NormalPath::parse(path) else { return Judged::refused("request_malformed") };
-        let headers = asked.headers.iter().map(|(name, value)| (name.parse().unwrap(), text(value)));
-        let headers: HeaderMap = headers.collect();
-        let method: Method = method.parse().unwrap();
-        let host: Host = asked.host.as_deref().unwrap_or(HOST).parse().unwrap();
-        let request = policy::Request {
-            peer: &peer,
-            caller: &caller,
-            action: Action { method: &method, host: &host, path: &path, headers: &headers },
-            circumstances: Circumstances {
-                hop: &Hop::Direct,
-                peer_ip: asked.peer_ip,
-                client_ip: asked.client_ip,
-            },
-            now,
+        let url = format!("https://{}{path}", asked.host.as_deref().unwrap_or(HOST));
+        let fields = asked.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let question = Question {
+            peer: asked.service.as_deref().map_or(Presented::Nothing, named),
+            caller: asked.token.as_ref().map_or(Bearer::Nothing, |claims| self.token(claims)),
+            peer_ip: asked.peer_ip,
+            client_ip: asked.client_ip,
+            at: asked.at.as_ref().map(|at| at.parse().unwrap()),
+            ..Question::new(head(method, &url, fields).unwrap())
         };
-        let standing = self.policy.standing(&peer, &caller, now);
-        self.in_words(&policy::decide(&self.policy, &standing, &request))
+        in_words(&self.trial.ask(&question).unwrap())
     }
 
-    fn in_words(&self, decision: &policy::Decision) -> Judged {
-        let parts = self.policy.parts();
-        let rule = |id: &policy::RuleId| parts.rules[id.index()].name.clone();
-        let (reason, upstream) = match &decision.verdict {
-            Verdict::Permit(permit) => {
-                let reason = if permit.enforced() { Reason::Allowed } else { Reason::Unenforced };
-                (reason, Some(parts.upstreams[permit.upstream().index()].to_string()))
-            }
-            Verdict::Denial(Denial { causes, .. }) => (Reason::from(causes[0]), None),
-        };
-        let shadow = decision.evidence.shadow.iter().map(|verdict| match verdict {
-            ShadowVerdict::WouldAllow(id) => format!("would allow: {}", rule(id)),
-            ShadowVerdict::WouldDeny(id) => format!("would deny: {}", rule(id)),
-            ShadowVerdict::Unenforced(causes) => format!("unenforced: {}", Reason::from(causes[0])),
-        });
-        Judged {
-            reason: reason.as_str().to_owned(),
-            rule: decision.evidence.rule.as_ref().map(rule),
-            upstream,
-            shadow: shadow.collect(),
-        }
-    }
-
-    /// A token of the first issuer unless `iss` says otherwise, valid for five minutes.
-    fn token(&self, claims: &Map<String, Value>, now: Timestamp) -> String {
-        let mut payload = json!({
-            "iss": self.issuer,
-            "aud": *self.audience,
-            "sub": "alice",
-            "client_id": "storefront-web",
-            "jti": "7f3a",
-            "iat": now.unix_seconds(),
-            "exp": now.unix_seconds() + 300,
-        });
-        for (name, value) in claims {
+    fn token(&self, given: &Map<String, Value>) -> Bearer {
+        let mut claims = json!({ "sub": "alice", "client_id": "storefront-web" });
+        let claims = claims.as_object_mut().unwrap();
+        let mut without = Vec::new();
+        for (name, value) in given {
             match value {
-                Value::Bool(false) => drop(payload.as_object_mut().unwrap().remove(name)),
-                _ => payload[name] = value.clone(),
+                Value::Bool(false) => without.push(name.clone()),
+                value => drop(claims.insert(name.clone(), value.clone())),
             }
         }
-        let key = KEYS.iter().find(|key| key.algorithm == "ES256").unwrap();
-        let header = json!({"alg": key.algorithm, "typ": "at+jwt", "kid": key.kid});
-        key.token(header.to_string(), payload.to_string())
+        let issuer = claims.get("iss").and_then(Value::as_str).unwrap_or(&self.issuer);
+        let issuer = self.issuer_of(issuer).or_else(|| self.issuer_of(&self.issuer)).unwrap();
+        Bearer::Claims(Claims { issuer, claims: claims.clone(), without })
+    }
+
+    fn issuer_of(&self, url: &str) -> Option<Name> {
+        let mut issuers = self.trial.issuers();
+        let found = issuers.find(|issuer| issuer.url.issued(String::new).as_deref() == Some(url));
+        found.map(|issuer| issuer.name.clone())
     }
 }
 
-impl Judged {
-    fn refused(reason: &str) -> Judged {
-        Judged { reason: reason.to_owned(), rule: None, upstream: None, shadow: Vec::new() }
-    }
-}
-
-fn peer(service: &str) -> Signature<Peer> {
+fn named(service: &str) -> Presented {
     let id = match service.starts_with("spiffe://") {
         true => service.to_owned(),
         false => spiffe_id(TRUST_DOMAIN, service),
     };
-    Signature::Verified(Arc::new(Peer {
-        name: PeerName::Spiffe(id.parse().unwrap()),
-        certificate: CertificateHash([7; 32]),
-        not_after: Timestamp::MAX,
-        hop: Hop::Direct,
-    }))
+    Presented::Named(PeerName::Spiffe(id.parse().unwrap()))
 }
 
-fn text(value: &str) -> HeaderValue {
-    value.parse().unwrap()
+fn in_words(answer: &Answer) -> Judged {
+    let record = answer.record().unwrap();
+    let allows = record.would_allow.iter().map(|rule| format!("would allow: {rule}"));
+    let denies = record.would_deny.iter().map(|rule| format!("would deny: {rule}"));
+    let unenforced = record.unenforced.first().map(|reason| format!("unenforced: {reason}"));
+    Judged {
+        reason: answer.reason().to_string(),
+        rule: record.rule.clone(),
+        upstream: record.upstream.as_ref().map(Name::to_string),
+        shadow: allows.chain(denies).chain(unenforced).collect(),
+    }
 }

@@ -39,16 +39,18 @@ pub struct Access<'a> {
 }
 
 impl<'a> Access<'a> {
-    /// `nothing` is the same policy [without anything that permits](Policy::permitting_nothing).
+    /// `nothing` is the same policy [without anything that permits](Policy::permitting_nothing); `takes_nobody`
+    /// says whether a request without a certificate gets as far as a policy.
     pub fn new(
         policy: &'a Policy,
         nothing: &'a Policy,
         issuers: &'a [IssuerSettings],
         limits: &'a TokenLimits,
+        takes_nobody: bool,
         now: Timestamp,
     ) -> Access<'a> {
         let both = [issuers, issuers];
-        let comparison = Comparison::new([nothing, policy], &vouched(both), now);
+        let comparison = Comparison::new([nothing, policy], &vouched(both), takes_nobody, now);
         let mut kinds = comparison.kinds();
         // whom no rule tells apart is still told of one by one
         kinds[SIDE].extend(ActorKind::ALL.map(|kind| Kinds::of(&[kind])));

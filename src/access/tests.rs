@@ -325,7 +325,7 @@ fn case(seed: u64, with_matrix: bool, seen: &mut Seen) {
     let later = |days: u64| NOW.plus(Duration::from_secs(days * 86_400));
     let now = later(if with_matrix { 0 } else { dice.pick(&[0, 0, 1, 2, 4]) });
     let times = if with_matrix { [0, 1, 2, 4].map(later).to_vec() } else { vec![now] };
-    let access = Access::new(&policy, &nothing, &world.issuers, &TokenLimits::FOR_TESTS, now);
+    let access = Access::new(&policy, &nothing, &world.issuers, &TokenLimits::FOR_TESTS, true, now);
     let Some(requests) = requests(&case, &mut dice, &access, &times) else { return };
     seen.policies += 1;
     for condition in world.parts.rules.iter().flat_map(|rule| &rule.conditions) {

@@ -4,6 +4,7 @@ pub mod check;
 pub mod completions;
 pub mod demo;
 mod descriptors;
+pub mod diff;
 pub mod explain;
 pub mod healthcheck;
 mod ink;
@@ -15,7 +16,6 @@ pub mod replay;
 pub mod run;
 pub mod schema;
 pub mod who_can;
-mod witness;
 pub mod test;
 
 use std::path::PathBuf;
@@ -51,6 +51,8 @@ enum Command {
     WhoCan(who_can::WhoCanArgs),
     /// Print the whole table: who reaches what, by which rules
     Matrix(matrix::MatrixArgs),
+    /// Say what a change of configuration newly allows and newly denies: all of it, with requests that show it
+    Diff(diff::DiffArgs),
     /// Judge recorded requests under another policy: what would change, and by which rule
     Replay(replay::ReplayArgs),
     /// Propose rules for recorded requests that no rule allowed, as TOML to review
@@ -98,6 +100,7 @@ impl Cli {
             Command::Explain(args) => explain::run(&args),
             Command::WhoCan(args) => who_can::run(&args),
             Command::Matrix(args) => matrix::run(&args),
+            Command::Diff(args) => diff::run(&args),
             Command::Propose(args) => propose::run(&args),
             Command::Replay(args) => replay::run(&args),
             Command::Schema(args) => schema::run(&args),

@@ -9,10 +9,11 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use clap::Args;
+use http::header::HOST;
 use serde::Serialize;
 
 use super::ink::Ink;
-use super::witness::Explaining;
+use super::diff::witness::Shown;
 use super::{ConfigArgs, EXIT_CONFIG, EXIT_USAGE, Format};
 use crate::access::{self, Access, Shut, Way, WhoCan, Why};
 use crate::clock::{Clock, Timestamp};
@@ -21,7 +22,6 @@ use crate::identity::ActorKind;
 use crate::policy::difference::{Closed, Outcome};
 use crate::policy::role::CarriedClients;
 use crate::policy::{Action, Cause, Policy, RuleId};
-use crate::token::IssuerSettings;
 use crate::trial::{self, Trial};
 
 #[derive(Debug, Args)]
@@ -87,7 +87,8 @@ struct WayAccount {
     issuer: Option<String>,
     roles: Vec<RoleAccount>,
     actors: Vec<String>,
-    explain: String,
+    /// `None` where no command line can say it: of a certificate without a SPIFFE ID.
+    explain: Option<String>,
 }
 
 #[derive(Debug, Serialize, PartialEq, Clone)]
@@ -155,7 +156,7 @@ fn answer(args: &WhoCanArgs, config: Config, now: Timestamp) -> Result<Account, 
         fields.push(field.ok_or("a header is `name: value`, in one argument: -H 'name: value'")?);
     }
     let mut head = trial::head(&args.method, &args.url, fields).map_err(|error| error.to_string())?;
-    let (issuers, limits) = (config.issuers.clone(), config.limits.token);
+    let (issuers, limits, takes_nobody) = (config.issuers.clone(), config.limits.token, config.takes_nobody());
     let trial = Trial::new(config, now).map_err(|error| error.to_string())?;
     let policy = trial.policy();
     let mut account = Account {
@@ -180,11 +181,13 @@ fn answer(args: &WhoCanArgs, config: Config, now: Timestamp) -> Result<Account, 
         }
     };
     let nothing = policy.permitting_nothing();
-    let access = Access::new(policy, &nothing, &issuers, &limits, now);
+    let access = Access::new(policy, &nothing, &issuers, &limits, takes_nobody, now);
     let action = asked.action(&head.headers);
     let found = access.who_can(action, args.peer_ip);
-    let explaining = Explaining { files: &args.config.files, issuers: &issuers, at: args.at };
-    let told = Telling { policy, issuers: &issuers, action, args, explaining };
+    let files = args.config.files.iter().map(|file| file.display().to_string()).collect();
+    // a time that was asked for is said again
+    let now = args.at.map_or(now, |_| Timestamp::MIN);
+    let told = Telling { policy, action, files, now };
     told.fill(&mut account, &found);
     Ok(account)
 }
@@ -192,10 +195,9 @@ fn answer(args: &WhoCanArgs, config: Config, now: Timestamp) -> Result<Account, 
 /// What answers are told with.
 struct Telling<'a> {
     policy: &'a Policy,
-    issuers: &'a [IssuerSettings],
     action: Action<'a>,
-    args: &'a WhoCanArgs,
-    explaining: Explaining<'a>,
+    files: Vec<String>,
+    now: Timestamp,
 }
 
 impl Telling<'_> {
@@ -242,7 +244,7 @@ impl Telling<'_> {
                     CarriedClients::Any => "tokens of any client".to_owned(),
                     CarriedClients::Listed(clients) => {
                         let of = |client: &crate::policy::role::ClientPattern| {
-                            format!("{} of {}", client.client, self.issuers[client.issuer.index()].name)
+                            format!("{} of {}", client.client, parts.issuers[client.issuer.index()].name)
                         };
                         format!(
                             "tokens of client {}",
@@ -262,14 +264,14 @@ impl Telling<'_> {
             Some(behalf) => format!("{kind} on behalf of {behalf}"),
             None => kind.to_string(),
         });
-        let service = services.first().map(|service| &*service.service);
-        let explain = self.explaining.line(&way.witness, service, &self.args.url, &self.args.headers);
+        let mut shown = Shown::alone(&way.witness, way.issuer.clone(), self.now);
+        shown.headers.remove(HOST.as_str());
         WayAccount {
             issuer: way.issuer.as_ref().map(ToString::to_string),
             roles: roles.collect(),
             actors: actors.collect(),
             services,
-            explain,
+            explain: shown.explain_with(&self.files),
         }
     }
 
@@ -413,7 +415,7 @@ fn allow_text(allow: &AllowAccount, ink: Ink, out: &mut String) {
         line("not", &ink.yellow(&format!("{whom}: {}", shut.why)));
     }
     for way in allow.lets_in.iter().take(SHOWN_MAX) {
-        line("as", &way.explain);
+        way.explain.iter().for_each(|explain| line("as", explain));
     }
     if allow.lets_in.len() > SHOWN_MAX {
         line("", &format!("and {} more ways: --format json has all", allow.lets_in.len() - SHOWN_MAX));

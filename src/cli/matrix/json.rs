@@ -1,24 +1,19 @@
 //! The table for programs: the open cells, each with a request that shows it.
 
-use std::path::PathBuf;
-
 use serde_json::{Value, json};
 
 use super::view::{Reach, View};
-use crate::access::{Bearer, Carrier, Cell, Column, Grant, Row};
-use crate::cli::witness::Explaining;
+use crate::access::{SIDE, Bearer, Carrier, Cell, Column, Grant, Row};
+use crate::cli::diff::witness::Shown;
 use crate::clock::Timestamp;
 use crate::policy::RuleId;
-use crate::token::IssuerSettings;
 
 pub fn table(
     view: &View<'_>,
-    files: &[PathBuf],
-    issuers: &[IssuerSettings],
-    at: Option<Timestamp>,
+    files: &[String],
+    now: Timestamp,
 ) -> String {
-    let explaining = Explaining { files, issuers, at };
-    let rows = view.matrix.rows.iter().map(|row| row_of(view, row, &explaining));
+    let rows = view.matrix.rows.iter().map(|row| row_of(view, row, files, now));
     let columns = view.matrix.columns.iter().map(
         |column| json!({ "route": view.policy.route(column.route).name, "methods": View::methods(column) }),
     );
@@ -41,7 +36,7 @@ pub fn table(
     format!("{answer:#}\n")
 }
 
-fn row_of(view: &View<'_>, row: &Row, explaining: &Explaining<'_>) -> Value {
+fn row_of(view: &View<'_>, row: &Row, files: &[String], now: Timestamp) -> Value {
     let open = row.cells.iter().zip(&view.matrix.columns).filter(|(cell, _)| !cell.grants.is_empty());
     json!({
         "service": match row.carrier {
@@ -54,28 +49,22 @@ fn row_of(view: &View<'_>, row: &Row, explaining: &Explaining<'_>) -> Value {
         },
         "token": row.bearer != Bearer::NoToken,
         "actor": row.actor.to_string(),
-        "reaches": open.map(|(cell, column)| cell_of(view, row, cell, column, explaining)).collect::<Vec<_>>(),
+        "reaches": open.map(|(cell, column)| cell_of(view, cell, column, files, now)).collect::<Vec<_>>(),
     })
 }
 
-fn cell_of(view: &View<'_>, row: &Row, cell: &Cell, column: &Column, explaining: &Explaining<'_>) -> Value {
+fn cell_of(view: &View<'_>, cell: &Cell, column: &Column, files: &[String], now: Timestamp) -> Value {
     let names = |ids: &[RuleId]| ids.iter().map(|id| view.rule(*id).name.clone()).collect::<Vec<_>>();
     let grants = cell.grants.iter().map(|grant: &Grant| {
-        let url = format!("https://{}{}", grant.witness.host, grant.witness.path);
-        let service = match row.carrier {
-            Carrier::Nobody => None,
-            Carrier::Service(_) => Some(row.carrier.name(view.parts())),
-        };
-        let headers = grant.witness.headers.iter();
-        let fields: Vec<String> =
-            headers.filter_map(|(name, value)| Some(format!("{name}: {}", value.to_str().ok()?))).collect();
+        let issuer = grant.witness.caller(SIDE).map(|caller| caller.issuer.clone());
+        let shown = Shown::alone(&grant.witness, issuer, now);
         json!({
             "rule": view.rule(grant.rule).name,
             "always": grant.always,
             "conditions": view.conditions(grant.rule),
             "denies": names(&grant.denies),
             "requires": names(&grant.requires),
-            "explain": explaining.line(&grant.witness, service, &url, &fields),
+            "explain": shown.explain_with(files),
         })
     });
     json!({

@@ -98,14 +98,15 @@ fn answer(args: &MatrixArgs, config: &Config, now: Timestamp) -> Result<String, 
         routes: ids(&args.route, "route", parts.routes.iter().map(|it| &it.name), RouteId)?,
     };
     let nothing = policy.permitting_nothing();
-    let access = Access::new(policy, &nothing, &config.issuers, &config.limits.token, now);
+    let access = Access::new(policy, &nothing, &config.issuers, &config.limits.token, config.takes_nobody(), now);
     let matrix = access.matrix(&only);
     let view = View::new(policy, &matrix, now);
+    let files: Vec<String> = args.config.files.iter().map(|file| file.display().to_string()).collect();
     Ok(match args.format {
         TableFormat::Text => text::table(&view, Ink::of_stdout()),
         TableFormat::Csv => csv::table(&view),
         TableFormat::Html => html::page(&view, &config.name),
-        TableFormat::Json => json::table(&view, &args.config.files, &config.issuers, args.at),
+        TableFormat::Json => json::table(&view, &files, args.at.map_or(now, |_| Timestamp::MIN)),
     })
 }
 

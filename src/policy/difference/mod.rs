@@ -36,7 +36,7 @@ use serde_json::{Map, Value};
 
 pub use alone::{Alone, Closed, Tried, Ways};
 pub use cells::{CallerCell, Cell, PeerCell};
-pub use regions::{Region, regions};
+pub use regions::{Part, Region, Word, said};
 pub use search::Comparison;
 
 use super::cells::{Demand, Shape, Side};

@@ -13,12 +13,13 @@ use super::cells::{CallerCell, Cell, Domains, PeerCell};
 use super::tables::{Barrier, Grant, Table, meanings};
 use super::{Change, Differences, Flip, Outcome, Realm, Vouched, Witness};
 use crate::clock::Timestamp;
-use crate::identity::{Caller, CertificateHash, Hop, Peer, PeerName, Signature};
+use crate::identity::{Caller, CertificateHash, Hop, Name, Peer, PeerName, Signature};
 use crate::policy::cells::{self, CallerDemand, Demand, Fresh, Kinds, Side, product};
 use crate::policy::pattern::{Glob, HostPattern};
 use crate::policy::rule::Effect;
 use crate::policy::{
-    Action, Cause, Circumstances, NormalPath, Policy, Request, RuleId, ServiceId, Verdict, decide,
+    Action, Cause, Circumstances, NormalPath, Policy, Request, RuleId, ServiceId, Standing, UpstreamId, Verdict,
+    decide,
 };
 
 const CREDENTIALS_LAST: Duration = Duration::from_secs(3_600);
@@ -32,10 +33,15 @@ pub struct Comparison<'a> {
 }
 
 impl<'a> Comparison<'a> {
-    /// From `now` on.
-    pub fn new(policies: [&'a Policy; 2], vouched: &[Vouched], now: Timestamp) -> Comparison<'a> {
+    /// From `now` on. `takes_nobody` says whether a request without a certificate gets as far as a policy.
+    pub fn new(
+        policies: [&'a Policy; 2],
+        vouched: &[Vouched],
+        takes_nobody: bool,
+        now: Timestamp,
+    ) -> Comparison<'a> {
         let tables = [0, 1].map(|side| Table::new(policies[side], side, vouched));
-        let domains = Domains::new(&tables, vouched, now);
+        let domains = Domains::new(&tables, vouched, takes_nobody, now);
         Comparison { tables, domains }
     }
 
@@ -53,6 +59,11 @@ impl<'a> Comparison<'a> {
         })
     }
 
+    /// What an upstream is called.
+    pub fn upstream(&self, side: Side, id: UpstreamId) -> &Name {
+        &self.tables[side].policy.parts().upstreams[id.index()]
+    }
+
     /// Every difference.
     pub fn differences(&self, realm: Realm<'_>, fresh: &Fresh) -> Differences {
         let Comparison { tables, domains } = self;
@@ -66,10 +77,10 @@ impl<'a> Comparison<'a> {
 
 pub(super) struct Search<'a> {
     pub tables: &'a [Table<'a>; 2],
-    domains: &'a Domains,
-    realm: Realm<'a>,
-    fresh: &'a Fresh,
-    judged: Counter<u64>,
+    pub domains: &'a Domains,
+    pub realm: Realm<'a>,
+    pub fresh: &'a Fresh,
+    pub judged: Counter<u64>,
 }
 
 /// What has been joined to a demand since its cell was chosen.
@@ -149,8 +160,7 @@ impl<'a> Search<'a> {
         met: &Met,
         found: &mut Vec<Flip>,
     ) -> Tally {
-        let acting = |demand: &Demand| self.acting(demand);
-        let mut cells = self.domains.of(demand, &acting);
+        let mut cells = self.cells(demand);
         if let Some(pinned) = pinned {
             cells.retain(|cell| cell.refines(pinned));
         }
@@ -166,7 +176,7 @@ impl<'a> Search<'a> {
     }
 
     /// Whether it flips as it is.
-    fn judge_one(
+    pub(super) fn judge_one(
         &self,
         demand: &Demand,
         cell: &Cell,
@@ -246,6 +256,10 @@ impl<'a> Search<'a> {
         Some((cells::met(rule, parts, side), met))
     }
 
+    pub(super) fn cells(&self, demand: &Demand) -> Vec<Cell> {
+        self.domains.of(demand, &|demand| self.acting(demand))
+    }
+
     fn acting(&self, demand: &Demand) -> Vec<CallerCell> {
         let mut found = Vec::new();
         for (vouched, pair) in self.realm.vouched.iter().enumerate() {
@@ -262,7 +276,7 @@ impl<'a> Search<'a> {
     }
 
     /// The least request that fulfils the demand in the cell; `None` where no request does.
-    fn witness(&self, demand: &Demand, cell: &Cell) -> Option<Witness> {
+    pub(super) fn witness(&self, demand: &Demand, cell: &Cell) -> Option<Witness> {
         let shape = demand.path.of_length(cell.length);
         let (token, path) = match cell.caller {
             CallerCell::Present { vouched, acting } => {
@@ -340,7 +354,7 @@ impl<'a> Search<'a> {
         })))
     }
 
-    fn judge(&self, side: Side, witness: &Witness) -> Outcome {
+    pub(super) fn judge(&self, side: Side, witness: &Witness) -> Outcome {
         self.judged.set(self.judged.get() + 1);
         witness.judged(self.tables[side].policy, side)
     }
@@ -352,13 +366,16 @@ impl Witness {
         token.callers[side].as_ref().ok()?.verified().map(|caller| &**caller)
     }
 
-    /// What the policy of this side makes of it.
-    pub fn judged(&self, policy: &Policy, side: Side) -> Outcome {
+    /// Has it asked of a policy; the code of a refusal where its token is refused before.
+    pub fn ask<T>(
+        &self,
+        policy: &Policy,
+        side: Side,
+        then: impl FnOnce(&Standing, &Request<'_>) -> T,
+    ) -> Result<T, &'static str> {
         let absent = Ok(Signature::Absent);
-        let caller = match self.token.as_ref().map_or(&absent, |(_, token)| &token.callers[side]) {
-            Ok(caller) => caller,
-            Err(code) => return Outcome::Refused(code),
-        };
+        let caller = self.token.as_ref().map_or(&absent, |(_, token)| &token.callers[side]);
+        let caller = caller.as_ref().map_err(|code| *code)?;
         let standing = policy.standing(&self.peer, caller, self.at);
         let request = Request {
             peer: &self.peer,
@@ -372,7 +389,15 @@ impl Witness {
             circumstances: Circumstances { hop: &self.hop, peer_ip: self.address, client_ip: self.address },
             now: self.at,
         };
-        let decision = decide(policy, &standing, &request);
+        Ok(then(&standing, &request))
+    }
+
+    /// What the policy of this side makes of it.
+    pub fn judged(&self, policy: &Policy, side: Side) -> Outcome {
+        let decision = match self.ask(policy, side, |standing, request| decide(policy, standing, request)) {
+            Ok(decision) => decision,
+            Err(code) => return Outcome::Refused(code),
+        };
         let rule = decision.evidence.rule;
         match decision.verdict {
             Verdict::Permit(permit) => {

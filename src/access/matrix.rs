@@ -8,7 +8,7 @@ use http::Method;
 
 use super::row::{Bearer, Carrier, Row, requesters};
 use super::{Access, SIDE};
-use crate::policy::cells::{self, Demand};
+use crate::policy::cells::{self, Demand, SideDemand};
 use crate::policy::difference::{Alone, Flip, Witness};
 use crate::policy::role::CarriedClients;
 use crate::policy::rule::{Effect, Mode};
@@ -237,7 +237,9 @@ impl<'t> Table<'t> {
                 let named = |methods: &Vec<Method>| {
                     !column.methods.is_empty() && column.methods.iter().all(|method| methods.contains(method))
                 };
-                let unsaid = Demand { methods: None, ..both.clone() };
+                let mut unsaid = Demand { methods: None, ..both.clone() };
+                // what the policy that permits nothing calls the route is no demand
+                unsaid.sides[1 - SIDE] = SideDemand::default();
                 std::ptr::eq(*of, requester) && methods.is_none_or(named) && unsaid == whole
             })
         })

@@ -15,8 +15,8 @@ pub mod propose;
 pub mod replay;
 pub mod run;
 pub mod schema;
-pub mod who_can;
 pub mod test;
+pub mod who_can;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

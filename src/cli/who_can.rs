@@ -12,8 +12,8 @@ use clap::Args;
 use http::header::HOST;
 use serde::Serialize;
 
-use super::ink::Ink;
 use super::diff::witness::Shown;
+use super::ink::Ink;
 use super::{ConfigArgs, EXIT_CONFIG, EXIT_USAGE, Format};
 use crate::access::{self, Access, Shut, Way, WhoCan, Why};
 use crate::clock::{Clock, Timestamp};
@@ -156,7 +156,8 @@ fn answer(args: &WhoCanArgs, config: Config, now: Timestamp) -> Result<Account, 
         fields.push(field.ok_or("a header is `name: value`, in one argument: -H 'name: value'")?);
     }
     let mut head = trial::head(&args.method, &args.url, fields).map_err(|error| error.to_string())?;
-    let (issuers, limits, takes_nobody) = (config.issuers.clone(), config.limits.token, config.takes_nobody());
+    let (issuers, limits, takes_nobody) =
+        (config.issuers.clone(), config.limits.token, config.takes_nobody());
     let trial = Trial::new(config, now).map_err(|error| error.to_string())?;
     let policy = trial.policy();
     let mut account = Account {

@@ -14,8 +14,8 @@ pub fn table(view: &View<'_>) -> String {
                 record(
                     &mut out,
                     [
-                        row.carrier.name(view.parts()).to_owned(),
-                        row.bearer.name(view.parts()).to_owned(),
+                        row.carrier.name(view.policy.parts()).to_owned(),
+                        row.bearer.name(view.policy.parts()).to_owned(),
                         row.actor.to_string(),
                         view.policy.route(column.route).name.to_string(),
                         method,

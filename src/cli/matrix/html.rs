@@ -5,7 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use super::page::Page;
 use super::picture;
-use super::view::{Reach, Span, View};
+use super::view::{Part, Reach, View};
 use crate::access::Cell;
 use crate::identity::Name;
 
@@ -27,8 +27,8 @@ pub fn page(view: &View<'_>, proxy: &Name) -> String {
     page.element("<h1>Who reaches what through ", proxy, "</h1>\n");
     page.element("<p class=\"facts\">Policy <span class=\"hash\">", view.policy.hash(), "</span>, ");
     page.element("from ", view.at, " on. ");
-    page.text(view.groups.len()).raw(" groups of requesters reach something; ");
-    page.text(view.closed_rows()).raw(" other kinds of requesters reach nothing.</p>\n");
+    page.text(view.matrix.rows.len() - view.closed_rows()).raw(" kinds of requesters reach something, ");
+    page.text(view.closed_rows()).raw(" reach nothing.</p>\n");
     for (route, until) in view.unenforced() {
         page.element("<p class=\"warning\">Route <strong>", route, "</strong> is not enforced until ");
         page.text(until)
@@ -45,52 +45,51 @@ pub fn page(view: &View<'_>, proxy: &Name) -> String {
 }
 
 fn table(view: &View<'_>, page: &mut Page) {
-    let spans = view.spans();
     page.raw("<h2 id=\"table\">The table</h2>\n<form class=\"filters\" hidden>\n");
     page.raw("<label>Service <input type=\"search\" name=\"service\" autocomplete=\"off\"></label>\n");
     page.raw("<label>Role <input type=\"search\" name=\"role\" autocomplete=\"off\"></label>\n");
     page.raw("<label>Actor <input type=\"search\" name=\"actor\" autocomplete=\"off\"></label>\n");
     page.raw("<label>Route <input type=\"search\" name=\"route\" autocomplete=\"off\"></label>\n");
-    page.raw("<output id=\"shown\"></output>\n</form>\n<div class=\"scroll\">\n<table>\n");
-    page.raw("<caption>Requesters with the same rights share a row. Numbers and letters are rules, below.</caption>\n");
-    page.raw(
-        "<thead>\n<tr><th scope=\"col\">Service</th><th scope=\"col\">Role</th><th scope=\"col\">Actor</th>",
-    );
-    for span in &spans {
-        page.element("<th scope=\"col\" class=\"route\">", &span.route, "<br>");
-        page.text(span.methods.join(" ")).raw("</th>");
+    page.raw("<output id=\"shown\"></output>\n</form>\n");
+    page.raw("<p class=\"facts\">One table for each route. Requesters with the same rights share a row; numbers and ");
+    page.raw("letters are rules, below.</p>\n");
+    view.parts.iter().for_each(|part| of_route(view, part, page));
+    if view.parts.is_empty() {
+        page.raw("<p>Nobody reaches anything.</p>\n");
+    }
+}
+
+fn of_route(view: &View<'_>, part: &Part<'_>, page: &mut Page) {
+    let route = &part.route.name;
+    page.element("<div class=\"scroll\">\n<table>\n<caption>Route <strong>", route, "</strong></caption>\n<thead>\n<tr>");
+    page.raw("<th scope=\"col\">Service</th><th scope=\"col\">Role</th><th scope=\"col\">Actor</th>");
+    for span in &part.spans {
+        page.element("<th scope=\"col\" class=\"methods\">", span.methods.join(" "), "</th>");
     }
     page.raw("</tr>\n</thead>\n<tbody>\n");
-    for group in &view.groups {
-        let (services, roles, actors) =
-            (view.carriers(group).join(", "), view.bearers(group).join(", "), group.actors().join(", "));
-        let reached: Vec<&str> = spans
-            .iter()
-            .filter(|span| !group.cells[span.at].grants.is_empty())
-            .map(|span| &*span.route)
-            .collect();
-        page.element("<tr data-service=\"", &services, "\" data-role=\"").text(&roles);
-        page.element("\" data-actor=\"", &actors, "\" data-route=\"").text(reached.join(" ")).raw("\">");
-        page.element("<th scope=\"row\">", &services, "</th>").element("<td>", &roles, "</td>");
+    for group in &part.groups {
+        let actors = group.actors().join(", ");
+        let [every_service, every_role] = view.names(group);
+        page.element("<tr data-service=\"", every_service, "\" data-role=\"").text(every_role);
+        page.element("\" data-actor=\"", &actors, "\" data-route=\"").text(route).raw("\">");
+        page.element("<th scope=\"row\">", view.services(group), "</th>");
+        page.element("<td>", view.roles(group), "</td>");
         page.raw(if group.has_agents() { "<td class=\"agent-name\">" } else { "<td>" });
-        page.text(&actors).raw("</td>");
-        spans.iter().for_each(|span| cell_of(view, &group.cells[span.at], span, page));
+        page.text(group.who_acts()).raw("</td>");
+        part.spans.iter().for_each(|span| cell_of(view, &group.cells[span.at], page));
         page.raw("</tr>\n");
-    }
-    if view.groups.is_empty() {
-        page.raw("<tr><td colspan=\"3\">Nobody reaches anything.</td></tr>\n");
     }
     page.raw("</tbody>\n</table>\n</div>\n");
 }
 
-fn cell_of(view: &View<'_>, cell: &Cell, span: &Span, page: &mut Page) {
+fn cell_of(view: &View<'_>, cell: &Cell, page: &mut Page) {
     let reach = Reach::of(cell);
     page.raw(match reach {
         Reach::Always => "<td class=\"always\" title=\"",
         Reach::Sometimes => "<td class=\"sometimes\" title=\"",
         Reach::Never => "<td class=\"never\" title=\"",
     });
-    page.text(&span.route).raw(" ").text(span.methods.join(" ")).raw(": ").text(reach.word());
+    page.text(reach.word());
     for said in view.in_words(cell) {
         page.raw("; by ").text(said);
     }

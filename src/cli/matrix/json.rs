@@ -3,16 +3,12 @@
 use serde_json::{Value, json};
 
 use super::view::{Reach, View};
-use crate::access::{SIDE, Bearer, Carrier, Cell, Column, Grant, Row};
+use crate::access::{Bearer, Carrier, Cell, Column, Grant, Row, SIDE};
 use crate::cli::diff::witness::Shown;
 use crate::clock::Timestamp;
 use crate::policy::RuleId;
 
-pub fn table(
-    view: &View<'_>,
-    files: &[String],
-    now: Timestamp,
-) -> String {
+pub fn table(view: &View<'_>, files: &[String], now: Timestamp) -> String {
     let rows = view.matrix.rows.iter().map(|row| row_of(view, row, files, now));
     let columns = view.matrix.columns.iter().map(
         |column| json!({ "route": view.policy.route(column.route).name, "methods": View::methods(column) }),
@@ -41,10 +37,10 @@ fn row_of(view: &View<'_>, row: &Row, files: &[String], now: Timestamp) -> Value
     json!({
         "service": match row.carrier {
             Carrier::Nobody => None,
-            Carrier::Service(_) => Some(row.carrier.name(view.parts())),
+            Carrier::Service(_) => Some(row.carrier.name(view.policy.parts())),
         },
         "role": match row.bearer {
-            Bearer::Role(_) => Some(row.bearer.name(view.parts())),
+            Bearer::Role(_) => Some(row.bearer.name(view.policy.parts())),
             Bearer::NoRole | Bearer::NoToken => None,
         },
         "token": row.bearer != Bearer::NoToken,

@@ -2,37 +2,41 @@
 
 use std::fmt::Write as _;
 
-use super::view::{Reach, Span, View};
+use super::view::{Part, Reach, Span, View};
 use crate::cli::ink::Ink;
 
 const WIDTH_MAX: usize = 120;
 /// Of service, role and actor.
-const LABEL_WIDTHS_MAX: [usize; 3] = [22, 22, 16];
-const CELL_WIDTH_MAX: usize = 16;
+const LABEL_WIDTHS_MAX: [usize; 3] = [26, 28, 20];
+const CELL_WIDTH_MAX: usize = 20;
 const GAP: &str = "  ";
 
 pub fn table(view: &View<'_>, ink: Ink) -> String {
     let mut out = String::new();
-    let spans = view.spans();
-    let labels: Vec<[String; 3]> = view
+    view.parts.iter().for_each(|part| of_route(view, part, ink, &mut out));
+    if view.parts.is_empty() {
+        out.push_str("nobody reaches anything\n\n");
+    }
+    legend(view, ink, &mut out);
+    out
+}
+
+fn of_route(view: &View<'_>, part: &Part<'_>, ink: Ink, out: &mut String) {
+    let labels: Vec<[String; 3]> = part
         .groups
         .iter()
-        .map(|group| {
-            [view.carriers(group).join(", "), view.bearers(group).join(", "), group.actors().join(", ")]
-        })
+        .map(|group| [view.services(group), view.roles(group), group.who_acts()])
         .collect();
     let titles = ["service", "role", "actor"];
     let widths = [0, 1, 2].map(|at| {
-        let longest =
-            labels.iter().map(|label| wide(&label[at])).chain([wide(titles[at])]).max().unwrap_or(0);
+        let longest = labels.iter().map(|label| wide(&label[at])).chain([wide(titles[at])]).max().unwrap_or(0);
         longest.min(LABEL_WIDTHS_MAX[at])
     });
     let taken: usize = widths.iter().map(|width| width + GAP.len()).sum();
-    let cells: Vec<Vec<String>> = spans.iter().map(|span| column(view, span)).collect();
-    let wide_of =
-        |cells: &[String]| cells.iter().map(|cell| wide(cell)).max().unwrap_or(0).min(CELL_WIDTH_MAX);
+    let cells: Vec<Vec<String>> = part.spans.iter().map(|span| column(view, part, span)).collect();
+    let wide_of = |cells: &[String]| cells.iter().map(|cell| wide(cell)).max().unwrap_or(0).min(CELL_WIDTH_MAX);
     let mut from = 0;
-    while from < spans.len() {
+    while from < part.spans.len() {
         let mut left = WIDTH_MAX - taken;
         let fitting = cells[from..].iter().take_while(|cells| {
             let needed = wide_of(cells) + GAP.len();
@@ -43,37 +47,28 @@ pub fn table(view: &View<'_>, ink: Ink) -> String {
         let to = from + fitting.count().max(1);
         let mut all_widths = widths.to_vec();
         all_widths.extend(cells[from..to].iter().map(|cells| wide_of(cells)));
+        let _ = writeln!(out, "{}", ink.bold(&format!("route {}", part.route.name)));
         let mut head: Vec<&str> = titles.to_vec();
         head.extend(cells[from..to].iter().map(|cells| &*cells[0]));
-        line(&mut out, &head, &all_widths, |text| ink.bold(text));
+        line(out, &head, &all_widths, |text| ink.faint(text));
         for (at, label) in labels.iter().enumerate() {
             let mut row: Vec<&str> = label.iter().map(|label| &**label).collect();
             row.extend(cells[from..to].iter().map(|cells| &*cells[at + 1]));
-            line(&mut out, &row, &all_widths, ToOwned::to_owned);
+            line(out, &row, &all_widths, ToOwned::to_owned);
         }
         out.push('\n');
         from = to;
     }
-    if view.groups.is_empty() {
-        out.push_str("nobody reaches anything\n\n");
-    }
-    legend(view, ink, &mut out);
-    out
 }
 
 /// Its head, then a cell for each group.
-fn column(view: &View<'_>, span: &Span) -> Vec<String> {
-    let head = format!("{} {}", span.route, span.methods.join(" "));
-    let cells = view.groups.iter().map(|group| {
+fn column(view: &View<'_>, part: &Part<'_>, span: &Span) -> Vec<String> {
+    let cells = part.groups.iter().map(|group| {
         let cell = &group.cells[span.at];
         let sign = Reach::of(cell).sign();
-        if cell.grants.is_empty() {
-            sign.to_owned()
-        } else {
-            format!("{sign} {}", view.grants(cell).join(", "))
-        }
+        if cell.grants.is_empty() { sign.to_owned() } else { format!("{sign} {}", view.grants(cell).join(", ")) }
     });
-    [head].into_iter().chain(cells).collect()
+    [span.methods.join(" ")].into_iter().chain(cells).collect()
 }
 
 fn legend(view: &View<'_>, ink: Ink, out: &mut String) {

@@ -1,7 +1,10 @@
 //! The table as it is shown: requesters with the same rights together, rules by number.
 
+use std::ops::Range;
+
 use crate::access::{self, Actor, Bearer, Carrier, Cell, Column, Matrix};
 use crate::clock::Timestamp;
+use crate::policy::route::Route;
 use crate::policy::rule::Rule;
 use crate::policy::{Policy, PolicyParts, RuleId};
 
@@ -9,11 +12,22 @@ pub struct View<'a> {
     pub policy: &'a Policy,
     pub matrix: &'a Matrix,
     pub at: Timestamp,
-    pub groups: Vec<Group<'a>>,
+    /// One for each route that anybody reaches.
+    pub parts: Vec<Part<'a>>,
     /// By which anybody gets anywhere: numbered from 1 in this order.
     pub allows: Vec<RuleId>,
     /// Denies and requires that speak of requests of open cells: lettered in this order.
     pub barriers: Vec<RuleId>,
+}
+
+/// The table of one route.
+pub struct Part<'a> {
+    pub route: &'a Route,
+    pub columns: &'a [Column],
+    /// Those who reach it.
+    pub groups: Vec<Group<'a>>,
+    /// Of columns that somebody reaches.
+    pub spans: Vec<Span>,
 }
 
 /// Rows with the same cells.
@@ -24,11 +38,10 @@ pub struct Group<'a> {
     pub cells: &'a [Cell],
 }
 
-/// Columns of one route with the same cells in all rows.
+/// Columns with the same cells in all rows.
 pub struct Span {
     /// Of the first of them.
     pub at: usize,
-    pub route: String,
     /// With "other" for those that no rule names.
     pub methods: Vec<String>,
 }
@@ -68,15 +81,15 @@ impl Reach {
 
 impl<'a> View<'a> {
     pub fn new(policy: &'a Policy, matrix: &'a Matrix, at: Timestamp) -> View<'a> {
-        let mut groups: Vec<Group<'a>> = Vec::new();
-        for row in matrix.rows.iter().filter(|row| row.is_open()) {
-            let (carriers, bearers, actors) = (vec![row.carrier], vec![row.bearer], vec![row.actor]);
-            groups.push(Group { carriers, bearers, actors, cells: &row.cells });
+        let mut parts = Vec::new();
+        let mut from = 0;
+        for columns in matrix.columns.chunk_by(|one, other| one.route == other.route) {
+            let to = from + columns.len();
+            parts.extend(Part::new(policy, columns, matrix, from..to));
+            from = to;
         }
-        let groups = together(groups, |a, b| a.carriers == b.carriers && a.bearers == b.bearers);
-        let groups = together(groups, |a, b| a.carriers == b.carriers && a.actors == b.actors);
-        let groups = together(groups, |a, b| a.bearers == b.bearers && a.actors == b.actors);
-        let grants = || groups.iter().flat_map(|group| group.cells).flat_map(|cell| &cell.grants);
+        let groups = || parts.iter().flat_map(|part| &part.groups);
+        let grants = || groups().flat_map(|group| group.cells).flat_map(|cell| &cell.grants);
         let by_name = |mut ids: Vec<RuleId>| {
             ids.sort_by_key(|id| &policy.rule(*id).name);
             ids.dedup();
@@ -85,10 +98,10 @@ impl<'a> View<'a> {
         let allows = by_name(grants().map(|grant| grant.rule).collect());
         let barriers =
             by_name(grants().flat_map(|grant| grant.denies.iter().chain(&grant.requires)).copied().collect());
-        View { policy, matrix, at, groups, allows, barriers }
+        View { policy, matrix, at, parts, allows, barriers }
     }
 
-    pub fn parts(&self) -> &'a PolicyParts {
+    fn tables(&self) -> &'a PolicyParts {
         self.policy.parts()
     }
 
@@ -164,31 +177,9 @@ impl<'a> View<'a> {
         if named.is_empty() { vec!["other".to_owned()] } else { named }
     }
 
-    /// The columns that anybody reaches, alike ones together.
-    pub fn spans(&self) -> Vec<Span> {
-        let mut found: Vec<Span> = Vec::new();
-        for (at, column) in self.matrix.columns.iter().enumerate() {
-            let of = |group: &Group<'_>, at: usize| self.meaning(&group.cells[at]);
-            if self.groups.iter().all(|group| group.cells[at].grants.is_empty()) {
-                continue;
-            }
-            let same = found.iter_mut().find(|span| {
-                let other = &self.matrix.columns[span.at];
-                other.route == column.route
-                    && self.groups.iter().all(|group| of(group, at) == of(group, span.at))
-            });
-            let route = self.policy.route(column.route).name.to_string();
-            match same {
-                Some(span) => span.methods.extend(View::methods(column)),
-                None => found.push(Span { at, route, methods: View::methods(column) }),
-            }
-        }
-        found
-    }
-
     /// Routes that are not enforced yet, with when that ends.
     pub fn unenforced(&self) -> Vec<(String, Timestamp)> {
-        let routes = self.parts().routes.iter();
+        let routes = self.tables().routes.iter();
         let until = routes.filter_map(|route| Some((route.name.to_string(), route.shadow_until?)));
         until.filter(|(_, until)| self.at < *until).collect()
     }
@@ -198,17 +189,65 @@ impl<'a> View<'a> {
         self.matrix.rows.iter().filter(|row| !row.is_open()).count()
     }
 
-    pub fn carriers(&self, group: &Group<'_>) -> Vec<&'a str> {
-        group.carriers.iter().map(|carrier| carrier.name(self.parts())).collect()
+    /// All names of a group's services and roles, to be searched.
+    pub fn names(&self, group: &Group<'_>) -> [String; 2] {
+        let services: Vec<_> = group.carriers.iter().map(|carrier| carrier.name(self.tables())).collect();
+        let roles: Vec<_> = group.bearers.iter().map(|bearer| bearer.name(self.tables())).collect();
+        [services.join(" "), roles.join(" ")]
     }
 
-    pub fn bearers(&self, group: &Group<'_>) -> Vec<&'a str> {
-        group.bearers.iter().map(|bearer| bearer.name(self.parts())).collect()
+    /// The services of a group, in as few words as can be.
+    pub fn services(&self, group: &Group<'_>) -> String {
+        let is_service = |carrier: &Carrier| matches!(carrier, Carrier::Service(_));
+        let all: Vec<Carrier> = self.matrix.rows.iter().map(|row| row.carrier).filter(is_service).collect();
+        in_short(&group.carriers, all, "any service", |carrier| carrier.name(self.tables()))
     }
 
-    fn meaning(&self, cell: &Cell) -> (bool, Vec<String>) {
-        (cell.is_always(), self.grants(cell))
+    /// The same of its roles.
+    pub fn roles(&self, group: &Group<'_>) -> String {
+        let has_token = |bearer: &Bearer| *bearer != Bearer::NoToken;
+        let all: Vec<Bearer> = self.matrix.rows.iter().map(|row| row.bearer).filter(has_token).collect();
+        in_short(&group.bearers, all, "any caller", |bearer| bearer.name(self.tables()))
     }
+}
+
+impl<'a> Part<'a> {
+    fn new(policy: &'a Policy, columns: &'a [Column], matrix: &'a Matrix, at: Range<usize>) -> Option<Part<'a>> {
+        let mut groups: Vec<Group<'a>> = Vec::new();
+        for row in &matrix.rows {
+            let cells = &row.cells[at.clone()];
+            if cells.iter().any(|cell| !cell.grants.is_empty()) {
+                let (carriers, bearers, actors) = (vec![row.carrier], vec![row.bearer], vec![row.actor]);
+                groups.push(Group { carriers, bearers, actors, cells });
+            }
+        }
+        let groups = together(groups, |a, b| a.carriers == b.carriers && a.bearers == b.bearers);
+        let groups = together(groups, |a, b| a.carriers == b.carriers && a.actors == b.actors);
+        let groups = together(groups, |a, b| a.bearers == b.bearers && a.actors == b.actors);
+        let mut spans: Vec<Span> = Vec::new();
+        for (at, column) in columns.iter().enumerate() {
+            if groups.iter().all(|group| group.cells[at].grants.is_empty()) {
+                continue;
+            }
+            let same = spans
+                .iter_mut()
+                .find(|span| groups.iter().all(|group| is_like(&group.cells[at], &group.cells[span.at])));
+            match same {
+                Some(span) => span.methods.extend(View::methods(column)),
+                None => spans.push(Span { at, methods: View::methods(column) }),
+            }
+        }
+        let route = policy.route(columns.first()?.route);
+        (!groups.is_empty()).then_some(Part { route, columns, groups, spans })
+    }
+}
+
+/// Whether the same rules say the same in both.
+fn is_like(a: &Cell, b: &Cell) -> bool {
+    a.grants.len() == b.grants.len()
+        && a.grants.iter().zip(&b.grants).all(|(a, b)| {
+            a.rule == b.rule && a.always == b.always && a.denies == b.denies && a.requires == b.requires
+        })
 }
 
 impl Group<'_> {
@@ -216,21 +255,20 @@ impl Group<'_> {
         self.actors.iter().any(|actor| actor.is_agent())
     }
 
+    /// In as few words as can be.
+    pub fn who_acts(&self) -> String {
+        if Actor::WITH_TOKEN.iter().all(|actor| self.actors.contains(actor)) {
+            return "any actor".to_owned();
+        }
+        self.actors().join(", ")
+    }
+
     pub fn actors(&self) -> Vec<String> {
         self.actors.iter().map(ToString::to_string).collect()
     }
 
     fn is_like(&self, other: &Group<'_>) -> bool {
-        let same = |a: &Cell, b: &Cell| {
-            a.grants.len() == b.grants.len()
-                && a.grants.iter().zip(&b.grants).all(|(a, b)| {
-                    a.rule == b.rule
-                        && a.always == b.always
-                        && a.denies == b.denies
-                        && a.requires == b.requires
-                })
-        };
-        self.cells.iter().zip(other.cells).all(|(a, b)| same(a, b))
+        self.cells.iter().zip(other.cells).all(|(a, b)| is_like(a, b))
     }
 }
 
@@ -255,5 +293,25 @@ fn add<T: PartialEq>(all: &mut Vec<T>, more: Vec<T>) {
         if !all.contains(&one) {
             all.push(one);
         }
+    }
+}
+
+/// Names of all, of nearly all as those that are not among them, or of each.
+fn in_short<'n, T: Copy + Ord>(
+    some: &[T],
+    mut all: Vec<T>,
+    every: &str,
+    name: impl Fn(T) -> &'n str,
+) -> String {
+    all.sort_unstable();
+    all.dedup();
+    let names = |of: &[T]| of.iter().map(|one| name(*one)).collect::<Vec<_>>().join(", ");
+    let without: Vec<T> = all.iter().copied().filter(|one| !some.contains(one)).collect();
+    let others = some.iter().any(|one| !all.contains(one));
+    match without.len() {
+        _ if others || some.len() < 4 => names(some),
+        0 => every.to_owned(),
+        few if few * 3 <= all.len() => format!("{every} but {}", names(&without)),
+        _ => names(some),
     }
 }

@@ -18,8 +18,8 @@ use crate::policy::cells::{self, CallerDemand, Demand, Fresh, Kinds, Side, produ
 use crate::policy::pattern::{Glob, HostPattern};
 use crate::policy::rule::Effect;
 use crate::policy::{
-    Action, Cause, Circumstances, NormalPath, Policy, Request, RuleId, ServiceId, Standing, UpstreamId, Verdict,
-    decide,
+    Action, Cause, Circumstances, NormalPath, Policy, Request, RuleId, ServiceId, Standing, UpstreamId,
+    Verdict, decide,
 };
 
 const CREDENTIALS_LAST: Duration = Duration::from_secs(3_600);

@@ -139,6 +139,6 @@ fn key(page: &mut Page) {
     page.raw("caller with none; <em>no token</em>: nobody is called.</dd>\n<dt>actor</dt><dd><em>agent for human</em> acts on ");
     page.raw("behalf of a person; <em>other with act</em> is no agent and acts for somebody.</dd>\n");
     page.raw(
-        "<dt>picture</dt><dd>Dashed and orange: agents. The thicker a line, the more methods.</dd>\n</dl>\n",
+        "<dt>picture</dt><dd>An orange box: agents; with an orange border alone: agents among others. The thicker a line, the more methods.</dd>\n</dl>\n",
     );
 }

@@ -22,6 +22,8 @@ const CHARS_MAX: usize = 38;
 enum Look {
     Somebody,
     Agent,
+    /// An agent among others.
+    Mixed,
     /// Without a certificate, or without a token.
     Nobody,
     Route,
@@ -115,8 +117,10 @@ pub fn draw(view: &View<'_>, page: &mut Page) {
         );
     }
     for (at, (_, _, group)) in groups.iter().enumerate() {
-        let look = if group.has_agents() {
+        let look = if group.actors.iter().all(|actor| actor.is_agent()) {
             Look::Agent
+        } else if group.has_agents() {
+            Look::Mixed
         } else if group.bearers.contains(&Bearer::NoToken) {
             Look::Nobody
         } else {

@@ -156,8 +156,7 @@ impl<'a> Issuers<'a> {
             if issuer.url.accepts(claims) != Some(true) {
                 return Err(unknown());
             }
-            let mut step = Step::Kind;
-            issuer.caller(claims.clone(), [0; 32], self.limits[side], now, &mut step)
+            issuer.caller(claims.clone(), [0; 32], self.limits[side], now, &mut Step::Kind)
         })
     }
 

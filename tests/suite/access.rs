@@ -135,7 +135,12 @@ fn confirm(commands: &BTreeSet<String>, folder: &TempDir) {
         let script = format!("PATH={}:$PATH; {command} --format json", programs.display());
         let output = Command::new("sh").args(["-c", &script]).current_dir(folder.path()).output().unwrap();
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        assert_eq!(answer["verdict"], "allow", "{command}\n{answer:#}\n{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(
+            answer["verdict"],
+            "allow",
+            "{command}\n{answer:#}\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }
 
@@ -183,7 +188,8 @@ fn whoever_is_shown_is_let_in_when_it_is_explained() {
 fn who_can_says_what_else_must_be_and_why_not() {
     let (folder, _) = more();
     let who_can = |method: &str, url: &str, options: &[&str]| {
-        let (code, answer) = countersign(&[&["who-can", "-c", "more.toml", method, url], options].concat(), &folder);
+        let (code, answer) =
+            countersign(&[&["who-can", "-c", "more.toml", method, url], options].concat(), &folder);
         assert_eq!(code, Some(0));
         answer
     };
@@ -206,15 +212,23 @@ fn who_can_says_what_else_must_be_and_why_not() {
         assert!(answer.contains(said), "{said}: {answer}");
     }
     let answer = who_can("PUT", health, &["--at", AT]);
-    for said in ["\nnobody\n", "the rule begins at 2028-01-01", "in shadow, without effect", "allow watched only"] {
+    for said in
+        ["\nnobody\n", "the rule begins at 2028-01-01", "in shadow, without effect", "allow watched only"]
+    {
         assert!(answer.contains(said), "{said}: {answer}");
     }
     let answer = who_can("PUT", health, &["--at", "2028-02-01T00:00:00Z"]);
     assert!(answer.contains("let in by 1 allow"), "{answer}");
-    assert!(who_can("PATCH", "https://trial.shop.example/x", &[]).contains("everybody whom nothing below forbids, until"));
+    assert!(
+        who_can("PATCH", "https://trial.shop.example/x", &[])
+            .contains("everybody whom nothing below forbids, until")
+    );
     assert!(who_can("GET", "https://elsewhere.example/", &[]).contains("no route takes it"));
     let answer = who_can("GET", "https://orders.shop.example/a/..%2f", &[]);
-    assert!(answer.contains("nobody: the request is refused before anybody is judged, request_malformed"), "{answer}");
+    assert!(
+        answer.contains("nobody: the request is refused before anybody is judged, request_malformed"),
+        "{answer}"
+    );
 }
 
 #[test]
@@ -304,7 +318,11 @@ fn hostile_names_stay_names() {
     assert!(!html.contains("http://") || html.matches("http://").count() == 1, "only the name space of SVG");
     assert!(!html.contains("https://") && !html.contains("src="));
     let csv = run(&["matrix", "-c", "hostile.toml", "--format", "csv"]);
-    assert!(csv.contains("\"'=HYPERLINK(\"\"https://evil.example\"\")\"") && !csv.contains(",\"=") && !csv.contains('\u{1b}'));
+    assert!(
+        csv.contains("\"'=HYPERLINK(\"\"https://evil.example\"\")\"")
+            && !csv.contains(",\"=")
+            && !csv.contains('\u{1b}')
+    );
     for output in [
         run(&["matrix", "-c", "hostile.toml"]),
         run(&["who-can", "-c", "hostile.toml", "PATCH", "https://orders.shop.example/x3/y"]),
@@ -314,7 +332,10 @@ fn hostile_names_stay_names() {
     let json: Value =
         serde_json::from_str(&run(&["matrix", "-c", "hostile.toml", "--format", "json"])).unwrap();
     let told = json["rules"].as_array().unwrap();
-    assert_eq!(names.iter().filter(|name| told.iter().any(|rule| rule["rule"] == **name)).count(), names.len());
+    assert_eq!(
+        names.iter().filter(|name| told.iter().any(|rule| rule["rule"] == **name)).count(),
+        names.len()
+    );
 }
 
 /// Every command of the documentation prints what stands there.

@@ -1,6 +1,7 @@
 //! One line a cell, for spreadsheets and for comparing two of them (RFC 4180).
 
 use super::view::{Reach, View};
+use crate::cli::ink::shown;
 
 const HEAD: [&str; 8] = ["service", "role", "actor", "route", "method", "access", "rules", "conditions"];
 
@@ -41,7 +42,7 @@ fn quoted(field: &str) -> String {
     let formula =
         field.starts_with(['=', '+', '@', '\t', '\r']) || (field.starts_with('-') && field.len() > 1);
     let guard = if formula { "'" } else { "" };
-    format!("\"{guard}{}\"", field.replace('"', "\"\""))
+    format!("\"{guard}{}\"", shown(field).replace('"', "\"\""))
 }
 
 #[cfg(test)]
@@ -51,7 +52,7 @@ mod tests {
     #[test]
     fn nothing_is_a_formula_or_ends_a_field() {
         assert_eq!(quoted("plain"), "\"plain\"");
-        assert_eq!(quoted("a\",\"b\n"), "\"a\"\",\"\"b\n\"");
+        assert_eq!(quoted("a\",\"b"), "\"a\"\",\"\"b\"");
         assert_eq!(quoted("=1+1"), "\"'=1+1\"");
         assert_eq!(quoted("-2+3"), "\"'-2+3\"");
         assert_eq!(quoted("-"), "\"-\"");

@@ -61,7 +61,11 @@ fn table(view: &View<'_>, page: &mut Page) {
 
 fn of_route(view: &View<'_>, part: &Part<'_>, page: &mut Page) {
     let route = &part.route.name;
-    page.element("<div class=\"scroll\">\n<table>\n<caption>Route <strong>", route, "</strong></caption>\n<thead>\n<tr>");
+    page.element(
+        "<div class=\"scroll\">\n<table>\n<caption>Route <strong>",
+        route,
+        "</strong></caption>\n<thead>\n<tr>",
+    );
     page.raw("<th scope=\"col\">Service</th><th scope=\"col\">Role</th><th scope=\"col\">Actor</th>");
     for span in &part.spans {
         page.element("<th scope=\"col\" class=\"methods\">", span.methods.join(" "), "</th>");

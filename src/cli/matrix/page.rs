@@ -5,6 +5,8 @@
 
 use std::fmt::Display;
 
+use crate::audit::line::is_misleading;
+
 #[derive(Default)]
 pub struct Page {
     written: String,
@@ -25,10 +27,8 @@ impl Page {
                 '>' => self.written.push_str("&gt;"),
                 '"' => self.written.push_str("&quot;"),
                 '\'' => self.written.push_str("&#39;"),
-                // U+202E and its like turn what follows around
-                c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}') => {
-                    self.written.push('\u{fffd}');
-                }
+                // as U+202E, which turns what follows around
+                c if is_misleading(c) => self.written.push('\u{fffd}'),
                 c => self.written.push(c),
             }
         }

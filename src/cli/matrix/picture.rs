@@ -36,6 +36,9 @@ impl Look {
             Look::Agent => {
                 "<g class=\"box agent\" fill=\"#fdf3ea\" stroke=\"#a8480b\" stroke-width=\"2\" stroke-dasharray=\"7 3\">"
             }
+            Look::Mixed => {
+                "<g class=\"box mixed\" fill=\"#eef3f9\" stroke=\"#a8480b\" stroke-width=\"2\" stroke-dasharray=\"7 3\">"
+            }
             Look::Nobody => {
                 "<g class=\"box none\" fill=\"#fff\" stroke=\"#5a6675\" stroke-dasharray=\"4 3\">"
             }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::view::{Part, Reach, Span, View};
-use crate::cli::ink::Ink;
+use crate::cli::ink::{Ink, shown};
 
 const WIDTH_MAX: usize = 120;
 /// Of service, role and actor.
@@ -22,19 +22,18 @@ pub fn table(view: &View<'_>, ink: Ink) -> String {
 }
 
 fn of_route(view: &View<'_>, part: &Part<'_>, ink: Ink, out: &mut String) {
-    let labels: Vec<[String; 3]> = part
-        .groups
-        .iter()
-        .map(|group| [view.services(group), view.roles(group), group.who_acts()])
-        .collect();
+    let labels: Vec<[String; 3]> =
+        part.groups.iter().map(|group| [view.services(group), view.roles(group), group.who_acts()]).collect();
     let titles = ["service", "role", "actor"];
     let widths = [0, 1, 2].map(|at| {
-        let longest = labels.iter().map(|label| wide(&label[at])).chain([wide(titles[at])]).max().unwrap_or(0);
+        let longest =
+            labels.iter().map(|label| wide(&label[at])).chain([wide(titles[at])]).max().unwrap_or(0);
         longest.min(LABEL_WIDTHS_MAX[at])
     });
     let taken: usize = widths.iter().map(|width| width + GAP.len()).sum();
     let cells: Vec<Vec<String>> = part.spans.iter().map(|span| column(view, part, span)).collect();
-    let wide_of = |cells: &[String]| cells.iter().map(|cell| wide(cell)).max().unwrap_or(0).min(CELL_WIDTH_MAX);
+    let wide_of =
+        |cells: &[String]| cells.iter().map(|cell| wide(cell)).max().unwrap_or(0).min(CELL_WIDTH_MAX);
     let mut from = 0;
     while from < part.spans.len() {
         let mut left = WIDTH_MAX - taken;
@@ -66,7 +65,11 @@ fn column(view: &View<'_>, part: &Part<'_>, span: &Span) -> Vec<String> {
     let cells = part.groups.iter().map(|group| {
         let cell = &group.cells[span.at];
         let sign = Reach::of(cell).sign();
-        if cell.grants.is_empty() { sign.to_owned() } else { format!("{sign} {}", view.grants(cell).join(", ")) }
+        if cell.grants.is_empty() {
+            sign.to_owned()
+        } else {
+            format!("{sign} {}", view.grants(cell).join(", "))
+        }
     });
     [span.methods.join(" ")].into_iter().chain(cells).collect()
 }
@@ -79,7 +82,7 @@ fn legend(view: &View<'_>, ink: Ink, out: &mut String) {
         .iter()
         .map(|id| (view.letter(*id), view.rule(*id).effect.as_str(), *id, view.says(*id)));
     for (sign, effect, id, said) in allows.chain(barriers) {
-        let _ = writeln!(out, "{sign:>3} {effect} {}", ink.bold(&printable(&view.rule(id).name)));
+        let _ = writeln!(out, "{sign:>3} {effect} {}", ink.bold(&shown(&view.rule(id).name)));
         for line in wrapped(&said.join(", "), WIDTH_MAX - 6) {
             let _ = writeln!(out, "      {}", ink.faint(&line));
         }
@@ -115,7 +118,7 @@ fn line(out: &mut String, cells: &[&str], widths: &[usize], paint: impl Fn(&str)
 /// In lines of at most this width, broken between words where that can be.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = vec![String::new()];
-    for word in printable(text).split(' ') {
+    for word in shown(text).split(' ') {
         let mut word: Vec<char> = word.chars().collect();
         while !word.is_empty() {
             let Some(last) = lines.last_mut() else { break };
@@ -141,11 +144,6 @@ fn wide(text: &str) -> usize {
     text.chars().count()
 }
 
-/// Names are free text: nothing in them moves a cursor.
-fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +153,6 @@ mod tests {
         assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
         assert_eq!(wrapped("abcdefgh ij", 3), ["abc", "def", "gh", "ij"]);
         assert_eq!(wrapped("", 3), [""; 0]);
-        assert_eq!(wrapped("a\u{1b}[2Jb", 9), ["a\u{fffd}[2Jb"]);
+        assert_eq!(wrapped("a\u{1b}[2Jb", 19), ["a\\u{1b}[2Jb"]);
     }
 }

@@ -212,7 +212,12 @@ impl<'a> View<'a> {
 }
 
 impl<'a> Part<'a> {
-    fn new(policy: &'a Policy, columns: &'a [Column], matrix: &'a Matrix, at: Range<usize>) -> Option<Part<'a>> {
+    fn new(
+        policy: &'a Policy,
+        columns: &'a [Column],
+        matrix: &'a Matrix,
+        at: Range<usize>,
+    ) -> Option<Part<'a>> {
         let mut groups: Vec<Group<'a>> = Vec::new();
         for row in &matrix.rows {
             let cells = &row.cells[at.clone()];

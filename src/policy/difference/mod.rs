@@ -28,6 +28,7 @@ mod elsewhere;
 mod regions;
 mod search;
 mod tables;
+mod witness;
 
 use std::sync::Arc;
 

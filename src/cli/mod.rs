@@ -4,6 +4,7 @@ pub mod check;
 pub mod completions;
 pub mod demo;
 mod descriptors;
+pub mod diff;
 pub mod explain;
 pub mod healthcheck;
 mod ink;
@@ -44,6 +45,8 @@ enum Command {
     Test(test::TestArgs),
     /// Say how one request would end, and why: every condition, wanted against seen
     Explain(Box<explain::ExplainArgs>),
+    /// Say what a change of configuration newly allows and newly denies: all of it, with requests that show it
+    Diff(diff::DiffArgs),
     /// Judge recorded requests under another policy: what would change, and by which rule
     Replay(replay::ReplayArgs),
     /// Propose rules for recorded requests that no rule allowed, as TOML to review
@@ -89,6 +92,7 @@ impl Cli {
             Command::Check(args) => check::run(&args),
             Command::Test(args) => test::run(&args),
             Command::Explain(args) => explain::run(&args),
+            Command::Diff(args) => diff::run(&args),
             Command::Propose(args) => propose::run(&args),
             Command::Replay(args) => replay::run(&args),
             Command::Schema(args) => schema::run(&args),

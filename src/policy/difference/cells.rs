@@ -64,15 +64,16 @@ pub struct Domains {
     nets: Nets,
     /// After now, in order.
     boundaries: Vec<Timestamp>,
-    now: Timestamp,
+    pub now: Timestamp,
     known: Vec<Demand>,
     unknown_matter: bool,
     absence_matters: bool,
+    takes_nobody: bool,
     issuers_differ: bool,
 }
 
 impl Domains {
-    pub fn new(tables: &[Table<'_>; 2], vouched: &[Vouched], now: Timestamp) -> Domains {
+    pub fn new(tables: &[Table<'_>; 2], vouched: &[Vouched], takes_nobody: bool, now: Timestamp) -> Domains {
         let demands = || tables.iter().flat_map(Table::demands);
         let paths: BTreeSet<&Shape> =
             demands().map(|demand| &demand.path).filter(|path| !path.rest).collect();
@@ -97,7 +98,7 @@ impl Domains {
         let [old, new] = tables;
         let same_services = old.known_meaning == new.known_meaning;
         let absence_matters = tables.iter().any(|table| table.denies_absence);
-        let known = match (absence_matters, same_services) {
+        let known = match (absence_matters || !takes_nobody, same_services) {
             (false, true) => Vec::new(),
             _ => old.known.iter().chain(&new.known).cloned().collect(),
         };
@@ -113,6 +114,7 @@ impl Domains {
             known,
             unknown_matter: tables.iter().flat_map(|table| &table.grants).any(|grant| grant.rule.is_none()),
             absence_matters,
+            takes_nobody,
             issuers_differ: vouched.iter().any(|pair| pair.ids.contains(&None)),
         }
     }
@@ -178,6 +180,7 @@ impl Domains {
     }
 
     /// Whether some rule names the method.
+    #[cfg(test)]
     pub fn names(&self, method: &Method) -> bool {
         self.methods.iter().flatten().any(|named| named == method)
     }
@@ -187,12 +190,13 @@ impl Domains {
         self.hops.len() > 1
     }
 
-    /// How many classes of methods there are.
-    pub fn method_classes(&self) -> usize {
-        self.methods.len() + 1
+    /// How many methods rules name, and one for all others.
+    pub fn all_methods(&self) -> usize {
+        self.methods.iter().map(Vec::len).sum::<usize>() + 1
     }
 
-    fn times(&self, demand: &Demand) -> Vec<Timestamp> {
+    /// When the times begin that are told apart.
+    pub fn times(&self, demand: &Demand) -> Vec<Timestamp> {
         let (from, until) = demand.time;
         let first = from.max(self.now);
         let later = self.boundaries.iter().copied().filter(|at| *at > first && *at < until);
@@ -208,7 +212,8 @@ impl Domains {
     fn peers(&self, demand: &Demand) -> Vec<PeerCell> {
         match &demand.peer {
             PeerDemand::Free => {
-                let mut found = vec![PeerCell::Absent];
+                let mut found: Vec<PeerCell> =
+                    self.takes_nobody.then_some(PeerCell::Absent).into_iter().collect();
                 found.extend(self.unknown_matter.then_some(PeerCell::Unknown));
                 for known in &self.known {
                     found.extend(
@@ -220,7 +225,7 @@ impl Domains {
                 }
                 found
             }
-            PeerDemand::Absent => vec![PeerCell::Absent],
+            PeerDemand::Absent => self.takes_nobody.then_some(PeerCell::Absent).into_iter().collect(),
             PeerDemand::Spiffe { trust_domain, path } => {
                 let exact = self.exact_ids.get(trust_domain).into_iter().flatten();
                 let lengths = path.lengths(exact);

@@ -34,7 +34,7 @@ use http::{HeaderMap, Method};
 use serde_json::{Map, Value};
 
 pub use cells::{CallerCell, Cell, PeerCell};
-pub use regions::{Region, regions};
+pub use regions::{Part, Region, Word, said};
 pub use search::Comparison;
 
 use super::cells::{Demand, Shape, Side};

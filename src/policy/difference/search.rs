@@ -13,12 +13,12 @@ use super::cells::{CallerCell, Cell, Domains, PeerCell};
 use super::tables::{Barrier, Grant, Table, meanings};
 use super::{Change, Differences, Flip, Outcome, Realm, Vouched, Witness};
 use crate::clock::Timestamp;
-use crate::identity::{Caller, CertificateHash, Hop, Peer, PeerName, Signature};
+use crate::identity::{Caller, CertificateHash, Hop, Name, Peer, PeerName, Signature};
 use crate::policy::cells::{self, CallerDemand, Demand, Fresh, Kinds, Side, product};
 use crate::policy::pattern::{Glob, HostPattern};
 use crate::policy::rule::Effect;
 use crate::policy::{
-    Action, Cause, Circumstances, NormalPath, Policy, Request, RuleId, ServiceId, Verdict, decide,
+    Action, Cause, Circumstances, NormalPath, Policy, Request, RuleId, ServiceId, UpstreamId, Verdict, decide,
 };
 
 const CREDENTIALS_LAST: Duration = Duration::from_secs(3_600);
@@ -32,10 +32,15 @@ pub struct Comparison<'a> {
 }
 
 impl<'a> Comparison<'a> {
-    /// From `now` on.
-    pub fn new(policies: [&'a Policy; 2], vouched: &[Vouched], now: Timestamp) -> Comparison<'a> {
+    /// From `now` on. `takes_nobody` says whether a request without a certificate gets as far as a policy.
+    pub fn new(
+        policies: [&'a Policy; 2],
+        vouched: &[Vouched],
+        takes_nobody: bool,
+        now: Timestamp,
+    ) -> Comparison<'a> {
         let tables = [0, 1].map(|side| Table::new(policies[side], side, vouched));
-        let domains = Domains::new(&tables, vouched, now);
+        let domains = Domains::new(&tables, vouched, takes_nobody, now);
         Comparison { tables, domains }
     }
 
@@ -51,6 +56,11 @@ impl<'a> Comparison<'a> {
             let kinds: BTreeSet<Kinds> = asked.flat_map(|asked| [asked.actor, asked.on_behalf_of]).collect();
             kinds.into_iter().collect()
         })
+    }
+
+    /// What an upstream is called.
+    pub fn upstream(&self, side: Side, id: UpstreamId) -> &Name {
+        &self.tables[side].policy.parts().upstreams[id.index()]
     }
 
     /// Every difference.

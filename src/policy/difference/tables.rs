@@ -16,7 +16,6 @@ use crate::policy::{IssuerId, Policy, PolicyParts, RoleId, RouteId, RuleId, Serv
 
 pub struct Table<'p> {
     pub policy: &'p Policy,
-    pub side: Side,
     pub grants: Vec<Grant>,
     pub denies: Vec<Barrier>,
     pub requires: Vec<Barrier>,
@@ -126,7 +125,6 @@ impl<'p> Table<'p> {
         let denies: Vec<_> = enforced(Effect::Deny).map(barrier).collect();
         Table {
             policy,
-            side,
             grants: allows.chain(unenforced).collect(),
             denies_absence: denies.iter().flat_map(|deny| &deny.ways).any(|way| {
                 way.peer == cells::PeerDemand::Absent || way.caller == cells::CallerDemand::Absent

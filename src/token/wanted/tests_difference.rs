@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::tests_universe::{Dice, NOW, World, request};
 use super::{Mint, vouched};
+use crate::clock::Stopwatch;
 use crate::policy::Policy;
 use crate::policy::cells::Side;
 use crate::policy::difference::coverage::{covers, granted_by};
@@ -58,7 +59,7 @@ fn case(seed: u64, requests: usize, seen: &mut Seen) {
     let compiled = [old.compiled(), new.compiled()];
     let policies = [&compiled[0], &compiled[1]];
     let issuers = [&old.issuers[..], &new.issuers[..]];
-    let comparison = Comparison::new(policies, &vouched(issuers), NOW);
+    let comparison = Comparison::new(policies, &vouched(issuers), true, NOW);
     let limits = [&TokenLimits::FOR_TESTS; 2];
     let kinds = comparison.kinds();
     let mint = Mint::new(issuers, limits, comparison.globs(), &kinds, NOW);
@@ -134,4 +135,39 @@ fn thousands_of_edits() {
     let seen = run(seeds.unwrap_or(1_000..2_600), 500);
     assert!(seen.allowed * 5 >= seen.requests, "{seen:?}");
     assert!(seen.kinds.len() == 17 && seen.kinds.values().all(|times| *times >= 100), "{seen:?}");
+}
+
+/// `cargo test --release --lib -- --ignored --nocapture a_thousand_rules`
+#[test]
+#[ignore = "a measurement"]
+fn a_thousand_rules_against_a_thousand() {
+    let old = World::large(&mut Dice(1), 1_000);
+    let mut edited = old.clone();
+    (0..10).for_each(|at| drop(edited.parts.rules.remove(at * 90)));
+    for (name, new) in [
+        ("the same", old.clone()),
+        ("ten rules gone", edited),
+        ("all others", World::large(&mut Dice(2), 1_000)),
+    ] {
+        let watch = Stopwatch::start();
+        let compiled = [old.compiled(), new.compiled()];
+        let policies = [&compiled[0], &compiled[1]];
+        let issuers = [&old.issuers[..], &new.issuers[..]];
+        let comparison = Comparison::new(policies, &vouched(issuers), false, NOW);
+        let limits = [&TokenLimits::FOR_TESTS; 2];
+        let mint = Mint::new(issuers, limits, comparison.globs(), &comparison.kinds(), NOW);
+        let found = mint.realm(|realm| comparison.differences(realm, mint.fresh()));
+        let searched = watch.elapsed();
+        let regions = comparison.regions(&found.flips, mint.vouched());
+        let memory = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let memory = memory.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default().to_owned();
+        println!(
+            "{name}: {} flips, {} regions, {} judged, {searched:?}, {:?} with words, {memory}",
+            found.flips.len(),
+            regions.len(),
+            found.judged,
+            watch.elapsed()
+        );
+        assert_eq!(name == "the same", found.flips.is_empty());
+    }
 }

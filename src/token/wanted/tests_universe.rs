@@ -136,6 +136,77 @@ impl World {
         world
     }
 
+    /// As large ones are: rules of many services, roles and routes, a tenth of them denies and requires.
+    pub fn large(dice: &mut Dice, rules: usize) -> World {
+        let issuers = vec![issuer("corp", "cid")];
+        let mut parts = PolicyParts { upstreams: vec!["one".parse().unwrap()], ..PolicyParts::default() };
+        for at in 0..100_u32 {
+            let id = format!("spiffe://shop.example/ns/team-{}/sa/service-{at}", at % 10);
+            let clients = vec![ClientPattern { issuer: IssuerId(0), client: glob(&format!("client-{at}")) }];
+            parts.services.push(Service {
+                name: format!("service-{at}").parse().unwrap(),
+                identities: vec![PeerPattern::Spiffe(id.parse().unwrap())],
+                clients: CarriedClients::Listed(clients),
+            });
+            let scope = RoleEntry { scope: vec![text(&format!("scope-{at}"))], ..blank(0) };
+            let group = RoleEntry { group: vec![text(&format!("group-{at}"))], ..blank(0) };
+            let entries = RoleEntries::AnyOf(vec![scope, group]);
+            parts.roles.push(Role { name: format!("role-{at}").parse().unwrap(), entries });
+        }
+        for at in 0..20 {
+            parts.routes.push(Route {
+                name: format!("route-{at}").parse().unwrap(),
+                host: vec![format!("h{at}.example").parse().unwrap()],
+                path: "/**".parse().unwrap(),
+                header: vec![],
+                upstream: UpstreamId(0),
+                variants: vec![],
+                shadow_until: None,
+            });
+        }
+        for at in 0..rules {
+            let path = match dice.below(4) {
+                0 => format!("/things-{}/**", dice.below(200)),
+                1 => format!("/things-{}/*", dice.below(200)),
+                2 => format!("/things-{}/{{who}}/parts", dice.below(200)),
+                _ => format!("/things-{}", dice.below(200)),
+            };
+            let mut conditions = vec![
+                Condition::Route(RouteTerm::Named(vec![RouteId(dice.below(20) as u32)])),
+                Condition::Path(vec![path.parse().unwrap()]),
+                Condition::Method(MethodSet::new(dice.some(&["GET", "POST", "PUT", "DELETE"])).unwrap()),
+                Condition::Role(RoleTerm::AnyOf(vec![RoleId(dice.below(100) as u32)])),
+            ];
+            if path.contains("who") {
+                let claim = ClaimPath::top_level("sub");
+                conditions.push(Condition::MatchClaim(vec![MatchClaim { segment: text("who"), claim }]));
+            }
+            let effect = match at % 20 {
+                0 => Effect::Deny,
+                1 => Effect::Require,
+                _ => Effect::Allow,
+            };
+            if effect == Effect::Allow {
+                let services = dice.some(&(0..100).map(ServiceId).collect::<Vec<_>>());
+                conditions.push(Condition::Service(ServiceTerm::Named(services)));
+            }
+            if dice.one_in(3) {
+                conditions.push(Condition::Actor(vec![ActorKind::Human]));
+            }
+            parts.rules.push(Rule {
+                name: format!("rule {at:04}"),
+                effect,
+                conditions,
+                mode: Mode::Enforce,
+                not_before: Timestamp::MIN,
+                expires: Timestamp::MAX,
+                owner: None,
+                ticket: None,
+            });
+        }
+        World { parts, issuers }
+    }
+
     /// As it is compared: what the policy knows of issuers follows from their settings.
     pub fn compiled(&self) -> Policy {
         let facts = self.issuers.iter().map(IssuerSettings::facts).collect();
@@ -405,8 +476,8 @@ fn claim_tests() -> Vec<ClaimTest> {
     ]
 }
 
-fn role_entry(dice: &mut Dice, issuer: u32) -> RoleEntry {
-    let mut entry = RoleEntry {
+fn blank(issuer: u32) -> RoleEntry {
+    RoleEntry {
         issuer: IssuerId(issuer),
         subject: vec![],
         client: vec![],
@@ -415,7 +486,11 @@ fn role_entry(dice: &mut Dice, issuer: u32) -> RoleEntry {
         role: vec![],
         claim: vec![],
         actor_subject: vec![],
-    };
+    }
+}
+
+fn role_entry(dice: &mut Dice, issuer: u32) -> RoleEntry {
+    let mut entry = blank(issuer);
     for _ in 0..1 + dice.below(2) {
         match dice.below(9) {
             0 => entry.subject = dice.some(&[glob("alice"), glob("a*")]),

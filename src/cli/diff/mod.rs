@@ -1,0 +1,259 @@
+//! `countersign diff`: what a change of configuration newly allows and newly denies, each with a request that
+//! shows it.
+//!
+//! What rules, roles, services, routes and the reading of tokens decide is compared by requests
+//! ([`crate::policy::difference`]), and each request that is shown is asked once more of a [`Trial`] of either
+//! side. What decides before any rule is compared key by key (`settings.rs`).
+
+mod markdown;
+mod settings;
+mod text;
+mod witness;
+
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::{EXIT_CONFIG, EXIT_FINDINGS, EXIT_USAGE};
+use crate::audit::Reason;
+use crate::clock::{Clock, Timestamp};
+use crate::config::{self, Config, Report};
+use crate::identity::Name;
+use crate::policy::difference::{Change, Comparison, Outcome, Part, Region, said};
+use crate::tls::ClientCertificates;
+use crate::token::{IssuerSettings, Mint, TokenLimits, vouched};
+use crate::trial::{Trial, TrialError};
+pub use settings::Setting;
+use witness::Shown;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Says what NEW allows that OLD did not, what it denies that OLD allowed, and what it passes to another upstream: all of \
+it, as regions in words, each with a request that shows it, ready for `countersign explain`. Nothing is sampled: a \
+difference that is not listed does not exist, from now on. What decides before any rule (certificates, whose tokens are \
+taken, limits) cannot be shown by requests; it is listed key by key, with what may widen access.
+
+  countersign diff main/ branch/
+  countersign diff old.toml new.toml --format markdown --fail-on-widen
+
+Exit codes: 0 compared; 1 with --fail-on-widen, if anything is newly allowed or may be; 2 wrong usage; 78 a \
+configuration cannot be loaded.")]
+pub struct DiffArgs {
+    /// The configuration as it was: a file, or a folder of them (its *.toml, by name)
+    old: PathBuf,
+    /// The configuration as it is to be
+    new: PathBuf,
+    /// Exit with 1 if anything is newly allowed, or may be
+    #[arg(long)]
+    fail_on_widen: bool,
+    /// How to answer
+    #[arg(long, value_enum, default_value_t = DiffFormat::Text)]
+    format: DiffFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum DiffFormat {
+    /// For people
+    Text,
+    Json,
+    /// For the comment on a pull request
+    Markdown,
+}
+
+/// All that there is to tell.
+#[derive(Debug, Serialize)]
+pub struct Diff {
+    /// The hashes of the two policies.
+    pub old: String,
+    pub new: String,
+    pub differences: Vec<Difference>,
+    pub settings: Vec<Setting>,
+    /// Whether anything is newly allowed, or may be.
+    pub widens: bool,
+    /// How many requests were judged.
+    pub judged: u64,
+}
+
+/// All requests that have one of each list.
+#[derive(Debug, Serialize)]
+pub struct Difference {
+    pub change: &'static str,
+    /// What permits it: the name of an allow, or why none was needed.
+    pub by: String,
+    pub before: String,
+    pub now: String,
+    pub method: Vec<String>,
+    pub host: Vec<String>,
+    pub path: Vec<String>,
+    pub service: Vec<String>,
+    pub caller: Vec<String>,
+    pub actor: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub circumstances: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub time: Vec<String>,
+    /// Rules by which the other policy permits some of it all the same.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub except: Vec<String>,
+    pub witness: Shown,
+}
+
+/// Why nothing is compared.
+#[derive(Debug)]
+enum Failed {
+    Configuration(Box<Report>),
+    Usage(String),
+}
+
+impl From<TrialError> for Failed {
+    fn from(error: TrialError) -> Failed {
+        Failed::Usage(error.to_string())
+    }
+}
+
+pub fn run(args: &DiffArgs) -> ExitCode {
+    let clock = Clock::system();
+    let load = |path: &PathBuf| {
+        let loaded = config::load(std::slice::from_ref(path), &|name| std::env::var(name).ok(), clock.now());
+        loaded.map_err(|report| Failed::Configuration(Box::new(report)))
+    };
+    let compared = load(&args.old).and_then(|old| Ok((old, load(&args.new)?)));
+    let compared = compared.and_then(|(old, new)| Ok(compare(old, new, clock.now())?));
+    match compared {
+        Ok(diff) => {
+            let text = match args.format {
+                DiffFormat::Text => text::text(&diff, &args.new),
+                DiffFormat::Json => format!("{:#}\n", serde_json::json!(diff)),
+                DiffFormat::Markdown => markdown::markdown(&diff),
+            };
+            // Whoever reads it may have seen enough and gone.
+            let _ = io::stdout().lock().write_all(text.as_bytes());
+            let failed = args.fail_on_widen && diff.widens;
+            if failed { ExitCode::from(EXIT_FINDINGS) } else { ExitCode::SUCCESS }
+        }
+        Err(Failed::Configuration(report)) => {
+            eprint!("{}", report.to_text(io::stderr().is_terminal()));
+            ExitCode::from(EXIT_CONFIG)
+        }
+        Err(Failed::Usage(why)) => {
+            eprintln!("error: {why}");
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+/// One of the two configurations.
+struct Side {
+    issuers: Vec<IssuerSettings>,
+    limits: TokenLimits,
+    /// Whether there is a listener that clients reach without a certificate.
+    takes_nobody: bool,
+    trial: Trial,
+}
+
+impl Side {
+    fn new(config: Config, now: Timestamp) -> Result<Side, TrialError> {
+        let lets_in = |tls: &Option<config::ListenerTlsSettings>| !matches!(tls, Some(tls) if matches!(tls.clients, ClientCertificates::Required(_)));
+        let listeners = &config.listeners;
+        let takes_nobody = listeners.is_empty() || listeners.iter().any(|listener| lets_in(&listener.tls));
+        let (issuers, limits) = (config.issuers.clone(), config.limits.token);
+        Ok(Side { issuers, limits, takes_nobody, trial: Trial::new(config, now)? })
+    }
+}
+
+/// Compares two configurations from `now` on.
+///
+/// # Errors
+/// A configuration of which nothing can be asked.
+pub fn compare(old: Config, new: Config, now: Timestamp) -> Result<Diff, TrialError> {
+    let settings = settings::changes(&old.resolved, &new.resolved);
+    let mut sides = [Side::new(old, now)?, Side::new(new, now)?];
+    let [before, after] = &sides;
+    let policies = [before.trial.policy(), after.trial.policy()];
+    let issuers = [&before.issuers[..], &after.issuers[..]];
+    let vouched = vouched(issuers);
+    let takes_nobody = before.takes_nobody || after.takes_nobody;
+    let comparison = Comparison::new(policies, &vouched, takes_nobody, now);
+    let limits = [&before.limits, &after.limits];
+    let mint = Mint::new(issuers, limits, comparison.globs(), &comparison.kinds(), now);
+    let found = mint.realm(|realm| comparison.differences(realm, mint.fresh()));
+    let regions = comparison.regions(&found.flips, &vouched);
+    let told = regions.iter().map(|region| Told::of(&comparison, region)).collect::<Vec<_>>();
+    let [old, new] = policies.map(|policy| policy.hash().to_string());
+    let names: Vec<[Option<Name>; 2]> = vouched
+        .iter()
+        .map(|pair| [0, 1].map(|side| pair.ids[side].map(|id| issuers[side][id.index()].name.clone())))
+        .collect();
+    let mut differences = Vec::new();
+    for (region, told) in regions.iter().zip(told) {
+        let issuer = region.witness.token.as_ref().map(|(at, _)| &names[*at]);
+        let trials = sides.each_mut().map(|side| &mut side.trial);
+        let shown = Shown::of(region, issuer, trials, now);
+        differences.push(told.difference(region, shown));
+    }
+    let widens = settings.iter().any(|setting| setting.may_widen)
+        || regions.iter().any(|region| region.change == Change::Allowed);
+    Ok(Diff { old, new, differences, settings, widens, judged: found.judged })
+}
+
+/// What takes the policies to say.
+struct Told {
+    by: String,
+    outcomes: [String; 2],
+}
+
+impl Told {
+    fn of(comparison: &Comparison<'_>, region: &Region) -> Told {
+        let side = region.change.permitting();
+        let in_words = |side: usize| {
+            let outcome = &region.outcomes[side];
+            let rule = comparison.rule_name(side, outcome);
+            match (outcome, rule) {
+                (Outcome::Permitted { upstream, .. }, rule) => {
+                    let to = comparison.upstream(side, *upstream);
+                    let by = rule
+                        .map_or("its route is not enforced yet".to_owned(), |rule| format!("by `{rule}`"));
+                    format!("allowed, {by}, to upstream {to}")
+                }
+                (Outcome::Denied { cause, .. }, Some(rule)) => {
+                    format!("denied, {}: `{rule}`", Reason::from(*cause).as_str())
+                }
+                (Outcome::Denied { cause, .. }, None) => format!("denied, {}", Reason::from(*cause).as_str()),
+                (Outcome::Refused(code), _) => format!("refused before any rule, {code}"),
+            }
+        };
+        let by = comparison.rule_name(side, &region.outcomes[side]);
+        Told {
+            by: by.unwrap_or_else(|| "a route that is not enforced yet".to_owned()),
+            outcomes: [in_words(0), in_words(1)],
+        }
+    }
+
+    fn difference(self, region: &Region, witness: Shown) -> Difference {
+        let part = |part: Part| region.parts.get(&part).map(said).unwrap_or_default();
+        let [before, now] = self.outcomes;
+        Difference {
+            change: match region.change {
+                Change::Allowed => "newly allowed",
+                Change::Denied => "newly denied",
+                Change::Elsewhere => "goes elsewhere",
+            },
+            by: self.by,
+            before,
+            now,
+            method: part(Part::Method),
+            host: part(Part::Host),
+            path: part(Part::Path),
+            service: part(Part::Service),
+            caller: part(Part::Caller),
+            actor: part(Part::Actor),
+            circumstances: part(Part::Circumstances),
+            time: part(Part::Time),
+            except: region.allowed_too.iter().cloned().collect(),
+            witness,
+        }
+    }
+}

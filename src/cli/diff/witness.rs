@@ -1,0 +1,180 @@
+//! A request that shows a difference, as it can be asked again.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::audit::Verdict;
+use crate::clock::Timestamp;
+use crate::identity::{Hop, Name, PeerName};
+use crate::policy::difference::{Region, Witness};
+use crate::trial::{self, Bearer, Claims, Presented, Question, Trial};
+
+/// One request, for people and programs.
+#[derive(Debug, Serialize)]
+pub struct Shown {
+    pub method: String,
+    pub url: String,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub headers: Map<String, Value>,
+    /// A SPIFFE ID, or the DNS names of a certificate.
+    pub peer: Option<Vec<String>>,
+    #[serde(skip)]
+    pub is_spiffe: bool,
+    pub issuer: Option<Name>,
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub claims: Map<String, Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_ip: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hop: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+    /// Whether both configurations, asked as `explain` asks, answered as the difference says.
+    pub confirmed: bool,
+}
+
+/// What every issuer puts into its tokens, so that nobody needs to write it.
+const ALWAYS: [&str; 4] = ["iss", "aud", "iat", "exp"];
+
+impl Shown {
+    pub fn of(
+        region: &Region,
+        issuer: Option<&[Option<Name>; 2]>,
+        trials: [&mut Trial; 2],
+        now: Timestamp,
+    ) -> Shown {
+        let witness = &region.witness;
+        let side = region.change.permitting();
+        let url = format!("https://{}{}", witness.host, witness.path);
+        let mut confirmed = true;
+        for (at, trial) in trials.into_iter().enumerate() {
+            // a token of an issuer that one side does not know is refused there; there is nobody to sign it
+            let issuer = issuer.map(|names| names[at].clone());
+            let Some(question) = question(witness, issuer, &url) else { continue };
+            let answer = trial.ask(&question);
+            let permitted = answer.is_ok_and(|answer| answer.verdict() == Verdict::Allow);
+            confirmed &= permitted == region.outcomes[at].is_permitted();
+        }
+        let (peer, is_spiffe) = match witness.peer.verified().map(|peer| &peer.name) {
+            Some(PeerName::Spiffe(id)) => (Some(vec![id.to_string()]), true),
+            Some(PeerName::Dns { names, .. }) => {
+                (Some(names.iter().map(ToString::to_string).collect()), false)
+            }
+            None => (None, false),
+        };
+        let headers = witness
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), Value::from(value.to_str().unwrap_or_default())));
+        let mut claims = witness.token.as_ref().map(|(_, token)| token.claims.clone()).unwrap_or_default();
+        let timed = claims.contains_key("auth_time");
+        claims.retain(|name, value| !ALWAYS.contains(&name.as_str()) || (name == "aud" && value.is_array()));
+        Shown {
+            method: witness.method.to_string(),
+            url,
+            headers: headers.collect(),
+            peer,
+            is_spiffe,
+            issuer: issuer.and_then(|names| names[side].clone()),
+            claims,
+            peer_ip: witness.address.map(|address| address.to_string()),
+            hop: (witness.hop != Hop::Direct).then(|| witness.hop.as_str().to_owned()),
+            at: (timed || witness.at != now).then(|| witness.at.to_string()),
+            confirmed,
+        }
+    }
+
+    /// The arguments of `countersign explain` that ask it; it has none for a certificate without a SPIFFE ID.
+    pub fn explain(&self, config: &str) -> Option<String> {
+        let mut line = format!("countersign explain -c {}", quoted(config));
+        let mut add = |option: &str, value: &str| line.push_str(&format!(" {option} {}", quoted(value)));
+        match &self.peer {
+            None => line.push_str(" --no-certificate"),
+            Some(names) if self.is_spiffe => add("--spiffe-id", names.first()?),
+            Some(_) => return None,
+        }
+        let mut add = |option: &str, value: &str| line.push_str(&format!(" {option} {}", quoted(value)));
+        match &self.issuer {
+            Some(issuer) => {
+                add("--issuer", issuer.as_str());
+                add("--claims", &Value::from(self.claims.clone()).to_string());
+            }
+            None => line.push_str(" --no-token"),
+        }
+        let mut add = |option: &str, value: &str| line.push_str(&format!(" {option} {}", quoted(value)));
+        for (name, value) in &self.headers {
+            add("-H", &format!("{name}: {}", value.as_str().unwrap_or_default()));
+        }
+        self.peer_ip.iter().for_each(|address| add("--peer-ip", address));
+        self.hop.iter().for_each(|hop| add("--hop", hop));
+        self.at.iter().for_each(|at| add("--at", at));
+        Some(format!("{line} {} {}", self.method, quoted(&self.url)))
+    }
+
+    /// A test of `countersign test` that fails as long as the difference is there.
+    pub fn test(&self, name: &str, verdict: &str) -> String {
+        let text = |text: &str| toml::Value::from(text).to_string();
+        let mut lines = vec!["[[test]]".to_owned(), format!("name    = {}", text(name))];
+        let peer = match &self.peer {
+            None => "service = \"none\"".to_owned(),
+            Some(names) => {
+                let key = if self.is_spiffe { "spiffe_id" } else { "dns_name" };
+                format!("{key} = {}", text(names.first().map_or("", String::as_str)))
+            }
+        };
+        lines.push(peer);
+        let caller = match &self.issuer {
+            None => "\"none\"".to_owned(),
+            Some(issuer) => {
+                let claims = Value::from(self.claims.clone());
+                let claims = toml::Value::try_from(&claims)
+                    .map_or_else(|_| "{}".to_owned(), |claims| claims.to_string());
+                format!("{{ issuer = {}, claims = {claims} }}", text(issuer.as_str()))
+            }
+        };
+        lines.push(format!("caller  = {caller}"));
+        lines.push(format!("request = {}", text(&format!("{} {}", self.method, self.url))));
+        lines.extend(self.at.as_ref().map(|at| format!("at      = {at}")));
+        lines.extend(self.peer_ip.as_ref().map(|address| format!("peer_ip = {}", text(address))));
+        if !self.headers.is_empty() {
+            let fields = self.headers.iter().map(|(name, value)| {
+                format!("{} = {}", text(name), text(value.as_str().unwrap_or_default()))
+            });
+            lines.push(format!("headers = {{ {} }}", fields.collect::<Vec<_>>().join(", ")));
+        }
+        lines.push(format!("expect  = {{ verdict = {} }}", text(verdict)));
+        lines.join("\n")
+    }
+}
+
+/// `None` where this side cannot be asked: it knows no such issuer.
+fn question(witness: &Witness, issuer: Option<Option<Name>>, url: &str) -> Option<Question> {
+    let fields =
+        witness.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or_default()));
+    let head = trial::head(witness.method.as_str(), url, fields).ok()?;
+    let caller = match (&witness.token, issuer) {
+        (Some((_, token)), Some(issuer)) => {
+            Bearer::Claims(Claims { issuer: issuer?, claims: token.claims.clone(), without: Vec::new() })
+        }
+        _ => Bearer::Nothing,
+    };
+    let peer = witness.peer.verified().map_or(Presented::Nothing, |peer| Presented::Named(peer.name.clone()));
+    Some(Question {
+        peer,
+        caller,
+        hop: witness.hop.clone(),
+        peer_ip: witness.address,
+        at: Some(witness.at),
+        ..Question::new(head)
+    })
+}
+
+/// For a POSIX shell.
+fn quoted(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./:@%+=,".contains(&b);
+    if !text.is_empty() && text.bytes().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
+}

@@ -21,7 +21,7 @@ use crate::world::soon;
 use crate::world::upstream::Upstream;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_countersign");
-const LINES: usize = 16;
+const LINES: usize = 17;
 
 async fn demo(arguments: &[&str]) -> Output {
     run(PROGRAM, &[&["demo"], arguments].concat(), "").await
@@ -49,7 +49,7 @@ fn sample() -> (String, Vec<String>) {
 async fn every_request_of_the_demo_ends_as_said() {
     let text = demo(&["--once"]).await;
     assert_eq!(text.code, Some(0), "{text:?}");
-    assert!(text.stdout.ends_with("all 16 requests ended as said\n"), "{}", text.stdout);
+    assert!(text.stdout.ends_with("all 17 requests ended as said\n"), "{}", text.stdout);
     let json = demo(&["--once", "--format", "json"]).await;
     assert_eq!(json.code, Some(0), "{json:?}");
     let told: Value = serde_json::from_str(&json.stdout).unwrap();

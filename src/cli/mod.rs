@@ -48,8 +48,14 @@ enum Command {
     /// Say what a change of configuration newly allows and newly denies: all of it, with requests that show it
     Diff(diff::DiffArgs),
     /// Judge recorded requests under another policy: what would change, and by which rule
+    ///
+    /// Each record is judged as of its time, by the evaluator that serves. Nothing is asked over a network, and no token
+    /// is needed. What a record does not tell is counted with why, and never guessed.
     Replay(replay::ReplayArgs),
     /// Propose rules for recorded requests that no rule allowed, as TOML to review
+    ///
+    /// They are the narrowest that can still be read; what each would allow beyond what was seen stands above it. Nothing
+    /// is applied.
     Propose(propose::ProposeArgs),
     /// Print the JSON Schema of the configuration, or of policy tests
     Schema(schema::SchemaArgs),

@@ -129,6 +129,7 @@ fn json(wishes: &Wishes<'_>, proposal: &Proposal, checked: Option<&Checked>) -> 
             "first": rule.first,
             "last": rule.last,
             "beyond": rule.beyond,
+            "look_twice": rule.look_twice,
         })
     });
     let denied = checked.map(|checked| {

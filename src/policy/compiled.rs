@@ -190,6 +190,11 @@ impl Policy {
         self.routes.choose(action.host, &path, action.headers)
     }
 
+    /// Pairs of routes between which a client can choose by a header: what names one names both.
+    pub fn routes_chosen_by_header(&self) -> Vec<(RouteId, RouteId)> {
+        self.routes.chosen_by_header()
+    }
+
     pub(super) fn choose_route(&self, asked: &Asked<'_>) -> Option<RouteId> {
         let action = &asked.request.action;
         self.routes.choose(action.host, asked.path, action.headers)

@@ -181,6 +181,8 @@ async fn a_token_is_read_from_where_nobody_looks_and_never_shown() {
     assert_eq!(account["token"]["signature_checked"], false);
     let unchecked = account["notes"][0].as_str().unwrap();
     assert!(unchecked.contains("NOT CHECKED") && unchecked.contains("--keys corp=FILE"), "{unchecked}");
+    let text = explain.text(&from("-"), &token).await;
+    assert!(text.starts_with("ALLOWED, IF THE TOKEN'S SIGNATURE IS GOOD\n"), "{text}");
     let steps: BTreeMap<_, _> = account["token"]["steps"]
         .as_array()
         .unwrap()

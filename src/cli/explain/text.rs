@@ -63,6 +63,9 @@ pub fn of_record(account: &RecordAccount, ink: Ink, all: bool) -> String {
 impl Page {
     fn verdict(&mut self, account: &Account) {
         let word = match (account.verdict, account.reason) {
+            (Verdict::Allow, _) if account.is_on_trust() => {
+                self.ink.yellow("ALLOWED, IF THE TOKEN'S SIGNATURE IS GOOD")
+            }
             (Verdict::Allow, Reason::Unenforced) => self.ink.yellow("ALLOWED, UNENFORCED"),
             (Verdict::Allow, _) => self.ink.green("ALLOWED"),
             (Verdict::Deny, _) => self.ink.red("DENIED"),

@@ -115,7 +115,8 @@ async fn what_was_let_through_in_shadow_is_allowed_by_the_rules_that_are_propose
     let log = log.to_str().unwrap();
     let proposed = countersign(&["propose", log, "-c", &current]).await;
     assert_eq!(proposed.code, Some(0), "{proposed:?}");
-    let times = |line: &&str| !line.starts_with("# ") || line.starts_with("# Beyond");
+    let times =
+        |line: &&str| !line.starts_with("# ") || line.starts_with("# Beyond") || line.starts_with("# Look");
     let text: Vec<_> = proposed.stdout.lines().filter(times).collect();
     assert_eq!(text.join("\n"), EXPECTED.trim());
     assert_eq!(countersign(&["propose", log, "-c", &current]).await.stdout, proposed.stdout);
@@ -151,7 +152,9 @@ async fn all_sorts_of_requests_in_shadow_are_covered() {
                 "[route.{name}]\nhost = [\"orders.shop.example\"]\npath = \"/{path}/**\"\nupstream = \"orders\"\n{shadow}\n"
             )
         };
-        names.clone() + &["customers", "gold", "public", "calls"].map(route).concat()
+        // between these two a header chooses
+        let canary = route("gold").replace("route.gold", "route.golden") + "header = { x-canary = \"1\" }\n";
+        names.clone() + &["customers", "gold", "public", "calls"].map(route).concat() + &canary
     };
     let proxy = world.start(&routes(&soon));
     let mut traffic = Traffic::of(&proxy, 41).await;

@@ -191,12 +191,15 @@ async fn what_is_written_can_be_served() {
 
     let (head, rules) = sample();
     assert_eq!(fs::read_to_string(written.join("10-policy.toml")).unwrap(), head + &rules.concat());
+    let folder = written.to_str().unwrap();
+    let test = run(PROGRAM, &["test", "-c", folder, folder, "--require-coverage"], "").await;
+    assert_eq!(test.code, Some(0), "{test:?}");
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&written.join("certs/orders-key.pem")), 0o600);
     assert_eq!(mode(&written.join("requests.sh")), 0o755);
     let clients: Vec<_> =
         fs::read_dir(written.join("clients")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert_eq!(clients.len(), 12);
+    assert_eq!(clients.len(), 13);
     for client in &clients {
         assert_eq!(mode(client), 0o600, "{client:?}");
     }

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod agreement;
 mod balancer;
 mod broken_config;

@@ -20,6 +20,7 @@
 //! 6. A rule that says the same in both policies is a reason for a difference in neither: such pairs are left
 //!    out, and nothing else is.
 
+mod alone;
 mod cells;
 #[cfg(test)]
 pub(crate) mod coverage;
@@ -27,12 +28,14 @@ mod elsewhere;
 mod regions;
 mod search;
 mod tables;
+mod witness;
 
 use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 use serde_json::{Map, Value};
 
+pub use alone::{Alone, Closed, Tried, Ways};
 pub use cells::{CallerCell, Cell, PeerCell};
 pub use regions::{Part, Region, Word, said};
 pub use search::Comparison;

@@ -13,13 +13,11 @@ use super::cells::{CallerCell, Cell, Domains, PeerCell};
 use super::tables::{Barrier, Grant, Table, meanings};
 use super::{Change, Differences, Flip, Outcome, Realm, Vouched, Witness};
 use crate::clock::Timestamp;
-use crate::identity::{Caller, CertificateHash, Hop, Name, Peer, PeerName, Signature};
+use crate::identity::{CertificateHash, Hop, Name, Peer, PeerName, Signature};
 use crate::policy::cells::{self, CallerDemand, Demand, Fresh, Kinds, Side, product};
 use crate::policy::pattern::{Glob, HostPattern};
 use crate::policy::rule::Effect;
-use crate::policy::{
-    Action, Cause, Circumstances, NormalPath, Policy, Request, RuleId, ServiceId, UpstreamId, Verdict, decide,
-};
+use crate::policy::{Cause, NormalPath, Policy, RuleId, ServiceId, UpstreamId};
 
 const CREDENTIALS_LAST: Duration = Duration::from_secs(3_600);
 /// RFC 3986 §2.3.
@@ -76,10 +74,10 @@ impl<'a> Comparison<'a> {
 
 pub(super) struct Search<'a> {
     pub tables: &'a [Table<'a>; 2],
-    domains: &'a Domains,
-    realm: Realm<'a>,
-    fresh: &'a Fresh,
-    judged: Counter<u64>,
+    pub domains: &'a Domains,
+    pub realm: Realm<'a>,
+    pub fresh: &'a Fresh,
+    pub judged: Counter<u64>,
 }
 
 /// What has been joined to a demand since its cell was chosen.
@@ -159,8 +157,7 @@ impl<'a> Search<'a> {
         met: &Met,
         found: &mut Vec<Flip>,
     ) -> Tally {
-        let acting = |demand: &Demand| self.acting(demand);
-        let mut cells = self.domains.of(demand, &acting);
+        let mut cells = self.cells(demand);
         if let Some(pinned) = pinned {
             cells.retain(|cell| cell.refines(pinned));
         }
@@ -176,7 +173,7 @@ impl<'a> Search<'a> {
     }
 
     /// Whether it flips as it is.
-    fn judge_one(
+    pub(super) fn judge_one(
         &self,
         demand: &Demand,
         cell: &Cell,
@@ -256,6 +253,10 @@ impl<'a> Search<'a> {
         Some((cells::met(rule, parts, side), met))
     }
 
+    pub(super) fn cells(&self, demand: &Demand) -> Vec<Cell> {
+        self.domains.of(demand, &|demand| self.acting(demand))
+    }
+
     fn acting(&self, demand: &Demand) -> Vec<CallerCell> {
         let mut found = Vec::new();
         for (vouched, pair) in self.realm.vouched.iter().enumerate() {
@@ -272,7 +273,7 @@ impl<'a> Search<'a> {
     }
 
     /// The least request that fulfils the demand in the cell; `None` where no request does.
-    fn witness(&self, demand: &Demand, cell: &Cell) -> Option<Witness> {
+    pub(super) fn witness(&self, demand: &Demand, cell: &Cell) -> Option<Witness> {
         let shape = demand.path.of_length(cell.length);
         let (token, path) = match cell.caller {
             CallerCell::Present { vouched, acting } => {
@@ -350,49 +351,9 @@ impl<'a> Search<'a> {
         })))
     }
 
-    fn judge(&self, side: Side, witness: &Witness) -> Outcome {
+    pub(super) fn judge(&self, side: Side, witness: &Witness) -> Outcome {
         self.judged.set(self.judged.get() + 1);
         witness.judged(self.tables[side].policy, side)
-    }
-}
-
-impl Witness {
-    pub fn caller(&self, side: Side) -> Option<&Caller> {
-        let (_, token) = self.token.as_ref()?;
-        token.callers[side].as_ref().ok()?.verified().map(|caller| &**caller)
-    }
-
-    /// What the policy of this side makes of it.
-    pub fn judged(&self, policy: &Policy, side: Side) -> Outcome {
-        let absent = Ok(Signature::Absent);
-        let caller = match self.token.as_ref().map_or(&absent, |(_, token)| &token.callers[side]) {
-            Ok(caller) => caller,
-            Err(code) => return Outcome::Refused(code),
-        };
-        let standing = policy.standing(&self.peer, caller, self.at);
-        let request = Request {
-            peer: &self.peer,
-            caller,
-            action: Action {
-                method: &self.method,
-                host: &self.host,
-                path: &self.path,
-                headers: &self.headers,
-            },
-            circumstances: Circumstances { hop: &self.hop, peer_ip: self.address, client_ip: self.address },
-            now: self.at,
-        };
-        let decision = decide(policy, &standing, &request);
-        let rule = decision.evidence.rule;
-        match decision.verdict {
-            Verdict::Permit(permit) => {
-                Outcome::Permitted { rule: rule.filter(|_| permit.enforced()), upstream: permit.upstream() }
-            }
-            Verdict::Denial(denial) => {
-                let cause = denial.causes.first().copied().unwrap_or(Cause::NoRule);
-                Outcome::Denied { cause, rule }
-            }
-        }
     }
 }
 

@@ -10,7 +10,7 @@ mod realm;
 #[cfg(test)]
 mod tests_difference;
 #[cfg(test)]
-mod tests_universe;
+pub mod tests_universe;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -132,7 +132,9 @@ impl<'a> Issuers<'a> {
             draft.text(&ClaimPath::top_level("acr"), Some(&Glob::Exact(Arc::clone(acr))))?;
         }
         if let Some(age) = demand.max_age {
-            fix(&mut draft, "auth_time", now.minus(age).unix_seconds().into());
+            // to whole seconds, and not to one before
+            let login = now.minus(age).plus(Duration::from_millis(999));
+            fix(&mut draft, "auth_time", login.unix_seconds().into());
         }
         for (segment, place) in &demand.matches {
             draft.segment_is(*segment, place);

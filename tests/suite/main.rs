@@ -30,6 +30,7 @@ mod limits;
 mod lints;
 mod metrics;
 mod outside_text;
+mod pages;
 mod planted;
 mod policy_cases;
 mod policy_matrix;

@@ -301,10 +301,12 @@ fn requests(
     Some(asked.collect())
 }
 
-/// Leaves an allow that is wide enough to let somebody in always, and nothing against it.
-fn loosen(world: &mut World) {
-    world.parts.rules.retain(|rule| rule.effect == Effect::Allow);
-    if let Some(rule) = world.parts.rules.first_mut() {
+/// Leaves an allow that is wide enough to let somebody in always, and mostly nothing against it.
+fn loosen(world: &mut World, dice: &mut Dice) {
+    if dice.one_in(2) {
+        world.parts.rules.retain(|rule| rule.effect == Effect::Allow);
+    }
+    if let Some(rule) = world.parts.rules.iter_mut().find(|rule| rule.effect == Effect::Allow) {
         rule.conditions.retain(|condition| ["service", "role", "route", "method"].contains(&condition.key()));
         (rule.not_before, rule.expires) = (Timestamp::MIN, Timestamp::MAX);
     }
@@ -317,7 +319,7 @@ fn case(seed: u64, with_matrix: bool, seen: &mut Seen) {
     let mut dice = Dice(seed);
     let mut world = World::random(&mut dice);
     if with_matrix && dice.one_in(2) {
-        loosen(&mut world);
+        loosen(&mut world, &mut dice);
     }
     let policy = world.compiled();
     let nothing = policy.permitting_nothing();
@@ -370,13 +372,13 @@ fn run(seeds: std::ops::Range<u64>, with_matrix: bool) -> Seen {
 #[test]
 fn whoever_comes_in_was_said_to() {
     let seen = run(0..60, false);
-    assert!(seen.covered > 1_000 && seen.nobody >= 5 && seen.witnesses > 500 && seen.shut > 100, "{seen:?}");
+    assert!(seen.covered > 1_000 && seen.nobody >= 5 && seen.witnesses > 300 && seen.shut > 50, "{seen:?}");
     assert!(seen.unenforced > 0, "{seen:?}");
 }
 
 #[test]
 fn never_is_never_and_always_is_always() {
-    let seen = run(100..125, true);
+    let seen = run(100..135, true);
     assert!(seen.open_cells > 500 && seen.in_always > 100, "{seen:?}");
 }
 

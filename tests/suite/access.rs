@@ -95,6 +95,15 @@ method = "PUT"
 name = "no deletions"
 route = "health"
 method = "DELETE"
+[[deny]]
+name = "not behind the fence"
+route = "stock"
+path = "/fence/**"
+[[require]]
+name = "a strong login for heads"
+route = "health"
+method = "HEAD"
+acr = "mfa"
 "#;
 
 fn more() -> (TempDir, String) {
@@ -260,7 +269,9 @@ fn every_cell_is_a_line_and_parts_are_parts_of_the_whole() {
     assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
     for said in [
         r#""probe","no token","-","health","GET","always","anybody may ask whether we live""#,
-        r#""warehouse","picker","human","stock","PUT","always","pickers keep stock""#,
+        r#""warehouse","picker","human","stock","PUT","sometimes","pickers keep stock","“pickers keep stock”; but not where deny “not behind the fence”""#,
+        r#""probe","no token","-","health","HEAD","never","""#,
+        r#""storefront","no role","human","health","HEAD","sometimes","anybody may ask whether we live","“anybody may ask whether we live”; where it reaches, require “a strong login for heads”""#,
         r#""warehouse","picker","agent","stock","PUT","never","""#,
         r#""storefront","order-reader","human","orders","GET","sometimes","people read their own orders"#,
         r#""assistant","order-reader","agent for human","orders","GET","sometimes","assistants read orders"#,

@@ -9,13 +9,17 @@ pub mod explain;
 pub mod healthcheck;
 mod ink;
 pub mod log;
+pub mod matrix;
 pub mod mint;
 pub mod propose;
 pub mod replay;
 pub mod run;
 pub mod schema;
 pub mod test;
+pub mod who_can;
 
+use std::fmt;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -45,14 +49,24 @@ enum Command {
     Test(test::TestArgs),
     /// Say how one request would end, and why: every condition, wanted against seen
     Explain(Box<explain::ExplainArgs>),
+    /// Say who can do something: which services, roles and actors, by which rules
+    WhoCan(who_can::WhoCanArgs),
+    /// Print the whole table: who reaches what, by which rules
+    Matrix(matrix::MatrixArgs),
     /// Say what a change of configuration newly allows and newly denies: all of it, with requests that show it
     Diff(diff::DiffArgs),
     /// Judge recorded requests under another policy: what would change, and by which rule
+    ///
+    /// Each record is judged as of its time, by the evaluator that serves. Nothing is asked over a network, and no token
+    /// is needed. What a record does not tell is counted with why, and never guessed.
     Replay(replay::ReplayArgs),
     /// Propose rules for recorded requests that no rule allowed, as TOML to review
+    ///
+    /// They are the narrowest that can still be read; what each would allow beyond what was seen stands above it. Nothing
+    /// is applied.
     Propose(propose::ProposeArgs),
-    /// Print the JSON Schema of the configuration
-    Schema,
+    /// Print the JSON Schema of the configuration, or of policy tests
+    Schema(schema::SchemaArgs),
     /// Ask a running proxy whether it lives; for containers without a shell
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Print the completions for a shell
@@ -92,15 +106,22 @@ impl Cli {
             Command::Check(args) => check::run(&args),
             Command::Test(args) => test::run(&args),
             Command::Explain(args) => explain::run(&args),
+            Command::WhoCan(args) => who_can::run(&args),
+            Command::Matrix(args) => matrix::run(&args),
             Command::Diff(args) => diff::run(&args),
             Command::Propose(args) => propose::run(&args),
             Command::Replay(args) => replay::run(&args),
-            Command::Schema => schema::run(),
+            Command::Schema(args) => schema::run(&args),
             Command::Healthcheck(args) => healthcheck::run(&args),
             Command::Completions(args) => completions::run(&args),
             Command::Man => completions::man(),
         }
     }
+}
+
+/// Writes an answer to standard output. Whoever reads it may have read enough of it, as `head` does.
+fn tell(answer: impl fmt::Display) {
+    let _ = io::stdout().lock().write_all(answer.to_string().as_bytes());
 }
 
 impl ConfigArgs {

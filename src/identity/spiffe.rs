@@ -135,19 +135,6 @@ impl SpiffePattern {
         &self.trust_domain
     }
 
-    /// The path's segments, in order; `None` is `*`.
-    pub fn segments(&self) -> impl Iterator<Item = Option<&str>> {
-        self.segments.iter().map(|segment| match segment {
-            PatternSegment::Literal(literal) => Some(literal.as_str()),
-            PatternSegment::Any => None,
-        })
-    }
-
-    /// Whether it ends in `**`.
-    pub fn takes_more(&self) -> bool {
-        self.rest
-    }
-
     /// Whether no segment of it is literal: every workload of that depth, or all, is named by it.
     pub fn is_everything(&self) -> bool {
         self.segments.iter().all(|segment| matches!(segment, PatternSegment::Any))
@@ -162,6 +149,19 @@ impl SpiffePattern {
         let path: Vec<&str> = segments.chain(self.rest.then_some(segment)).collect();
         let id = format!("spiffe://{}/{}", self.trust_domain, path.join("/")).parse().ok()?;
         self.matches(&id).then_some(id)
+    }
+
+    /// The path's segments, in order; `None` is `*`.
+    pub fn segments(&self) -> impl Iterator<Item = Option<&str>> {
+        self.segments.iter().map(|segment| match segment {
+            PatternSegment::Literal(literal) => Some(literal.as_str()),
+            PatternSegment::Any => None,
+        })
+    }
+
+    /// Whether it ends in `**`.
+    pub fn takes_more(&self) -> bool {
+        self.rest
     }
 
     pub fn matches(&self, id: &SpiffeId) -> bool {

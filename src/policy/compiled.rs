@@ -138,6 +138,15 @@ impl Policy {
         Policy::index(parts, hash, routes)
     }
 
+    /// The same tables without anything that permits: what a policy is compared with to see all that it allows.
+    pub fn permitting_nothing(&self) -> Policy {
+        let mut parts = PolicyParts { rules: Vec::new(), ..self.parts.clone() };
+        parts.routes.iter_mut().for_each(|route| route.shadow_until = None);
+        let routes = RouteTable::new(&parts.routes);
+        // another than its own: no standing of the one is taken for one of the other
+        Policy::index(parts, PolicyHash([0; 32]), routes)
+    }
+
     pub fn hash(&self) -> PolicyHash {
         self.hash
     }
@@ -188,6 +197,11 @@ impl Policy {
     pub fn route_for(&self, action: &Action<'_>) -> Option<RouteId> {
         let path: Vec<_> = action.path.segments().collect();
         self.routes.choose(action.host, &path, action.headers)
+    }
+
+    /// Pairs of routes between which a client can choose by a header: what names one names both.
+    pub fn routes_chosen_by_header(&self) -> Vec<(RouteId, RouteId)> {
+        self.routes.chosen_by_header()
     }
 
     pub(super) fn choose_route(&self, asked: &Asked<'_>) -> Option<RouteId> {

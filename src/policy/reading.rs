@@ -13,7 +13,7 @@ use super::judge::{self, Asked, Lack, Who};
 use super::pattern::never_served;
 use super::role::{CarriedClients, Service};
 use super::rule::{Effect, Rule, stated};
-use super::{Policy, RoleId, RouteId, RuleId, ServiceId, Standing, words};
+use super::{IssuerId, Policy, RoleId, RouteId, RuleId, ServiceId, Standing, words};
 use crate::identity::{Caller, Name, Peer};
 
 /// A request beside a policy, to be read.
@@ -24,6 +24,8 @@ pub struct Reading<'a> {
     request: &'a Request<'a>,
     /// Decoded once.
     path: Vec<Cow<'a, str>>,
+    /// The caller's.
+    issuer: Option<IssuerId>,
     route: Option<RouteId>,
     reach: Reach,
 }
@@ -124,7 +126,8 @@ impl<'a> Reading<'a> {
         let asked = Asked { request, path: &path };
         let route = policy.choose_route(&asked);
         let reach = policy.reach(&asked, route);
-        Reading { policy, standing, request, path, route, reach }
+        let issuer = policy.issuer_of(request.caller.verified().map(|caller| &**caller));
+        Reading { policy, standing, request, path, issuer, route, reach }
     }
 
     pub fn route(&self) -> Option<RouteId> {
@@ -156,7 +159,7 @@ impl<'a> Reading<'a> {
 
     /// Every role of the policy, in the order of the configuration.
     pub fn roles(&self) -> Vec<RoleReading> {
-        let (caller, issuer) = (self.caller(), self.policy.issuer_of(self.caller()));
+        let (caller, issuer) = (self.caller(), self.issuer);
         let parts = self.policy.parts();
         let read = |(role, id): (&super::role::Role, u32)| {
             let entries = role.entries().iter().map(|entry| EntryReading {
@@ -260,7 +263,6 @@ impl<'a> Reading<'a> {
     fn carries(&self, service: &Service) -> Carries {
         let Some(caller) = self.caller() else { return Carries::Nothing };
         let issuers = &self.policy.parts().issuers;
-        let issuer = self.policy.issuer_of(Some(caller));
         let clients = match &service.clients {
             CarriedClients::Unstated => return Carries::Unstated,
             CarriedClients::Any => return Carries::Any,
@@ -269,7 +271,7 @@ impl<'a> Reading<'a> {
         let written = |client: &super::role::ClientPattern| {
             format!("{} of {}", client.client, issuers[client.issuer.index()].name)
         };
-        match clients.iter().find(|client| client.matches(issuer, caller)) {
+        match clients.iter().find(|client| client.matches(self.issuer, caller)) {
             Some(client) => Carries::Listed(written(client)),
             None => Carries::Other { listed: clients.iter().map(written).collect() },
         }
@@ -295,7 +297,7 @@ impl<'a> Reading<'a> {
         Who {
             peer: self.peer(),
             caller: self.caller(),
-            issuer: self.policy.issuer_of(self.caller()),
+            issuer: self.issuer,
             services: &self.standing.services,
             roles: &self.standing.roles,
             now: self.request.now,

@@ -4,6 +4,7 @@
 //! [`exchange`](super::exchange) goes them for requests that came; whoever only asks what would become of one
 //! goes the same. Nothing here reads a socket or a clock.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::HeaderMap;
@@ -28,6 +29,15 @@ use crate::token::{KnownToken, Verifier};
 pub struct Signatures {
     pub peer: Signature<Peer>,
     pub caller: Signature<Caller>,
+}
+
+/// From where a request comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// The other end of the connection, after the PROXY protocol.
+    pub peer: Option<IpAddr>,
+    /// The client as trusted hops tell it.
+    pub client: Option<IpAddr>,
 }
 
 /// Reads a head as `generation` wants heads to be; `server_name` is the one that the connection was made for.
@@ -110,13 +120,4 @@ impl Signatures {
         let evidence = &decision.evidence;
         headers::Identity::new(peer, &evidence.services, caller, &evidence.roles, generation.own_id.as_ref())
     }
-}
-
-/// From where a request comes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Addresses {
-    /// The other end of the connection, after the PROXY protocol.
-    pub peer: Option<std::net::IpAddr>,
-    /// The client as trusted hops tell it.
-    pub client: Option<std::net::IpAddr>,
 }

@@ -185,6 +185,12 @@ fn what_is_told_of_two_signers_is_kept_only_while_it_is_small() {
     let link = Delegate { subject: "x".repeat(600).into(), issuer: Some("https://idp.example".into()) };
     assert!(is_kept(&Caller { chain: vec![link.clone(); 2], ..caller() }));
     assert!(!is_kept(&Caller { chain: vec![link; 4], ..caller() }));
+    // what records alone tell counts too
+    let groups = |count| Caller { groups: vec!["x".repeat(36).into(); count], ..caller() };
+    assert!(is_kept(&groups(20)) && !is_kept(&groups(60)));
+    let roles = |count| Caller { roles: vec!["x".repeat(36).into(); count], ..caller() };
+    assert!(is_kept(&roles(20)) && !is_kept(&roles(60)));
+    assert!(!is_kept(&Caller { acr: Some("x".repeat(2048).into()), ..caller() }));
 }
 
 #[test]

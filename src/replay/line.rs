@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::signers::{CallerLine, PeerLine};
 use super::why::Why;
+use crate::audit::Reason;
 use crate::audit::line::TEXT_BYTES_MAX;
 use crate::clock::Timestamp;
 use crate::policy::{Host, NormalPath};
@@ -179,6 +180,15 @@ impl Line<'_> {
 }
 
 impl Past<'_> {
+    /// The decision's own reason, whatever became of the request afterwards.
+    pub fn decided_because(&self) -> &str {
+        match self.outcome {
+            Outcome::Allowed => Reason::Allowed.as_str(),
+            Outcome::Unenforced => Reason::Unenforced.as_str(),
+            Outcome::Denied => &self.reason,
+        }
+    }
+
     /// The same, for longer than its line.
     pub fn into_owned(self) -> Past<'static> {
         let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());

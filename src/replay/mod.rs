@@ -41,7 +41,7 @@ pub struct Replay<'c> {
     changed: BTreeSet<Name>,
     named: Named,
     peers: HashMap<PeerLine, Result<Rc<Known<Peer>>, Why>>,
-    callers: HashMap<CallerLine, Rc<Known<Caller>>>,
+    callers: HashMap<CallerLine, Rc<Met>>,
     /// By the positions of peer and caller, 0 for none.
     standings: HashMap<(u64, u64), (Timestamp, Rc<Standing>)>,
     met: u64,
@@ -54,6 +54,16 @@ struct Known<T> {
     signature: Signature<T>,
 }
 
+/// Whom a record may speak of.
+struct Met {
+    /// The first has the least.
+    callers: Vec<Known<Caller>>,
+    /// Why there are several.
+    why: Option<Why>,
+    /// Whether the next record of these will find them again.
+    is_known: bool,
+}
+
 /// One that cannot be repeated with certainty is not decided.
 #[derive(Debug)]
 pub struct Judged {
@@ -62,7 +72,7 @@ pub struct Judged {
 }
 
 /// Peers and callers that are remembered at a time.
-const KNOWN_MAX: usize = 50_000;
+const KNOWN_MAX: usize = 20_000;
 
 impl<'c> Replay<'c> {
     pub fn new(config: &'c Config) -> Replay<'c> {
@@ -120,34 +130,25 @@ impl<'c> Replay<'c> {
                 return Ok(Judged::of(request(&Signature::Absent, &standing)));
             }
         };
-        let map = self.issuer(line)?;
-        let known = match self.callers.get(line) {
-            Some(known) => Rc::clone(known),
-            None => {
-                let segments: Vec<Cow<'_, str>> = past.path.segments().collect();
-                let callers = line.read(&map.claims, &self.named, &segments)?;
-                let mut all = callers.all.into_iter();
-                match (all.next(), callers.whys.into_iter().next()) {
-                    (Some(only), None) if line.is_plain() => self.remember(line, only),
-                    (Some(first), why) => {
-                        let judge = |caller: Caller| {
-                            let caller = Signature::Verified(Arc::new(caller));
-                            let signature = peer.as_ref().map_or(&Signature::Absent, |peer| &peer.signature);
-                            let standing = self.policy.standing(signature, &caller, past.time);
-                            Judged::of(request(&caller, &standing))
-                        };
-                        let judged = judge(first);
-                        return match why {
-                            Some(why) if !all.all(|other| judge(other).is_like(&judged)) => Err(why),
-                            _ => Ok(judged),
-                        };
-                    }
-                    (None, _) => return Err(Why::Form("caller")),
-                }
-            }
+        let met = match self.callers.get(line) {
+            Some(met) => Rc::clone(met),
+            None => self.meet(line, past)?,
         };
-        let standing = self.standing(peer.as_deref(), Some(&known), past.time);
-        Ok(Judged::of(request(&known.signature, &standing)))
+        let signature = peer.as_ref().map_or(&Signature::Absent, |peer| &peer.signature);
+        let mut judged = None;
+        for caller in &met.callers {
+            let standing = match met.is_known {
+                true => self.standing(peer.as_deref(), Some(caller), past.time),
+                false => Rc::new(self.policy.standing(signature, &caller.signature, past.time)),
+            };
+            let next = Judged::of(request(&caller.signature, &standing));
+            match (&judged, &met.why) {
+                (None, _) => judged = Some(next),
+                (Some(least), Some(why)) if !next.settles(least) => return Err(why.clone()),
+                (Some(_), _) => {}
+            }
+        }
+        judged.ok_or(Why::Form("caller"))
     }
 
     /// Both signatures as far as the record tells of them, for who wants to look closer.
@@ -203,11 +204,20 @@ impl<'c> Replay<'c> {
         }
     }
 
-    fn remember(&mut self, line: &CallerLine, caller: Caller) -> Rc<Known<Caller>> {
-        let position = self.next();
-        let known = Rc::new(Known { position, signature: Signature::Verified(Arc::new(caller)) });
-        self.callers.insert(line.clone(), Rc::clone(&known));
-        known
+    /// Those of whom a record may speak.
+    fn meet(&mut self, line: &CallerLine, past: &Past<'_>) -> Result<Rc<Met>, Why> {
+        let map = &self.issuer(line)?.claims;
+        let segments: Vec<Cow<'_, str>> = past.path.segments().collect();
+        let read = line.read(map, &self.named, &segments)?;
+        let mut callers = Vec::new();
+        for caller in read.all {
+            callers.push(Known { position: self.next(), signature: Signature::Verified(Arc::new(caller)) });
+        }
+        let met = Rc::new(Met { callers, why: read.whys.into_iter().next(), is_known: !read.is_of_path });
+        if met.is_known {
+            self.callers.insert(line.clone(), Rc::clone(&met));
+        }
+        Ok(met)
     }
 
     /// The position of one who was not met before, with room for it.
@@ -303,9 +313,26 @@ impl Judged {
         }
     }
 
-    /// Whether what stands between two callers comes to the same: conditions only gain by what a caller has, so what
-    /// holds for the least and for the most of them holds for all.
-    fn is_like(&self, other: &Judged) -> bool {
-        self.outcome == other.outcome && self.causes() == other.causes()
+    /// Whether all callers between `least` and this one, who has more, come to the same.
+    ///
+    /// Conditions only gain by what a caller has. So a rule that holds for the least holds for all, and one that does not
+    /// hold for the most holds for none: two permits are permits throughout. A denial is one throughout where a deny
+    /// holds for the least, where no allow holds for the most and nothing else is said, or where both are denied for the
+    /// same.
+    fn settles(&self, least: &Judged) -> bool {
+        let forbids = |cause: &Cause| {
+            matches!(cause, Cause::DeniedByRule | Cause::RequirementUnmet | Cause::StepUpRequired)
+                || *cause == Cause::TokenNotIssuedToService
+        };
+        let lacks = |cause: &Cause| {
+            matches!(cause, Cause::ServiceNotAllowed | Cause::ActorNotAllowed | Cause::ScopeMissing)
+                || matches!(cause, Cause::RoleMissing | Cause::ClaimMismatch | Cause::NoRule | Cause::NoRoute)
+        };
+        let (causes, of_least) = (self.causes(), least.causes());
+        self.outcome == least.outcome
+            && (self.outcome != Outcome::Denied
+                || of_least.contains(&Cause::DeniedByRule)
+                || (causes.iter().any(lacks) && !causes.iter().any(forbids))
+                || causes == of_least)
     }
 }

@@ -37,7 +37,7 @@ pub struct NamedClaim {
     /// Whether something is asked of how it begins.
     pub begins: bool,
     /// Whether segments of a path are compared with it.
-    matched: bool,
+    pub matched: bool,
 }
 
 impl Named {

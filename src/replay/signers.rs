@@ -70,6 +70,8 @@ pub struct Callers {
     pub all: Vec<Caller>,
     /// Why there are several.
     pub whys: Vec<Why>,
+    /// Whether they would be others if another path had been asked for.
+    pub is_of_path: bool,
 }
 
 /// More than these are not told apart.
@@ -131,11 +133,6 @@ impl CallerLine {
         !self.chain.is_empty()
     }
 
-    /// Whether nothing of it is hashed.
-    pub fn is_plain(&self) -> bool {
-        self.redacted.as_ref().is_some_and(Vec::is_empty)
-    }
-
     /// Whom it may speak of, given what the policy names and the path that was asked for.
     pub fn read(&self, map: &ClaimMap, named: &Named, segments: &[Cow<'_, str>]) -> Result<Callers, Why> {
         let redacted = self.redacted.as_ref().ok_or(Why::Form("caller.redacted"))?;
@@ -195,7 +192,7 @@ impl CallerLine {
         segments: &[Cow<'_, str>],
     ) -> Result<Callers, Why> {
         let redacted = self.redacted.as_deref().unwrap_or_default();
-        let mut whys = Vec::new();
+        let (mut whys, mut is_of_path) = (Vec::new(), !redacted.is_empty());
         let mut fullest = base.clone();
         for claim in &named.claims {
             let seen = known(&base.claims, &claim.path);
@@ -210,6 +207,7 @@ impl CallerLine {
                 Known::Value(_) | Known::Absent => continue,
             });
             let seen = if let Known::Value(value) = seen { Some(value) } else { None };
+            is_of_path |= claim.matched;
             replace(&mut fullest.claims, &claim.path, claim.fulfilled(seen, segments));
         }
         let lists = [
@@ -262,7 +260,7 @@ impl CallerLine {
             });
         }
         match all.len() {
-            ..=CALLERS_MAX => Ok(Callers { all, whys }),
+            ..=CALLERS_MAX => Ok(Callers { all, whys, is_of_path }),
             _ => Err(whys.swap_remove(0)),
         }
     }

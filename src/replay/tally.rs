@@ -52,8 +52,9 @@ pub struct Group {
     /// The rule and the reason then.
     pub rule_then: Option<String>,
     pub reason_then: String,
-    /// The rule, or what comes nearest, and the reason now.
+    /// The rule and the reason now, and where no rule speaks the one that comes nearest.
     pub rule_now: Option<String>,
+    pub nearest_now: Option<String>,
     pub reason_now: String,
 }
 
@@ -166,13 +167,14 @@ impl Tally {
             return;
         };
         let evidence = &judged.decision.evidence;
-        let rule = evidence.rule.or(evidence.near_miss.as_ref().map(|near| near.rule));
+        let nearest = evidence.near_miss.as_ref().filter(|_| evidence.rule.is_none());
         let allowed = if judged.outcome == Outcome::Allowed { Reason::Allowed } else { Reason::Unenforced };
         let group = Group {
             flip,
             rule_then: past.rule.as_deref().map(str::to_owned),
-            reason_then: past.reason.to_string(),
-            rule_now: rule.map(name),
+            reason_then: past.decided_because().to_owned(),
+            rule_now: evidence.rule.map(name),
+            nearest_now: nearest.map(|near| name(near.rule)),
             reason_now: judged
                 .causes()
                 .first()

@@ -30,14 +30,7 @@ impl Trial {
                 let services = &self.policy().parts().services;
                 let service = services.iter().find(|service| service.name == *name);
                 let service = service.ok_or_else(|| Unaskable::Service(name.clone()))?;
-                let names = || service.identities.iter().filter_map(example);
-                let issued = |name: &PeerName| match clients {
-                    Some(ClientCertificates::Required(trust) | ClientCertificates::Optional(trust)) => {
-                        trust.check_name(name).is_ok()
-                    }
-                    _ => true,
-                };
-                let name_of_it = names().find(issued).or_else(|| names().next());
+                let name_of_it = service.identities.iter().find_map(example);
                 Some(name_of_it.ok_or_else(|| Unaskable::Nobody(name.clone()))?)
             }
             Presented::Named(name) => Some(name.clone()),

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::truth_table::{POLICY, SERVICES, TABLE, Table, callers};
 use crate::world::World;
-use crate::world::certificates::parsed;
+use crate::world::certificates::{Who, parsed};
 use crate::world::issuer::Issuer;
 use crate::world::program::{Output, run};
 use crate::world::proxy::HOST;
@@ -181,6 +181,8 @@ async fn a_token_is_read_from_where_nobody_looks_and_never_shown() {
     assert_eq!(account["token"]["signature_checked"], false);
     let unchecked = account["notes"][0].as_str().unwrap();
     assert!(unchecked.contains("NOT CHECKED") && unchecked.contains("--keys corp=FILE"), "{unchecked}");
+    let text = explain.text(&from("-"), &token).await;
+    assert!(text.starts_with("ALLOWED, IF THE TOKEN'S SIGNATURE IS GOOD\n"), "{text}");
     let steps: BTreeMap<_, _> = account["token"]["steps"]
         .as_array()
         .unwrap()
@@ -219,6 +221,57 @@ async fn a_token_is_read_from_where_nobody_looks_and_never_shown() {
 }
 
 #[tokio::test]
+async fn a_peer_is_given_by_name_or_by_certificate() {
+    let world = World::new().await;
+    let explain = Explain { config: world.configuration(ALLOW) };
+    let file = |who: Who, name: &str| {
+        let minted = world.certificates.client(who).unwrap();
+        world.write(name, &minted.chain).to_str().unwrap().to_owned()
+    };
+    let (good, expired) = (file(Who::Storefront, "good.pem"), file(Who::Expired, "expired.pem"));
+    let id = "spiffe://shop.example/ns/prod/sa/storefront";
+    let claims = r#"{"sub": "alice", "uid": "1", "client_id": "storefront-web", "scope": "orders:read"}"#;
+    let mut seen = 0;
+    for (peer, reason, name) in [
+        (["--service", "storefront"], "allowed", id),
+        (["--spiffe-id", id], "allowed", id),
+        (["--certificate", &good], "allowed", id),
+        (["--certificate", &expired], "peer_expired", id),
+        (["--spiffe-id", "spiffe://shop.example/x"], "peer_unknown", "spiffe://shop.example/x"),
+        (["--spiffe-id", "spiffe://other.example/x"], "peer_untrusted", "spiffe://other.example/x"),
+    ] {
+        let account = explain.json(&[&peer[..], &["--claims", claims, "GET", URL]].concat(), "").await;
+        assert_eq!((&account["reason"], &account["peer"]["name"]), (&json!(reason), &json!(name)));
+        seen += 1;
+    }
+    assert_eq!(seen, 6);
+    // whatever a variable holds, it is read from there
+    let account = explain.json(&["--certificate", &good, "--token", "env:PATH", "GET", URL], "").await;
+    assert_eq!(account["reason"], "token_malformed");
+}
+
+#[tokio::test]
+async fn what_a_token_says_moves_no_cursor() {
+    let world = World::new().await;
+    let explain = Explain { config: world.configuration(&ALLOW.replace("order-reader", "any")) };
+    let subject = "a\u{1b}[31m\u{202e}\r\nSPOOFED";
+    let claims = json!({ "sub": subject, "uid": subject, "client_id": "storefront-web", "scope": subject });
+    let claims = claims.to_string();
+    let asked = ["--service", "storefront", "--claims", &claims, "GET", URL];
+    let text = explain.text(&asked, "").await;
+    let shown = explain.text(&[&asked[..], &["--format", "json"]].concat(), "").await;
+    for text in [&text, &shown] {
+        assert!(
+            text.contains("31m") && !text.lines().any(|line| line.trim_start().starts_with("SPOOFED")),
+            "{text}"
+        );
+        assert!(!text.contains(['\u{1b}', '\u{202e}', '\r']), "{text:?}");
+    }
+    let account: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(account["caller"]["subject"], subject);
+}
+
+#[tokio::test]
 async fn what_cannot_be_asked_is_wrong_usage_and_what_cannot_be_loaded_is_78() {
     let world = World::new().await;
     let explain = Explain { config: world.configuration(ALLOW) };
@@ -252,8 +305,7 @@ async fn what_cannot_be_asked_is_wrong_usage_and_what_cannot_be_loaded_is_78() {
 async fn a_record_is_told_and_judged_again() {
     let world = World::new().await;
     let proxy = world.start(ALLOW);
-    let client =
-        proxy.client(crate::world::certificates::Who::Storefront, crate::world::client::Protocol::H2).await;
+    let client = proxy.client(Who::Storefront, crate::world::client::Protocol::H2).await;
     let ask = async |claims: Value| {
         let mut request = crate::world::client::get("/orders/7");
         let token = format!("Bearer {}", world.issuer.token(claims));
@@ -294,9 +346,19 @@ async fn a_record_is_told_and_judged_again() {
         (&json!("allow"), &json!("readers read"))
     );
 
+    world.configuration(&ALLOW.replace("readers read", "another name"));
+    let account = explain.json(&["--record", "-"], &allowed).await;
+    assert_eq!((&account["now"]["same"], &account["now"]["rule"]), (&json!(false), &json!("another name")));
+
     let started = proxy.events("started", 1).await[0].to_string();
     let text = explain.text(&["--record", "-"], &started).await;
     assert!(text.starts_with("STARTED\n") && text.contains("a record of another event: started"), "{text}");
+    let handshake = r#"{"event":"handshake","time":"2027-01-15T12:00:00.000Z","verdict":"deny",
+        "reason":"peer_expired","detail":"its chain expired","story":"somebody was refused"}"#
+        .replace('\n', "");
+    let text = explain.text(&["--record", "-"], &handshake).await;
+    assert!(text.starts_with("DENIED  peer_expired\nsomebody was refused\n"), "{text}");
+    assert!(text.contains("renew the certificate, and compare the clocks"), "{text}");
     let output = explain.run(&["--record", "-"], &format!("{allowed}\n{denied}\n")).await;
     assert_eq!(output.code, Some(2));
     assert!(output.stderr.contains("2 lines"), "{}", output.stderr);

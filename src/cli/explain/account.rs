@@ -153,6 +153,11 @@ impl Account {
             rules: None,
         }
     }
+
+    /// Whether a token counts whose signature nobody looked at.
+    pub fn is_on_trust(&self) -> bool {
+        self.token.as_ref().is_some_and(|token| !token.made_up && !token.signature_checked)
+    }
 }
 
 fn challenge(answered: &Answered) -> Option<String> {

@@ -10,14 +10,15 @@ mod text;
 mod token;
 mod who;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
 
 use super::ink::Ink;
-use super::{ConfigArgs, EXIT_CONFIG, EXIT_USAGE, Format};
+use super::{ConfigArgs, EXIT_CONFIG, EXIT_USAGE, Format, tell};
+use crate::audit::line::{is_misleading, write_escaped};
 use crate::clock::Clock;
 use crate::config::Report;
 use crate::identity::Signature;
@@ -92,7 +93,7 @@ pub fn run(args: &ExplainArgs) -> ExitCode {
     match explain(args) {
         Ok(text) => {
             // Whoever reads it may have seen enough and gone.
-            let _ = io::stdout().lock().write_all(text.as_bytes());
+            tell(text);
             ExitCode::SUCCESS
         }
         Err(Unexplained::Configuration(report)) => {
@@ -129,7 +130,15 @@ fn explain(args: &ExplainArgs) -> Result<String, Unexplained> {
 }
 
 fn in_json(account: &impl Serialize) -> String {
-    format!("{:#}\n", serde_json::json!(account))
+    let mut line = Vec::new();
+    for c in format!("{:#}\n", serde_json::json!(account)).chars() {
+        if c != '\n' && is_misleading(c) {
+            write_escaped(c, &mut line);
+        } else {
+            line.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+        }
+    }
+    String::from_utf8_lossy(&line).into_owned()
 }
 
 /// Asks, and tells all that there is to the answer.

@@ -7,9 +7,8 @@ use super::account::{Account, ConditionAccount, Lack, RuleAccount, RuleOutcome, 
 use super::record::{Again, RecordAccount};
 use super::token::{Outcome, TokenAccount};
 use super::who::{CallerAccount, PeerAccount, RoleAccount, ServiceAccount, TokenMapping};
-use crate::audit::line::is_misleading;
 use crate::audit::{Reason, Verdict};
-use crate::cli::ink::Ink;
+use crate::cli::ink::{Ink, shown};
 
 struct Page {
     text: String,
@@ -63,6 +62,9 @@ pub fn of_record(account: &RecordAccount, ink: Ink, all: bool) -> String {
 impl Page {
     fn verdict(&mut self, account: &Account) {
         let word = match (account.verdict, account.reason) {
+            (Verdict::Allow, _) if account.is_on_trust() => {
+                self.ink.yellow("ALLOWED, IF THE TOKEN'S SIGNATURE IS GOOD")
+            }
             (Verdict::Allow, Reason::Unenforced) => self.ink.yellow("ALLOWED, UNENFORCED"),
             (Verdict::Allow, _) => self.ink.green("ALLOWED"),
             (Verdict::Deny, _) => self.ink.red("DENIED"),
@@ -368,17 +370,4 @@ impl Page {
         let label = self.ink.faint(&format!("{label:12}"));
         let _ = writeln!(self.text, "{sign}{label} {}", shown(words));
     }
-}
-
-/// What came from outside moves no cursor and turns no reading direction.
-fn shown(words: &str) -> String {
-    let mut shown = String::with_capacity(words.len());
-    for c in words.chars() {
-        if is_misleading(c) {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
 }

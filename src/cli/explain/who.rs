@@ -1,14 +1,16 @@
 //! Who carries a request and for whom it comes, and how that came about.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::audit::RefusedHandshake;
 use crate::audit::record::Check;
 use crate::identity::{ActorKind, Caller, Delegate};
-use crate::policy::Policy;
 use crate::policy::condition::RoleTerm;
 use crate::policy::reading::{Carries, Reading, RoleReading, RuleReading, ServiceReading};
+use crate::policy::{Policy, RoleId};
 use crate::token::{ActorEntry, IssuerSettings};
 use crate::trial::Answer;
 
@@ -148,6 +150,7 @@ impl CallerAccount {
     ) -> CallerAccount {
         let texts = |list: &[std::sync::Arc<str>]| list.iter().map(ToString::to_string).collect();
         let entries = issuers.iter().find(|issuer| issuer.name == caller.issuer);
+        let asked_for = roles_asked_for(reading);
         CallerAccount {
             issuer: caller.issuer.to_string(),
             subject: caller.subject.as_deref().map(str::to_owned),
@@ -160,7 +163,11 @@ impl CallerAccount {
             groups: texts(&caller.groups),
             token_roles: texts(&caller.roles),
             expires: Some(caller.expires.to_string()),
-            roles: reading.roles().into_iter().map(|role| RoleAccount::of(policy, reading, role)).collect(),
+            roles: reading
+                .roles()
+                .into_iter()
+                .map(|role| RoleAccount::of(policy, &asked_for, role))
+                .collect(),
         }
     }
 }
@@ -200,12 +207,17 @@ fn actor_because(entries: &[ActorEntry], caller: &Caller) -> Vec<String> {
     because
 }
 
+/// By the rules that could have spoken.
+fn roles_asked_for(reading: &Reading<'_>) -> BTreeSet<RoleId> {
+    let of_rule = |rule: RuleReading<'_>| match rule.rule.role() {
+        Some(RoleTerm::AnyOf(ids) | RoleTerm::AllOf(ids)) => ids.clone(),
+        Some(RoleTerm::Any | RoleTerm::None) | None => Vec::new(),
+    };
+    reading.rules().filter(RuleReading::reaches).flat_map(of_rule).collect()
+}
+
 impl RoleAccount {
-    fn of(policy: &Policy, reading: &Reading<'_>, read: RoleReading) -> RoleAccount {
-        let asks = |rule: &RuleReading<'_>| match rule.rule.role() {
-            Some(RoleTerm::AnyOf(ids) | RoleTerm::AllOf(ids)) => ids.contains(&read.role),
-            Some(RoleTerm::Any | RoleTerm::None) | None => false,
-        };
+    fn of(policy: &Policy, asked_for: &BTreeSet<RoleId>, read: RoleReading) -> RoleAccount {
         let entries = read.entries.into_iter().map(|entry| EntryAccount {
             holds: entry.holds,
             issuer: entry.issuer.to_string(),
@@ -214,7 +226,7 @@ impl RoleAccount {
         RoleAccount {
             role: policy.parts().roles[read.role.index()].name.to_string(),
             holds: read.holds,
-            asked_for: reading.rules().any(|rule| rule.reaches() && asks(&rule)),
+            asked_for: asked_for.contains(&read.role),
             of: if read.all { "all" } else { "any" },
             entries: entries.collect(),
             seen: read.seen,

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use super::{ConfigArgs, EXIT_CONFIG, EXIT_FINDINGS};
+use super::{ConfigArgs, EXIT_CONFIG, EXIT_FINDINGS, EXIT_USAGE, tell};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config};
 use crate::replay::Replay;
@@ -68,9 +68,6 @@ enum ReportFormat {
     Markdown,
 }
 
-/// A file that cannot be read is wrong usage.
-pub const EXIT_USAGE: u8 = 2;
-
 pub fn run(args: &ReplayArgs) -> ExitCode {
     let clock = Clock::system();
     let config = match args.config.load(&clock) {
@@ -110,7 +107,7 @@ fn answer(args: &ReplayArgs, config: &Config, tally: &Tally) -> ExitCode {
         ReportFormat::Json => format!("{:#}\n", report::json(tally, config.policy.hash())),
         ReportFormat::Markdown => report::markdown(tally, config.policy.hash()),
     };
-    print!("{text}");
+    tell(text);
     let wider = (args.fail_on_flip || args.fail_on_widen) && tally.flipped(&Flip::WIDER) > 0;
     let narrower = (args.fail_on_flip || args.fail_on_narrow) && tally.flipped(&Flip::NARROWER) > 0;
     if wider || narrower { ExitCode::from(EXIT_FINDINGS) } else { ExitCode::SUCCESS }

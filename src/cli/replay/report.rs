@@ -98,12 +98,14 @@ fn signers(seen: &Seen) -> String {
 
 /// What decided then and what decides now.
 fn change(group: &Group) -> String {
-    let Group { flip: _, rule_then, reason_then, rule_now, reason_now } = group;
+    let Group { flip: _, rule_then, reason_then, rule_now, nearest_now, reason_now } = group;
     let side = |rule: &Option<String>, reason: &str| match rule {
         Some(rule) => format!("{} ({})", plain(reason), quoted(rule)),
         None => plain(reason),
     };
-    format!("{} then, {} now", side(rule_then, reason_then), side(rule_now, reason_now))
+    let nearest =
+        nearest_now.as_ref().map_or_else(String::new, |rule| format!(", nearest is {}", quoted(rule)));
+    format!("{} then, {} now{nearest}", side(rule_then, reason_then), side(rule_now, reason_now))
 }
 
 fn would(trial: Trial, rule: &str) -> String {
@@ -199,7 +201,7 @@ pub fn json(tally: &Tally, policy: PolicyHash) -> Value {
         let about = json!({
             "change": group.flip.as_str(),
             "then": { "rule": group.rule_then, "reason": group.reason_then },
-            "now": { "rule": group.rule_now, "reason": group.reason_now },
+            "now": { "rule": group.rule_now, "nearest": group.nearest_now, "reason": group.reason_now },
         });
         with(about, seen(of))
     });

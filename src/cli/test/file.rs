@@ -180,8 +180,33 @@ impl Field for CallerTerm {
         Some(CallerTerm::Described(description))
     }
 
-    fn schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": ["string", "object"] })
+    fn schema(generator: &mut SchemaGenerator) -> Schema {
+        let text = |description: &str| json_schema!({ "type": "string", "description": description });
+        json_schema!({ "anyOf": [
+            { "type": "string" },
+            {
+                "type": "object",
+                "properties": {
+                    "issuer": text("The `[issuer.NAME]` whose token it is. Without: that of the caller it is `like`."),
+                    "like": text("The `[caller.NAME]` whose claims these are added to."),
+                    "without": {
+                        "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }],
+                        "description": "Claims that the token does not have.",
+                    },
+                    "ago": {
+                        "type": "object",
+                        "additionalProperties": Duration::schema(generator),
+                        "description": "Claims that are a time so long before the request, as `auth_time = \"20m\"`.",
+                    },
+                    "claims": {
+                        "type": "object",
+                        "additionalProperties": true,
+                        "description": "Claims whose names are keys of a caller.",
+                    },
+                },
+                "additionalProperties": true,
+            },
+        ] })
     }
 }
 

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use super::{ConfigArgs, EXIT_CONFIG, EXIT_FINDINGS, EXIT_USAGE};
+use super::{ConfigArgs, EXIT_CONFIG, EXIT_FINDINGS, EXIT_USAGE, tell};
 use crate::clock::Clock;
 use crate::config;
 use crate::tls::reload::{Watch, WatchError};
@@ -76,6 +76,13 @@ enum TestError {
     NoneLeft(String),
 }
 
+/// The JSON Schema of a file of tests.
+pub fn schema() -> serde_json::Value {
+    let mut schema = schemars::SchemaGenerator::default().into_root_schema_for::<file::TestFile>();
+    schema.insert("title".to_owned(), "Policy tests of Countersign".into());
+    schema.to_value()
+}
+
 pub fn run(args: &TestArgs) -> ExitCode {
     if args.watch {
         return match watch(args) {
@@ -128,9 +135,9 @@ fn judge(args: &TestArgs, files: &mut BTreeSet<PathBuf>) -> Result<ExitCode, Tes
         coverage_required: args.require_coverage,
     };
     match args.format {
-        Format::Text => print!("{}", report.text()),
-        Format::Json => println!("{:#}", report.json()),
-        Format::Junit => print!("{}", report.junit()),
+        Format::Text => tell(report.text()),
+        Format::Json => tell(format_args!("{:#}\n", report.json())),
+        Format::Junit => tell(report.junit()),
     }
     Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FINDINGS) })
 }
@@ -156,7 +163,7 @@ fn watch(args: &TestArgs) -> Result<std::convert::Infallible, GoOnError> {
             // What is new among them may have changed since.
             watch = Watch::new(files.iter().filter(|file| Watch::can_see(file)).cloned())?;
         }
-        println!("-- waiting for a change; Ctrl-C ends");
+        tell("-- waiting for a change; Ctrl-C ends\n");
         runtime.block_on(watch.changed());
     }
 }

@@ -179,6 +179,11 @@ impl Domains {
         shape.rest && !exact.map(|exact| exact.segments.len()).any(|exact| exact == length)
     }
 
+    /// The methods that some rule names, those together that no rule tells apart.
+    pub fn named_methods(&self) -> &[Vec<Method>] {
+        &self.methods
+    }
+
     /// Whether some rule names the method.
     #[cfg(test)]
     pub fn names(&self, method: &Method) -> bool {

@@ -20,6 +20,7 @@
 //! 6. A rule that says the same in both policies is a reason for a difference in neither: such pairs are left
 //!    out, and nothing else is.
 
+mod alone;
 mod barriers;
 mod cells;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 use serde_json::{Map, Value};
 
+pub use alone::{Alone, Closed, Tried, Ways};
 pub use cells::{CallerCell, Cell, PeerCell};
 pub use regions::{Part, Region, Word, said};
 pub use search::Comparison;

@@ -3,17 +3,21 @@
 //! What was let through in shadow is gathered, put together by who asked for what, and written down as the narrowest rules
 //! that can still be read. Then the configuration is loaded with them beside it, and the same requests are judged again.
 
+mod doubt;
 mod rule;
 mod shape;
 mod text;
 mod wish;
 
+use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{Hash, Hasher};
 
 use super::tally::Asked;
-use super::{CallerLine, Line, Outcome, Past, PeerLine, Replay, Why};
+use super::{Line, Outcome, Past, Replay, Why};
 use crate::config::Config;
-use wish::Wish;
+use crate::policy::RouteId;
+use wish::{Names, Wish};
 
 pub use rule::Rule;
 pub use text::{Proposal, RuleAbout, write};
@@ -24,8 +28,8 @@ pub struct Wishes<'c> {
     replay: Option<Replay<'c>>,
     all_allowed: bool,
     found: Vec<Wish>,
-    /// Places in `found`.
-    known: HashMap<Key, usize>,
+    /// Places in `found`, by what a rule could read.
+    known: HashMap<u64, usize>,
     /// Requests that the configuration allows as it is.
     pub allowed_already: u64,
     /// Requests beyond those that are kept apart.
@@ -33,11 +37,8 @@ pub struct Wishes<'c> {
     pub failures: BTreeMap<Why, u64>,
 }
 
-/// All of a request that a rule could read, but for its time.
-type Key = (Option<PeerLine>, Option<CallerLine>, String, String, String, bool, Option<String>);
-
 /// Different requests that are kept apart.
-const WISHES_MAX: usize = 200_000;
+const WISHES_MAX: usize = 50_000;
 
 impl<'c> Wishes<'c> {
     /// `all_allowed` wants rules for what was allowed too, not only for what no rule allowed.
@@ -74,19 +75,10 @@ impl<'c> Wishes<'c> {
     }
 
     fn want(&mut self, past: Past<'_>) -> Result<(), Why> {
-        let key: Key = (
-            past.peer.clone(),
-            past.caller.clone(),
-            past.method.to_string(),
-            past.host.to_string(),
-            past.path.to_string(),
-            past.grpc,
-            past.route.as_deref().map(str::to_owned),
-        );
-        if let Some(&at) = self.known.get(&key) {
-            if let Some(wish) = self.found.get_mut(at) {
-                wish.again(past.time);
-            }
+        let key = key_of(&past);
+        let same = self.known.get(&key).and_then(|at| self.found.get_mut(*at));
+        if let Some(wish) = same.filter(|wish| wish.is_like(&past)) {
+            wish.again(past.time);
             return Ok(());
         }
         let (services, roles) = match &mut self.replay {
@@ -106,10 +98,26 @@ impl<'c> Wishes<'c> {
             self.left_out += 1;
             return Ok(());
         }
-        let subject_claim = self.subject_claim(&past);
+        let (routes, subject_claim) = (self.routes(&past), self.subject_claim(&past));
+        let names = Names { routes, services, roles, subject_claim };
         self.known.insert(key, self.found.len());
-        self.found.push(Wish::new(past.into_owned(), services, roles, subject_claim));
+        self.found.push(Wish::new(past.into_owned(), names));
         Ok(())
+    }
+
+    /// The route that was taken, with those that another header field would have chosen: a rule is for all of them.
+    fn routes(&self, past: &Past<'_>) -> Vec<String> {
+        let Some(taken) = past.route.as_deref() else { return Vec::new() };
+        let Some(policy) = self.config.map(|config| &config.policy) else { return vec![taken.to_owned()] };
+        let name = |id: RouteId| policy.route(id).name.to_string();
+        let mut names = BTreeSet::from([taken.to_owned()]);
+        let pairs = policy.routes_chosen_by_header();
+        // each round reaches those beside what was reached
+        for _ in &pairs {
+            let (met, pairs) = (names.clone(), pairs.iter().map(|(a, b)| [name(*a), name(*b)]));
+            names.extend(pairs.filter(|pair| pair.iter().any(|name| met.contains(name))).flatten());
+        }
+        names.into_iter().collect()
     }
 
     /// Where the caller's issuer says who it is about.
@@ -153,6 +161,14 @@ impl<'c> Wishes<'c> {
         }
         denied
     }
+}
+
+/// The same for requests that no rule could tell apart, and hardly ever for others.
+fn key_of(past: &Past<'_>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&past.peer, &past.caller, &past.method, &past.host, &past.path, past.grpc, &past.route)
+        .hash(&mut hasher);
+    hasher.finish()
 }
 
 /// What they were called then.

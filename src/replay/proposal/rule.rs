@@ -12,7 +12,7 @@ use crate::policy::condition::GrpcPattern;
 pub struct Kind {
     pub service: Peer,
     pub caller: Option<Actor>,
-    pub route: Option<String>,
+    pub routes: Vec<String>,
     pub grpc: bool,
 }
 
@@ -70,7 +70,7 @@ pub struct Rule<'w> {
 }
 
 /// What makes two shapes one rule's.
-type Together = (Option<Actor>, Option<String>, bool, Need, BTreeSet<String>, BTreeMap<String, Vec<String>>);
+type Together = (Option<Actor>, Vec<String>, bool, Need, BTreeSet<String>, BTreeMap<String, Vec<String>>);
 
 /// The rules that allow these requests, in order.
 pub fn rules(wishes: &[Wish]) -> Vec<Rule<'_>> {
@@ -83,7 +83,7 @@ pub fn rules(wishes: &[Wish]) -> Vec<Rule<'_>> {
         for Pattern { methods, need, also, shape } in patterns(wishes) {
             let together: Together = (
                 kind.caller.clone(),
-                kind.route.clone(),
+                kind.routes.clone(),
                 kind.grpc,
                 need.clone(),
                 methods.clone(),
@@ -146,7 +146,7 @@ fn merge_services<'w>(rules: impl Iterator<Item = Rule<'w>>) -> Vec<Rule<'w>> {
         let is_like = |other: &&mut Rule<'w>| {
             let both_named = |peer: &Peer| matches!(peer, Peer::Named(_));
             rule.kind.caller == other.kind.caller
-                && rule.kind.route == other.kind.route
+                && rule.kind.routes == other.kind.routes
                 && rule.kind.grpc == other.kind.grpc
                 && rule.need == other.need
                 && rule.methods == other.methods
@@ -189,7 +189,7 @@ impl Kind {
                 .then(|| caller.on_behalf_of.clone()),
         });
         let grpc = past.grpc && wish.method() == "POST" && grpc_name(&wish.segments).is_some();
-        Kind { service, caller, route: past.route.as_deref().map(str::to_owned), grpc }
+        Kind { service, caller, routes: wish.routes.clone(), grpc }
     }
 }
 

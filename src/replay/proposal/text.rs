@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use toml::Value;
 
+use super::doubt::{beyond, look_twice};
 use super::rule::{Actor, Need, Peer, Rule, grpc_name};
 use super::shape::{Segment, Shape};
 use crate::audit::line::is_misleading;
@@ -29,6 +30,8 @@ pub struct RuleAbout {
     pub last: String,
     /// What it would allow that was not seen.
     pub beyond: Vec<String>,
+    /// What may be a mistake or an attack that happened, and should then not be allowed.
+    pub look_twice: Vec<String>,
 }
 
 /// Names that are taken, and those that were given.
@@ -56,7 +59,7 @@ pub fn write(rules: &[Rule<'_>], config: Option<&Config>) -> Proposal {
     services(rules, &mut names, &mut tables);
     for rule in rules {
         role(rule, &mut names, &mut tables);
-        about.push(one(rule, &mut names, &mut text));
+        about.push(one(rule, rules, &mut names, &mut text));
     }
     Proposal { toml: format!("version = 1\n{tables}{text}"), rules: about }
 }
@@ -129,7 +132,7 @@ fn role(rule: &Rule<'_>, names: &mut Names<'_>, to: &mut String) {
     names.roles.insert(place, name);
 }
 
-fn one(rule: &Rule<'_>, names: &mut Names<'_>, to: &mut String) -> RuleAbout {
+fn one(rule: &Rule<'_>, all: &[Rule<'_>], names: &mut Names<'_>, to: &mut String) -> RuleAbout {
     let services: Vec<String> = rule.services.iter().map(|peer| names.service(peer)).collect();
     let patterns: Vec<String> = rule.shapes.iter().map(Shape::pattern).collect();
     let calls = rule.kind.grpc.then(|| calls(rule)).flatten();
@@ -147,17 +150,30 @@ fn one(rule: &Rule<'_>, names: &mut Names<'_>, to: &mut String) -> RuleAbout {
         free(&format!("{} for {who}: {what}", services.join(" and ")), |name| names.rules.contains(name));
     names.rules.insert(name.clone());
     let (first, last) = rule.seen().map_or_else(Default::default, |(a, b)| (a.to_string(), b.to_string()));
-    let beyond = beyond(rule);
-    let about = RuleAbout { name, requests: rule.requests(), callers: rule.callers(), first, last, beyond };
+    let about = RuleAbout {
+        name,
+        requests: rule.requests(),
+        callers: rule.callers(),
+        first,
+        last,
+        beyond: beyond(rule),
+        look_twice: look_twice(rule, all),
+    };
 
     let _ = writeln!(
         to,
-        "\n# {} of {}, {} to {}.",
+        "\n# {} {}, {} to {}.",
         many(about.requests, "request"),
-        many(about.callers as u64, "caller"),
+        match about.callers {
+            0 => "without a token".to_owned(),
+            callers => format!("of {}", many(callers as u64, "caller")),
+        },
         about.first,
         about.last
     );
+    for words in &about.look_twice {
+        let _ = writeln!(to, "# Look twice: {}.", plain(words));
+    }
     for words in &about.beyond {
         let _ = writeln!(to, "# Beyond that: {}.", plain(words));
     }
@@ -166,8 +182,8 @@ fn one(rule: &Rule<'_>, names: &mut Names<'_>, to: &mut String) -> RuleAbout {
         let _ = writeln!(to, "# All of these callers have also: {}.", plain(&also.join(", ")));
     }
     let _ = writeln!(to, "[[allow]]\nname = {}", quoted(&about.name));
-    if let Some(route) = &rule.kind.route {
-        let _ = writeln!(to, "route = {}", quoted(route));
+    if !rule.kind.routes.is_empty() {
+        let _ = writeln!(to, "route = {}", list(rule.kind.routes.iter()));
     }
     let _ = writeln!(to, "service = {}", list(services.iter()));
     let _ = writeln!(to, "role = {}", quoted(&names.role(rule)));
@@ -216,42 +232,6 @@ fn calls(rule: &Rule<'_>) -> Option<Vec<String>> {
         }
     };
     rule.shapes.iter().map(call).collect()
-}
-
-/// What the rule would allow that was not asked for.
-fn beyond(rule: &Rule<'_>) -> Vec<String> {
-    let mut words = Vec::new();
-    for shape in &rule.shapes {
-        let pattern = shape.pattern();
-        for (at, (segment, values)) in shape.segments.iter().zip(&shape.values).enumerate() {
-            match segment {
-                Segment::Literal(_) => {}
-                Segment::Any => words.push(format!("in {pattern} any segment {}; seen: {values}", at + 1)),
-                Segment::Own { name, claim } => words.push(format!(
-                    "in {pattern} every caller's own {{{name}}}, by claim {}; seen: {values}",
-                    claim.join(" → ")
-                )),
-            }
-        }
-    }
-    let callers = rule.callers();
-    match &rule.need {
-        Need::NoToken => words.push("anybody, with a token or without".to_owned()),
-        Need::Any => words.push("every caller of this kind that the issuer gives a token".to_owned()),
-        Need::Client(_) => words.push("every caller of the same client".to_owned()),
-        need => words.push(format!("whoever has {need}; seen: {callers}")),
-    }
-    if rule.services.contains(&Peer::Nobody) {
-        words.push("any service, with a certificate or without".to_owned());
-    }
-    let is_seen = |method: &str| rule.wishes().any(|wish| wish.past.method.as_str() == method);
-    if rule.methods.contains("GET") && !is_seen("HEAD") {
-        words.push("HEAD, which GET includes".to_owned());
-    }
-    if rule.methods.contains("GET") && !is_seen("GET") {
-        words.push("GET, of which HEAD alone was seen".to_owned());
-    }
-    words
 }
 
 impl Names<'_> {

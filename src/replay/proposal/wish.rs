@@ -14,6 +14,8 @@ pub struct Wish {
     pub past: Past<'static>,
     /// Of the path, decoded.
     pub segments: Vec<String>,
+    /// The route that it took, and those between which a header chose.
+    pub routes: Vec<String>,
     /// What the policy in force calls the peer and the caller.
     pub services: Vec<String>,
     pub roles: BTreeSet<String>,
@@ -26,13 +28,18 @@ pub struct Wish {
     pub last: Timestamp,
 }
 
+/// What a policy calls those who ask, and where that goes.
+#[derive(Debug)]
+pub struct Names {
+    pub routes: Vec<String>,
+    pub services: Vec<String>,
+    pub roles: BTreeSet<String>,
+    pub subject_claim: Vec<String>,
+}
+
 impl Wish {
-    pub fn new(
-        past: Past<'static>,
-        services: Vec<String>,
-        roles: BTreeSet<String>,
-        subject_claim: Vec<String>,
-    ) -> Wish {
+    pub fn new(past: Past<'static>, known: Names) -> Wish {
+        let Names { routes, services, roles, subject_claim } = known;
         let segments = past.path.segments().map(|segment| segment.into_owned()).collect();
         let texts = past.caller.iter().flat_map(|caller| caller.claims().into_iter().flatten());
         let claims = texts.filter_map(|(name, value)| match value {
@@ -41,7 +48,17 @@ impl Wish {
         });
         let claims = claims.collect();
         let (first, last) = (past.time, past.time);
-        Wish { past, segments, services, roles, subject_claim, claims, requests: 1, first, last }
+        Wish { past, segments, routes, services, roles, subject_claim, claims, requests: 1, first, last }
+    }
+
+    /// Whether a rule could tell the two apart.
+    pub fn is_like(&self, other: &Past<'_>) -> bool {
+        let past = &self.past;
+        past.path == other.path
+            && past.method == other.method
+            && past.host == other.host
+            && (past.grpc, &past.route) == (other.grpc, &other.route)
+            && (&past.peer, &past.caller) == (&other.peer, &other.caller)
     }
 
     pub fn again(&mut self, time: Timestamp) {

@@ -14,7 +14,7 @@ mod tests_large;
 #[cfg(test)]
 mod tests_requests;
 #[cfg(test)]
-mod tests_universe;
+pub mod tests_universe;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -160,8 +160,7 @@ impl<'a> Issuers<'a> {
             if issuer.url.accepts(claims) != Some(true) {
                 return Err(unknown());
             }
-            let mut step = Step::Kind;
-            issuer.caller(claims.clone(), [0; 32], self.limits[side], now, &mut step)
+            issuer.caller(claims.clone(), [0; 32], self.limits[side], now, &mut Step::Kind)
         })
     }
 

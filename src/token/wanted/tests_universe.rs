@@ -1,5 +1,7 @@
 //! Random policies over a small vocabulary, edits of them, and requests in the same words.
 
+pub use super::tests_requests::request;
+
 use std::sync::Arc;
 use std::time::Duration;
 

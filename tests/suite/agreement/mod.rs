@@ -1,6 +1,7 @@
 //! Whoever only asks is told what happens: random requests under random policies through real sockets, and the
 //! same ones asked of the tools.
 
+mod cases;
 mod requests;
 mod rules;
 
@@ -21,6 +22,7 @@ use crate::world::certificates::{Who, parsed};
 use crate::world::client::{Client, Protocol, get};
 use crate::world::proxy::{HOST as SERVER, Proxy};
 use crate::world::signing::{KEYS, forged};
+use cases::Cases;
 use requests::{Asked, PEERS};
 use rules::TABLES;
 
@@ -40,6 +42,12 @@ async fn what_happens_is_what_a_trial_tells_and_a_replay_repeats() {
     let chains: HashMap<Who, _> =
         PEERS.map(|who| (who, world.certificates.client(who).map(|minted| parsed(&minted).0))).into();
     let jwks = json!({ "keys": KEYS.iter().map(|key| key.jwk()).collect::<Vec<_>>() });
+    for who in PEERS {
+        if let Some(minted) = world.certificates.client(who) {
+            world.write(&format!("{who:?}.pem"), &minted.chain);
+        }
+    }
+    let mut tested = 0;
     let mut reasons = BTreeMap::<String, usize>::new();
     let mut decided = 0;
     let mut conditions = BTreeMap::<&str, usize>::new();
@@ -53,6 +61,7 @@ async fn what_happens_is_what_a_trial_tells_and_a_replay_repeats() {
         for condition in trial.policy().parts().rules.iter().flat_map(|rule| &rule.conditions) {
             *conditions.entry(condition.key()).or_default() += REQUESTS;
         }
+        let mut cases = Cases::default();
         let mut live = Live { proxy: &proxy, clients: HashMap::new() };
         for at in 0..REQUESTS {
             let now = world.clock.now();
@@ -78,14 +87,22 @@ async fn what_happens_is_what_a_trial_tells_and_a_replay_repeats() {
             let account = explain::account(&mut trial, question.clone(), String::new(), Which::All).unwrap();
             assert_eq!(explained(&account), happened, "explained: {asked:?}\n{record:#}\n{policy}");
             assert_eq!(json!(account.story), record["story"]);
+            let claims = token.as_deref().map(|token| claims_of(token).claims);
+            if !asked.forged {
+                cases.add(&asked, claims, now, &happened);
+            }
             if let Some(token) = token.filter(|_| !asked.forged) {
                 question.caller = Bearer::Claims(claims_of(&token));
                 let told = answered(&trial.ask(&question).unwrap());
                 assert_eq!(told, happened, "by claims: {asked:?}\n{record:#}\n{policy}");
             }
         }
+        tested += cases.len();
+        let output = cases.run(&world).await;
+        assert_eq!(output.code, Some(0), "{}{}\n{policy}", output.stdout, output.stderr);
     }
-    println!("{decided} decided\n{reasons:?}\n{conditions:?}");
+    assert!(tested >= 1_000);
+    println!("{decided} decided, {tested} tested\n{reasons:?}\n{conditions:?}");
     assert!(decided >= POLICIES * REQUESTS * 4 / 5);
     assert_eq!(reasons.values().sum::<usize>(), POLICIES * REQUESTS);
     assert!(reasons["allowed"] * 5 >= POLICIES * REQUESTS, "{reasons:?}");

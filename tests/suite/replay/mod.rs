@@ -1,7 +1,9 @@
 //! `countersign replay` and `countersign propose`: what was recorded of real requests, judged again.
 
+mod many;
 mod proposals;
 mod traffic;
+mod unknown;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +13,10 @@ use countersign::config::Config;
 use countersign::replay::tally::{Asked, Failed, Flip, Tally};
 use countersign::replay::{Outcome, Replay, Why, log};
 
+use serde_json::Value;
+
 use crate::world::World;
+use crate::world::program::run;
 use traffic::{Traffic, policy};
 
 const ALL: Asked = Asked { since: Timestamp::MIN, until: Timestamp::MAX, samples_max: 3 };
@@ -60,6 +65,108 @@ async fn a_log_replayed_under_its_own_policy_flips_nothing() {
         let text = fs::read_to_string(own_log(&world)).unwrap();
         assert_eq!(text.contains("\"subject\":\"alice\""), redact.is_empty());
         assert_eq!(text.contains("\"tier\":\"gold\""), redact.is_empty());
+    }
+}
+
+/// Of the same log every record forgets one claim: whatever is decided all the same is decided as it was.
+#[tokio::test]
+async fn what_a_record_forgets_never_flips_a_decision() {
+    let world = World::new().await;
+    let proxy = world.start(&policy(&world.clock));
+    let mut traffic = Traffic::of(&proxy, 23).await;
+    for _ in 0..300 {
+        traffic.ask().await;
+    }
+    proxy.records(300).await;
+    let text = fs::read_to_string(own_log(&world)).unwrap();
+    let (mut random, mut forgot) = (fastrand::Rng::with_seed(5), 0);
+    let mut lines = String::new();
+    for line in text.lines() {
+        let mut record: Value = serde_json::from_str(line).unwrap();
+        if let Some(claims) = record.pointer_mut("/caller/claims").and_then(Value::as_object_mut) {
+            let names: Vec<String> = claims.keys().filter(|name| *name != "iss").cloned().collect();
+            forgot += usize::from(claims.remove(&names[random.usize(..names.len())]).is_some());
+        }
+        lines += &format!("{record}\n");
+    }
+    let tally = replay(&world.load(), &world.write("forgetful.jsonl", &lines));
+    assert_eq!(tally.flips.len(), 0, "{:#?}", tally.flips);
+    let unknown: u64 = failed(&tally).iter().map(|(_, failed)| failed.lines).sum();
+    assert!(forgot > 200 && unknown >= 20 && tally.alike.values().sum::<u64>() > 200, "{forgot} {unknown}");
+}
+
+#[tokio::test]
+async fn the_command_says_what_changes_and_by_which_rule() {
+    let world = World::new().await;
+    let rules = policy(&world.clock);
+    let proxy = world.start(&rules);
+    let mut traffic = Traffic::of(&proxy, 3).await;
+    for _ in 0..100 {
+        traffic.ask().await;
+    }
+    let records = proxy.records(100).await;
+    let fewer = rules.replace("role = \"order-reader\"\nactor", "role = \"supporter\"\nactor");
+    world.configuration(&fewer);
+    let (log, configuration) = (own_log(&world), world.folder.path().join("countersign.toml"));
+    let (log, current) = (log.to_str().unwrap(), configuration.to_str().unwrap());
+    let countersign = async |more: &[&str], stdin: &str| {
+        run(env!("CARGO_BIN_EXE_countersign"), &[&["replay", "-c", current], more].concat(), stdin).await
+    };
+
+    let answer = countersign(&[log, "--format", "json"], "").await;
+    assert_eq!(answer.code, Some(0), "{answer:?}");
+    let json: Value = serde_json::from_str(&answer.stdout).unwrap();
+    assert_eq!(json["requests"], 100);
+    let [denied, allowed] = ["newly_denied", "newly_allowed"].map(|of| json["changed"][of].as_u64().unwrap());
+    assert!(denied > 10, "{json:#}");
+    let flip = &json["flips"][0];
+    assert_eq!(flip["then"]["rule"], "people read their own");
+    assert_eq!(flip["now"]["reason"], "role_missing");
+    let sample = &flip["samples"][0];
+    let (file, line) = sample["place"].as_str().unwrap().rsplit_once(':').unwrap();
+    let text = fs::read_to_string(log).unwrap();
+    let there: Value =
+        serde_json::from_str(text.lines().nth(line.parse::<usize>().unwrap() - 1).unwrap()).unwrap();
+    assert_eq!((file, &there["id"]), (log, &sample["id"]));
+
+    let answer = countersign(&[log], "").await;
+    assert!(answer.stdout.contains(&format!("{denied} newly denied\n")), "{}", answer.stdout);
+    assert!(answer.stdout.contains("(\"people read their own\") then, role_missing"), "{}", answer.stdout);
+    assert!(answer.stderr.is_empty(), "{answer:?}");
+    let answer = countersign(&[log, "--format", "markdown"], "").await;
+    assert!(answer.stdout.starts_with(&format!("### Replay: {denied} newly denied, ")), "{}", answer.stdout);
+    assert!(
+        answer.stdout.lines().any(|line| line.starts_with(&format!("| {denied} | "))),
+        "{}",
+        answer.stdout
+    );
+
+    // standard input, and a part of the time
+    let time = records[60]["time"].as_str().unwrap();
+    let [before, after] = ["--until", "--since"].map(|word| ["-", word, time, "--format", "json"]);
+    let mut counts = Vec::new();
+    for more in [before, after] {
+        let json: Value = serde_json::from_str(&countersign(&more, &text).await.stdout).unwrap();
+        counts.push(json["requests"].as_u64().unwrap());
+    }
+    assert_eq!(counts.iter().sum::<u64>(), 100);
+    assert!(counts.iter().all(|count| *count > 10), "{counts:?}");
+
+    let exits = |flags: &[&str], expected: i32| {
+        (flags.iter().map(|flag| flag.to_string()).collect::<Vec<_>>(), expected)
+    };
+    let widens = i32::from(allowed > 0);
+    for (flags, expected) in [
+        exits(&[log, "--fail-on-flip"], 1),
+        exits(&[log, "--fail-on-narrow"], 1),
+        exits(&[log, "--fail-on-widen"], widens),
+        exits(&["/nowhere/audit.jsonl"], 2),
+        exits(&[log, "--since", "yesterday"], 2),
+        exits(&[log, "-c", "/nowhere/countersign.toml"], 78),
+        exits(&[log, "--old", "/nowhere/countersign.toml"], 78),
+    ] {
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        assert_eq!(countersign(&flags, "").await.code, Some(expected), "{flags:?}");
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use countersign::audit::Record;
 use countersign::clock::Clock;
 use countersign::trial::{Answer, Bearer, Claims, Presented, Question, Trial, head};
-use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderName, HeaderValue, Request};
 use serde_json::{Value, json};
 
@@ -103,8 +103,10 @@ actor  = "agent"
 method = ["POST", "DELETE"]
 "#;
 
-/// What is asked for: method, path, header fields, body.
-const REQUESTS: [(&str, &str, &[(&str, &str)], &str); 27] = [
+/// Method, path, header fields, body.
+type Sent = (&'static str, &'static str, &'static [(&'static str, &'static str)], &'static str);
+
+const REQUESTS: [Sent; 27] = [
     ("GET", "/customers/alice/orders/7", &[], ""),
     (
         "GET",
@@ -186,6 +188,8 @@ struct Came {
     record: Value,
     status: Option<u16>,
     challenge: Option<String>,
+    /// To which page the answer may be shown.
+    readable_by: Option<String>,
     told: BTreeMap<String, String>,
 }
 
@@ -373,6 +377,7 @@ fn came(record: &Value, answer: client::Answer) -> Came {
         record: timeless(record.clone()),
         status: (!passed_on).then_some(answer.status.as_u16()),
         challenge: if passed_on { None } else { header(&WWW_AUTHENTICATE) },
+        readable_by: if passed_on { None } else { header(&ACCESS_CONTROL_ALLOW_ORIGIN) },
         told: identity(told),
     }
 }
@@ -383,6 +388,8 @@ fn came_of(answer: &Answer) -> Came {
     answered.record.write(&mut line).unwrap();
     let record: Value = serde_json::from_slice(&line).unwrap();
     let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
+    let refused = answered.answer.as_ref();
+    let readable_by = refused.and_then(|answer| answer.headers.get(ACCESS_CONTROL_ALLOW_ORIGIN));
     // To these the upstream says nothing back.
     let silent =
         |head: &&http::request::Parts| head.method == "HEAD" || head.uri.path().starts_with("/shop.");
@@ -392,6 +399,7 @@ fn came_of(answer: &Answer) -> Came {
         record: timeless(record),
         status: answer.status().map(|status| status.as_u16()),
         challenge: answer.challenge().map(str::to_owned),
+        readable_by: readable_by.map(text),
         told: identity(told.map(|(name, value)| (name.to_string(), text(value))).collect()),
     }
 }

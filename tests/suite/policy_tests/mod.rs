@@ -1,6 +1,8 @@
 //! `countersign test`, as whoever writes a policy uses it: the sample's own tests, what they find when the sample is
 //! spoiled, what is said of tests that make no sense, and every way of answering.
 
+mod coverage;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -136,31 +138,6 @@ wants actor agent; the actor is human, and wants {customer} equal to claim sub; 
     assert_eq!(answer.matches("<testcase").count(), 43);
 }
 
-#[test]
-fn what_no_case_shows_is_named() {
-    let folder = sample();
-    let few = "[[test]]\nname = \"own\"\nservice = \"storefront\"\n\
-               caller = { issuer = \"corp\", sub = \"alice\", uid = \"1\", cid = \"storefront-web\", scp = [\"orders:read\"] }\n\
-               request = [\"GET https://orders.shop.example/customers/alice/orders/7\", \"GET https://orders.shop.example/customers/bob/orders/7\"]\n\
-               expect = { near_miss = \"none\" }\n";
-    fs::write(folder.path().join("few.test.toml"), few.replace("near_miss = \"none\"", "route = \"orders\""))
-        .unwrap();
-    assert_eq!(test(&folder, &["few.test.toml"]).0, Some(0));
-    let (code, answer, _) = test(&folder, &["few.test.toml", "--require-coverage"]);
-    assert_eq!(code, Some(1));
-    let own = "NOT COVERED  allow \"people read their own orders through the storefront\": \
-               no case fails by this alone: service, role, actor, method, path";
-    let never = "NOT COVERED  deny \"agents never write\": no case fulfils it; no case fails by this alone: actor, method";
-    assert!(answer.contains(own) && answer.contains(never), "{answer}");
-    assert!(
-        answer.contains("1 of 5 rules seen to hold, 1 of 24 conditions seen to refuse by themselves"),
-        "{answer}"
-    );
-    // JUnit has a place for it too.
-    let (_, answer, _) = test(&folder, &["few.test.toml", "--require-coverage", "--format", "junit"]);
-    assert!(answer.contains("<failure message=\"not covered\">NOT COVERED  deny"), "{answer}");
-}
-
 /// A file of tests, and of what is wrong with it the code, the line and a part of message or remedy.
 const SENSELESS: [(&str, &str, usize, &str); 20] = [
     ("[[tests]]", "unknown_key", 1, "did you mean `test`?"),
@@ -278,6 +255,58 @@ fn a_test_that_makes_no_sense_is_told_with_its_place_and_tests_nothing() {
     assert!(exit == Some(2) && errors.contains("no test has `no such test` in its name"), "{errors}");
     let (exit, answer, _) = test(&folder, &[TESTS, "--filter", "agents never write"]);
     assert!(exit == Some(0) && answer.starts_with("5 passed, 0 failed"), "{answer}");
+}
+
+/// What `docs/tools.md` shows: files are written, commands run, and what they print is what stands there.
+#[test]
+fn what_the_docs_show_is_what_happens() {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tools.md")).unwrap();
+    let section = page.split("\n## ").find(|section| section.starts_with("countersign test\n")).unwrap();
+    let folder = sample();
+    let (mut ran, mut code) = (0, None);
+    for block in section.split("\n```").skip(1).step_by(2) {
+        let (info, text) = block.split_once('\n').unwrap();
+        if let Some(name) = info.strip_prefix("toml file=") {
+            fs::write(folder.path().join(name), text).unwrap();
+        } else if info == "console" {
+            for part in format!("\n{text}").split("\n$ ").skip(1) {
+                let (command, expected) = part.split_once('\n').unwrap_or((part, ""));
+                let words: Vec<_> = command.split(' ').collect();
+                let came = match words[..] {
+                    ["countersign", "test", "-c", "sidecar.toml", ref arguments @ ..] => {
+                        let (exit, answer, errors) = test(&folder, arguments);
+                        code = exit;
+                        format!("{answer}{errors}")
+                    }
+                    ["echo", "$?"] => code.unwrap().to_string(),
+                    _ => panic!("{command}"),
+                };
+                assert_eq!(timeless(&came), timeless(expected), "{command}");
+                ran += 1;
+            }
+        }
+    }
+    assert_eq!(ran, 5);
+
+    let (_, schema) = countersign(&["schema", "--test"], &folder);
+    let schema: Value = serde_json::from_str(&schema).unwrap();
+    for table in ["Test", "Expect"] {
+        let keys = schema["$defs"][table]["properties"].as_object().unwrap();
+        for (key, value) in keys {
+            let row = format!("\n| `{key}` | {} |\n", value["description"].as_str().unwrap());
+            assert!(section.contains(&row), "{row}");
+        }
+        assert!(keys.len() >= 13);
+    }
+}
+
+/// Without how long it took.
+fn timeless(text: &str) -> String {
+    let line = |line: &str| match line.rsplit_once(" in ") {
+        Some((counts, time)) if time.ends_with(" ms") => counts.to_owned(),
+        _ => line.to_owned(),
+    };
+    text.trim_end().lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 #[test]

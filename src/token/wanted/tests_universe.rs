@@ -424,7 +424,7 @@ fn role_entry(dice: &mut Dice, issuer: u32) -> RoleEntry {
         match dice.below(9) {
             0 => entry.subject = dice.some(&[glob("alice"), glob("a*")]),
             1 => entry.client = dice.some(&[glob("web"), glob("bot-*")]),
-            2 | 3 | 4 => entry.scope = dice.some(&[text("read"), text("write")]),
+            2..=4 => entry.scope = dice.some(&[text("read"), text("write")]),
             5 => entry.group = dice.some(&[text("staff"), text("beta")]),
             6 => entry.role = vec![text("admin")],
             7 => entry.claim = dice.some(&claim_tests()),

@@ -47,6 +47,11 @@ impl Shown {
         let side = region.change.permitting();
         let url = format!("https://{}{}", witness.host, witness.path);
         let mut confirmed = true;
+        let usual = issuer.and_then(|names| {
+            let name = names[side].as_ref()?;
+            let settings = trials[side].issuers().find(|settings| settings.name == *name)?;
+            Some(Value::from(&**settings.audience.first()?))
+        });
         for (at, trial) in trials.into_iter().enumerate() {
             // a token of an issuer that one side does not know is refused there; there is nobody to sign it
             let issuer = issuer.map(|names| names[at].clone());
@@ -68,7 +73,7 @@ impl Shown {
             .map(|(name, value)| (name.to_string(), Value::from(value.to_str().unwrap_or_default())));
         let mut claims = witness.token.as_ref().map(|(_, token)| token.claims.clone()).unwrap_or_default();
         let timed = claims.contains_key("auth_time");
-        claims.retain(|name, value| !ALWAYS.contains(&name.as_str()) || (name == "aud" && value.is_array()));
+        claims.retain(|name, value| !ALWAYS.contains(&name.as_str()) || (name == "aud" && usual.as_ref() != Some(&*value)));
         Shown {
             method: witness.method.to_string(),
             url,

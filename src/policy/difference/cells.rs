@@ -1,7 +1,7 @@
 //! What is not demanded must be something: the cells that a demand falls into, and the least of each.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use http::Method;
@@ -332,6 +332,10 @@ fn methods<'d>(demands: impl Iterator<Item = &'d Demand>) -> (Vec<Vec<Method>>, 
     (classes.into_values().collect(), other.unwrap_or(Method::OPTIONS))
 }
 
+/// RFC 5737, RFC 3849: nobody's.
+const EXAMPLES: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
+
 /// Ranges of addresses, as trees.
 struct Nets(Vec<IpNet>);
 
@@ -343,6 +347,9 @@ impl Nets {
 
     /// Addresses of the range, or of any, that are in as few other ranges as can be.
     fn least(&self, within: Option<IpNet>) -> Vec<Option<IpAddr>> {
+        if self.0.is_empty() {
+            return vec![None];
+        }
         let Some(net) = within else {
             let families: [IpNet; 2] = [Ipv4Net::default().into(), Ipv6Net::default().into()];
             let free = families.iter().filter(|all| !self.0.contains(all));
@@ -370,6 +377,11 @@ impl Nets {
     /// An address of this range in none of those within it.
     fn outside_children(&self, of: &IpNet) -> Option<IpAddr> {
         let children = self.children(of);
+        let known =
+            EXAMPLES.iter().find(|ip| of.contains(*ip) && !children.iter().any(|net| net.contains(*ip)));
+        if let Some(example) = known {
+            return Some(*example);
+        }
         let mut open = vec![*of];
         while let Some(net) = open.pop() {
             if !children.iter().any(|child| net.contains(child) || child.contains(&net)) {

@@ -20,6 +20,7 @@
 //! 6. A rule that says the same in both policies is a reason for a difference in neither: such pairs are left
 //!    out, and nothing else is.
 
+mod barriers;
 mod cells;
 #[cfg(test)]
 pub(crate) mod coverage;
@@ -27,6 +28,7 @@ mod elsewhere;
 mod regions;
 mod search;
 mod tables;
+mod witness;
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! Builds each request that could be judged differently, and has it judged.
 
 use std::cell::Cell as Counter;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,18 +9,17 @@ use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::barriers::Barriers;
 use super::cells::{CallerCell, Cell, Domains, PeerCell};
-use super::tables::{Barrier, Grant, Table, meanings};
+use super::tables::{Grant, Table};
 use super::{Change, Differences, Flip, Outcome, Realm, Vouched, Witness};
 use crate::clock::Timestamp;
-use crate::identity::{Caller, CertificateHash, Hop, Name, Peer, PeerName, Signature};
+use crate::identity::{CertificateHash, Hop, Name, Peer, PeerName, Signature};
 use crate::policy::action::is_grpc;
-use crate::policy::cells::{self, CallerDemand, Demand, Fresh, Kinds, Side, product};
+use crate::policy::cells::{self, Demand, Fresh, Kinds, Side};
 use crate::policy::pattern::{Glob, HostPattern};
 use crate::policy::rule::Effect;
-use crate::policy::{
-    Action, Cause, Circumstances, NormalPath, Policy, Request, RuleId, ServiceId, UpstreamId, Verdict, decide,
-};
+use crate::policy::{Cause, NormalPath, Policy, RuleId, ServiceId, UpstreamId};
 
 const CREDENTIALS_LAST: Duration = Duration::from_secs(3_600);
 /// RFC 3986 §2.3.
@@ -354,81 +353,5 @@ impl<'a> Search<'a> {
     fn judge(&self, side: Side, witness: &Witness) -> Outcome {
         self.judged.set(self.judged.get() + 1);
         witness.judged(self.tables[side].policy, side)
-    }
-}
-
-impl Witness {
-    pub fn caller(&self, side: Side) -> Option<&Caller> {
-        let (_, token) = self.token.as_ref()?;
-        token.callers[side].as_ref().ok()?.verified().map(|caller| &**caller)
-    }
-
-    /// What the policy of this side makes of it.
-    pub fn judged(&self, policy: &Policy, side: Side) -> Outcome {
-        let absent = Ok(Signature::Absent);
-        let caller = match self.token.as_ref().map_or(&absent, |(_, token)| &token.callers[side]) {
-            Ok(caller) => caller,
-            Err(code) => return Outcome::Refused(code),
-        };
-        let standing = policy.standing(&self.peer, caller, self.at);
-        let request = Request {
-            peer: &self.peer,
-            caller,
-            action: Action {
-                method: &self.method,
-                host: &self.host,
-                path: &self.path,
-                headers: &self.headers,
-            },
-            circumstances: Circumstances { hop: &self.hop, peer_ip: self.address, client_ip: self.address },
-            now: self.at,
-        };
-        let decision = decide(policy, &standing, &request);
-        let rule = decision.evidence.rule;
-        match decision.verdict {
-            Verdict::Permit(permit) => {
-                Outcome::Permitted { rule: rule.filter(|_| permit.enforced()), upstream: permit.upstream() }
-            }
-            Verdict::Denial(denial) => {
-                let cause = denial.causes.first().copied().unwrap_or(Cause::NoRule);
-                Outcome::Denied { cause, rule }
-            }
-        }
-    }
-}
-
-/// What keeps requests from being permitted by the one policy that the other might permit.
-struct Barriers<'t> {
-    all: Vec<&'t Barrier>,
-    carriers: Vec<Barrier>,
-    /// Those of `all` that say something else than any of the other policy.
-    changed: Vec<&'t Barrier>,
-}
-
-impl<'t> Barriers<'t> {
-    fn new(ours: &'t Table<'_>, theirs: &'t Table<'_>) -> Barriers<'t> {
-        let (denies, requires) = (meanings(&ours.denies), meanings(&ours.requires));
-        let is_new = |known: &HashSet<&str>, barrier: &&Barrier| !known.contains(&*barrier.meaning);
-        let changed_denies = theirs.denies.iter().filter(|barrier| is_new(&denies, barrier));
-        let changed_requires = theirs.requires.iter().filter(|barrier| is_new(&requires, barrier));
-        let carrying = meanings(&ours.carriers);
-        let present = Demand { caller: CallerDemand::Present, ..Demand::nothing() };
-        let carriers = theirs.carriers.iter().filter(|barrier| is_new(&carrying, barrier));
-        let carriers: Vec<Barrier> = carriers
-            .map(|barrier| Barrier {
-                meaning: barrier.meaning.clone(),
-                ways: product(&barrier.ways, std::slice::from_ref(&present)),
-            })
-            .collect();
-        Barriers {
-            all: theirs.denies.iter().chain(&theirs.requires).collect(),
-            changed: changed_denies.chain(changed_requires).collect(),
-            carriers,
-        }
-    }
-
-    fn that_matter(&self, same_route: bool) -> impl Iterator<Item = &Barrier> {
-        let rules = if same_route { &self.changed } else { &self.all };
-        rules.iter().copied().chain(&self.carriers)
     }
 }

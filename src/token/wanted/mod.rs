@@ -10,6 +10,10 @@ mod realm;
 #[cfg(test)]
 mod tests_difference;
 #[cfg(test)]
+mod tests_large;
+#[cfg(test)]
+mod tests_requests;
+#[cfg(test)]
 mod tests_universe;
 
 use std::sync::Arc;
@@ -135,7 +139,9 @@ impl<'a> Issuers<'a> {
             draft.text(&ClaimPath::top_level("acr"), Some(&Glob::Exact(Arc::clone(acr))))?;
         }
         if let Some(age) = demand.max_age {
-            fix(&mut draft, "auth_time", now.minus(age).unix_seconds().into());
+            // whole seconds, and not one millisecond too old
+            let login = now.minus(age).plus(Duration::from_millis(999));
+            fix(&mut draft, "auth_time", login.unix_seconds().into());
         }
         for (segment, place) in &demand.matches {
             draft.segment_is(*segment, place);

@@ -11,6 +11,7 @@ mod canary;
 mod configuration;
 mod configuration_reference;
 mod demo;
+mod diff;
 mod docs;
 mod examples;
 mod expiry;

@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::identity::ActorKind;
 use crate::policy::difference::{Closed, Outcome};
 use crate::policy::role::CarriedClients;
+use crate::policy::rule::Effect;
 use crate::policy::{Action, Cause, Policy, RuleId};
 use crate::trial::{self, Trial};
 
@@ -276,21 +277,21 @@ impl Telling<'_> {
 
     fn shut(&self, shut: &Shut) -> ShutAccount {
         let parts = self.policy.parts();
-        let name = |id: &RuleId| self.policy.rule(*id).name.clone();
         let why = match &shut.why {
             Why::NotYet(from) => format!("the rule begins at {from}"),
             Why::Over(until) => format!("the rule ended at {until}"),
             Why::Closed(Closed::NoToken) => "no token of theirs can speak of such an actor".to_owned(),
             Why::Closed(Closed::NoClaims) => "no token can say all that is asked for at once".to_owned(),
             Why::Closed(Closed::Denied(outcome)) => match outcome {
-                Outcome::Denied { cause: Cause::DeniedByRule, rule: Some(id) } => {
-                    format!("deny `{}` holds of all of them", name(id))
-                }
-                Outcome::Denied { rule: Some(id), .. } => {
-                    format!("require `{}` cannot be met by them", name(id))
-                }
                 Outcome::Denied { cause: Cause::TokenNotIssuedToService, .. } => {
                     "a service that names them may not carry such a token (client_id)".to_owned()
+                }
+                Outcome::Denied { rule: Some(id), .. } => {
+                    let rule = self.policy.rule(*id);
+                    match rule.effect {
+                        Effect::Require => format!("require `{}` cannot be met by them", rule.name),
+                        _ => format!("deny `{}` holds of all of them", rule.name),
+                    }
                 }
                 Outcome::Denied { cause, .. } => format!("denied: {}", crate::audit::Reason::from(*cause)),
                 Outcome::Refused(code) => format!("such a token is refused: {code}"),

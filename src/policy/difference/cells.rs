@@ -1,7 +1,7 @@
 //! What is not demanded must be something: the cells that a demand falls into, and the least of each.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use http::Method;
@@ -184,6 +184,37 @@ impl Domains {
         &self.methods
     }
 
+    /// Whether a cell of a demand that was joined with more lies in the cell `pinned` of the `wider` demand, as
+    /// far as that told: a range of addresses, and what stood for many, can only have narrowed.
+    pub fn refines(&self, cell: &Cell, pinned: &Cell, wider: &Demand) -> bool {
+        let Cell { peer, caller, method, alike: _, length, hop, address: _, at } = cell;
+        *method == pinned.method
+            && stands_for(&wider.path, &self.exact_paths, pinned.length, *length)
+            && (pinned.caller == CallerCell::Absent || *caller == pinned.caller)
+            && *hop == pinned.hop
+            && *at == pinned.at
+            && self.peer_refines(peer, &pinned.peer, &wider.peer)
+    }
+
+    /// Being without one stands for all whom nothing was demanded of.
+    fn peer_refines(&self, peer: &PeerCell, pinned: &PeerCell, wider: &PeerDemand) -> bool {
+        match (peer, pinned) {
+            (_, PeerCell::Absent | PeerCell::Unknown) => true,
+            (
+                PeerCell::Spiffe { trust_domain: a, path },
+                PeerCell::Spiffe { trust_domain: b, path: known },
+            ) if a == b => match wider {
+                PeerDemand::Spiffe { path: wider, .. } => {
+                    let exact = self.exact_ids.get(a).into_iter().flatten();
+                    stands_for(wider, exact, known.segments.len(), path.segments.len())
+                }
+                _ => path.is_within(known),
+            },
+            (PeerCell::Dns { trust_domain: a, .. }, PeerCell::Dns { trust_domain: b, .. }) => a == b,
+            _ => false,
+        }
+    }
+
     /// Whether some rule names the method.
     #[cfg(test)]
     pub fn names(&self, method: &Method) -> bool {
@@ -265,6 +296,21 @@ impl Domains {
     }
 }
 
+/// Whether paths of the second length are among those that the first stands for, in this shape.
+fn stands_for<'s>(
+    shape: &Shape,
+    exact: impl IntoIterator<Item = &'s Shape>,
+    least: usize,
+    length: usize,
+) -> bool {
+    let lengths: Vec<usize> = exact
+        .into_iter()
+        .filter(|exact| !exact.rest && exact.overlaps(shape))
+        .map(|exact| exact.segments.len())
+        .collect();
+    length == least || (shape.rest && !lengths.contains(&least) && !lengths.contains(&length))
+}
+
 /// Methods that no rule tells apart, together; and one that nobody names.
 fn methods<'d>(demands: impl Iterator<Item = &'d Demand>) -> (Vec<Vec<Method>>, Method) {
     let sets: BTreeSet<Vec<&str>> = demands
@@ -291,6 +337,10 @@ fn methods<'d>(demands: impl Iterator<Item = &'d Demand>) -> (Vec<Vec<Method>>, 
     (classes.into_values().collect(), other.unwrap_or(Method::OPTIONS))
 }
 
+/// RFC 5737, RFC 3849: nobody's.
+const EXAMPLES: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
+
 /// Ranges of addresses, as trees.
 struct Nets(Vec<IpNet>);
 
@@ -302,6 +352,9 @@ impl Nets {
 
     /// Addresses of the range, or of any, that are in as few other ranges as can be.
     fn least(&self, within: Option<IpNet>) -> Vec<Option<IpAddr>> {
+        if self.0.is_empty() {
+            return vec![None];
+        }
         let Some(net) = within else {
             let families: [IpNet; 2] = [Ipv4Net::default().into(), Ipv6Net::default().into()];
             let free = families.iter().filter(|all| !self.0.contains(all));
@@ -329,6 +382,11 @@ impl Nets {
     /// An address of this range in none of those within it.
     fn outside_children(&self, of: &IpNet) -> Option<IpAddr> {
         let children = self.children(of);
+        let known =
+            EXAMPLES.iter().find(|ip| of.contains(*ip) && !children.iter().any(|net| net.contains(*ip)));
+        if let Some(example) = known {
+            return Some(*example);
+        }
         let mut open = vec![*of];
         while let Some(net) = open.pop() {
             if !children.iter().any(|child| net.contains(child) || child.contains(&net)) {

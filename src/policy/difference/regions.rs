@@ -104,14 +104,25 @@ impl Comparison<'_> {
             flips.iter().filter(|flip| flip.outcomes == region.outcomes && flip.change == region.change);
         let table = &self.tables[side];
         let mut names = BTreeSet::new();
-        let mut demands: Vec<&Demand> = Vec::new();
+        let mut demands: Vec<(Demand, bool)> = Vec::new();
         for flip in of_region {
-            if !demands.contains(&&flip.demand) {
-                demands.push(&flip.demand);
+            let methods = Some(vec![flip.cell.method.clone()]).filter(|_| !flip.cell.alike.is_empty());
+            let stands_for_more = self.domains.is_least(&flip.demand.path, flip.cell.length);
+            let path = match stands_for_more {
+                true => flip.demand.path.clone(),
+                false => flip.demand.path.of_length(flip.cell.length),
+            };
+            let methods = methods.or_else(|| flip.demand.methods.clone());
+            let pinned = (Demand { methods, path, ..flip.demand.clone() }, stands_for_more);
+            if !demands.contains(&pinned) {
+                demands.push(pinned);
             }
         }
         for grant in &table.grants {
-            let overlaps = |way: &Demand| demands.iter().any(|demand| way.join(demand).is_some());
+            // an exact path has a length that is told apart from all others
+            let overlaps = |way: &Demand| {
+                demands.iter().any(|(demand, more)| (way.path.rest || !more) && way.join(demand).is_some())
+            };
             if let Some(rule) = grant.rule
                 && grant.ways.iter().any(overlaps)
             {

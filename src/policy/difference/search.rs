@@ -1,7 +1,7 @@
 //! Builds each request that could be judged differently, and has it judged.
 
 use std::cell::Cell as Counter;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +9,14 @@ use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::barriers::Barriers;
 use super::cells::{CallerCell, Cell, Domains, PeerCell};
-use super::tables::{Barrier, Grant, Table, meanings};
+use super::tables::{Grant, Table};
 use super::{Change, Differences, Flip, Outcome, Realm, Vouched, Witness};
 use crate::clock::Timestamp;
 use crate::identity::{CertificateHash, Hop, Name, Peer, PeerName, Signature};
-use crate::policy::cells::{self, CallerDemand, Demand, Fresh, Kinds, Side, product};
+use crate::policy::action::is_grpc;
+use crate::policy::cells::{self, Demand, Fresh, Kinds, Side};
 use crate::policy::pattern::{Glob, HostPattern};
 use crate::policy::rule::Effect;
 use crate::policy::{Cause, NormalPath, Policy, RuleId, ServiceId, UpstreamId};
@@ -152,14 +154,14 @@ impl<'a> Search<'a> {
     pub(super) fn explore(
         &self,
         demand: &Demand,
-        pinned: Option<&Cell>,
+        pinned: Option<(&Demand, &Cell)>,
         change: Change,
         met: &Met,
         found: &mut Vec<Flip>,
     ) -> Tally {
         let mut cells = self.cells(demand);
-        if let Some(pinned) = pinned {
-            cells.retain(|cell| cell.refines(pinned));
+        if let Some((wider, pinned)) = pinned {
+            cells.retain(|cell| self.domains.refines(cell, pinned, wider));
         }
         let mut tally = Tally::default();
         for cell in cells {
@@ -192,7 +194,7 @@ impl<'a> Search<'a> {
                 (_, true) => {
                     if let Some((more, met)) = self.what_stops(side, &outcome, &witness, met) {
                         for joined in more.iter().filter_map(|more| demand.join(more)) {
-                            self.explore(&joined, Some(cell), change, &met, found);
+                            self.explore(&joined, Some((demand, cell)), change, &met, found);
                         }
                     }
                     return false;
@@ -293,8 +295,8 @@ impl<'a> Search<'a> {
         let path = NormalPath::parse(if text.is_empty() { "/" } else { &text }).ok()?;
         let mut headers: HeaderMap = demand.headers.iter().cloned().collect();
         if demand.grpc {
-            let given = headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            if given.is_some_and(|given| given != "application/grpc") {
+            headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/grpc"));
+            if !is_grpc(&headers) {
                 return None;
             }
         }
@@ -354,70 +356,5 @@ impl<'a> Search<'a> {
     pub(super) fn judge(&self, side: Side, witness: &Witness) -> Outcome {
         self.judged.set(self.judged.get() + 1);
         witness.judged(self.tables[side].policy, side)
-    }
-}
-
-impl Cell {
-    /// Whether this is the other, as far as its demand lets it: what was joined can only have narrowed the range
-    /// of addresses.
-    fn refines(&self, pinned: &Cell) -> bool {
-        let Cell { peer, caller, method, alike: _, length, hop, address: _, at } = self;
-        *method == pinned.method
-            && *length == pinned.length
-            && (pinned.caller == CallerCell::Absent || *caller == pinned.caller)
-            && *hop == pinned.hop
-            && *at == pinned.at
-            && peer.refines(&pinned.peer)
-    }
-}
-
-impl PeerCell {
-    /// Being without one stands for all whom nothing was demanded of.
-    fn refines(&self, pinned: &PeerCell) -> bool {
-        match (self, pinned) {
-            (_, PeerCell::Absent | PeerCell::Unknown) => true,
-            (
-                PeerCell::Spiffe { trust_domain: a, path },
-                PeerCell::Spiffe { trust_domain: b, path: wider },
-            ) => a == b && path.is_within(wider),
-            (PeerCell::Dns { trust_domain: a, .. }, PeerCell::Dns { trust_domain: b, .. }) => a == b,
-            _ => false,
-        }
-    }
-}
-
-/// What keeps requests from being permitted by the one policy that the other might permit.
-struct Barriers<'t> {
-    all: Vec<&'t Barrier>,
-    carriers: Vec<Barrier>,
-    /// Those of `all` that say something else than any of the other policy.
-    changed: Vec<&'t Barrier>,
-}
-
-impl<'t> Barriers<'t> {
-    fn new(ours: &'t Table<'_>, theirs: &'t Table<'_>) -> Barriers<'t> {
-        let (denies, requires) = (meanings(&ours.denies), meanings(&ours.requires));
-        let is_new = |known: &HashSet<&str>, barrier: &&Barrier| !known.contains(&*barrier.meaning);
-        let changed_denies = theirs.denies.iter().filter(|barrier| is_new(&denies, barrier));
-        let changed_requires = theirs.requires.iter().filter(|barrier| is_new(&requires, barrier));
-        let carrying = meanings(&ours.carriers);
-        let present = Demand { caller: CallerDemand::Present, ..Demand::nothing() };
-        let carriers = theirs.carriers.iter().filter(|barrier| is_new(&carrying, barrier));
-        let carriers: Vec<Barrier> = carriers
-            .map(|barrier| Barrier {
-                meaning: barrier.meaning.clone(),
-                ways: product(&barrier.ways, std::slice::from_ref(&present)),
-            })
-            .collect();
-        Barriers {
-            all: theirs.denies.iter().chain(&theirs.requires).collect(),
-            changed: changed_denies.chain(changed_requires).collect(),
-            carriers,
-        }
-    }
-
-    fn that_matter(&self, same_route: bool) -> impl Iterator<Item = &Barrier> {
-        let rules = if same_route { &self.changed } else { &self.all };
-        rules.iter().copied().chain(&self.carriers)
     }
 }

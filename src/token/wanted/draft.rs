@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::Drafted;
 use crate::policy::cells::{Fresh, join_globs};
 use crate::policy::claim::{ClaimPath, ClaimTest, ClaimValue};
 use crate::policy::pattern::Glob;
@@ -26,6 +27,8 @@ struct Slot {
     text: Option<Glob>,
     words: Vec<Arc<str>>,
     values: Vec<ClaimValue>,
+    /// Whether a segment of the path is one of its members.
+    matched: bool,
     /// A number, or `null` never: what stands here as it is.
     fixed: Option<Value>,
 }
@@ -118,7 +121,7 @@ impl Draft {
     }
 
     /// The claims and the path, each free thing with a value of its own.
-    pub fn filled(mut self, fresh: &Fresh) -> Option<(Map<String, Value>, Vec<Arc<str>>)> {
+    pub fn filled(mut self, fresh: &Fresh) -> Option<Drafted> {
         let mut values = Numbered { fresh, next: 0 };
         self.values_of_texts()?;
         let path = self.fill_texts(&mut values)?;
@@ -127,7 +130,7 @@ impl Draft {
             let value = slot.filled(&mut values)?;
             put(&mut claims, &place, value)?;
         }
-        Some((claims, path))
+        Some(Drafted { claims, path })
     }
 
     /// What tests want of a claim that is a text is wanted of that text.
@@ -181,9 +184,11 @@ impl Draft {
             if let (Node::Segment(segment), Node::Claim(place)) = (a, b)
                 && let Some(slot) = self.slots.get_mut(place)
                 && slot.form != Form::Text
-                && !slot.words.contains(&path[*segment])
             {
-                slot.words.push(Arc::clone(&path[*segment]));
+                slot.matched = true;
+                if !slot.words.contains(&path[*segment]) {
+                    slot.words.push(Arc::clone(&path[*segment]));
+                }
             }
         }
         Some(path)
@@ -251,7 +256,7 @@ impl Slot {
         }
         let spaces = members.iter().any(|member| member.as_str().is_some_and(|text| text.contains(' ')));
         match self.form {
-            Form::Spaced if only_words && !spaces => {
+            Form::Spaced if only_words && !spaces && !self.matched => {
                 let words: Vec<&str> = members.iter().filter_map(Value::as_str).collect();
                 Some(Value::String(words.join(" ")))
             }

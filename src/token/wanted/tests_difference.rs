@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::tests_universe::{Dice, NOW, World, request};
+use super::tests_requests::request;
+use super::tests_universe::{Dice, NOW, World};
 use super::{Mint, vouched};
-use crate::clock::Stopwatch;
 use crate::policy::Policy;
 use crate::policy::cells::Side;
 use crate::policy::difference::coverage::{covers, granted_by};
@@ -42,7 +42,7 @@ fn change_of(policies: [&Policy; 2], outcomes: &[Outcome; 2]) -> Option<Change> 
 }
 
 /// So many requests are made up for one that is looked at.
-const TRIES: usize = 6;
+const TRIES: usize = 8;
 
 fn case(seed: u64, requests: usize, seen: &mut Seen) {
     let mut dice = Dice(seed);
@@ -120,13 +120,13 @@ fn run(seeds: std::ops::Range<u64>, requests: usize) -> Seen {
 
 #[test]
 fn no_difference_is_missed_and_each_witness_shows_one() {
-    let seen = run(0..16, 200);
+    let seen = run(0..16, 150);
     assert!(seen.flips.len() == 3 && seen.allowed * 5 >= seen.requests, "{seen:?}");
 }
 
 /// `cargo test --release --lib -- --ignored --nocapture thousands_of_edits`; others with `SEEDS=5000..6000`.
 #[test]
-#[ignore = "minutes"]
+#[ignore = "needs minutes"]
 fn thousands_of_edits() {
     let seeds = std::env::var("SEEDS").ok().and_then(|seeds| {
         let (from, to) = seeds.split_once("..")?;
@@ -135,39 +135,4 @@ fn thousands_of_edits() {
     let seen = run(seeds.unwrap_or(1_000..2_600), 500);
     assert!(seen.allowed * 5 >= seen.requests, "{seen:?}");
     assert!(seen.kinds.len() == 17 && seen.kinds.values().all(|times| *times >= 100), "{seen:?}");
-}
-
-/// `cargo test --release --lib -- --ignored --nocapture a_thousand_rules`
-#[test]
-#[ignore = "a measurement"]
-fn a_thousand_rules_against_a_thousand() {
-    let old = World::large(&mut Dice(1), 1_000);
-    let mut edited = old.clone();
-    (0..10).for_each(|at| drop(edited.parts.rules.remove(at * 90)));
-    for (name, new) in [
-        ("the same", old.clone()),
-        ("ten rules gone", edited),
-        ("all others", World::large(&mut Dice(2), 1_000)),
-    ] {
-        let watch = Stopwatch::start();
-        let compiled = [old.compiled(), new.compiled()];
-        let policies = [&compiled[0], &compiled[1]];
-        let issuers = [&old.issuers[..], &new.issuers[..]];
-        let comparison = Comparison::new(policies, &vouched(issuers), false, NOW);
-        let limits = [&TokenLimits::FOR_TESTS; 2];
-        let mint = Mint::new(issuers, limits, comparison.globs(), &comparison.kinds(), NOW);
-        let found = mint.realm(|realm| comparison.differences(realm, mint.fresh()));
-        let searched = watch.elapsed();
-        let regions = comparison.regions(&found.flips, mint.vouched());
-        let memory = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let memory = memory.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default().to_owned();
-        println!(
-            "{name}: {} flips, {} regions, {} judged, {searched:?}, {:?} with words, {memory}",
-            found.flips.len(),
-            regions.len(),
-            found.judged,
-            watch.elapsed()
-        );
-        assert_eq!(name == "the same", found.flips.is_empty());
-    }
 }

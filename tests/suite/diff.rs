@@ -1,0 +1,155 @@
+//! `countersign diff`: what each change of the sample comes to, every witness asked again of the real path.
+
+use std::collections::BTreeSet;
+
+use countersign::cli::diff::{Diff, compare};
+
+use crate::world::World;
+use crate::world::program::run;
+
+const SAMPLE: &str = include_str!("../../config/sidecar.toml");
+const PROGRAM: &str = env!("CARGO_BIN_EXE_countersign");
+
+const READ: &str = "people read their own orders through the storefront";
+const ASSIST: &str = "assistants read orders for their person";
+const REFUND: &str = "people refund their own orders";
+
+/// What is put in place of what, and what comes of it: each change with the rules that it is by.
+type Edit = (&'static str, &'static str, &'static [(&'static str, &'static str)], bool);
+
+const EDITS: &[Edit] = &[
+    ("", "", &[], false),
+    // a second deny behind a default deny changes nothing
+    ("[[deny]]", "[[deny]]\nname = \"closed\"\npath = \"/nowhere\"\n[[deny]]", &[], false),
+    ("\"DELETE\"]", "\"DELETE\"]\nmode = \"shadow\"", &[], false),
+    ("method      = \"GET\"", "method      = [\"GET\", \"PUT\"]", &[("newly allowed", READ)], true),
+    (
+        "actor       = \"human\"\nmethod      = \"GET\"",
+        "method      = \"GET\"",
+        &[("newly allowed", READ)],
+        true,
+    ),
+    (
+        "path        = \"/customers/{customer}/orders/**\"",
+        "path        = \"/customers/{customer}/**\"",
+        &[("newly allowed", READ)],
+        true,
+    ),
+    (
+        "path        = \"/customers/{customer}/orders/**\"",
+        "path        = \"/customers/{customer}/orders/*\"",
+        &[("newly denied", READ)],
+        false,
+    ),
+    (
+        "{ issuer = \"corp\", group = \"support\" },\n",
+        "",
+        &[("newly denied", READ), ("newly denied", ASSIST), ("newly denied", REFUND)],
+        false,
+    ),
+    (
+        "{ issuer = \"corp\", group = \"support\" },\n",
+        "{ issuer = \"corp\", group = [\"support\", \"sales\"] },\n",
+        &[("newly allowed", READ), ("newly allowed", ASSIST), ("newly allowed", REFUND)],
+        true,
+    ),
+    // the require is of any method: a GET there was asked for a login, too
+    (
+        "acr     = \"mfa\"\n",
+        "",
+        &[("newly allowed", READ), ("newly allowed", ASSIST), ("newly allowed", REFUND)],
+        true,
+    ),
+    (
+        "max_age = \"15m\"",
+        "max_age = \"5m\"",
+        &[("newly denied", READ), ("newly denied", ASSIST), ("newly denied", REFUND)],
+        false,
+    ),
+    (
+        "client_id = [\"storefront-web\"]",
+        "client_id = [\"storefront-web\", \"storefront-app\"]",
+        &[("newly allowed", READ), ("newly allowed", REFUND)],
+        true,
+    ),
+    (
+        "sa/assistant\"",
+        "sa/*\"",
+        &[("newly allowed", ASSIST), ("newly denied", READ), ("newly denied", REFUND)],
+        true,
+    ),
+    (
+        "upstream = \"orders-next\"",
+        "upstream = \"orders\"",
+        &[("goes elsewhere", READ), ("goes elsewhere", ASSIST), ("goes elsewhere", REFUND)],
+        false,
+    ),
+    (
+        "scopes = \"scp\"",
+        "scopes = \"scope\"",
+        &[
+            ("newly allowed", READ),
+            ("newly allowed", ASSIST),
+            ("newly allowed", REFUND),
+            ("newly denied", READ),
+            ("newly denied", ASSIST),
+            ("newly denied", REFUND),
+        ],
+        true,
+    ),
+    ("requires   = [\"sub\", \"cid\"]", "requires   = [\"sub\", \"cid\"]\nleeway = \"2m\"", &[], true),
+    ("requires   = [\"sub\", \"cid\"]", "requires   = [\"sub\", \"cid\"]\nleeway = \"30s\"", &[], false),
+];
+
+fn diff(world: &World, old: &str, new: &str) -> Diff {
+    let old = world.load_sample(old);
+    let new = world.load_sample(new);
+    compare(old, new, world.clock.now()).unwrap()
+}
+
+#[tokio::test]
+async fn every_edit_of_the_sample_is_told_and_its_witnesses_hold() {
+    let world = World::new().await;
+    let mut seen = 0;
+    for (from, to, expected, widens) in EDITS {
+        assert!(SAMPLE.contains(from), "{from}");
+        let found = diff(&world, SAMPLE, &SAMPLE.replacen(from, to, 1));
+        let told: BTreeSet<_> = found.differences.iter().map(|one| (one.change, one.by.as_str())).collect();
+        assert_eq!(told, expected.iter().copied().collect(), "{from} → {to}: {:#?}", found.differences);
+        assert!(found.differences.iter().all(|one| one.witness.confirmed), "{:#?}", found.differences);
+        assert_eq!(found.widens, *widens, "{from} → {to}: {:#?}", found.settings);
+        seen += 1;
+    }
+    assert_eq!(seen, 17);
+}
+
+#[tokio::test]
+async fn exit_codes_say_whether_access_widens() {
+    let world = World::new().await;
+    world.load_sample(SAMPLE);
+    let old = world.write("old.toml", SAMPLE);
+    let wide = world.write("wide.toml", &SAMPLE.replacen("acr     = \"mfa\"\n", "", 1));
+    let broken = world.write("broken.toml", "version = 2");
+    let [old, wide, broken] = [&old, &wide, &broken].map(|path| path.to_str().unwrap());
+    for (arguments, code) in [
+        (vec![old, old, "--fail-on-widen"], 0),
+        (vec![old, wide], 0),
+        (vec![old, wide, "--fail-on-widen"], 1),
+        (vec![wide, old, "--fail-on-widen"], 0),
+        (vec![old, broken], 78),
+        (vec![old], 2),
+    ] {
+        let output = run(PROGRAM, &[&["diff"][..], &arguments].concat(), "").await;
+        assert_eq!(output.code, Some(code), "{arguments:?}: {}{}", output.stdout, output.stderr);
+    }
+    let output = run(PROGRAM, &["diff", old, wide, "--format", "json"], "").await;
+    let json: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(json["differences"][0]["change"], "newly allowed");
+    assert_eq!(json["widens"], true);
+    let output = run(PROGRAM, &["diff", old, wide, "--format", "markdown"], "").await;
+    assert!(
+        output.stdout.contains("#### Newly allowed") && output.stdout.contains("[[test]]"),
+        "{}",
+        output.stdout
+    );
+}

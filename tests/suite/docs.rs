@@ -22,7 +22,7 @@ use crate::world::client::{Protocol, get};
 
 const SAMPLE: &str = include_str!("../../config/sidecar.toml");
 const ALLOW: &str = "[[allow]]\nname = \"read\"\nservice = \"storefront\"\nrole = \"any\"\n";
-const PAGES: [&str; 15] = [
+pub const PAGES: [&str; 15] = [
     "README.md",
     "CHANGELOG.md",
     "SECURITY.md",

@@ -2,12 +2,11 @@
 //! `agreement` holds it against the live proxy, on random requests.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use countersign::audit::Record as _;
 use countersign::cli::explain::{self, Account, Which};
 use countersign::clock::Clock;
-use countersign::trial::{Bearer, Claims, Presented, Question, Trial, head};
+use countersign::trial::{Bearer, Presented, Question, Trial, head};
 use serde_json::{Value, json};
 
 use crate::truth_table::{POLICY, SERVICES, TABLE, Table, callers};
@@ -18,8 +17,6 @@ use crate::world::program::{Output, run};
 use crate::world::proxy::HOST;
 use crate::world::signing::KEYS;
 
-const TOOLS: &str = include_str!("../../docs/tools.md");
-const SAMPLE: &str = include_str!("../../config/sidecar.toml");
 const PROGRAM: &str = env!("CARGO_BIN_EXE_countersign");
 const URL: &str = "https://orders.shop.example/orders/7";
 const ALLOW: &str = "[[allow]]\nname = \"readers read\"\nservice = \"storefront\"\nrole = \"order-reader\"\n\
@@ -113,56 +110,6 @@ fn is_whole(account: &Account) {
     let refused: Vec<_> = steps.iter().filter(|step| step["outcome"] == "refused").collect();
     let bad_token = account["reason"].as_str().unwrap().starts_with("token_") && account["caller"].is_null();
     assert!(refused.len() <= 1 && (steps.is_empty() || !bad_token || refused.len() == 1), "{steps:#?}");
-}
-
-/// Every block of `docs/tools.md` that explains the sample, word for word.
-#[tokio::test]
-async fn what_the_documentation_shows_is_what_it_prints() {
-    let world = World::new().await;
-    let mut trial = Trial::new(world.load_sample(SAMPLE), world.clock.now()).unwrap();
-    world.write("sidecar.toml", SAMPLE);
-    world.write("audit.jsonl", &recorded(&mut trial));
-    let folder = world.folder.path().to_str().unwrap();
-    let programs = Path::new(PROGRAM).parent().unwrap().to_str().unwrap();
-    let mut seen = 0;
-    for block in TOOLS.split("```console\n").skip(1).map(|rest| rest.split("```").next().unwrap()) {
-        let (command, expected) = command(block);
-        if !command.contains("countersign explain -c sidecar.toml") {
-            continue;
-        }
-        let script = format!("cd {folder} && PATH={programs}:$PATH && {command}");
-        let output = run("sh", &["-c", &script], "").await;
-        assert_eq!((output.code, output.stderr.as_str()), (Some(0), ""));
-        assert_eq!(output.stdout, expected, "\n{}", output.stdout);
-        seen += 1;
-    }
-    assert_eq!(seen, 2);
-}
-
-/// What is typed behind `$ `, over as many lines as end in a backslash, and what is printed then.
-fn command(block: &str) -> (&str, &str) {
-    let block = block.strip_prefix("$ ").unwrap();
-    let end = block.match_indices('\n').map(|(at, _)| at).find(|at| !block[..*at].ends_with('\\')).unwrap();
-    (&block[..end], &block[end + 1..])
-}
-
-/// A record of the sample's proxy, as it would be written.
-fn recorded(trial: &mut Trial) -> String {
-    let claims = json!({ "sub": "alice", "uid": "00u1", "cid": "storefront-web", "scp": ["orders:write"] });
-    let Value::Object(claims) = claims else { unreachable!() };
-    let url = "https://orders.shop.example/customers/alice/orders/7";
-    let question = Question {
-        peer: Presented::Service("storefront".parse().unwrap()),
-        caller: Bearer::Claims(Claims { issuer: "corp".parse().unwrap(), claims, without: Vec::new() }),
-        at: Some("2027-01-15T03:07:21.480Z".parse().unwrap()),
-        ..Question::new(head("GET", url, []).unwrap())
-    };
-    let answer = trial.ask(&question).unwrap();
-    let mut line = Vec::new();
-    answer.record().unwrap().write(&mut line).unwrap();
-    let mut record: Value = serde_json::from_slice(&line).unwrap();
-    record["id"] = "01KF0X2J8ZQ4M6T3V5W7Y9A1BC".into();
-    record.to_string()
 }
 
 #[tokio::test]

@@ -47,6 +47,11 @@ impl Shown {
         let side = region.change.permitting();
         let url = format!("https://{}{}", witness.host, witness.path);
         let mut confirmed = true;
+        let usual = issuer.and_then(|names| {
+            let name = names[side].as_ref()?;
+            let settings = trials[side].issuers().find(|settings| settings.name == *name)?;
+            Some(Value::from(&**settings.audience.first()?))
+        });
         for (at, trial) in trials.into_iter().enumerate() {
             // a token of an issuer that one side does not know is refused there; there is nobody to sign it
             let issuer = issuer.map(|names| names[at].clone());
@@ -56,7 +61,13 @@ impl Shown {
             confirmed &= permitted == region.outcomes[at].is_permitted();
         }
         let issuer = issuer.and_then(|names| names[side].clone());
-        Shown { confirmed, ..Shown::alone(witness, issuer, now) }
+        let mut shown = Shown { confirmed, ..Shown::alone(witness, issuer, now) };
+        // An audience that only one of the two takes is part of what shows the difference.
+        let audience = witness.token.as_ref().and_then(|(_, token)| token.claims.get("aud"));
+        if let Some(audience) = audience.filter(|audience| usual.as_ref() != Some(*audience)) {
+            shown.claims.insert("aud".to_owned(), audience.clone());
+        }
+        shown
     }
 
     /// A request that nobody was asked about.

@@ -184,6 +184,37 @@ impl Domains {
         &self.methods
     }
 
+    /// Whether a cell of a demand that was joined with more lies in the cell `pinned` of the `wider` demand, as
+    /// far as that told: a range of addresses, and what stood for many, can only have narrowed.
+    pub fn refines(&self, cell: &Cell, pinned: &Cell, wider: &Demand) -> bool {
+        let Cell { peer, caller, method, alike: _, length, hop, address: _, at } = cell;
+        *method == pinned.method
+            && stands_for(&wider.path, &self.exact_paths, pinned.length, *length)
+            && (pinned.caller == CallerCell::Absent || *caller == pinned.caller)
+            && *hop == pinned.hop
+            && *at == pinned.at
+            && self.peer_refines(peer, &pinned.peer, &wider.peer)
+    }
+
+    /// Being without one stands for all whom nothing was demanded of.
+    fn peer_refines(&self, peer: &PeerCell, pinned: &PeerCell, wider: &PeerDemand) -> bool {
+        match (peer, pinned) {
+            (_, PeerCell::Absent | PeerCell::Unknown) => true,
+            (
+                PeerCell::Spiffe { trust_domain: a, path },
+                PeerCell::Spiffe { trust_domain: b, path: known },
+            ) if a == b => match wider {
+                PeerDemand::Spiffe { path: wider, .. } => {
+                    let exact = self.exact_ids.get(a).into_iter().flatten();
+                    stands_for(wider, exact, known.segments.len(), path.segments.len())
+                }
+                _ => path.is_within(known),
+            },
+            (PeerCell::Dns { trust_domain: a, .. }, PeerCell::Dns { trust_domain: b, .. }) => a == b,
+            _ => false,
+        }
+    }
+
     /// Whether some rule names the method.
     #[cfg(test)]
     pub fn names(&self, method: &Method) -> bool {
@@ -263,6 +294,21 @@ impl Domains {
             CallerDemand::Free | CallerDemand::Present => present(),
         }
     }
+}
+
+/// Whether paths of the second length are among those that the first stands for, in this shape.
+fn stands_for<'s>(
+    shape: &Shape,
+    exact: impl IntoIterator<Item = &'s Shape>,
+    least: usize,
+    length: usize,
+) -> bool {
+    let lengths: Vec<usize> = exact
+        .into_iter()
+        .filter(|exact| !exact.rest && exact.overlaps(shape))
+        .map(|exact| exact.segments.len())
+        .collect();
+    length == least || (shape.rest && !lengths.contains(&least) && !lengths.contains(&length))
 }
 
 /// Methods that no rule tells apart, together; and one that nobody names.

@@ -15,6 +15,7 @@ use super::tables::{Grant, Table};
 use super::{Change, Differences, Flip, Outcome, Realm, Vouched, Witness};
 use crate::clock::Timestamp;
 use crate::identity::{CertificateHash, Hop, Name, Peer, PeerName, Signature};
+use crate::policy::action::is_grpc;
 use crate::policy::cells::{self, Demand, Fresh, Kinds, Side};
 use crate::policy::pattern::{Glob, HostPattern};
 use crate::policy::rule::Effect;
@@ -153,14 +154,14 @@ impl<'a> Search<'a> {
     pub(super) fn explore(
         &self,
         demand: &Demand,
-        pinned: Option<&Cell>,
+        pinned: Option<(&Demand, &Cell)>,
         change: Change,
         met: &Met,
         found: &mut Vec<Flip>,
     ) -> Tally {
         let mut cells = self.cells(demand);
-        if let Some(pinned) = pinned {
-            cells.retain(|cell| cell.refines(pinned));
+        if let Some((wider, pinned)) = pinned {
+            cells.retain(|cell| self.domains.refines(cell, pinned, wider));
         }
         let mut tally = Tally::default();
         for cell in cells {
@@ -193,7 +194,7 @@ impl<'a> Search<'a> {
                 (_, true) => {
                     if let Some((more, met)) = self.what_stops(side, &outcome, &witness, met) {
                         for joined in more.iter().filter_map(|more| demand.join(more)) {
-                            self.explore(&joined, Some(cell), change, &met, found);
+                            self.explore(&joined, Some((demand, cell)), change, &met, found);
                         }
                     }
                     return false;
@@ -294,8 +295,8 @@ impl<'a> Search<'a> {
         let path = NormalPath::parse(if text.is_empty() { "/" } else { &text }).ok()?;
         let mut headers: HeaderMap = demand.headers.iter().cloned().collect();
         if demand.grpc {
-            let given = headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-            if given.is_some_and(|given| given != "application/grpc") {
+            headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/grpc"));
+            if !is_grpc(&headers) {
                 return None;
             }
         }
@@ -355,34 +356,5 @@ impl<'a> Search<'a> {
     pub(super) fn judge(&self, side: Side, witness: &Witness) -> Outcome {
         self.judged.set(self.judged.get() + 1);
         witness.judged(self.tables[side].policy, side)
-    }
-}
-
-impl Cell {
-    /// Whether this is the other, as far as its demand lets it: what was joined can only have narrowed the range
-    /// of addresses.
-    fn refines(&self, pinned: &Cell) -> bool {
-        let Cell { peer, caller, method, alike: _, length, hop, address: _, at } = self;
-        *method == pinned.method
-            && *length == pinned.length
-            && (pinned.caller == CallerCell::Absent || *caller == pinned.caller)
-            && *hop == pinned.hop
-            && *at == pinned.at
-            && peer.refines(&pinned.peer)
-    }
-}
-
-impl PeerCell {
-    /// Being without one stands for all whom nothing was demanded of.
-    fn refines(&self, pinned: &PeerCell) -> bool {
-        match (self, pinned) {
-            (_, PeerCell::Absent | PeerCell::Unknown) => true,
-            (
-                PeerCell::Spiffe { trust_domain: a, path },
-                PeerCell::Spiffe { trust_domain: b, path: wider },
-            ) => a == b && path.is_within(wider),
-            (PeerCell::Dns { trust_domain: a, .. }, PeerCell::Dns { trust_domain: b, .. }) => a == b,
-            _ => false,
-        }
     }
 }

@@ -80,6 +80,13 @@ impl Acting {
         self.act.is_some()
     }
 
+    /// Whether two kinds are claimed of the token itself, which makes it of neither. With what is demanded one of
+    /// them may stand there anyway.
+    pub fn contradicts(&self) -> bool {
+        let claims = |kind: ActorKind| self.root.iter().any(|way| way.kind == kind);
+        claims(ActorKind::Human) && claims(ActorKind::Service)
+    }
+
     /// Whether all that this needs, `other` needs too.
     pub fn is_less_than(&self, other: &Acting) -> bool {
         let within = |some: &[Way], all: &[Way]| some.iter().all(|way| all.contains(way));

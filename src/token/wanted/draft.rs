@@ -27,6 +27,8 @@ struct Slot {
     text: Option<Glob>,
     words: Vec<Arc<str>>,
     values: Vec<ClaimValue>,
+    /// Whether a segment of the path is one of its members.
+    matched: bool,
     /// A number, or `null` never: what stands here as it is.
     fixed: Option<Value>,
 }
@@ -182,9 +184,11 @@ impl Draft {
             if let (Node::Segment(segment), Node::Claim(place)) = (a, b)
                 && let Some(slot) = self.slots.get_mut(place)
                 && slot.form != Form::Text
-                && !slot.words.contains(&path[*segment])
             {
-                slot.words.push(Arc::clone(&path[*segment]));
+                slot.matched = true;
+                if !slot.words.contains(&path[*segment]) {
+                    slot.words.push(Arc::clone(&path[*segment]));
+                }
             }
         }
         Some(path)
@@ -252,7 +256,7 @@ impl Slot {
         }
         let spaces = members.iter().any(|member| member.as_str().is_some_and(|text| text.contains(' ')));
         match self.form {
-            Form::Spaced if only_words && !spaces => {
+            Form::Spaced if only_words && !spaces && !self.matched => {
                 let words: Vec<&str> = members.iter().filter_map(Value::as_str).collect();
                 Some(Value::String(words.join(" ")))
             }

@@ -89,9 +89,16 @@ impl<'a> Issuers<'a> {
             Way::plain(ways.clone(), &globs.iter().cloned().chain(read).collect::<Vec<_>>())
         });
         let mut ways: Vec<Vec<Way>> = ways.collect();
-        let only = ways.split_off(entries.len()).into_iter().fold(vec![Vec::new()], |found, ways| {
-            found.iter().flat_map(|found: &Vec<Way>| with_each(found, &ways)).collect()
-        });
+        let mut audiences: Vec<&[Arc<str>]> = self.known().map(|(_, issuer)| &*issuer.audience).collect();
+        audiences.dedup();
+        let audiences = audiences.into_iter().map(|all| Way::of_audiences(all, globs));
+        let only = ways
+            .split_off(entries.len())
+            .into_iter()
+            .chain(audiences)
+            .fold(vec![Vec::new()], |found, ways| {
+                found.iter().flat_map(|found: &Vec<Way>| with_each(found, &ways)).collect()
+            });
         let several = matches!(self.sides, [Some(a), Some(b)] if a.actors != b.actors);
         Acting::all(&ways.concat(), &only, several)
     }
@@ -182,10 +189,7 @@ impl<'a> Issuers<'a> {
 
     /// What every token of these issuers says, whoever it is about.
     fn put_always(&self, draft: &mut Draft, now: Timestamp) -> Option<()> {
-        let mut audiences: Vec<Value> = Vec::new();
         for (_, issuer) in self.known() {
-            let audience = issuer.audience.first().map(|audience| Value::from(&**audience));
-            audiences.extend(audience.filter(|audience| !audiences.contains(audience)));
             if let Some((name, value)) = issuer.quirks.access_mark {
                 draft.value(&ClaimPath::top_level(name), &ClaimValue::Text(Glob::Exact(value.into())));
             }
@@ -200,8 +204,6 @@ impl<'a> Issuers<'a> {
                 draft.text(&ClaimPath::top_level(first), None)?;
             }
         }
-        let audience = if audiences.len() == 1 { audiences.pop()? } else { Value::Array(audiences) };
-        fix(draft, "aud", audience);
         fix(draft, "iat", now.unix_seconds().into());
         fix(draft, "exp", now.plus(LIFETIME).unix_seconds().into());
         self.put_issuer(draft);
@@ -270,8 +272,12 @@ impl<'a> Issuers<'a> {
         for (_, issuer) in self.known() {
             draft.is_text(&issuer.claims.subject);
             issuer.claims.client.iter().for_each(|path| draft.is_text(path));
+            let by_client = issuer.quirks.client_is_audience.then_some("client_id");
+            let by_tenant = issuer.url.has_tenants().then_some("tid");
+            let read = by_client.into_iter().chain(by_tenant);
+            read.for_each(|name| draft.is_text(&ClaimPath::top_level(name)));
         }
-        for name in ["acr", "jti", "tid", "azp", "client_id"] {
+        for name in ["acr", "jti"] {
             draft.is_text(&ClaimPath::top_level(name));
         }
         draft.is_text(&ClaimPath(vec!["act".into(), "sub".into()]));
@@ -286,6 +292,20 @@ impl Way {
             same: None,
         };
         Way::all(&entry)
+    }
+
+    /// One of those whom an issuer's tokens are meant for, of all that no text tells apart.
+    fn of_audiences(audiences: &[Arc<str>], globs: &[Glob]) -> Vec<Way> {
+        let read = |text: &str| globs.iter().map(|glob| glob.matches(text)).collect::<Vec<_>>();
+        let mut seen = Vec::new();
+        let apart = audiences.iter().filter(|text| {
+            let read = read(text);
+            let is_new = !seen.contains(&read);
+            seen.extend(is_new.then_some(read));
+            is_new
+        });
+        let values = apart.map(|text| ClaimValue::Text(Glob::Exact(Arc::clone(text)))).collect();
+        Way::of_test(&ClaimTest { claim: ClaimPath::top_level("aud"), values })
     }
 }
 

@@ -152,6 +152,11 @@ fn told_apart(
     now: Timestamp,
 ) -> Vec<(Acting, [Option<Told>; 2])> {
     let nothing = Demand::nothing();
+    let unlike_unknown = |kinds: &Kinds| {
+        let unknown = kinds.contains(ActorKind::Unknown);
+        kinds.contains(ActorKind::Human) != unknown || kinds.contains(ActorKind::Service) != unknown
+    };
+    let unknown_matters = kinds.iter().flatten().any(unlike_unknown);
     let mut found: Vec<(Acting, [Option<Told>; 2], Vec<bool>)> = Vec::new();
     for acting in issuers.acting(globs) {
         let mut demand = nothing.clone();
@@ -162,7 +167,7 @@ fn told_apart(
         if told == [None, None] {
             continue;
         }
-        let mut seen = Vec::new();
+        let mut seen = vec![unknown_matters && acting.contradicts()];
         for side in [0, 1] {
             let told = told[side];
             seen.push(told.is_some_and(|told| told.acts));

@@ -1,6 +1,8 @@
 //! A page as a reader follows it: files to write, commands to type, and what these print.
 
+use std::fs;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 /// What there is to do, in the order of the page.
 pub enum Step {
@@ -24,7 +26,15 @@ enum Open {
 }
 
 impl Page {
-    pub fn read(text: String) -> Page {
+    pub fn path(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+    }
+
+    pub fn of(name: &str) -> Page {
+        Page::read(fs::read_to_string(Page::path(name)).unwrap())
+    }
+
+    fn read(text: String) -> Page {
         let mut steps = Vec::new();
         let mut open = Open::Nothing;
         let (mut at, mut goes_on) = (0, false);
@@ -55,7 +65,10 @@ impl Page {
                         (None, Some(Step::Command { printed, .. })) if printed.end == range.start => {
                             printed.end = range.end;
                         }
-                        (None, _) => panic!("what prints `{bare}`?"),
+                        // root's prompt is another one
+                        (None, _) => {
+                            steps.push(Step::Command { text: bare.to_owned(), printed: range.end..range.end })
+                        }
                     }
                     goes_on = (typed.is_some() || goes_on) && bare.ends_with('\\');
                 }
@@ -90,7 +103,7 @@ fn lasting(text: &str) -> Vec<String> {
             _ => line.trim_end(),
         };
         let part = |part: &str| {
-            let word = part.trim_matches(['"', ',', '(', ')', '`', ':', ';']);
+            let word = part.trim_matches(['"', ',', '(', ')', '`', ':', ';', '.']);
             if is_moment(word) || is_id(word) { part.replace(word, "…") } else { part.to_owned() }
         };
         line.split(' ').map(part).collect::<Vec<_>>().join(" ")

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
@@ -32,6 +33,14 @@ impl Drop for Shell {
     fn drop(&mut self) {
         if let Some(group) = self.child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)) {
             let _ = kill_process_group(group, Signal::KILL);
+        }
+        if std::thread::panicking() {
+            let files = self.folder.path().read_dir().into_iter().flatten().flatten();
+            for path in
+                files.map(|entry| entry.path()).filter(|path| path.extension() == Some("log".as_ref()))
+            {
+                println!("{}:\n{}", path.display(), fs::read_to_string(&path).unwrap_or_default());
+            }
         }
     }
 }
@@ -74,14 +83,16 @@ impl Shell {
         );
         self.stdin.write_all(typed.as_bytes()).await.unwrap();
         let mut lines = Vec::new();
-        loop {
-            let line = soon(command, self.printed.next_line()).await.unwrap();
-            match line {
-                Some(line) if line == END => break,
-                Some(line) => lines.push(line),
-                None => panic!("the shell ended at `{command}`: {lines:#?}"),
+        soon(command, async {
+            loop {
+                match self.printed.next_line().await.unwrap() {
+                    Some(line) if line == END => break,
+                    Some(line) => lines.push(line),
+                    None => panic!("the shell ended at `{command}`: {lines:#?}"),
+                }
             }
-        }
+        })
+        .await;
         self.move_ports(self.folder.path());
         // the line that ends what has no line break at its end
         let came = lines.join("\n");
@@ -110,11 +121,13 @@ impl Shell {
     }
 }
 
-/// Below those that the system gives to connections.
+/// Below those that the system gives to connections, and never one twice.
 fn free_ports() -> impl Iterator<Item = String> {
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
     let first = 10_000 + u16::try_from(std::process::id() % 20_000).unwrap();
+    let next = move || Some(first + GIVEN.fetch_add(1, Ordering::Relaxed));
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    (first..first + 1_000).filter(free).map(|port| port.to_string())
+    std::iter::from_fn(next).filter(free).map(|port| port.to_string())
 }
 
 /// Only where it is the whole number.

@@ -87,6 +87,8 @@ pub(super) struct Search<'a> {
 pub(super) struct Met {
     requires: Vec<(Side, RuleId)>,
     carriers: Vec<(Side, ServiceId)>,
+    /// Whether the permitting policy has been asked to know the peer.
+    known: Vec<Side>,
 }
 
 /// Requests that were judged, and those of them that flip as they are.
@@ -234,6 +236,10 @@ impl<'a> Search<'a> {
         let parts = policy.parts();
         let Outcome::Denied { cause, rule } = outcome else { return None };
         let mut met = met.clone();
+        if *cause == Cause::PeerUnknown && !met.known.contains(&side) {
+            met.known.push(side);
+            return Some((parts.services.iter().flat_map(cells::peers).collect(), met));
+        }
         if *cause == Cause::TokenNotIssuedToService {
             let peer = witness.peer.verified()?;
             let caller = witness.caller(side)?;

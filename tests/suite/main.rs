@@ -10,6 +10,7 @@ mod canary;
 mod configuration;
 mod configuration_reference;
 mod demo;
+mod difference;
 mod diff;
 mod docs;
 mod examples;

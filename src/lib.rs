@@ -31,7 +31,8 @@ pub mod tls;
 // rank 3: a credential becomes a caller; where requests may go
 pub mod token;
 pub mod upstream;
-// rank 4: the record, and the cache of standings
+// rank 4: the record, the cache of standings, and a policy read backwards
+pub mod access;
 pub mod audit;
 pub mod decisions;
 // rank 5: the data path

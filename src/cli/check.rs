@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::{ConfigArgs, EXIT_CONFIG, EXIT_FINDINGS, Format};
+use super::{ConfigArgs, EXIT_CONFIG, EXIT_FINDINGS, Format, tell};
 use crate::clock::Clock;
 use crate::config::{Config, Report};
 use crate::policy::lint::Severity;
@@ -54,14 +54,14 @@ fn print_text(args: &CheckArgs, report: &Report, config: Option<&Config>) {
     if args.resolved {
         eprint!("{}", report.to_text(std::io::stderr().is_terminal()));
     } else {
-        print!("{}", report.to_text(std::io::stdout().is_terminal()));
+        tell(report.to_text(std::io::stdout().is_terminal()));
     }
     match config {
-        Some(config) if args.resolved => print!("{}", config.resolved),
+        Some(config) if args.resolved => tell(&config.resolved),
         Some(config) if has_findings(report) => {
-            println!("it loads, with findings: policy {}", config.policy.hash())
+            tell(format_args!("it loads, with findings: policy {}\n", config.policy.hash()))
         }
-        Some(config) => println!("ok: policy {}", config.policy.hash()),
+        Some(config) => tell(format_args!("ok: policy {}\n", config.policy.hash())),
         None => {}
     }
 }
@@ -74,5 +74,5 @@ fn print_json(args: &CheckArgs, report: &Report, config: Option<&Config>) {
             answer["resolved"] = json!(config.resolved);
         }
     }
-    println!("{answer:#}");
+    tell(format_args!("{answer:#}\n"));
 }

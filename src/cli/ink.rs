@@ -1,6 +1,8 @@
-//! Colours, where a person reads.
+//! Colours, and text from outside, where a person reads.
 
 use std::io::{self, IsTerminal};
+
+use crate::audit::line::is_misleading;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Ink {
@@ -37,4 +39,17 @@ impl Ink {
     fn paint(self, rendition: &str, text: &str) -> String {
         if self.styled { format!("\x1b[{rendition}m{text}\x1b[0m") } else { text.to_owned() }
     }
+}
+
+/// What came from outside moves no cursor and turns no reading direction.
+pub fn shown(words: &str) -> String {
+    let mut shown = String::with_capacity(words.len());
+    for c in words.chars() {
+        if is_misleading(c) {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
 }

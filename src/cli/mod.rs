@@ -9,13 +9,17 @@ pub mod explain;
 pub mod healthcheck;
 mod ink;
 pub mod log;
+pub mod matrix;
 pub mod mint;
 pub mod propose;
 pub mod replay;
 pub mod run;
 pub mod schema;
 pub mod test;
+pub mod who_can;
 
+use std::fmt;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -45,6 +49,10 @@ enum Command {
     Test(test::TestArgs),
     /// Say how one request would end, and why: every condition, wanted against seen
     Explain(Box<explain::ExplainArgs>),
+    /// Say who can do something: which services, roles and actors, by which rules
+    WhoCan(who_can::WhoCanArgs),
+    /// Print the whole table: who reaches what, by which rules
+    Matrix(matrix::MatrixArgs),
     /// Say what a change of configuration newly allows and newly denies: all of it, with requests that show it
     Diff(diff::DiffArgs),
     /// Judge recorded requests under another policy: what would change, and by which rule
@@ -98,6 +106,8 @@ impl Cli {
             Command::Check(args) => check::run(&args),
             Command::Test(args) => test::run(&args),
             Command::Explain(args) => explain::run(&args),
+            Command::WhoCan(args) => who_can::run(&args),
+            Command::Matrix(args) => matrix::run(&args),
             Command::Diff(args) => diff::run(&args),
             Command::Propose(args) => propose::run(&args),
             Command::Replay(args) => replay::run(&args),
@@ -107,6 +117,11 @@ impl Cli {
             Command::Man => completions::man(),
         }
     }
+}
+
+/// Writes an answer to standard output. Whoever reads it may have read enough of it, as `head` does.
+fn tell(answer: impl fmt::Display) {
+    let _ = io::stdout().lock().write_all(answer.to_string().as_bytes());
 }
 
 impl ConfigArgs {

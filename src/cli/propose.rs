@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::replay::{Period, Progress, unloadable, unreadable};
-use super::{EXIT_FINDINGS, Format};
+use super::{EXIT_FINDINGS, Format, tell};
 use crate::clock::Clock;
 use crate::config::{self, Config};
 use crate::replay::log;
@@ -88,8 +88,8 @@ impl Checked {
 
 fn print(format: Format, wishes: &Wishes<'_>, proposal: &Proposal, checked: Option<&Checked>) {
     match format {
-        Format::Text => print!("{}", text(wishes, proposal, checked)),
-        Format::Json => println!("{:#}", json(wishes, proposal, checked)),
+        Format::Text => tell(text(wishes, proposal, checked)),
+        Format::Json => tell(format_args!("{:#}\n", json(wishes, proposal, checked))),
     }
 }
 

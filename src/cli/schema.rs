@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::test;
+use super::{tell, test};
 use crate::config;
 
 #[derive(Debug, Args)]
@@ -16,6 +16,6 @@ pub struct SchemaArgs {
 
 pub fn run(args: &SchemaArgs) -> ExitCode {
     let schema = if args.test { test::schema() } else { config::schema() };
-    println!("{schema:#}");
+    tell(format_args!("{schema:#}\n"));
     ExitCode::SUCCESS
 }

@@ -26,7 +26,7 @@ use crate::policy::{Policy, PolicyParts};
 use crate::proxy::limits::Limits;
 use crate::proxy::normalize::OddNames;
 use crate::proxy::route::RouteSettings;
-use crate::tls::OwnCertificate;
+use crate::tls::{ClientCertificates, OwnCertificate};
 use crate::token::{IssuerSettings, TokenCacheSettings};
 
 /// A configuration that can be run.
@@ -59,6 +59,17 @@ pub struct Config {
     pub resolved: toml::Table,
     /// What `check` has to say although it can be run.
     pub report: Report,
+}
+
+impl Config {
+    /// Whether some listener lets a client without a certificate get as far as the policy.
+    pub fn takes_nobody(&self) -> bool {
+        let lets_in = |listener: &ListenerSettings| {
+            let clients = listener.tls.as_ref().map(|tls| &tls.clients);
+            !matches!(clients, Some(ClientCertificates::Required(_)))
+        };
+        self.listeners.is_empty() || self.listeners.iter().any(lets_in)
+    }
 }
 
 /// What the policy is made of, and what stands beside it at the same positions.

@@ -138,6 +138,15 @@ impl Policy {
         Policy::index(parts, hash, routes)
     }
 
+    /// The same tables without anything that permits: what a policy is compared with to see all that it allows.
+    pub fn permitting_nothing(&self) -> Policy {
+        let mut parts = PolicyParts { rules: Vec::new(), ..self.parts.clone() };
+        parts.routes.iter_mut().for_each(|route| route.shadow_until = None);
+        let routes = RouteTable::new(&parts.routes);
+        // another than its own: no standing of the one is taken for one of the other
+        Policy::index(parts, PolicyHash([0; 32]), routes)
+    }
+
     pub fn hash(&self) -> PolicyHash {
         self.hash
     }

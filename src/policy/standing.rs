@@ -36,6 +36,11 @@ impl Standing {
     pub fn valid_until(&self) -> Timestamp {
         self.valid_until
     }
+
+    /// Whether the caller has any configured role.
+    pub fn has_roles(&self) -> bool {
+        !self.roles.is_clear()
+    }
 }
 
 impl Policy {

@@ -52,6 +52,20 @@ pub(super) fn failure(
     }
 }
 
+impl Policy {
+    /// What a condition of one of its rules wants.
+    pub fn wanted(&self, rule: &Rule, condition: &Condition) -> String {
+        wanted(self, rule, condition)
+    }
+}
+
+impl RoleEntry {
+    /// As `scope orders:read`, without its issuer.
+    pub fn in_words(&self) -> String {
+        entry(self)
+    }
+}
+
 /// What an allow wants that says nothing of the one or the other.
 pub(super) const ACTOR_LEFT_OUT: &str = "an actor that is no agent and acts for nobody";
 pub(super) const ON_BEHALF_OF_LEFT_OUT: &str = "a caller that acts for nobody";

@@ -27,7 +27,7 @@ impl TokenLimits {
 
 #[cfg(test)]
 impl TokenLimits {
-    pub(super) const FOR_TESTS: TokenLimits = TokenLimits {
+    pub(crate) const FOR_TESTS: TokenLimits = TokenLimits {
         token_bytes_max: 16 * 1024,
         json_depth_max: 32,
         json_values_max: 4096,

@@ -44,6 +44,8 @@ pub use memory::TokenCacheSettings;
 pub use preset::{Preset, UnknownPreset};
 pub use steps::{Said, Step, Trace};
 pub use verifier::{Issuer, KnownToken, SameIssuer, Verifier};
+#[cfg(test)]
+pub use wanted::tests_universe;
 pub use wanted::{Mint, vouched};
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use http::header::{AUTHORIZATION, HeaderValue};
+use http::request::Parts;
 
 pub use answer::{Answer, Answered, Case};
 pub use question::{Bearer, Claims, Presented, Question, STAND_IN, Unsendable, head};
@@ -37,7 +38,9 @@ use crate::identity::{Name, Signature};
 use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::proxy::headers::Origin;
-use crate::proxy::judgement::Addresses;
+use crate::proxy::judgement::{self, Addresses};
+use crate::proxy::normalize::Asked;
+use crate::proxy::refusal::Refusal;
 use crate::proxy::{Generation, ListenerState};
 use crate::tls::ListenerTls;
 use crate::token::{IssuerSettings, KeysError, SameIssuer, Trace, Verifier};
@@ -149,6 +152,14 @@ impl Trial {
     /// configuration has in a file are known already.
     pub fn give_keys(&mut self, issuer: &Name, document: &[u8]) -> Result<(), Unaskable> {
         self.tokens.give(issuer, document)
+    }
+
+    /// Reads a head as one that came: what the policy would judge.
+    ///
+    /// # Errors
+    /// What is answered before anybody is judged.
+    pub fn read(&self, head: &mut Parts) -> Result<Asked, Refusal> {
+        judgement::read(&self.generation, head, None)
     }
 
     /// What becomes of a request.

@@ -220,3 +220,42 @@ fn every_key_of_the_schema_is_described() {
         assert!(keys > at_least, "{keys}");
     }
 }
+
+/// What the schema says of every key of a table that stands in a file.
+fn assert_in_schema(schema: &Value, root: &Value, table: &toml::Table) -> usize {
+    let schema = match schema["$ref"].as_str() {
+        Some(name) => root.pointer(name.trim_start_matches('#')).unwrap(),
+        None => schema,
+    };
+    let mut seen = 0;
+    for (key, value) in table {
+        let keyed = schema.get("additionalProperties").filter(|any| any.is_object());
+        let of_key = schema["properties"].get(key).or(keyed).unwrap_or_else(|| panic!("`{key}` in {schema}"));
+        seen += 1;
+        match value {
+            toml::Value::Table(inner) if of_key.get("anyOf").is_none() => {
+                seen += assert_in_schema(of_key, root, inner);
+            }
+            toml::Value::Array(items) => {
+                let item = &of_key["anyOf"][0];
+                let tables = items.iter().filter_map(toml::Value::as_table);
+                seen += tables.map(|inner| assert_in_schema(item, root, inner)).sum::<usize>();
+            }
+            _ => {}
+        }
+    }
+    seen
+}
+
+#[test]
+fn the_schema_knows_every_key_of_the_sample() {
+    let schema = config::schema();
+    let seen = assert_in_schema(
+        &schema,
+        &schema,
+        &toml::from_str(include_str!("../../config/sidecar.toml")).unwrap(),
+    );
+    assert!(seen > 100, "{seen}");
+    assert_eq!(schema["required"], serde_json::json!(["version"]));
+    assert_eq!(schema["additionalProperties"], false);
+}

@@ -21,7 +21,7 @@ use crate::world::soon;
 use crate::world::upstream::Upstream;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_countersign");
-const LINES: usize = 16;
+const LINES: usize = 17;
 
 async fn demo(arguments: &[&str]) -> Output {
     run(PROGRAM, &[&["demo"], arguments].concat(), "").await
@@ -49,7 +49,7 @@ fn sample() -> (String, Vec<String>) {
 async fn every_request_of_the_demo_ends_as_said() {
     let text = demo(&["--once"]).await;
     assert_eq!(text.code, Some(0), "{text:?}");
-    assert!(text.stdout.ends_with("all 16 requests ended as said\n"), "{}", text.stdout);
+    assert!(text.stdout.ends_with("all 17 requests ended as said\n"), "{}", text.stdout);
     let json = demo(&["--once", "--format", "json"]).await;
     assert_eq!(json.code, Some(0), "{json:?}");
     let told: Value = serde_json::from_str(&json.stdout).unwrap();
@@ -191,12 +191,15 @@ async fn what_is_written_can_be_served() {
 
     let (head, rules) = sample();
     assert_eq!(fs::read_to_string(written.join("10-policy.toml")).unwrap(), head + &rules.concat());
+    let folder = written.to_str().unwrap();
+    let test = run(PROGRAM, &["test", "-c", folder, folder, "--require-coverage"], "").await;
+    assert_eq!(test.code, Some(0), "{test:?}");
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&written.join("certs/orders-key.pem")), 0o600);
     assert_eq!(mode(&written.join("requests.sh")), 0o755);
     let clients: Vec<_> =
         fs::read_dir(written.join("clients")).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert_eq!(clients.len(), 12);
+    assert_eq!(clients.len(), 13);
     for client in &clients {
         assert_eq!(mode(client), 0o600, "{client:?}");
     }

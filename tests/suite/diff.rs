@@ -53,8 +53,19 @@ const EDITS: &[Edit] = &[
         &[("newly allowed", READ), ("newly allowed", ASSIST), ("newly allowed", REFUND)],
         true,
     ),
-    ("acr     = \"mfa\"\n", "", &[("newly allowed", REFUND)], true),
-    ("max_age = \"15m\"", "max_age = \"5m\"", &[("newly denied", REFUND)], false),
+    // the require is of any method: a GET there was asked for a login, too
+    (
+        "acr     = \"mfa\"\n",
+        "",
+        &[("newly allowed", READ), ("newly allowed", ASSIST), ("newly allowed", REFUND)],
+        true,
+    ),
+    (
+        "max_age = \"15m\"",
+        "max_age = \"5m\"",
+        &[("newly denied", READ), ("newly denied", ASSIST), ("newly denied", REFUND)],
+        false,
+    ),
     (
         "client_id = [\"storefront-web\"]",
         "client_id = [\"storefront-web\", \"storefront-app\"]",

@@ -22,7 +22,7 @@ use crate::world::client::{Protocol, get};
 
 const SAMPLE: &str = include_str!("../../config/sidecar.toml");
 const ALLOW: &str = "[[allow]]\nname = \"read\"\nservice = \"storefront\"\nrole = \"any\"\n";
-const PAGES: [&str; 14] = [
+const PAGES: [&str; 15] = [
     "README.md",
     "CHANGELOG.md",
     "SECURITY.md",
@@ -34,6 +34,7 @@ const PAGES: [&str; 14] = [
     "docs/configuration.md",
     "docs/operations.md",
     "docs/policy.md",
+    "docs/pull-request.md",
     "docs/reasons.md",
     "docs/security.md",
     "docs/tools.md",

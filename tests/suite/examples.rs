@@ -210,3 +210,32 @@ async fn the_sample_judges_requests() {
     assert_eq!((world.upstream.counts().requests, next.counts().requests), (forwarded - 1, 1));
     tokio::task::spawn_blocking(move || server.drain()).await.unwrap();
 }
+
+/// As `countersign … | head` does: whoever reads may stop, which neither fails nor is told as a fault.
+#[test]
+fn every_command_may_lose_its_reader() {
+    let folder = beside("sidecar.toml");
+    fs::write(folder.path().join("sidecar.test.toml"), shipped("sidecar.test.toml")).unwrap();
+    fs::write(folder.path().join("audit.jsonl"), "").unwrap();
+    let asked = ["--no-certificate", "--no-token", "GET", "https://orders.shop.example/"];
+    let commands: [(&str, &[&str]); 9] = [
+        ("check", &["-c", "sidecar.toml", "--resolved"]),
+        ("test", &["-c", "sidecar.toml", "sidecar.test.toml", "--format", "json"]),
+        ("explain", &[&["-c", "sidecar.toml"], &asked[..]].concat()),
+        ("diff", &["sidecar.toml", "sidecar.toml"]),
+        ("replay", &["-c", "sidecar.toml", "audit.jsonl"]),
+        ("propose", &["-c", "sidecar.toml", "audit.jsonl"]),
+        ("schema", &[]),
+        ("completions", &["bash"]),
+        ("man", &[]),
+    ];
+    for (command, arguments) in commands {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_countersign"));
+        child.arg(command).args(arguments).current_dir(folder.path()).stdout(writer);
+        let output = child.output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !errors.contains("panicked"), "{command}: {errors}");
+    }
+}

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access;
 mod agreement;
 mod balancer;
 mod broken_config;
@@ -31,6 +32,7 @@ mod limits;
 mod lints;
 mod metrics;
 mod outside_text;
+mod pages;
 mod planted;
 mod policy_cases;
 mod policy_matrix;

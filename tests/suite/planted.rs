@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use countersign::cli::diff::compare;
 use countersign::clock::Clock;
 use countersign::config;
 use serde::Deserialize;
@@ -35,6 +36,8 @@ struct Flaw {
     /// The codes, sorted.
     check: Vec<String>,
     test: Test,
+    /// What the flaw does, of `diff` between the sound policy and this one.
+    diff: BTreeSet<String>,
 }
 
 /// What `test --require-coverage` makes of the policy, with the tests of the sound one.
@@ -54,6 +57,23 @@ impl Flaw {
         let (from, to) = (self.from.trim(), self.to.trim());
         assert_eq!(SOUND.matches(from).count(), 1, "{}: `{from}`", self.name);
         SOUND.replace(from, to)
+    }
+
+    /// Of the table in docs/tools.md.
+    fn row(&self) -> String {
+        let codes: BTreeSet<_> = self.check.iter().map(|code| format!("`{code}`")).collect();
+        let listed =
+            |words: &BTreeSet<String>| words.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+        let test = match self.test {
+            Test::Passes => "",
+            Test::Uncovered => "not covered",
+            Test::Fails => "fails",
+            Test::Refuses => "refuses",
+        };
+        let name = self.name.replace("**", "`**`").replace("* was", "`*` was");
+        let cells = [name, listed(&codes), test.to_owned(), listed(&self.diff)];
+        let cells = cells.map(|cell| if cell.is_empty() { "-".to_owned() } else { cell });
+        format!("| {} |\n", cells.join(" | "))
     }
 }
 
@@ -95,15 +115,29 @@ fn tested(folder: &Path) -> Test {
     }
 }
 
+/// What `diff` says that the policy which [`checked`] left does, against the sound one.
+fn compared(folder: &Path) -> BTreeSet<String> {
+    let sound = folder.join("sound.toml");
+    fs::write(&sound, SOUND).unwrap();
+    let now = Clock::system().now();
+    let load = |path: PathBuf| config::load(&[path], &|_| None, now);
+    let Ok(planted) = load(folder.join("policy.toml")) else { return ["refuses".to_owned()].into() };
+    let diff = compare(load(sound).unwrap(), planted, now).unwrap();
+    let settings = diff.settings.iter().map(|it| it.effect.to_owned());
+    diff.differences.iter().map(|it| it.change.to_owned()).chain(settings).collect()
+}
+
 #[test]
 fn what_finds_which_planted_flaw() {
     let folder = folder();
-    assert_eq!((checked(folder.path(), SOUND), tested(folder.path())), (vec![], Test::Passes));
+    let found =
+        |policy: &str| (checked(folder.path(), policy), tested(folder.path()), compared(folder.path()));
+    assert_eq!(found(SOUND), (vec![], Test::Passes, BTreeSet::new()));
     let flaws: Flaws = toml::from_str(FLAWS).unwrap();
     let mut wrong = Vec::new();
     for flaw in &flaws.flaw {
-        let found = (checked(folder.path(), &flaw.planted()), tested(folder.path()));
-        if found.0 != flaw.check || found.1 != flaw.test {
+        let found = found(&flaw.planted());
+        if found.0 != flaw.check || found.1 != flaw.test || found.2 != flaw.diff {
             wrong.push(format!("{}: {found:?}", flaw.name));
         }
     }
@@ -112,10 +146,14 @@ fn what_finds_which_planted_flaw() {
     let count = |found: &dyn Fn(&Flaw) -> bool| flaws.flaw.iter().filter(|flaw| found(flaw)).count();
     let check = count(&|flaw| !flaw.check.is_empty());
     let test = count(&|flaw| flaw.test != Test::Passes);
-    let either = count(&|flaw| !flaw.check.is_empty() || flaw.test != Test::Passes);
-    println!(
-        "of {} flaws check finds {check}, test --require-coverage {test}, the two {either}",
-        names.len()
+    let diff = count(&|flaw| !flaw.diff.is_empty());
+    let all = count(&|flaw| !flaw.check.is_empty() && flaw.test != Test::Passes && !flaw.diff.is_empty());
+    let none = count(&|flaw| flaw.check.is_empty() && flaw.test == Test::Passes && flaw.diff.is_empty());
+    let table: String = flaws.flaw.iter().map(Flaw::row).collect();
+    println!("{table}");
+    assert_eq!((names.len(), check, test, diff, all, none), (25, 14, 23, 22, 9, 0));
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/tools.md")).unwrap();
+    assert!(
+        page.contains(&format!("| flaw | `check` | `test` | `diff` |\n| --- | --- | --- | --- |\n{table}\n"))
     );
-    assert_eq!((names.len(), check, test, either), (25, 14, 23, 25));
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 use source::{File, idents, line_of, paths_from, segments};
 
 /// Rank and module: a file imports only lower ranks or its own folder (design: the house).
-const RANKS: [(&str, u8); 19] = [
+const RANKS: [(&str, u8); 20] = [
     ("clock", 0),
     ("metrics", 0),
     ("identity", 0),
@@ -21,6 +21,7 @@ const RANKS: [(&str, u8); 19] = [
     ("tls", 2),
     ("token", 3),
     ("upstream", 3),
+    ("access", 4),
     ("audit", 4),
     ("decisions", 4),
     ("session", 4),

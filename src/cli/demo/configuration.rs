@@ -12,6 +12,7 @@ use crate::config::{self, Config};
 
 /// The sample, which is also the policy of the docs.
 pub const SAMPLE: &str = include_str!("../../../config/sidecar.toml");
+const SAMPLE_TESTS: &str = include_str!("../../../config/sidecar.test.toml");
 
 /// The listener of the sample.
 pub const LISTENER: &str = "mesh";
@@ -26,6 +27,7 @@ pub const AUDIT_FILE: &str = "audit.jsonl";
 
 const POLICY_FILE: &str = "10-policy.toml";
 const SITE_FILE: &str = "20-site.toml";
+const TESTS_FILE: &str = "policy.test.toml";
 
 /// Who may do what: the sample, or a file that takes its place.
 #[derive(Debug)]
@@ -59,6 +61,12 @@ impl PolicySource {
 
     pub fn document(&self) -> Document {
         Document::new(POLICY_FILE, Access::Everybody, self.text.clone())
+    }
+
+    /// What the sample allows and what it does not; nobody knows that of another policy.
+    pub fn tests(&self) -> Option<Document> {
+        let is_sample = self.file.is_none();
+        is_sample.then(|| Document::new(TESTS_FILE, Access::Everybody, SAMPLE_TESTS.to_owned()))
     }
 
     /// Loads what stands in `folder`. Errors in the policy name the file that was typed, not its copy.

@@ -34,6 +34,8 @@ pub enum Login {
     AliceThroughAgent,
     /// Bob, who tests what comes next.
     Bob,
+    /// Sam, of support.
+    Sam,
     /// An agent acting for Alice.
     Assistant,
     /// The same agent, acting for nobody.
@@ -48,13 +50,14 @@ const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Login {
-    pub const ALL: [Login; 8] = [
+    pub const ALL: [Login; 9] = [
         Login::Alice,
         Login::AliceSinceYesterday,
         Login::AliceExpired,
         Login::AliceWithoutScope,
         Login::AliceThroughAgent,
         Login::Bob,
+        Login::Sam,
         Login::Assistant,
         Login::AssistantAlone,
     ];
@@ -68,6 +71,7 @@ impl Login {
             Login::AliceWithoutScope => "alice-without-scope",
             Login::AliceThroughAgent => "alice-through-agent",
             Login::Bob => "bob",
+            Login::Sam => "sam",
             Login::Assistant => "assistant",
             Login::AssistantAlone => "assistant-alone",
         }
@@ -83,6 +87,9 @@ impl Login {
             Login::AliceWithoutScope => json!({ "scp": ["profile"] }),
             Login::AliceThroughAgent => json!({ "act": { "sub": AGENT, "cid": AGENT } }),
             Login::Bob => json!({ "sub": "bob", "uid": "00u-bob", "groups": ["beta"] }),
+            Login::Sam => {
+                json!({ "sub": "sam", "uid": "00u-sam", "scp": ["profile"], "groups": ["support"] })
+            }
             Login::Assistant => json!({ "client_id": AGENT, "cid": AGENT, "act": { "sub": AGENT } }),
             Login::AssistantAlone => json!({
                 "sub": AGENT, "client_id": AGENT, "cid": AGENT, "uid": null, "acr": null, "auth_time": null,
@@ -212,7 +219,7 @@ mod tests {
             }
             seen += 1;
         }
-        assert_eq!(seen, 8);
+        assert_eq!(seen, 9);
     }
 
     #[test]

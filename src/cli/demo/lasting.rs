@@ -35,6 +35,12 @@ pub fn write(path: &Path, policy: &PolicySource, clock: &Clock) -> Result<String
         Document::new(KEYS_FILE, Access::Everybody, format!("{:#}\n", key.jwks())),
         Document::new("requests.sh", Access::Run, curl::script(&requests::lines(), LASTING_PROXY, &about)),
     ];
+    let tests = policy.tests();
+    let of_tests = match tests {
+        Some(_) => "policy.test.toml  tests of that, for `countersign test`\n  ",
+        None => "",
+    };
+    documents.extend(tests);
     documents.extend(workloads::documents(now, LIFETIME)?);
     documents.extend(stage::headers(&key, LASTING_ISSUER, now, LIFETIME)?);
 
@@ -50,12 +56,13 @@ pub fn write(path: &Path, policy: &PolicySource, clock: &Clock) -> Result<String
     Ok(format!(
         "{folder} holds a configuration that can be served:\n\
          \n  \
-           10-policy.toml  who may do what\n  \
-           20-site.toml    what is different on this machine: addresses, upstreams, the issuer\n  \
-           certs/          what the proxy reads: its CA, revocation list, certificate and key\n  \
-           clients/        certificates with their keys, and tokens, of those who ask\n  \
-           jwks.json       the issuer's public keys\n  \
-           requests.sh     the demo's requests, with what must come of each\n\
+           10-policy.toml    who may do what\n  \
+           {of_tests}\
+           20-site.toml      what is different on this machine: addresses, upstreams, the issuer\n  \
+           certs/            what the proxy reads: its CA, revocation list, certificate and key\n  \
+           clients/          certificates with their keys, and tokens, of those who ask\n  \
+           jwks.json         the issuer's public keys\n  \
+           requests.sh       the demo's requests, with what must come of each\n\
          \n\
          Serve it, which prints the audit record of every request, then ask in another terminal:\n\
          \n  \

@@ -208,6 +208,14 @@ pub fn lines() -> Vec<Line> {
             401,
             Reason::StepUpRequired,
         ),
+        denied(
+            "somebody of support, who wants to read Alice's order",
+            Some(Storefront),
+            Some(Login::Sam),
+            read(),
+            403,
+            Reason::ClaimMismatch,
+        ),
     ]
 }
 

@@ -11,8 +11,8 @@ pub fn markdown(diff: &Diff) -> String {
         if diff.widens { "**This change widens access, or may.**" } else { "This change widens nothing." };
     let _ = writeln!(
         text,
-        "### Policy: what this change does\n\n{widens} {} requests were judged.\n",
-        diff.judged
+        "### Policy: what this change does\n\n{widens} {} requests were judged, under `{}` and `{}`.\n",
+        diff.judged, diff.old, diff.new
     );
     for change in ["newly allowed", "newly denied", "goes elsewhere"] {
         let all: Vec<_> = diff.differences.iter().filter(|one| one.change == change).collect();

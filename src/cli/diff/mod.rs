@@ -8,22 +8,21 @@
 mod markdown;
 mod settings;
 mod text;
-mod witness;
+pub(super) mod witness;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::{EXIT_CONFIG, EXIT_FINDINGS, EXIT_USAGE};
+use super::{EXIT_CONFIG, EXIT_FINDINGS, EXIT_USAGE, tell};
 use crate::audit::Reason;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config, Report};
 use crate::identity::Name;
 use crate::policy::difference::{Change, Comparison, Outcome, Part, Region, said};
-use crate::tls::ClientCertificates;
 use crate::token::{IssuerSettings, Mint, TokenLimits, vouched};
 use crate::trial::{Trial, TrialError};
 pub use settings::Setting;
@@ -130,7 +129,7 @@ pub fn run(args: &DiffArgs) -> ExitCode {
                 DiffFormat::Markdown => markdown::markdown(&diff),
             };
             // Whoever reads it may have seen enough and gone.
-            let _ = io::stdout().lock().write_all(text.as_bytes());
+            tell(text);
             let failed = args.fail_on_widen && diff.widens;
             if failed { ExitCode::from(EXIT_FINDINGS) } else { ExitCode::SUCCESS }
         }
@@ -156,9 +155,7 @@ struct Side {
 
 impl Side {
     fn new(config: Config, now: Timestamp) -> Result<Side, TrialError> {
-        let lets_in = |tls: &Option<config::ListenerTlsSettings>| !matches!(tls, Some(tls) if matches!(tls.clients, ClientCertificates::Required(_)));
-        let listeners = &config.listeners;
-        let takes_nobody = listeners.is_empty() || listeners.iter().any(|listener| lets_in(&listener.tls));
+        let takes_nobody = config.takes_nobody();
         let (issuers, limits) = (config.issuers.clone(), config.limits.token);
         Ok(Side { issuers, limits, takes_nobody, trial: Trial::new(config, now)? })
     }

@@ -50,7 +50,7 @@ impl Shown {
         let usual = issuer.and_then(|names| {
             let name = names[side].as_ref()?;
             let settings = trials[side].issuers().find(|settings| settings.name == *name)?;
-            Some(Value::from(&**settings.audience.first()?))
+            settings.audience.first().map(|audience| Value::from(&**audience))
         });
         for (at, trial) in trials.into_iter().enumerate() {
             // a token of an issuer that one side does not know is refused there; there is nobody to sign it
@@ -60,6 +60,17 @@ impl Shown {
             let permitted = answer.is_ok_and(|answer| answer.verdict() == Verdict::Allow);
             confirmed &= permitted == region.outcomes[at].is_permitted();
         }
+        let issuer = issuer.and_then(|names| names[side].clone());
+        let mut shown = Shown { confirmed, ..Shown::alone(witness, issuer, now) };
+        let audience = witness.token.as_ref().and_then(|(_, token)| token.claims.get("aud"));
+        if let Some(audience) = audience.filter(|audience| usual.as_ref() != Some(*audience)) {
+            shown.claims.insert("aud".to_owned(), audience.clone());
+        }
+        shown
+    }
+
+    /// A request that nobody was asked about.
+    pub fn alone(witness: &Witness, issuer: Option<Name>, now: Timestamp) -> Shown {
         let (peer, is_spiffe) = match witness.peer.verified().map(|peer| &peer.name) {
             Some(PeerName::Spiffe(id)) => (Some(vec![id.to_string()]), true),
             Some(PeerName::Dns { names, .. }) => {
@@ -73,25 +84,31 @@ impl Shown {
             .map(|(name, value)| (name.to_string(), Value::from(value.to_str().unwrap_or_default())));
         let mut claims = witness.token.as_ref().map(|(_, token)| token.claims.clone()).unwrap_or_default();
         let timed = claims.contains_key("auth_time");
-        claims.retain(|name, value| !ALWAYS.contains(&name.as_str()) || (name == "aud" && usual.as_ref() != Some(&*value)));
+        claims.retain(|name, value| !ALWAYS.contains(&name.as_str()) || (name == "aud" && value.is_array()));
         Shown {
             method: witness.method.to_string(),
-            url,
+            url: format!("https://{}{}", witness.host, witness.path),
             headers: headers.collect(),
             peer,
             is_spiffe,
-            issuer: issuer.and_then(|names| names[side].clone()),
+            issuer,
             claims,
             peer_ip: witness.address.map(|address| address.to_string()),
             hop: (witness.hop != Hop::Direct).then(|| witness.hop.as_str().to_owned()),
             at: (timed || witness.at != now).then(|| witness.at.to_string()),
-            confirmed,
+            confirmed: false,
         }
     }
 
     /// The arguments of `countersign explain` that ask it; it has none for a certificate without a SPIFFE ID.
     pub fn explain(&self, config: &str) -> Option<String> {
-        let mut line = format!("countersign explain -c {}", quoted(config));
+        self.explain_with(&[config])
+    }
+
+    /// The same, of a configuration in several places.
+    pub fn explain_with(&self, config: &[impl AsRef<str>]) -> Option<String> {
+        let mut line = "countersign explain".to_owned();
+        config.iter().for_each(|place| line.push_str(&format!(" -c {}", quoted(place.as_ref()))));
         let mut add = |option: &str, value: &str| line.push_str(&format!(" {option} {}", quoted(value)));
         match &self.peer {
             None => line.push_str(" --no-certificate"),

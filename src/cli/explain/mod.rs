@@ -10,14 +10,14 @@ mod text;
 mod token;
 mod who;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
 
 use super::ink::Ink;
-use super::{ConfigArgs, EXIT_CONFIG, EXIT_USAGE, Format};
+use super::{ConfigArgs, EXIT_CONFIG, EXIT_USAGE, Format, tell};
 use crate::audit::line::{is_misleading, write_escaped};
 use crate::clock::Clock;
 use crate::config::Report;
@@ -93,7 +93,7 @@ pub fn run(args: &ExplainArgs) -> ExitCode {
     match explain(args) {
         Ok(text) => {
             // Whoever reads it may have seen enough and gone.
-            let _ = io::stdout().lock().write_all(text.as_bytes());
+            tell(text);
             ExitCode::SUCCESS
         }
         Err(Unexplained::Configuration(report)) => {

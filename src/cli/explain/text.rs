@@ -7,9 +7,8 @@ use super::account::{Account, ConditionAccount, Lack, RuleAccount, RuleOutcome, 
 use super::record::{Again, RecordAccount};
 use super::token::{Outcome, TokenAccount};
 use super::who::{CallerAccount, PeerAccount, RoleAccount, ServiceAccount, TokenMapping};
-use crate::audit::line::is_misleading;
 use crate::audit::{Reason, Verdict};
-use crate::cli::ink::Ink;
+use crate::cli::ink::{Ink, shown};
 
 struct Page {
     text: String,
@@ -371,17 +370,4 @@ impl Page {
         let label = self.ink.faint(&format!("{label:12}"));
         let _ = writeln!(self.text, "{sign}{label} {}", shown(words));
     }
-}
-
-/// What came from outside moves no cursor and turns no reading direction.
-fn shown(words: &str) -> String {
-    let mut shown = String::with_capacity(words.len());
-    for c in words.chars() {
-        if is_misleading(c) {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
 }

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use super::{ConfigArgs, EXIT_CONFIG, EXIT_FINDINGS, EXIT_USAGE};
+use super::{ConfigArgs, EXIT_CONFIG, EXIT_FINDINGS, EXIT_USAGE, tell};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config};
 use crate::replay::Replay;
@@ -107,7 +107,7 @@ fn answer(args: &ReplayArgs, config: &Config, tally: &Tally) -> ExitCode {
         ReportFormat::Json => format!("{:#}\n", report::json(tally, config.policy.hash())),
         ReportFormat::Markdown => report::markdown(tally, config.policy.hash()),
     };
-    print!("{text}");
+    tell(text);
     let wider = (args.fail_on_flip || args.fail_on_widen) && tally.flipped(&Flip::WIDER) > 0;
     let narrower = (args.fail_on_flip || args.fail_on_narrow) && tally.flipped(&Flip::NARROWER) > 0;
     if wider || narrower { ExitCode::from(EXIT_FINDINGS) } else { ExitCode::SUCCESS }

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
-use super::{ConfigArgs, EXIT_CONFIG, EXIT_FINDINGS, EXIT_USAGE};
+use super::{ConfigArgs, EXIT_CONFIG, EXIT_FINDINGS, EXIT_USAGE, tell};
 use crate::clock::Clock;
 use crate::config;
 use crate::tls::reload::{Watch, WatchError};
@@ -135,9 +135,9 @@ fn judge(args: &TestArgs, files: &mut BTreeSet<PathBuf>) -> Result<ExitCode, Tes
         coverage_required: args.require_coverage,
     };
     match args.format {
-        Format::Text => print!("{}", report.text()),
-        Format::Json => println!("{:#}", report.json()),
-        Format::Junit => print!("{}", report.junit()),
+        Format::Text => tell(report.text()),
+        Format::Json => tell(format_args!("{:#}\n", report.json())),
+        Format::Junit => tell(report.junit()),
     }
     Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FINDINGS) })
 }
@@ -163,7 +163,7 @@ fn watch(args: &TestArgs) -> Result<std::convert::Infallible, GoOnError> {
             // What is new among them may have changed since.
             watch = Watch::new(files.iter().filter(|file| Watch::can_see(file)).cloned())?;
         }
-        println!("-- waiting for a change; Ctrl-C ends");
+        tell("-- waiting for a change; Ctrl-C ends\n");
         runtime.block_on(watch.changed());
     }
 }

@@ -149,7 +149,7 @@ impl Demand {
         // what tells most pairs apart comes first
         let path = self.path.join(&other.path)?;
         let host = meet(&self.host, &other.host, join_hosts)?;
-        let methods = meet(&self.methods, &other.methods, common)?;
+        let methods = meet(&self.methods, &other.methods, |a, b| common(a, b))?;
         let time = (self.time.0.max(other.time.0), self.time.1.min(other.time.1));
         if time.0 >= time.1 {
             return None;
@@ -171,7 +171,7 @@ impl Demand {
             path,
             headers: union(&self.headers, &other.headers),
             grpc: self.grpc || other.grpc,
-            hops: meet(&self.hops, &other.hops, common)?,
+            hops: meet(&self.hops, &other.hops, |a, b| common(a, b))?,
             address: meet(&self.address, &other.address, join_nets)?,
             time,
         };
@@ -180,7 +180,7 @@ impl Demand {
         let two_values = joined.headers.iter().enumerate().any(|(at, (name, value))| {
             joined.headers[..at].iter().any(|(other, second)| other == name && second != value)
         });
-        (!two_values && !acts && !(absent && joined.reads_caller())).then_some(joined)
+        (!(two_values || acts || absent && joined.reads_caller())).then_some(joined)
     }
 
     /// Every text with which it compares one.
@@ -260,8 +260,8 @@ impl CallerDemand {
 impl SideDemand {
     fn join(&self, other: &SideDemand) -> Option<SideDemand> {
         Some(SideDemand {
-            routes: meet(&self.routes, &other.routes, common)?,
-            issuers: meet(&self.issuers, &other.issuers, common)?,
+            routes: meet(&self.routes, &other.routes, |a, b| common(a, b))?,
+            issuers: meet(&self.issuers, &other.issuers, |a, b| common(a, b))?,
             actor: self.actor.join(other.actor)?,
             on_behalf_of: self.on_behalf_of.join(other.on_behalf_of)?,
             subject: meet(&self.subject, &other.subject, join_globs)?,
@@ -281,7 +281,7 @@ fn meet<T: Clone>(a: &Option<T>, b: &Option<T>, join: impl Fn(&T, &T) -> Option<
     }
 }
 
-fn common<T: Clone + PartialEq>(a: &Vec<T>, b: &Vec<T>) -> Option<Vec<T>> {
+fn common<T: Clone + PartialEq>(a: &[T], b: &[T]) -> Option<Vec<T>> {
     let both: Vec<T> = a.iter().filter(|one| b.contains(one)).cloned().collect();
     (!both.is_empty()).then_some(both)
 }

@@ -210,6 +210,11 @@ impl Domains {
         }
     }
 
+    /// The methods that some rule names, those together that no rule tells apart.
+    pub fn named_methods(&self) -> &[Vec<Method>] {
+        &self.methods
+    }
+
     /// Whether some rule names the method.
     #[cfg(test)]
     pub fn names(&self, method: &Method) -> bool {

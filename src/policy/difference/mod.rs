@@ -20,6 +20,7 @@
 //! 6. A rule that says the same in both policies is a reason for a difference in neither: such pairs are left
 //!    out, and nothing else is.
 
+mod alone;
 mod barriers;
 mod cells;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Method};
 use serde_json::{Map, Value};
 
+pub use alone::{Alone, Closed, Tried, Ways};
 pub use cells::{CallerCell, Cell, PeerCell};
 pub use regions::{Part, Region, Word, said};
 pub use search::Comparison;
@@ -61,6 +63,9 @@ pub struct Token {
     pub callers: [Result<Signature<Caller>, &'static str>; 2],
 }
 
+/// By the place of the issuers and the way to act.
+pub type Minting<'r> = dyn Fn(usize, usize, &Demand, &Shape, Timestamp) -> Option<Token> + 'r;
+
 /// Where tokens come from: this module knows demands, not claims.
 #[derive(Clone, Copy)]
 pub struct Realm<'r> {
@@ -69,7 +74,7 @@ pub struct Realm<'r> {
     pub acting: &'r dyn Fn(usize, &Demand) -> Vec<usize>,
     /// The token that fulfils the demand in one of these ways, and nothing else. The path's segments come along,
     /// as far as they are known.
-    pub token: &'r dyn Fn(usize, usize, &Demand, &Shape, Timestamp) -> Option<Token>,
+    pub token: &'r Minting<'r>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -76,10 +76,10 @@ impl<'a> Comparison<'a> {
 
 pub(super) struct Search<'a> {
     pub tables: &'a [Table<'a>; 2],
-    domains: &'a Domains,
-    realm: Realm<'a>,
-    fresh: &'a Fresh,
-    judged: Counter<u64>,
+    pub domains: &'a Domains,
+    pub realm: Realm<'a>,
+    pub fresh: &'a Fresh,
+    pub judged: Counter<u64>,
 }
 
 /// What has been joined to a demand since its cell was chosen.
@@ -159,8 +159,7 @@ impl<'a> Search<'a> {
         met: &Met,
         found: &mut Vec<Flip>,
     ) -> Tally {
-        let acting = |demand: &Demand| self.acting(demand);
-        let mut cells = self.domains.of(demand, &acting);
+        let mut cells = self.cells(demand);
         if let Some((wider, pinned)) = pinned {
             cells.retain(|cell| self.domains.refines(cell, pinned, wider));
         }
@@ -176,7 +175,7 @@ impl<'a> Search<'a> {
     }
 
     /// Whether it flips as it is.
-    fn judge_one(
+    pub(super) fn judge_one(
         &self,
         demand: &Demand,
         cell: &Cell,
@@ -256,6 +255,10 @@ impl<'a> Search<'a> {
         Some((cells::met(rule, parts, side), met))
     }
 
+    pub(super) fn cells(&self, demand: &Demand) -> Vec<Cell> {
+        self.domains.of(demand, &|demand| self.acting(demand))
+    }
+
     fn acting(&self, demand: &Demand) -> Vec<CallerCell> {
         let mut found = Vec::new();
         for (vouched, pair) in self.realm.vouched.iter().enumerate() {
@@ -272,7 +275,7 @@ impl<'a> Search<'a> {
     }
 
     /// The least request that fulfils the demand in the cell; `None` where no request does.
-    fn witness(&self, demand: &Demand, cell: &Cell) -> Option<Witness> {
+    pub(super) fn witness(&self, demand: &Demand, cell: &Cell) -> Option<Witness> {
         let shape = demand.path.of_length(cell.length);
         let (token, path) = match cell.caller {
             CallerCell::Present { vouched, acting } => {
@@ -350,7 +353,7 @@ impl<'a> Search<'a> {
         })))
     }
 
-    fn judge(&self, side: Side, witness: &Witness) -> Outcome {
+    pub(super) fn judge(&self, side: Side, witness: &Witness) -> Outcome {
         self.judged.set(self.judged.get() + 1);
         witness.judged(self.tables[side].policy, side)
     }

@@ -253,7 +253,7 @@ fn meaning(rule: &Rule, parts: &PolicyParts, side: Side, vouched: &[Vouched]) ->
     said.retain(|text| !text.is_empty());
     said.sort_unstable();
     let mut text = format!("{:?} {:?} {:?} {said:?}", rule.effect, rule.not_before, rule.expires);
-    if reach::reads_caller(rule) && rule.role().is_none_or(|role| !matches!(role, RoleTerm::None)) {
+    if reach::reads_caller(rule) {
         let issuers = reach::issuers(rule, parts);
         let issuers = issuers.ones().filter_map(|at| u32::try_from(at).ok()).map(IssuerId);
         let _ = write!(text, " of {}", sorted(issuers.map(issuer)));

@@ -1,9 +1,9 @@
-//! One request, judged as every request is.
+//! A request that was made up is asked as one that came.
 
 use super::{Outcome, Witness};
 use crate::identity::{Caller, Signature};
 use crate::policy::cells::Side;
-use crate::policy::{Action, Cause, Circumstances, Policy, Request, Verdict, decide};
+use crate::policy::{Action, Cause, Circumstances, Policy, Request, Standing, Verdict, decide};
 
 impl Witness {
     pub fn caller(&self, side: Side) -> Option<&Caller> {
@@ -11,13 +11,16 @@ impl Witness {
         token.callers[side].as_ref().ok()?.verified().map(|caller| &**caller)
     }
 
-    /// What the policy of this side makes of it.
-    pub fn judged(&self, policy: &Policy, side: Side) -> Outcome {
+    /// Has it asked of a policy; the code of a refusal where its token is refused before.
+    pub fn ask<T>(
+        &self,
+        policy: &Policy,
+        side: Side,
+        then: impl FnOnce(&Standing, &Request<'_>) -> T,
+    ) -> Result<T, &'static str> {
         let absent = Ok(Signature::Absent);
-        let caller = match self.token.as_ref().map_or(&absent, |(_, token)| &token.callers[side]) {
-            Ok(caller) => caller,
-            Err(code) => return Outcome::Refused(code),
-        };
+        let caller = self.token.as_ref().map_or(&absent, |(_, token)| &token.callers[side]);
+        let caller = caller.as_ref().map_err(|code| *code)?;
         let standing = policy.standing(&self.peer, caller, self.at);
         let request = Request {
             peer: &self.peer,
@@ -31,7 +34,15 @@ impl Witness {
             circumstances: Circumstances { hop: &self.hop, peer_ip: self.address, client_ip: self.address },
             now: self.at,
         };
-        let decision = decide(policy, &standing, &request);
+        Ok(then(&standing, &request))
+    }
+
+    /// What the policy of this side makes of it.
+    pub fn judged(&self, policy: &Policy, side: Side) -> Outcome {
+        let decision = match self.ask(policy, side, |standing, request| decide(policy, standing, request)) {
+            Ok(decision) => decision,
+            Err(code) => return Outcome::Refused(code),
+        };
         let rule = decision.evidence.rule;
         match decision.verdict {
             Verdict::Permit(permit) => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::Drafted;
 use crate::policy::cells::{Fresh, join_globs};
 use crate::policy::claim::{ClaimPath, ClaimTest, ClaimValue};
 use crate::policy::pattern::Glob;
@@ -120,7 +121,7 @@ impl Draft {
     }
 
     /// The claims and the path, each free thing with a value of its own.
-    pub fn filled(mut self, fresh: &Fresh) -> Option<(Map<String, Value>, Vec<Arc<str>>)> {
+    pub fn filled(mut self, fresh: &Fresh) -> Option<Drafted> {
         let mut values = Numbered { fresh, next: 0 };
         self.values_of_texts()?;
         let path = self.fill_texts(&mut values)?;
@@ -129,7 +130,7 @@ impl Draft {
             let value = slot.filled(&mut values)?;
             put(&mut claims, &place, value)?;
         }
-        Some((claims, path))
+        Some(Drafted { claims, path })
     }
 
     /// What tests want of a claim that is a text is wanted of that text.

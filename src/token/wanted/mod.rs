@@ -14,7 +14,7 @@ mod tests_large;
 #[cfg(test)]
 mod tests_requests;
 #[cfg(test)]
-mod tests_universe;
+pub mod tests_universe;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -151,8 +151,7 @@ impl<'a> Issuers<'a> {
         self.put_always(&mut draft, now)?;
         self.put_required(&mut draft, now)?;
         self.read_as_text(&mut draft);
-        let (claims, path) = draft.filled(fresh)?;
-        Some(Drafted { claims, path })
+        draft.filled(fresh)
     }
 
     /// How each side reads the claims: as it reads those of every token.
@@ -171,11 +170,8 @@ impl<'a> Issuers<'a> {
         let act: Arc<str> = "act".into();
         let place = |name: &str| ClaimPath(vec![Arc::clone(&act), name.into()]);
         match &wanted.acting.act {
-            None => {
-                return (wanted.demand.actor_subject.is_none() && wanted.demand.act != Some(true))
-                    .then_some(());
-            }
-            Some(_) if wanted.demand.act == Some(false) => return None,
+            None => (wanted.demand.actor_subject.is_none() && wanted.demand.act != Some(true)).then_some(()),
+            Some(_) if wanted.demand.act == Some(false) => None,
             Some(acts) => {
                 if acts.foreign {
                     draft.fixed(&place("iss"), FOREIGN.into());

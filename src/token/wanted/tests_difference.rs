@@ -126,7 +126,7 @@ fn no_difference_is_missed_and_each_witness_shows_one() {
 
 /// `cargo test --release --lib -- --ignored --nocapture thousands_of_edits`; others with `SEEDS=5000..6000`.
 #[test]
-#[ignore = "minutes"]
+#[ignore = "needs minutes"]
 fn thousands_of_edits() {
     let seeds = std::env::var("SEEDS").ok().and_then(|seeds| {
         let (from, to) = seeds.split_once("..")?;

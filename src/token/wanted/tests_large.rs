@@ -89,7 +89,7 @@ impl World {
 
 /// `cargo test --release --lib -- --ignored --nocapture a_thousand_rules`
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "needs a release build to mean anything"]
 fn a_thousand_rules_against_a_thousand() {
     let old = World::large(&mut Dice(1), 1_000);
     let mut edited = old.clone();

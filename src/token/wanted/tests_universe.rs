@@ -1,5 +1,7 @@
 //! Random policies over a small vocabulary, edits of them, and requests in the same words.
 
+pub use super::tests_requests::request;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -422,7 +424,7 @@ fn role_entry(dice: &mut Dice, issuer: u32) -> RoleEntry {
         match dice.below(9) {
             0 => entry.subject = dice.some(&[glob("alice"), glob("a*")]),
             1 => entry.client = dice.some(&[glob("web"), glob("bot-*")]),
-            2 | 3 | 4 => entry.scope = dice.some(&[text("read"), text("write")]),
+            2..=4 => entry.scope = dice.some(&[text("read"), text("write")]),
             5 => entry.group = dice.some(&[text("staff"), text("beta")]),
             6 => entry.role = vec![text("admin")],
             7 => entry.claim = dice.some(&claim_tests()),

@@ -36,7 +36,7 @@ pub fn question(random: &mut Rng) -> Question {
     let claims = Claims { issuer: issuer.parse().unwrap(), claims, without: Vec::new() };
     let caller = if random.u8(..10) == 0 { Bearer::Nothing } else { Bearer::Claims(claims) };
     let method = one(random, &["GET", "GET", "GET", "POST", "POST", "HEAD", "PUT", "DELETE", "PURGE", "LINK"]);
-    let host = one(random, &["shop.example", "shop.example", "shop.example", "a.shop.example", "a.b.example", "no.example"]);
+    let host = one(random, &["shop.example", "shop.example", "shop.example", "shop.example", "shop.example", "a.shop.example", "a.b.example", "no.example"]);
     let paths = [
         "/api/alice/x", "/api/alice/x", "/api/alice", "/api", "/", "/alice", "/api/staff", "/api/bob/alice", "/api/7/x",
         "/api/a1/x/y/z", "/s.T/Get", "/s.T/Get", "/s.T/Put", "/x/y", "/api/web/read", "/api/read",
@@ -73,7 +73,7 @@ fn claims(now: i64, random: &mut Rng) -> Value {
     let none = || Value::Null;
     put(random, "sub", &[json!("alice"), json!("alice"), json!("bob"), json!("bot-1"), json!("web")]);
     put(random, "client_id", &[json!("web"), json!("web"), json!("web"), json!("assistant-1"), json!("batch")]);
-    put(random, "aud", &[none(), none(), json!("them"), json!(["us", "them"]), json!(["us", "x"])]);
+    put(random, "aud", &[none(), none(), json!("them"), json!(["us", "them"]), json!(["us", "x"]), none(), none(), none()]);
     let words = [json!("read"), json!("read write"), json!(["read", "write"]), json!(["read", "alice"]), json!("admin"), json!("")];
     put(random, "scope", &words);
     let groups = [json!(["staff"]), json!(["staff", "beta"]), json!(["alice"]), json!([]), json!({ "staff": {}, "alice": 1 })];
@@ -86,8 +86,8 @@ fn claims(now: i64, random: &mut Rng) -> Value {
     put(random, "vip", &[json!(true), json!([true, "x"]), json!("true"), none()]);
     put(random, "acr", &[json!("mfa"), json!("mfa"), json!("pwd")]);
     put(random, "azp", &[json!("web"), json!(["web", "other"]), json!("x")]);
-    put(random, "uid", &[json!("u1"), json!("u1"), json!("u2"), none()]);
-    put(random, "gty", &[json!("cc"), json!("pw"), json!("x"), none()]);
+    put(random, "uid", &[json!("u1"), json!("u1"), json!("u1"), json!("u2"), json!("u2"), none()]);
+    put(random, "gty", &[json!("cc"), json!("pw"), json!("x"), json!("x"), json!("x"), none()]);
     let logins = [60, 60, 900, 901, 100_000, 400_000, -60].map(|age| json!(now - age));
     put(random, "auth_time", &logins);
     if random.u8(..6) == 0 {

@@ -68,10 +68,13 @@ impl Pieces {
         pieces.0.push(route("main", random));
         assert!(loads(&pieces.text()), "{}", pieces.text());
         let routes = ROUTES.iter().map(|name| route(name, random)).collect::<Vec<_>>();
-        let broad = "[[allow]]\nname = \"broad\"\nservice = \"any\"\nrole = \"any\"\nroute = \"any\"\n";
-        let broad = Piece { kind: Kind::Rule, name: "broad".into(), text: broad.into() };
+        let kinds = "[\"human\", \"service\", \"agent\", \"unknown\"]";
+        let broad = format!(
+            "[[allow]]\nname = \"broad\"\nservice = \"any\"\nrole = \"any\"\nactor = {kinds}\non_behalf_of = {kinds}\nroute = \"any\"\n"
+        );
+        let broad = Piece { kind: Kind::Rule, name: "broad".into(), text: broad };
         let count = random.usize(2..=RULES_MAX);
-        let rules = random.bool().then_some(broad).into_iter();
+        let rules = (random.u8(..4) != 0).then_some(broad).into_iter();
         let rules = rules.chain((0..count).map(|at| rule(&format!("rule {at}"), random)).collect::<Vec<_>>());
         for piece in routes.into_iter().chain(rules) {
             pieces.0.push(piece);
@@ -151,7 +154,7 @@ fn issuer(name: &str, random: &mut Rng) -> Piece {
     line(&mut text, "audience", one(random, &[r#"["us"]"#, r#"["us"]"#, r#"["us", "them"]"#]));
     let all = r#"["sub", "client_id", "scope", "groups", "tier", "acr", "auth_time", "aud", "azp", "uid", "gty"]"#;
     let some = r#"["sub", "client_id", "tier"]"#;
-    line(&mut text, "requires", one(random, &[all, some, some]));
+    line(&mut text, "requires", one(random, &[all, some]));
     if random.u8(..8) == 0 {
         line(&mut text, "only", r#"{ tier = ["gold", "silver"] }"#);
     }

@@ -195,8 +195,8 @@ async fn all_sorts_of_requests_in_shadow_are_covered() {
 #[tokio::test]
 async fn without_a_configuration_the_records_own_names_are_used() {
     let world = World::new().await;
-    let proxy = world
-        .start(&format!("[[allow]]\nname = \"all\"\nservice = \"any\"\nrole = \"any\"\nroute = \"any\"\n"));
+    let proxy =
+        world.start("[[allow]]\nname = \"all\"\nservice = \"any\"\nrole = \"any\"\nroute = \"any\"\n");
     let client = proxy.client(Who::Storefront, Protocol::H2).await;
     for path in ["/orders/7", "/orders/8", "/orders/8", "/status"] {
         assert_eq!(ask(&proxy, &client, "GET", path, json!({ "uid": "00u1" })).await, 200);

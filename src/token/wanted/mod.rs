@@ -92,9 +92,13 @@ impl<'a> Issuers<'a> {
         let mut audiences: Vec<&[Arc<str>]> = self.known().map(|(_, issuer)| &*issuer.audience).collect();
         audiences.dedup();
         let audiences = audiences.into_iter().map(|all| Way::of_audiences(all, globs));
-        let only = ways.split_off(entries.len()).into_iter().chain(audiences).fold(vec![Vec::new()], |found, ways| {
-            found.iter().flat_map(|found: &Vec<Way>| with_each(found, &ways)).collect()
-        });
+        let only = ways
+            .split_off(entries.len())
+            .into_iter()
+            .chain(audiences)
+            .fold(vec![Vec::new()], |found, ways| {
+                found.iter().flat_map(|found: &Vec<Way>| with_each(found, &ways)).collect()
+            });
         let several = matches!(self.sides, [Some(a), Some(b)] if a.actors != b.actors);
         Acting::all(&ways.concat(), &only, several)
     }

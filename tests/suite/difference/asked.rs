@@ -35,11 +35,38 @@ pub fn question(random: &mut Rng) -> Question {
     let claims = claims(at.unix_seconds(), random).as_object().unwrap().clone();
     let claims = Claims { issuer: issuer.parse().unwrap(), claims, without: Vec::new() };
     let caller = if random.u8(..10) == 0 { Bearer::Nothing } else { Bearer::Claims(claims) };
-    let method = one(random, &["GET", "GET", "GET", "POST", "POST", "HEAD", "PUT", "DELETE", "PURGE", "LINK"]);
-    let host = one(random, &["shop.example", "shop.example", "shop.example", "shop.example", "shop.example", "a.shop.example", "a.b.example", "no.example"]);
+    let method =
+        one(random, &["GET", "GET", "GET", "POST", "POST", "HEAD", "PUT", "DELETE", "PURGE", "LINK"]);
+    let host = one(
+        random,
+        &[
+            "shop.example",
+            "shop.example",
+            "shop.example",
+            "shop.example",
+            "shop.example",
+            "a.shop.example",
+            "a.b.example",
+            "no.example",
+        ],
+    );
     let paths = [
-        "/api/alice/x", "/api/alice/x", "/api/alice", "/api", "/", "/alice", "/api/staff", "/api/bob/alice", "/api/7/x",
-        "/api/a1/x/y/z", "/s.T/Get", "/s.T/Get", "/s.T/Put", "/x/y", "/api/web/read", "/api/read",
+        "/api/alice/x",
+        "/api/alice/x",
+        "/api/alice",
+        "/api",
+        "/",
+        "/alice",
+        "/api/staff",
+        "/api/bob/alice",
+        "/api/7/x",
+        "/api/a1/x/y/z",
+        "/s.T/Get",
+        "/s.T/Get",
+        "/s.T/Put",
+        "/x/y",
+        "/api/web/read",
+        "/api/read",
     ];
     let path = one(random, &paths);
     let mut fields = Vec::new();
@@ -51,7 +78,8 @@ pub fn question(random: &mut Rng) -> Question {
     if random.u8(..4) == 0 {
         fields.push(("x-next", "1"));
     }
-    let address = one(random, &["10.1.2.3", "10.1.9.9", "10.200.0.1", "192.0.2.1", "203.0.113.9", "2001:db8::1"]);
+    let address =
+        one(random, &["10.1.2.3", "10.1.9.9", "10.200.0.1", "192.0.2.1", "203.0.113.9", "2001:db8::1"]);
     Question {
         peer,
         caller,
@@ -72,16 +100,45 @@ fn claims(now: i64, random: &mut Rng) -> Value {
     };
     let none = || Value::Null;
     put(random, "sub", &[json!("alice"), json!("alice"), json!("bob"), json!("bot-1"), json!("web")]);
-    put(random, "client_id", &[json!("web"), json!("web"), json!("web"), json!("assistant-1"), json!("batch")]);
-    put(random, "aud", &[none(), none(), json!("them"), json!(["us", "them"]), json!(["us", "x"]), none(), none(), none()]);
-    let words = [json!("read"), json!("read write"), json!(["read", "write"]), json!(["read", "alice"]), json!("admin"), json!("")];
+    put(
+        random,
+        "client_id",
+        &[json!("web"), json!("web"), json!("web"), json!("assistant-1"), json!("batch")],
+    );
+    put(
+        random,
+        "aud",
+        &[none(), none(), json!("them"), json!(["us", "them"]), json!(["us", "x"]), none(), none(), none()],
+    );
+    let words = [
+        json!("read"),
+        json!("read write"),
+        json!(["read", "write"]),
+        json!(["read", "alice"]),
+        json!("admin"),
+        json!(""),
+    ];
     put(random, "scope", &words);
-    let groups = [json!(["staff"]), json!(["staff", "beta"]), json!(["alice"]), json!([]), json!({ "staff": {}, "alice": 1 })];
+    let groups = [
+        json!(["staff"]),
+        json!(["staff", "beta"]),
+        json!(["alice"]),
+        json!([]),
+        json!({ "staff": {}, "alice": 1 }),
+    ];
     put(random, "groups", &groups);
-    put(random, "tags", &[json!(["a1", "staff"]), json!("alice"), json!(["alice", "x"]), json!(["staff"]), none()]);
+    put(
+        random,
+        "tags",
+        &[json!(["a1", "staff"]), json!("alice"), json!(["alice", "x"]), json!(["staff"]), none()],
+    );
     put(random, "roles", &[json!(["boss"]), none()]);
     put(random, "realm", &[json!({ "roles": ["boss"] }), none()]);
-    put(random, "tier", &[json!("gold"), json!("gold"), json!("silver"), json!("tin"), json!(["gold", "silver"])]);
+    put(
+        random,
+        "tier",
+        &[json!("gold"), json!("gold"), json!("silver"), json!("tin"), json!(["gold", "silver"])],
+    );
     put(random, "level", &[json!(7), json!("8"), json!([7, 9]), none()]);
     put(random, "vip", &[json!(true), json!([true, "x"]), json!("true"), none()]);
     put(random, "acr", &[json!("mfa"), json!("mfa"), json!("pwd")]);

@@ -152,7 +152,8 @@ fn made(kind: Kind, name: &str, random: &mut Rng) -> Piece {
 fn issuer(name: &str, random: &mut Rng) -> Piece {
     let mut text = format!("[issuer.{name}]\nurl = \"https://{name}.example\"\n");
     line(&mut text, "audience", one(random, &[r#"["us"]"#, r#"["us"]"#, r#"["us", "them"]"#]));
-    let all = r#"["sub", "client_id", "scope", "groups", "tier", "acr", "auth_time", "aud", "azp", "uid", "gty"]"#;
+    let all =
+        r#"["sub", "client_id", "scope", "groups", "tier", "acr", "auth_time", "aud", "azp", "uid", "gty"]"#;
     let some = r#"["sub", "client_id", "tier"]"#;
     line(&mut text, "requires", one(random, &[all, some]));
     if random.u8(..8) == 0 {
@@ -243,13 +244,19 @@ fn role(name: &str, random: &mut Rng) -> Piece {
 
 fn route(name: &str, random: &mut Rng) -> Piece {
     let mut text = format!("[route.{name}]\n");
-    let hosts = [r#"["shop.example"]"#, r#"["shop.example"]"#, r#"["*.shop.example"]"#, r#"["shop.example", "*.b.example"]"#];
+    let hosts = [
+        r#"["shop.example"]"#,
+        r#"["shop.example"]"#,
+        r#"["*.shop.example"]"#,
+        r#"["shop.example", "*.b.example"]"#,
+    ];
     if name == "main" {
         line(&mut text, "host", one(random, &hosts[..2]));
         line(&mut text, "path", "\"/**\"");
     } else {
         line(&mut text, "host", one(random, &hosts));
-        let paths = ["\"/api/**\"", "\"/api/*/**\"", "\"/api\"", "\"/**\"", "\"/api/alice/**\"", "\"/s.T/**\""];
+        let paths =
+            ["\"/api/**\"", "\"/api/*/**\"", "\"/api\"", "\"/**\"", "\"/api/alice/**\"", "\"/s.T/**\""];
         line(&mut text, "path", one(random, &paths));
         let headers = [r#"{ x-next = "1" }"#, r#"{ content-type = "application/grpc+proto" }"#];
         if random.u8(..4) == 0 {
@@ -271,7 +278,8 @@ fn rule(name: &str, random: &mut Rng) -> Piece {
     let mut text = format!("[[{effect}]]\nname = \"{name}\"\n");
     let is_allow = effect == "allow";
     let some = if is_allow { 1 } else { 3 };
-    let named = ["\"any\"", "\"any\"", "\"storefront\"", "\"wide\"", "[\"assistant\", \"dns\"]", "\"assistant\""];
+    let named =
+        ["\"any\"", "\"any\"", "\"storefront\"", "\"wide\"", "[\"assistant\", \"dns\"]", "\"assistant\""];
     match random.u8(..10) {
         0 if effect != "require" => line(&mut text, "service", "\"none\""),
         _ => sometimes(&mut text, random, some, "service", &named),
@@ -323,9 +331,16 @@ fn rule(name: &str, random: &mut Rng) -> Piece {
         sometimes(&mut text, random, 8, "acr", &["\"mfa\"", "[\"mfa\", \"phr\"]"]);
         sometimes(&mut text, random, 8, "max_age", &["\"15m\"", "\"2d\""]);
     }
-    let routes = ["route = \"any\"", "route = \"main\"", "host = \"shop.example\"", "host = [\"*.shop.example\", \"shop.example\"]", "route = [\"main\", \"api\"]"];
+    let routes = [
+        "route = \"any\"",
+        "route = \"main\"",
+        "host = \"shop.example\"",
+        "host = [\"*.shop.example\", \"shop.example\"]",
+        "route = [\"main\", \"api\"]",
+    ];
     let _ = writeln!(text, "{}", one(random, &routes));
-    let methods = ["\"GET\"", "[\"GET\", \"POST\"]", "[\"PUT\", \"DELETE\"]", "\"HEAD\"", "[\"POST\", \"PURGE\"]"];
+    let methods =
+        ["\"GET\"", "[\"GET\", \"POST\"]", "[\"PUT\", \"DELETE\"]", "\"HEAD\"", "[\"POST\", \"PURGE\"]"];
     let grpc = random.u8(..12) == 0;
     if grpc {
         line(&mut text, "grpc", one(random, &["\"s.T/Get\"", "\"s.T/*\""]));
@@ -333,19 +348,37 @@ fn rule(name: &str, random: &mut Rng) -> Piece {
         sometimes(&mut text, random, 3, "method", &methods);
     }
     if !waives && random.u8(..5) == 0 {
-        let paths = ["\"/api/{c}/**\"", "[\"/api/{c}/**\", \"/{c}\"]", "[\"/api/{c}/**\", \"/api/*/{c}/**\"]", "\"/api/{c}\""];
+        let paths = [
+            "\"/api/{c}/**\"",
+            "[\"/api/{c}/**\", \"/{c}\"]",
+            "[\"/api/{c}/**\", \"/api/*/{c}/**\"]",
+            "\"/api/{c}\"",
+        ];
         line(&mut text, "path", one(random, &paths));
         let claims = ["sub", "tags", "groups", "client_id", "scope", "level"];
         line(&mut text, "match_claim", &format!("{{ c = \"{}\" }}", one(random, &claims)));
         reads_claims = true;
     } else if !grpc || random.u8(..8) == 0 {
-        let paths = ["\"/api/**\"", "\"/api/*\"", "\"/api/*/**\"", "\"/api\"", "[\"/\", \"/api/alice/x\"]", "\"/api/alice/**\""];
+        let paths = [
+            "\"/api/**\"",
+            "\"/api/*\"",
+            "\"/api/*/**\"",
+            "\"/api\"",
+            "[\"/\", \"/api/alice/x\"]",
+            "\"/api/alice/**\"",
+        ];
         sometimes(&mut text, random, 2, "path", &paths);
     }
     if reads_claims || random.u8(..8) == 0 {
         line(&mut text, "issuer", "\"corp\"");
     }
-    sometimes(&mut text, random, 8, "peer_ip", &["\"10.0.0.0/8\"", "[\"10.1.0.0/16\", \"192.0.2.0/24\"]", "\"10.1.2.3/32\""]);
+    sometimes(
+        &mut text,
+        random,
+        8,
+        "peer_ip",
+        &["\"10.0.0.0/8\"", "[\"10.1.0.0/16\", \"192.0.2.0/24\"]", "\"10.1.2.3/32\""],
+    );
     sometimes(&mut text, random, 12, "client_ip", &["\"10.0.0.0/9\"", "\"0.0.0.0/0\""]);
     sometimes(&mut text, random, 12, "hop", &["\"direct\"", "\"local\""]);
     sometimes(&mut text, random, 12, "mode", &["\"shadow\""]);

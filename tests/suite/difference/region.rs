@@ -155,7 +155,9 @@ impl Flipped<'_> {
             "a" => {
                 let age = text.trim_start_matches("login at most ").trim_end_matches("s old");
                 let login = caller.authenticated_at;
-                login.is_some_and(|at| at <= now && now.since(at).as_millis() <= 1_000 * age.parse::<u128>().unwrap())
+                login.is_some_and(|at| {
+                    at <= now && now.since(at).as_millis() <= 1_000 * age.parse::<u128>().unwrap()
+                })
             }
             "claim" => {
                 let (name, value) = text.split_once(' ').unwrap();
@@ -169,11 +171,13 @@ impl Flipped<'_> {
     fn actor(&self, word: &str) -> bool {
         let Some(caller) = self.callers()[self.permitting()] else { return true };
         let one_of = |words: &str, kind: &str| {
-            matches!(words, "any actor" | "anybody" | "any actor or") || words.split(" or ").any(|one| one == kind)
+            matches!(words, "any actor" | "anybody" | "any actor or")
+                || words.split(" or ").any(|one| one == kind)
         };
         let kind = caller.actor.to_string();
         let whom = caller.on_behalf_of.to_string();
-        let (who, for_whom, acts) = match (word.split_once(" acting for "), word.split_once(" on behalf of ")) {
+        let (who, for_whom, acts) = match (word.split_once(" acting for "), word.split_once(" on behalf of "))
+        {
             (Some((who, for_whom)), _) => (who, Some(for_whom), true),
             (None, Some((who, for_whom))) => (who, Some(for_whom), false),
             (None, None) => (word, None, false),

@@ -310,6 +310,14 @@ impl World {
             5 => RoleTerm::AllOf(dice.some(&[RoleId(0), RoleId(1)])),
             _ => RoleTerm::AnyOf(dice.some(&[RoleId(0), RoleId(1), RoleId(2)])),
         };
+        // a require that demands an absence is an error
+        let (term, role) = match effect {
+            Effect::Require => (
+                if term == ServiceTerm::None { ServiceTerm::Any } else { term },
+                if role == RoleTerm::None { RoleTerm::Any } else { role },
+            ),
+            Effect::Allow | Effect::Deny => (term, role),
+        };
         if effect == Effect::Allow || dice.one_in(2) {
             conditions.push(Condition::Service(term));
         }

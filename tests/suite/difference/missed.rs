@@ -2,7 +2,7 @@
 
 use countersign::cli::diff::Difference;
 
-use super::desk;
+use super::Desk;
 
 const BASE: &str = r#"
 version = 1
@@ -106,7 +106,7 @@ const EDITS: &[Edit] = &[
 #[tokio::test]
 async fn what_hides_well_is_told() {
     let world = super::world().await;
-    let desk = desk(&world);
+    let desk = Desk { world: &world };
     let mut seen = 0;
     for (with, both, added, is_new, word) in EDITS {
         let calls = if with.contains("calls") { CALLS } else { "" };

@@ -133,14 +133,10 @@ async fn world() -> World {
     World::at(Clock::manual(Timestamp::from_unix_ms(asked::TIMES[0] * 1_000 + 250))).await
 }
 
-fn desk(world: &World) -> Desk<'_> {
-    Desk { world }
-}
-
 #[tokio::test]
 async fn what_is_judged_differently_was_told() {
     let world = world().await;
-    let desk = desk(&world);
+    let desk = Desk { world: &world };
     let mut counts = Counts::default();
     for seed in SEEDS {
         desk.check(seed, REQUESTS, &mut counts);
@@ -152,11 +148,11 @@ async fn what_is_judged_differently_was_told() {
 
 /// `COUNTERSIGN_EDITS=10000 COUNTERSIGN_SEED=1`
 #[tokio::test]
-#[ignore = "as long as one likes"]
+#[ignore = "needs minutes"]
 async fn what_is_judged_differently_was_told_at_length() {
     let number = |name: &str, or: u64| std::env::var(name).map_or(or, |text| text.parse().unwrap());
     let world = world().await;
-    let desk = desk(&world);
+    let desk = Desk { world: &world };
     let mut counts = Counts::default();
     let seed = number("COUNTERSIGN_SEED", 1) * 1_000_000;
     let first = number("COUNTERSIGN_FIRST", 0);

@@ -49,6 +49,16 @@ pub enum ClientCertificates {
     Off,
 }
 
+impl ClientCertificates {
+    /// By whom certificates are vouched for, where they are asked for.
+    pub fn trust(&self) -> Option<&Trust> {
+        match self {
+            ClientCertificates::Required(trust) | ClientCertificates::Optional(trust) => Some(trust),
+            ClientCertificates::Off => None,
+        }
+    }
+}
+
 /// A finished handshake.
 #[derive(Debug)]
 pub struct Accepted<IO> {

@@ -96,6 +96,15 @@ pub(super) enum Role {
 }
 
 impl Trust {
+    /// The trust domains that both know, by other CAs or revocation lists.
+    pub fn changed<'t>(&'t self, other: &'t Trust) -> impl Iterator<Item = &'t TrustDomain> {
+        let same = |one: &Domain| {
+            let known = other.domains.iter().find(|other| other.name == one.name);
+            known.is_none_or(|known| known.fingerprint == one.fingerprint)
+        };
+        self.domains.iter().filter(move |one| !same(one)).map(|one| &one.name)
+    }
+
     pub fn load(settings: &[TrustDomainSettings]) -> Result<Trust, TrustError> {
         let mut domains: Vec<Domain> = Vec::with_capacity(settings.len());
         let mut owners: HashMap<Vec<u8>, TrustDomain> = HashMap::new();

@@ -6,6 +6,7 @@ use countersign::cli::diff::{Diff, compare};
 
 use crate::world::World;
 use crate::world::program::run;
+use crate::world::signing::{KEYS, Key};
 
 const SAMPLE: &str = include_str!("../../config/sidecar.toml");
 const PROGRAM: &str = env!("CARGO_BIN_EXE_countersign");
@@ -152,4 +153,22 @@ async fn exit_codes_say_whether_access_widens() {
         "{}",
         output.stdout
     );
+}
+
+/// Another CA, list of revoked certificates or key under the old name lets others sign.
+#[tokio::test]
+async fn a_file_of_the_same_name_with_other_contents_may_widen() {
+    let world = World::new().await;
+    let own_keys = "requires   = [\"sub\", \"cid\"]\njwks = \"jwks.json\"";
+    let text = SAMPLE.replacen("requires   = [\"sub\", \"cid\"]", own_keys, 1);
+    let jwks = |keys: &[Key]| serde_json::json!({ "keys": keys.iter().map(Key::jwk).collect::<Vec<_>>() });
+    world.write("jwks.json", &jwks(&KEYS[..1]).to_string());
+    let other = World::new().await;
+    other.write("jwks.json", &jwks(&KEYS[..2]).to_string());
+    let [one, same, changed] = [world.load_sample(&text), world.load_sample(&text), other.load_sample(&text)];
+    assert!(compare(same, world.load_sample(&text), world.clock.now()).unwrap().settings.is_empty());
+    let found = compare(one, changed, world.clock.now()).unwrap();
+    let told: Vec<_> = found.settings.iter().map(|setting| (&*setting.key, setting.may_widen)).collect();
+    assert_eq!(told, [("trust_domain.shop.example", true), ("issuer.corp.jwks", true)]);
+    assert!(found.widens);
 }

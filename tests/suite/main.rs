@@ -12,6 +12,7 @@ mod configuration;
 mod configuration_reference;
 mod demo;
 mod diff;
+mod difference;
 mod docs;
 mod examples;
 mod expiry;

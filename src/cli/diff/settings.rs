@@ -1,8 +1,14 @@
 //! What decides before any rule, key by key, and whether its change may let in what was refused. Whatever is not
 //! known to narrow may widen.
 
+use std::fs;
+
 use serde::Serialize;
 use toml::{Table, Value};
+
+use crate::config::Config;
+use crate::tls::Trust;
+use crate::token::KeySource;
 
 /// One key that changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -34,6 +40,38 @@ pub fn changes(old: &Table, new: &Table) -> Vec<Setting> {
     let mut found = Vec::new();
     walk(&mut Vec::new(), Some(old), Some(new), &mut found);
     found
+}
+
+/// Files that may be called the same and are not: CAs and revocation lists, and the keys of issuers. Another CA or key is
+/// another who can sign.
+pub fn contents(old: &Config, new: &Config) -> Vec<Setting> {
+    let changed = |key: String| Setting {
+        key,
+        old: "its files".to_owned(),
+        new: "other contents".to_owned(),
+        may_widen: true,
+        effect: "may widen",
+    };
+    let mut found = Vec::new();
+    if let [Some(old), Some(new)] = [old, new].map(trust) {
+        found.extend(old.changed(new).map(|domain| changed(format!("trust_domain.{domain}"))));
+    }
+    for issuer in &new.issuers {
+        let before = old.issuers.iter().find(|before| before.name == issuer.name);
+        if let (Some(KeySource::File(before)), KeySource::File(now)) =
+            (before.map(|before| &before.keys.source), &issuer.keys.source)
+            // One that cannot be read is no key set that is known to be the same.
+            && !matches!((fs::read(before), fs::read(now)), (Ok(before), Ok(now)) if before == now)
+        {
+            found.push(changed(format!("issuer.{}.jwks", issuer.name)));
+        }
+    }
+    found
+}
+
+/// All trust domains, where some listener asks for certificates.
+fn trust(config: &Config) -> Option<&Trust> {
+    config.listeners.iter().find_map(|listener| listener.tls.as_ref()?.clients.trust())
 }
 
 fn walk(path: &mut Vec<String>, old: Option<&Table>, new: Option<&Table>, found: &mut Vec<Setting>) {

@@ -50,7 +50,7 @@ impl Word {
     }
 }
 
-/// A part in words, where all of something is said as such.
+/// A part in words, where all of something is said as such; none where it may be anything.
 pub fn said(words: &BTreeSet<Word>) -> Vec<String> {
     let mut found = Vec::new();
     for word in words {
@@ -60,8 +60,7 @@ pub fn said(words: &BTreeSet<Word>) -> Vec<String> {
             found.push(text.clone());
         }
     }
-    found.retain(|text| !text.is_empty());
-    found
+    if found.iter().any(String::is_empty) { Vec::new() } else { found }
 }
 
 impl Comparison<'_> {

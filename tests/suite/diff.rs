@@ -171,4 +171,12 @@ async fn a_file_of_the_same_name_with_other_contents_may_widen() {
     let told: Vec<_> = found.settings.iter().map(|setting| (&*setting.key, setting.may_widen)).collect();
     assert_eq!(told, [("trust_domain.shop.example", true), ("issuer.corp.jwks", true)]);
     assert!(found.widens);
+
+    // what narrows beside it hides nothing
+    let without_crl = text.replacen("crl = \"certs/shop.crl\"", "", 1);
+    assert_ne!(without_crl, text);
+    let found =
+        compare(world.load_sample(&without_crl), other.load_sample(&text), world.clock.now()).unwrap();
+    assert!(found.settings.iter().any(|setting| !setting.may_widen && setting.key.ends_with(".crl")));
+    assert!(found.widens, "{:#?}", found.settings);
 }

@@ -167,12 +167,7 @@ impl Side {
 /// A configuration of which nothing can be asked.
 pub fn compare(old: Config, new: Config, now: Timestamp) -> Result<Diff, TrialError> {
     let mut settings = settings::changes(&old.resolved, &new.resolved);
-    let same_key = |one: &Setting, other: &Setting| other.key.starts_with(&one.key);
-    for setting in settings::contents(&old, &new) {
-        if !settings.iter().any(|known| same_key(&setting, known)) {
-            settings.push(setting);
-        }
-    }
+    settings.extend(settings::contents(&old, &new));
     let mut sides = [Side::new(old, now)?, Side::new(new, now)?];
     let [before, after] = &sides;
     let policies = [before.trial.policy(), after.trial.policy()];

@@ -57,9 +57,11 @@ pub fn contents(old: &Config, new: &Config) -> Vec<Setting> {
         found.extend(old.changed(new).map(|domain| changed(format!("trust_domain.{domain}"))));
     }
     for issuer in &new.issuers {
-        let before = old.issuers.iter().find(|before| before.name == issuer.name);
-        if let (Some(KeySource::File(before)), KeySource::File(now)) =
-            (before.map(|before| &before.keys.source), &issuer.keys.source)
+        let Some(before) = old.issuers.iter().find(|before| before.name == issuer.name) else { continue };
+        if before.keys.ca != issuer.keys.ca {
+            found.push(changed(format!("issuer.{}.ca", issuer.name)));
+        }
+        if let (KeySource::File(before), KeySource::File(now)) = (&before.keys.source, &issuer.keys.source)
             // One that cannot be read is no key set that is known to be the same.
             && !matches!((fs::read(before), fs::read(now)), (Ok(before), Ok(now)) if before == now)
         {

@@ -53,7 +53,7 @@ enum Command {
     WhoCan(who_can::WhoCanArgs),
     /// Print the whole table: who reaches what, by which rules
     Matrix(matrix::MatrixArgs),
-    /// Say what a change of configuration newly allows and newly denies: all of it, with requests that show it
+    /// Say what a change of configuration newly allows and newly denies, with requests that show it
     Diff(diff::DiffArgs),
     /// Judge recorded requests under another policy: what would change, and by which rule
     ///

@@ -30,9 +30,9 @@ use witness::Shown;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Says what NEW allows that OLD did not, what it denies that OLD allowed, and what it passes to another upstream: all of \
-it, as regions in words, each with a request that shows it, ready for `countersign explain`. Nothing is sampled: a \
-difference that is not listed does not exist, from now on. What decides before any rule (certificates, whose tokens are \
+Says what NEW allows that OLD did not, what it denies that OLD allowed, and what it passes to another upstream, \
+as regions in words, each with a request that shows it, ready for `countersign explain`. Nothing is sampled: each way of \
+each rule is built and judged in each cell, from now on. What decides before any rule (certificates, whose tokens are \
 taken, limits) cannot be shown by requests; it is listed key by key, with what may widen access.
 
   countersign diff main/ branch/

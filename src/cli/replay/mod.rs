@@ -36,13 +36,13 @@ pub struct ReplayArgs {
     /// How to answer
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     format: ReportFormat,
-    /// Exit with 1 if any request passes that did not, or does not that did
+    /// Exit with 1 if any request passes that did not, or does not that did, or cannot be replayed
     #[arg(long)]
     fail_on_flip: bool,
-    /// Exit with 1 if any request passes that did not
+    /// Exit with 1 if any request passes that did not, or cannot be replayed
     #[arg(long)]
     fail_on_widen: bool,
-    /// Exit with 1 if any request does not pass that did
+    /// Exit with 1 if any request does not pass that did, or cannot be replayed
     #[arg(long)]
     fail_on_narrow: bool,
 }
@@ -110,7 +110,10 @@ fn answer(args: &ReplayArgs, config: &Config, tally: &Tally) -> ExitCode {
     tell(text);
     let wider = (args.fail_on_flip || args.fail_on_widen) && tally.flipped(&Flip::WIDER) > 0;
     let narrower = (args.fail_on_flip || args.fail_on_narrow) && tally.flipped(&Flip::NARROWER) > 0;
-    if wider || narrower { ExitCode::from(EXIT_FINDINGS) } else { ExitCode::SUCCESS }
+    // What is not known to be the same may have flipped.
+    let unknown = tally.failures.keys().any(|why| !why.is_other_event());
+    let unknown = unknown && (args.fail_on_flip || args.fail_on_widen || args.fail_on_narrow);
+    if wider || narrower || unknown { ExitCode::from(EXIT_FINDINGS) } else { ExitCode::SUCCESS }
 }
 
 pub fn unloadable(report: &config::Report) -> ExitCode {

@@ -1,5 +1,5 @@
-//! What a change of policy newly allows, newly denies, and sends elsewhere: all of it, each part with a request
-//! that shows it.
+//! What a change of policy newly allows, newly denies, and sends elsewhere, each part with a request that
+//! shows it.
 //!
 //! Why nothing is missed. Let a request be permitted by one policy (by its allow A) and denied by the other.
 //! 1. Every condition is positive, and what a request has beyond what some way of holding demands can only make

@@ -168,6 +168,14 @@ async fn the_command_says_what_changes_and_by_which_rule() {
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         assert_eq!(countersign(&flags, "").await.code, Some(expected), "{flags:?}");
     }
+
+    // what cannot be replayed may have flipped, as far as anybody knows
+    for (flags, expected) in
+        [(&["-"][..], 0), (&["-", "--fail-on-widen"], 1), (&["-", "--fail-on-narrow"], 1)]
+    {
+        let answer = countersign(flags, "{\"event\":\"request\"\n").await;
+        assert_eq!(answer.code, Some(expected), "{flags:?}: {answer:?}");
+    }
 }
 
 #[tokio::test]

@@ -21,12 +21,13 @@ use crate::audit::SinkSettings;
 use crate::clock::Timestamp;
 use crate::decisions::DecisionsSettings;
 use crate::identity::Name;
+use crate::policy::difference::Door;
 use crate::policy::lint::Finding;
 use crate::policy::{Policy, PolicyParts};
 use crate::proxy::limits::Limits;
 use crate::proxy::normalize::OddNames;
 use crate::proxy::route::RouteSettings;
-use crate::tls::{ClientCertificates, OwnCertificate};
+use crate::tls::{ClientCertificates, OwnCertificate, Trust};
 use crate::token::{IssuerSettings, TokenCacheSettings};
 
 /// A configuration that can be run.
@@ -62,13 +63,16 @@ pub struct Config {
 }
 
 impl Config {
-    /// Whether some listener lets a client without a certificate get as far as the policy.
-    pub fn takes_nobody(&self) -> bool {
-        let lets_in = |listener: &ListenerSettings| {
-            let clients = listener.tls.as_ref().map(|tls| &tls.clients);
-            !matches!(clients, Some(ClientCertificates::Required(_)))
-        };
-        self.listeners.is_empty() || self.listeners.iter().any(lets_in)
+    /// Whom the listeners let in; a configuration without any takes whoever it is told of.
+    pub fn door(&self) -> Door {
+        let clients = || self.listeners.iter().map(|listener| Some(&listener.tls.as_ref()?.clients));
+        let trust = || clients().filter_map(|clients| clients?.trust());
+        let none = self.listeners.is_empty();
+        Door {
+            takes_nobody: none || clients().any(|it| !matches!(it, Some(ClientCertificates::Required(_)))),
+            takes_peers: none || trust().next().is_some(),
+            trust_domains: trust().next().into_iter().flat_map(Trust::names).cloned().collect(),
+        }
     }
 }
 

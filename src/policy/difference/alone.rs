@@ -1,7 +1,5 @@
 //! One policy by itself: what it permits is what it newly allows where nothing was allowed before.
 
-use std::cell::Cell as Counter;
-
 use http::Method;
 
 use super::cells::Cell;
@@ -40,8 +38,7 @@ pub enum Closed {
 
 impl Comparison<'_> {
     pub fn alone<'r>(&'r self, realm: Realm<'r>, fresh: &'r Fresh) -> Alone<'r> {
-        let Comparison { tables, domains } = self;
-        Alone(Search { tables, domains, realm, fresh, judged: Counter::new(0) })
+        Alone(self.search(realm, fresh))
     }
 
     /// The methods that some rule names, those together that no rule tells apart.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use http::Method;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::Vouched;
 use super::tables::Table;
+use super::{Door, Vouched};
 use crate::clock::Timestamp;
 use crate::identity::TrustDomain;
 use crate::policy::cells::{CallerDemand, Demand, PeerDemand, Shape};
@@ -69,11 +69,12 @@ pub struct Domains {
     unknown_matter: bool,
     absence_matters: bool,
     takes_nobody: bool,
+    takes_peers: bool,
     issuers_differ: bool,
 }
 
 impl Domains {
-    pub fn new(tables: &[Table<'_>; 2], vouched: &[Vouched], takes_nobody: bool, now: Timestamp) -> Domains {
+    pub fn new(tables: &[Table<'_>; 2], vouched: &[Vouched], doors: [&Door; 2], now: Timestamp) -> Domains {
         let demands = || tables.iter().flat_map(Table::demands);
         let paths: BTreeSet<&Shape> =
             demands().map(|demand| &demand.path).filter(|path| !path.rest).collect();
@@ -96,8 +97,11 @@ impl Domains {
             boundaries.filter(|at| *at > now && *at != Timestamp::MAX).collect();
         let (methods, other) = methods(demands());
         let [old, new] = tables;
+        let takes_nobody = doors.iter().any(|door| door.takes_nobody);
         let same_services = old.known_meaning == new.known_meaning;
-        let absence_matters = tables.iter().any(|table| table.denies_absence);
+        let differ =
+            doors[0].takes_nobody != doors[1].takes_nobody || doors[0].takes_peers != doors[1].takes_peers;
+        let absence_matters = differ || tables.iter().any(|table| table.denies_absence);
         let known = match (absence_matters || !takes_nobody, same_services) {
             (false, true) => Vec::new(),
             _ => old.known.iter().chain(&new.known).cloned().collect(),
@@ -115,6 +119,7 @@ impl Domains {
             unknown_matter: tables.iter().flat_map(|table| &table.grants).any(|grant| grant.rule.is_none()),
             absence_matters,
             takes_nobody,
+            takes_peers: doors.iter().any(|door| door.takes_peers),
             issuers_differ: vouched.iter().any(|pair| pair.ids.contains(&None)),
         }
     }
@@ -226,6 +231,11 @@ impl Domains {
         self.hops.len() > 1
     }
 
+    /// Whether being without a certificate stands for nothing else.
+    pub fn tells_absence(&self) -> bool {
+        !self.known.is_empty()
+    }
+
     /// How many methods rules name, and one for all others.
     pub fn all_methods(&self) -> usize {
         self.methods.iter().map(Vec::len).sum::<usize>() + 1
@@ -261,6 +271,7 @@ impl Domains {
                 }
                 found
             }
+            PeerDemand::Spiffe { .. } | PeerDemand::Dns { .. } if !self.takes_peers => Vec::new(),
             PeerDemand::Absent => self.takes_nobody.then_some(PeerCell::Absent).into_iter().collect(),
             PeerDemand::Spiffe { trust_domain, path } => {
                 let exact = self.exact_ids.get(trust_domain).into_iter().flatten();

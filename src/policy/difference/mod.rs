@@ -25,7 +25,9 @@ mod barriers;
 mod cells;
 #[cfg(test)]
 pub(crate) mod coverage;
+mod door;
 mod elsewhere;
+mod except;
 mod regions;
 mod search;
 mod tables;
@@ -38,13 +40,18 @@ use serde_json::{Map, Value};
 
 pub use alone::{Alone, Closed, Tried, Ways};
 pub use cells::{CallerCell, Cell, PeerCell};
+pub use door::Door;
+pub use except::UNENFORCED;
 pub use regions::{Part, Region, Word, said};
 pub use search::Comparison;
 
 use super::cells::{Demand, Shape, Side};
 use super::{Cause, Host, IssuerId, NormalPath, RuleId, UpstreamId};
 use crate::clock::Timestamp;
-use crate::identity::{Caller, Hop, Peer, Signature};
+use crate::identity::{Caller, CertificateHash, Hop, Peer, Signature};
+
+/// The certificate of every peer that is made up.
+pub const STAND_IN: CertificateHash = CertificateHash([0; 32]);
 
 /// The issuers that can have signed one and the same token, under each policy.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +70,9 @@ pub struct Token {
     pub callers: [Result<Signature<Caller>, &'static str>; 2],
 }
 
+/// The code of a refusal for want of the certificate that the caller's token is bound to.
+pub type Binding<'r> = dyn Fn(&Caller, Option<&CertificateHash>) -> Result<(), &'static str> + 'r;
+
 /// By the place of the issuers and the way to act.
 pub type Minting<'r> = dyn Fn(usize, usize, &Demand, &Shape, Timestamp) -> Option<Token> + 'r;
 
@@ -75,6 +85,9 @@ pub struct Realm<'r> {
     /// The token that fulfils the demand in one of these ways, and nothing else. The path's segments come along,
     /// as far as they are known.
     pub token: &'r Minting<'r>,
+    /// Whether a token counts in the hands of whoever has this certificate. Every peer that is made up has
+    /// [`STAND_IN`].
+    pub bound: &'r Binding<'r>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

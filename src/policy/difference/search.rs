@@ -11,10 +11,11 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::barriers::Barriers;
 use super::cells::{CallerCell, Cell, Domains, PeerCell};
+use super::door::{self, Door};
 use super::tables::{Grant, Table};
-use super::{Change, Differences, Flip, Outcome, Realm, Vouched, Witness};
+use super::{Change, Differences, Flip, Outcome, Realm, STAND_IN, Vouched, Witness};
 use crate::clock::Timestamp;
-use crate::identity::{CertificateHash, Hop, Name, Peer, PeerName, Signature};
+use crate::identity::{Hop, Name, Peer, PeerName, Signature};
 use crate::policy::action::is_grpc;
 use crate::policy::cells::{self, Demand, Fresh, Kinds, Side};
 use crate::policy::pattern::{Glob, HostPattern};
@@ -29,19 +30,20 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 pub struct Comparison<'a> {
     pub(super) tables: [Table<'a>; 2],
     pub(super) domains: Domains,
+    pub(super) doors: [&'a Door; 2],
 }
 
 impl<'a> Comparison<'a> {
-    /// From `now` on. `takes_nobody` says whether a request without a certificate gets as far as a policy.
+    /// From `now` on.
     pub fn new(
         policies: [&'a Policy; 2],
         vouched: &[Vouched],
-        takes_nobody: bool,
+        doors: [&'a Door; 2],
         now: Timestamp,
     ) -> Comparison<'a> {
         let tables = [0, 1].map(|side| Table::new(policies[side], side, vouched));
-        let domains = Domains::new(&tables, vouched, takes_nobody, now);
-        Comparison { tables, domains }
+        let domains = Domains::new(&tables, vouched, doors, now);
+        Comparison { tables, domains, doors }
     }
 
     /// Every text with which the policies compare one.
@@ -63,10 +65,15 @@ impl<'a> Comparison<'a> {
         &self.tables[side].policy.parts().upstreams[id.index()]
     }
 
+    pub(super) fn search<'r>(&'r self, realm: Realm<'r>, fresh: &'r Fresh) -> Search<'r> {
+        let Comparison { tables, domains, doors } = self;
+        let unknown = door::unknown(*doors, [tables[0].policy, tables[1].policy], fresh);
+        Search { tables, domains, doors: *doors, unknown, realm, fresh, judged: Counter::new(0) }
+    }
+
     /// Every difference.
     pub fn differences(&self, realm: Realm<'_>, fresh: &Fresh) -> Differences {
-        let Comparison { tables, domains } = self;
-        let search = Search { tables, domains, realm, fresh, judged: Counter::new(0) };
+        let search = self.search(realm, fresh);
         let mut flips = search.flips(Change::Allowed);
         flips.extend(search.flips(Change::Denied));
         flips.extend(search.elsewhere());
@@ -77,6 +84,9 @@ impl<'a> Comparison<'a> {
 pub(super) struct Search<'a> {
     pub tables: &'a [Table<'a>; 2],
     pub domains: &'a Domains,
+    pub doors: [&'a Door; 2],
+    /// Of whom no service speaks.
+    pub unknown: Option<PeerName>,
     pub realm: Realm<'a>,
     pub fresh: &'a Fresh,
     pub judged: Counter<u64>,
@@ -105,11 +115,13 @@ impl<'a> Search<'a> {
         let [ours, theirs] = [&self.tables[side], &self.tables[1 - side]];
         let same_routes = ours.routes_meaning() == theirs.routes_meaning();
         let same_services = ours.known_meaning == theirs.known_meaning;
+        let same_doors = self.doors[0] == self.doors[1];
         let their_grants = theirs.grant_meanings();
         let barriers = Barriers::new(ours, theirs);
         let mut found = Vec::new();
         for grant in &ours.grants {
-            let known = their_grants.contains(&*grant.meaning) && (same_services || !grant.waives_peer);
+            let known =
+                their_grants.contains(&*grant.meaning) && same_doors && (same_services || !grant.waives_peer);
             for (way, same_route) in self.routed(grant, side, same_routes) {
                 let mut alone = Vec::new();
                 if !(known && same_route) {
@@ -234,12 +246,18 @@ impl<'a> Search<'a> {
     ) -> Option<(Vec<Demand>, Met)> {
         let policy = self.tables[side].policy;
         let parts = policy.parts();
-        let Outcome::Denied { cause, rule } = outcome else { return None };
         let mut met = met.clone();
-        if *cause == Cause::PeerUnknown && !met.known.contains(&side) {
+        // without a certificate: no listener takes it, or the token is bound to one
+        let wants_peer = match outcome {
+            Outcome::Refused(_) => witness.peer.verified().is_none(),
+            Outcome::Denied { cause, .. } => *cause == Cause::PeerUnknown,
+            Outcome::Permitted { .. } => false,
+        };
+        if wants_peer && !met.known.contains(&side) {
             met.known.push(side);
             return Some((parts.services.iter().flat_map(cells::peers).collect(), met));
         }
+        let Outcome::Denied { cause, rule } = outcome else { return None };
         if *cause == Cause::TokenNotIssuedToService {
             let peer = witness.peer.verified()?;
             let caller = witness.caller(side)?;
@@ -283,9 +301,17 @@ impl<'a> Search<'a> {
     /// The least request that fulfils the demand in the cell; `None` where no request does.
     pub(super) fn witness(&self, demand: &Demand, cell: &Cell) -> Option<Witness> {
         let shape = demand.path.of_length(cell.length);
+        let peer = self.peer(cell)?;
         let (token, path) = match cell.caller {
             CallerCell::Present { vouched, acting } => {
-                let token = (self.realm.token)(vouched, acting, demand, &shape, cell.at)?;
+                let mut token = (self.realm.token)(vouched, acting, demand, &shape, cell.at)?;
+                let certificate = peer.verified().map(|peer| &peer.certificate);
+                for caller in &mut token.callers {
+                    let bound = caller.as_ref().ok().and_then(Signature::verified);
+                    if let Some(Err(code)) = bound.map(|bound| (self.realm.bound)(bound, certificate)) {
+                        *caller = Err(code);
+                    }
+                }
                 let path = token.path.clone();
                 (Some((vouched, token)), path)
             }
@@ -307,7 +333,7 @@ impl<'a> Search<'a> {
             }
         }
         Some(Witness {
-            peer: self.peer(cell)?,
+            peer,
             token,
             method: cell.method.clone(),
             host: self.host(demand.host.as_ref())?.parse().ok()?,
@@ -331,10 +357,7 @@ impl<'a> Search<'a> {
     fn peer(&self, cell: &Cell) -> Option<Signature<Peer>> {
         let name = match &cell.peer {
             PeerCell::Absent => return Some(Signature::Absent),
-            PeerCell::Unknown => {
-                let id = format!("spiffe://{}.example/{}", self.fresh.word(1), self.fresh.word(2));
-                PeerName::Spiffe(id.parse().ok()?)
-            }
+            PeerCell::Unknown => self.unknown.clone()?,
             PeerCell::Spiffe { trust_domain, path } => {
                 let mut id = format!("spiffe://{trust_domain}");
                 for (at, segment) in path.segments.iter().enumerate() {
@@ -353,7 +376,7 @@ impl<'a> Search<'a> {
         };
         Some(Signature::Verified(Arc::new(Peer {
             name,
-            certificate: CertificateHash([0; 32]),
+            certificate: STAND_IN,
             not_after: cell.at.plus(CREDENTIALS_LAST),
             hop: Hop::Direct,
         })))
@@ -361,6 +384,6 @@ impl<'a> Search<'a> {
 
     pub(super) fn judge(&self, side: Side, witness: &Witness) -> Outcome {
         self.judged.set(self.judged.get() + 1);
-        witness.judged(self.tables[side].policy, side)
+        self.doors[side].judged(witness, self.tables[side].policy, side)
     }
 }

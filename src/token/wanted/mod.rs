@@ -19,6 +19,8 @@ pub mod tests_universe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 pub use acting::Acting;
@@ -31,9 +33,10 @@ use super::issuer::IssuerSettings;
 use super::limits::TokenLimits;
 use super::steps::Step;
 use crate::clock::Timestamp;
-use crate::identity::Caller;
+use crate::identity::{Caller, CertificateHash};
 use crate::policy::cells::{Demand, Fresh, Side};
 use crate::policy::claim::{ClaimPath, ClaimTest, ClaimValue};
+use crate::policy::difference::STAND_IN;
 use crate::policy::pattern::Glob;
 
 /// Who can have signed a token, under each of two policies.
@@ -249,7 +252,7 @@ impl<'a> Issuers<'a> {
                         let subject = ClaimPath(vec!["act".into(), "sub".into()]);
                         draft.text(&subject, None)?;
                     }
-                    "cnf" => fix(draft, name, Map::from_iter([("jkt".to_owned(), "x".into())]).into()),
+                    "cnf" => fix(draft, name, bound_to(&STAND_IN)),
                     _ => match map.scopes.as_ref().filter(reads) {
                         Some(path) => draft.words(path, &[], true),
                         None => match lists.into_iter().flatten().find(reads) {
@@ -320,6 +323,11 @@ fn globs_of(test: &ClaimTest) -> Vec<Glob> {
 fn with_each(found: &[Way], ways: &[Way]) -> Vec<Vec<Way>> {
     let with = |way: &Way| found.iter().chain([way]).cloned().collect();
     ways.iter().map(with).collect()
+}
+
+/// RFC 8705 §3.1.
+pub fn bound_to(CertificateHash(hash): &CertificateHash) -> Value {
+    Map::from_iter([("x5t#S256".to_owned(), URL_SAFE_NO_PAD.encode(hash).into())]).into()
 }
 
 fn fix(draft: &mut Draft, name: &str, value: Value) {

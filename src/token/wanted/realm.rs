@@ -3,11 +3,12 @@
 use super::acting::Acting;
 use super::{Issuers, Wanted};
 use crate::clock::Timestamp;
-use crate::identity::{ActorKind, Caller, Signature};
+use crate::identity::{ActorKind, Caller, CertificateHash, Signature};
 use crate::policy::IssuerId;
 use crate::policy::cells::{Demand, Fresh, Kinds, Shape, Side};
 use crate::policy::difference::{Realm, Token, Vouched};
 use crate::policy::pattern::Glob;
+use crate::token::verifier::check_confirmation;
 use crate::token::{IssuerSettings, TokenLimits};
 
 /// The issuers of two configurations, paired where they can have signed the same token.
@@ -122,7 +123,10 @@ impl<'a> Mint<'a> {
             });
             Some(Token { claims: drafted.claims, path: drafted.path, callers })
         };
-        then(Realm { vouched: &self.vouched, acting: &acting, token: &token })
+        let bound = |caller: &Caller, certificate: Option<&CertificateHash>| {
+            check_confirmation(caller, certificate).map_err(|error| error.code())
+        };
+        then(Realm { vouched: &self.vouched, acting: &acting, token: &token, bound: &bound })
     }
 
     fn acting(&self, pair: usize, demand: &Demand) -> Vec<usize> {

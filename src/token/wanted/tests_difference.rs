@@ -8,7 +8,7 @@ use super::{Mint, vouched};
 use crate::policy::Policy;
 use crate::policy::cells::Side;
 use crate::policy::difference::coverage::{covers, granted_by};
-use crate::policy::difference::{Change, Comparison, Outcome};
+use crate::policy::difference::{Change, Comparison, Door, Outcome};
 use crate::token::TokenLimits;
 
 #[derive(Debug, Default)]
@@ -59,7 +59,8 @@ fn case(seed: u64, requests: usize, seen: &mut Seen) {
     let compiled = [old.compiled(), new.compiled()];
     let policies = [&compiled[0], &compiled[1]];
     let issuers = [&old.issuers[..], &new.issuers[..]];
-    let comparison = Comparison::new(policies, &vouched(issuers), true, NOW);
+    let door = Door::OPEN;
+    let comparison = Comparison::new(policies, &vouched(issuers), [&door; 2], NOW);
     let limits = [&TokenLimits::FOR_TESTS; 2];
     let kinds = comparison.kinds();
     let mint = Mint::new(issuers, limits, comparison.globs(), &kinds, NOW);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::cells::{CallerCell, PeerCell};
 use super::search::Comparison;
+use super::tables::Table;
 use super::{Change, Flip, Outcome, Vouched, Witness};
 use crate::clock::Timestamp;
 use crate::identity::{ActorKind, Caller};
@@ -129,13 +130,7 @@ impl Comparison<'_> {
             (Part::Path, BTreeSet::from([self.path(flip)])),
             (
                 Part::Service,
-                BTreeSet::from([Word::alone(service(
-                    demand,
-                    &cell.peer,
-                    witness,
-                    parts,
-                    domains.tells_absence(),
-                ))]),
+                BTreeSet::from([Word::alone(service(flip, &self.tables, domains.tells_absence()))]),
             ),
             (Part::Caller, BTreeSet::from([Word::alone(caller(flip, vouched, side, parts))])),
             (Part::Actor, BTreeSet::from([actor(demand, side, witness.caller(side), kinds)])),
@@ -243,24 +238,24 @@ fn merged(mut regions: Vec<Region>) -> Vec<Region> {
     }
 }
 
-fn service(
-    demand: &Demand,
-    cell: &PeerCell,
-    witness: &Witness,
-    parts: &PolicyParts,
-    told_apart: bool,
-) -> String {
-    let names = || {
-        let peer = witness.peer.verified();
-        let naming = parts.services.iter().filter(|service| peer.is_some_and(|peer| service.names(peer)));
+fn service(flip: &Flip, tables: &[Table<'_>; 2], told_apart: bool) -> String {
+    let names = |side: Side| {
+        let peer = flip.witness.peer.verified();
+        let services = &tables[side].policy.parts().services;
+        let naming = services.iter().filter(|service| peer.is_some_and(|peer| service.names(peer)));
         joined(naming.map(|service| &service.name), " and ")
     };
-    match (&demand.peer, cell) {
+    let side = flip.change.permitting();
+    match (&flip.demand.peer, &flip.cell.peer) {
         (PeerDemand::Free, PeerCell::Absent) if told_apart => "without a certificate".to_owned(),
         (PeerDemand::Free, PeerCell::Absent) => "with a certificate or without".to_owned(),
         (PeerDemand::Free, PeerCell::Unknown) => "with a certificate that no service names".to_owned(),
         (PeerDemand::Absent, _) => "without a certificate".to_owned(),
-        _ => format!("through {}", names()),
+        _ if names(side).is_empty() => {
+            let other = ["old", "new"][1 - side];
+            format!("with a certificate that only the {other} policy names, as {}", names(1 - side))
+        }
+        _ => format!("through {}", names(side)),
     }
 }
 

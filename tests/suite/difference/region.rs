@@ -89,20 +89,27 @@ impl Flipped<'_> {
     }
 
     fn service(&self, word: &str) -> bool {
-        let case = self.cases[self.permitting()];
-        let Some(names) = word.strip_prefix("through ") else {
-            return match word {
-                "with a certificate or without" => true,
-                "without a certificate" => case.signatures.peer.verified().is_none(),
-                "with a certificate that no service names" => case.signatures.peer.verified().is_some(),
-                other => panic!("{other}"),
-            };
+        let peer = self.cases[self.permitting()].signatures.peer.verified();
+        let named = |side: usize| {
+            let services = self.policies[side].parts().services.iter();
+            let naming = services.filter(|service| peer.is_some_and(|peer| service.names(peer)));
+            naming.map(|service| service.name.as_str()).collect::<Vec<_>>()
         };
-        let peer = case.signatures.peer.verified();
-        let services = &self.policies[self.permitting()].parts().services;
-        let mut naming = services.iter().filter(|service| peer.is_some_and(|peer| service.names(peer)));
-        let all: Vec<_> = naming.by_ref().map(|service| service.name.as_str()).collect();
-        peer.is_some() && names.split(" and ").filter(|name| !name.is_empty()).all(|name| all.contains(&name))
+        let are = |names: &str, side: usize| names.split(" and ").all(|name| named(side).contains(&name));
+        if let Some(names) = word.strip_prefix("through ") {
+            return are(names, self.permitting());
+        }
+        if let Some((_, names)) = word.split_once(" policy names, as ") {
+            return named(self.permitting()).is_empty() && are(names, 1 - self.permitting());
+        }
+        match word {
+            "with a certificate or without" => true,
+            "without a certificate" => peer.is_none(),
+            "with a certificate that no service names" => {
+                peer.is_some() && named(0).is_empty() && named(1).is_empty()
+            }
+            other => panic!("{other}"),
+        }
     }
 
     fn callers(&self) -> [Option<&Caller>; 2] {

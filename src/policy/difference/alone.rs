@@ -65,7 +65,7 @@ impl Alone<'_> {
     /// requires that reach it are met.
     pub fn each(&self, demand: &Demand, is_asked: impl Fn(&Cell) -> bool) -> Tried {
         let mut tried = Tried::default();
-        let cells = self.0.cells(demand);
+        let cells = self.0.cells(demand, None);
         if cells.is_empty() {
             tried.closed.push(Closed::NoToken);
         }
@@ -92,7 +92,7 @@ impl Alone<'_> {
         is_wanted: impl Fn(&Flip) -> bool,
     ) -> Option<Flip> {
         let mut found = Vec::new();
-        for cell in self.0.cells(demand).iter().filter(|cell| is_asked(cell)) {
+        for cell in self.0.cells(demand, None).iter().filter(|cell| is_asked(cell)) {
             let Some(witness) = self.0.witness(demand, cell) else { continue };
             self.0.judge_one(demand, cell, witness, Self::CHANGE, &Met::default(), &mut found);
             if let Some(at) = found.iter().position(&is_wanted) {

@@ -119,24 +119,39 @@ impl Domains {
         }
     }
 
-    /// All cells of a demand; `acting` gives the ways to act that it takes, by issuers.
-    pub fn of(&self, demand: &Demand, acting: &dyn Fn(&Demand) -> Vec<CallerCell>) -> Vec<Cell> {
-        let mut found = Vec::new();
-        let peers = self.peers(demand);
-        let callers = self.callers(demand, acting);
+    /// All cells of a demand, those within `pinned` where a wider demand was found to lie there; `acting` gives the
+    /// ways to act that it takes, by issuers.
+    pub fn of(
+        &self,
+        demand: &Demand,
+        pinned: Option<(&Demand, &Cell)>,
+        acting: &dyn Fn(&Demand) -> Vec<CallerCell>,
+    ) -> Vec<Cell> {
+        let mut peers = self.peers(demand);
+        let mut callers = self.callers(demand, acting);
+        let mut lengths = self.lengths(&demand.path);
+        let mut times = self.times(demand);
+        let mut hops = self.hops.clone();
+        hops.retain(|hop| demand.hops.as_ref().is_none_or(|hops| hops.contains(hop)));
+        let mut methods = self.methods_of(demand);
+        if let Some((wider, pinned)) = pinned {
+            peers.retain(|peer| self.peer_refines(peer, &pinned.peer, &wider.peer));
+            callers.retain(|caller| pinned.caller == CallerCell::Absent || *caller == pinned.caller);
+            lengths.retain(|length| stands_for(&wider.path, &self.exact_paths, pinned.length, *length));
+            times.retain(|at| *at == pinned.at);
+            hops.retain(|hop| *hop == pinned.hop);
+            methods.retain(|(method, _)| *method == pinned.method);
+        }
         let addresses = self.nets.least(demand.address);
-        let lengths = self.lengths(&demand.path);
-        let times = self.times(demand);
-        let hops = self.hops.iter().filter(|hop| demand.hops.as_ref().is_none_or(|hops| hops.contains(hop)));
-        let hops: Vec<_> = hops.collect();
-        for (method, alike) in self.methods_of(demand) {
+        let mut found = Vec::new();
+        for (method, alike) in &methods {
             for &length in &lengths {
                 for peer in &peers {
-                    for caller in &callers {
+                    for &caller in &callers {
                         for hop in &hops {
                             for &address in &addresses {
                                 for &at in &times {
-                                    let (peer, caller, hop) = (peer.clone(), *caller, Arc::clone(hop));
+                                    let (peer, hop) = (peer.clone(), Arc::clone(hop));
                                     let (method, alike) = (method.clone(), alike.clone());
                                     found.push(Cell {
                                         peer,
@@ -182,18 +197,6 @@ impl Domains {
     /// The methods that some rule names, those together that no rule tells apart.
     pub fn named_methods(&self) -> &[Vec<Method>] {
         &self.methods
-    }
-
-    /// Whether a cell of a demand that was joined with more lies in the cell `pinned` of the `wider` demand, as
-    /// far as that told: a range of addresses, and what stood for many, can only have narrowed.
-    pub fn refines(&self, cell: &Cell, pinned: &Cell, wider: &Demand) -> bool {
-        let Cell { peer, caller, method, alike: _, length, hop, address: _, at } = cell;
-        *method == pinned.method
-            && stands_for(&wider.path, &self.exact_paths, pinned.length, *length)
-            && (pinned.caller == CallerCell::Absent || *caller == pinned.caller)
-            && *hop == pinned.hop
-            && *at == pinned.at
-            && self.peer_refines(peer, &pinned.peer, &wider.peer)
     }
 
     /// Being without one stands for all whom nothing was demanded of.

@@ -161,10 +161,7 @@ impl<'a> Search<'a> {
         met: &Met,
         found: &mut Vec<Flip>,
     ) -> Tally {
-        let mut cells = self.cells(demand);
-        if let Some((wider, pinned)) = pinned {
-            cells.retain(|cell| self.domains.refines(cell, pinned, wider));
-        }
+        let cells = self.cells(demand, pinned);
         let mut tally = Tally::default();
         for cell in cells {
             let Some(witness) = self.witness(demand, &cell) else { continue };
@@ -261,8 +258,8 @@ impl<'a> Search<'a> {
         Some((cells::met(rule, parts, side), met))
     }
 
-    pub(super) fn cells(&self, demand: &Demand) -> Vec<Cell> {
-        self.domains.of(demand, &|demand| self.acting(demand))
+    pub(super) fn cells(&self, demand: &Demand, pinned: Option<(&Demand, &Cell)>) -> Vec<Cell> {
+        self.domains.of(demand, pinned, &|demand| self.acting(demand))
     }
 
     fn acting(&self, demand: &Demand) -> Vec<CallerCell> {

@@ -54,7 +54,7 @@ impl<'a> Access<'a> {
         let mut kinds = comparison.kinds();
         // whom no rule tells apart is still told of one by one
         kinds[SIDE].extend(ActorKind::ALL.map(|kind| Kinds::of(&[kind])));
-        let mint = Mint::new(both, [limits, limits], comparison.globs(), &kinds, now);
+        let mint = Mint::new(both, [limits, limits], comparison.globs(), comparison.places(), &kinds, now);
         Access { policy, comparison, mint, now }
     }
 

@@ -241,6 +241,7 @@ fn telling(closed: &Closed) -> u8 {
         Closed::NoToken => 0,
         Closed::NoClaims => 1,
         Closed::Denied(_) => 2,
+        Closed::Open(_) => 3,
     }
 }
 

@@ -33,7 +33,8 @@ use witness::Shown;
 Says what NEW allows that OLD did not, what it denies that OLD allowed, and what it passes to another upstream, \
 as regions in words, each with a request that shows it, ready for `countersign explain`. Nothing is sampled: each way of \
 each rule is built and judged in each cell, from now on. What decides before any rule (certificates, whose tokens are \
-taken, limits) cannot be shown by requests; it is listed key by key, with what may widen access.
+taken, limits) cannot be shown by requests; it is listed key by key, with what may widen access. What could not be \
+followed is counted, and may widen too.
 
   countersign diff main/ branch/
   countersign diff old.toml new.toml --format markdown --fail-on-widen
@@ -70,10 +71,22 @@ pub struct Diff {
     pub new: String,
     pub differences: Vec<Difference>,
     pub settings: Vec<Setting>,
+    /// What is not known: requests that there may be, and that were not built.
+    pub open: Vec<Open>,
     /// Whether anything is newly allowed, or may be.
     pub widens: bool,
     /// How many requests were judged.
     pub judged: u64,
+}
+
+/// Requests that nobody was asked about.
+#[derive(Debug, Serialize)]
+pub struct Open {
+    /// As a code.
+    pub why: &'static str,
+    pub told: String,
+    /// How many demands and cells there are of them.
+    pub count: u64,
 }
 
 /// All requests that have one of each list.
@@ -176,7 +189,7 @@ pub fn compare(old: Config, new: Config, now: Timestamp) -> Result<Diff, TrialEr
     let takes_nobody = before.takes_nobody || after.takes_nobody;
     let comparison = Comparison::new(policies, &vouched, takes_nobody, now);
     let limits = [&before.limits, &after.limits];
-    let mint = Mint::new(issuers, limits, comparison.globs(), &comparison.kinds(), now);
+    let mint = Mint::new(issuers, limits, comparison.globs(), comparison.places(), &comparison.kinds(), now);
     let found = mint.realm(|realm| comparison.differences(realm, mint.fresh()));
     let regions = comparison.regions(&found.flips, &vouched);
     let told = regions.iter().map(|region| Told::of(&comparison, region)).collect::<Vec<_>>();
@@ -192,9 +205,15 @@ pub fn compare(old: Config, new: Config, now: Timestamp) -> Result<Diff, TrialEr
         let shown = Shown::of(region, issuer, trials, now);
         differences.push(told.difference(region, shown));
     }
+    let open: Vec<Open> = found
+        .gaps
+        .iter()
+        .map(|(gap, count)| Open { why: gap.as_str(), told: gap.to_string(), count: *count })
+        .collect();
     let widens = settings.iter().any(|setting| setting.may_widen)
+        || !open.is_empty()
         || regions.iter().any(|region| region.change == Change::Allowed);
-    Ok(Diff { old, new, differences, settings, widens, judged: found.judged })
+    Ok(Diff { old, new, differences, settings, open, widens, judged: found.judged })
 }
 
 /// What takes the policies to say.

@@ -282,6 +282,7 @@ impl Telling<'_> {
             Why::Over(until) => format!("the rule ended at {until}"),
             Why::Closed(Closed::NoToken) => "no token of theirs can speak of such an actor".to_owned(),
             Why::Closed(Closed::NoClaims) => "no token can say all that is asked for at once".to_owned(),
+            Why::Closed(Closed::Open(gap)) => format!("whether it does is not known: {gap}"),
             Why::Closed(Closed::Denied(outcome)) => match outcome {
                 Outcome::Denied { cause: Cause::TokenNotIssuedToService, .. } => {
                     "a service that names them may not carry such a token (client_id)".to_owned()

@@ -31,6 +31,7 @@ mod search;
 mod tables;
 mod witness;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use http::{HeaderMap, Method};
@@ -41,7 +42,7 @@ pub use cells::{CallerCell, Cell, PeerCell};
 pub use regions::{Part, Region, Word, said};
 pub use search::Comparison;
 
-use super::cells::{Demand, Shape, Side};
+use super::cells::{Built, Demand, Gap, Shape, Side};
 use super::{Cause, Host, IssuerId, NormalPath, RuleId, UpstreamId};
 use crate::clock::Timestamp;
 use crate::identity::{Caller, Hop, Peer, Signature};
@@ -64,7 +65,7 @@ pub struct Token {
 }
 
 /// By the place of the issuers and the way to act.
-pub type Minting<'r> = dyn Fn(usize, usize, &Demand, &Shape, Timestamp) -> Option<Token> + 'r;
+pub type Minting<'r> = dyn Fn(usize, usize, &Demand, &Shape, Timestamp) -> Built<Token> + 'r;
 
 /// Where tokens come from: this module knows demands, not claims.
 #[derive(Clone, Copy)]
@@ -75,6 +76,8 @@ pub struct Realm<'r> {
     /// The token that fulfils the demand in one of these ways, and nothing else. The path's segments come along,
     /// as far as they are known.
     pub token: &'r Minting<'r>,
+    /// Why some ways to act are not among those.
+    pub gaps: &'r BTreeSet<Gap>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -132,6 +135,9 @@ pub struct Flip {
 pub struct Differences {
     pub flips: Vec<Flip>,
     pub judged: u64,
+    /// How many requests were not built that there may be, by why: differences may be missing as long as there is
+    /// any.
+    pub gaps: BTreeMap<Gap, u64>,
 }
 
 impl Outcome {

@@ -62,7 +62,7 @@ fn case(seed: u64, requests: usize, seen: &mut Seen) {
     let comparison = Comparison::new(policies, &vouched(issuers), true, NOW);
     let limits = [&TokenLimits::FOR_TESTS; 2];
     let kinds = comparison.kinds();
-    let mint = Mint::new(issuers, limits, comparison.globs(), &kinds, NOW);
+    let mint = Mint::new(issuers, limits, comparison.globs(), comparison.places(), &kinds, NOW);
     let found = mint.realm(|realm| comparison.differences(realm, mint.fresh()));
     seen.judged += found.judged;
     seen.reported += found.flips.len();

@@ -105,7 +105,8 @@ fn a_thousand_rules_against_a_thousand() {
         let issuers = [&old.issuers[..], &new.issuers[..]];
         let comparison = Comparison::new(policies, &vouched(issuers), false, NOW);
         let limits = [&TokenLimits::FOR_TESTS; 2];
-        let mint = Mint::new(issuers, limits, comparison.globs(), &comparison.kinds(), NOW);
+        let mint =
+            Mint::new(issuers, limits, comparison.globs(), comparison.places(), &comparison.kinds(), NOW);
         let found = mint.realm(|realm| comparison.differences(realm, mint.fresh()));
         let searched = watch.elapsed();
         let regions = comparison.regions(&found.flips, mint.vouched());

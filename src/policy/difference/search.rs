@@ -12,7 +12,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::barriers::Barriers;
 use super::cells::{CallerCell, Cell, Domains, PeerCell};
 use super::tables::{Grant, Table};
-use super::{Change, Differences, Flip, Outcome, Realm, Vouched, Witness};
+use super::{Approach, Change, Differences, Flip, Outcome, Realm, Vouched, Witness};
 use crate::clock::Timestamp;
 use crate::identity::{CertificateHash, Hop, Name, Peer, PeerName, Signature};
 use crate::policy::action::is_grpc;
@@ -33,15 +33,15 @@ pub struct Comparison<'a> {
 }
 
 impl<'a> Comparison<'a> {
-    /// From `now` on. `takes_nobody` says whether a request without a certificate gets as far as a policy.
+    /// From `now` on.
     pub fn new(
         policies: [&'a Policy; 2],
         vouched: &[Vouched],
-        takes_nobody: bool,
+        approach: &Approach,
         now: Timestamp,
     ) -> Comparison<'a> {
         let tables = [0, 1].map(|side| Table::new(policies[side], side, vouched));
-        let domains = Domains::new(&tables, vouched, takes_nobody, now);
+        let domains = Domains::new(&tables, vouched, approach, now);
         Comparison { tables, domains }
     }
 
@@ -354,15 +354,26 @@ impl<'a> Search<'a> {
             }
         }
         let unnamed = |_| Unbuilt::Open(Gap::Name);
+        let hop = match &*cell.hop {
+            "direct" => Hop::Direct,
+            "local" => Hop::Local,
+            name => Hop::Trusted(name.parse().map_err(|_| Unbuilt::Open(Gap::Name))?),
+        };
+        let peer = self.peer(cell, &hop)?;
+        // a hop is that of a certificate
+        if peer.verified().is_none() && hop != Hop::Direct {
+            return Err(Unbuilt::Impossible);
+        }
         Ok(Witness {
-            peer: self.peer(cell)?,
+            peer,
             token,
             method: cell.method.clone(),
             host: self.host(demand.host.as_ref())?.parse().map_err(unnamed)?,
-            path: path.map_err(|_| Unbuilt::Open(Gap::Path))?,
+            path: path.map_err(|_| Unbuilt::Open(Gap::Name))?,
             headers,
-            hop: if &*cell.hop == "local" { Hop::Local } else { Hop::Direct },
-            address: cell.address,
+            hop,
+            peer_ip: cell.peer_ip,
+            client_ip: cell.client_ip,
             at: cell.at,
         })
     }
@@ -376,7 +387,7 @@ impl<'a> Search<'a> {
         })
     }
 
-    fn peer(&self, cell: &Cell) -> Built<Signature<Peer>> {
+    fn peer(&self, cell: &Cell, hop: &Hop) -> Built<Signature<Peer>> {
         let spiffe = |id: String| id.parse().map(PeerName::Spiffe).map_err(|_| Unbuilt::Open(Gap::Name));
         let name = match &cell.peer {
             PeerCell::Absent => return Ok(Signature::Absent),
@@ -403,7 +414,7 @@ impl<'a> Search<'a> {
             name,
             certificate: CertificateHash([0; 32]),
             not_after: cell.at.plus(CREDENTIALS_LAST),
-            hop: Hop::Direct,
+            hop: hop.clone(),
         })))
     }
 

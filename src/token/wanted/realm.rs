@@ -61,14 +61,19 @@ pub fn vouched(sides: [&[IssuerSettings]; 2]) -> Vec<Vouched> {
         found.extend(same.map(|(other, to)| Vouched {
             ids: [Some(at), Some(to)],
             alike: one.claims == other.claims && one.actors == other.actors,
+            leeways: [one.leeway, other.leeway],
         }));
         if found.len() == before {
-            found.push(Vouched { ids: [Some(at), None], alike: false });
+            let leeways = [one.leeway; 2];
+            found.push(Vouched { ids: [Some(at), None], alike: false, leeways });
         }
     }
     let fresh = new.iter().zip((0..).map(IssuerId));
     let fresh = fresh.filter(|(other, _)| !old.iter().any(|one| one.url.overlaps(&other.url)));
-    found.extend(fresh.map(|(_, to)| Vouched { ids: [None, Some(to)], alike: false }));
+    found.extend(fresh.map(|(other, to)| {
+        let leeways = [other.leeway; 2];
+        Vouched { ids: [None, Some(to)], alike: false, leeways }
+    }));
     found
 }
 

@@ -21,7 +21,7 @@ use crate::audit::SinkSettings;
 use crate::clock::Timestamp;
 use crate::decisions::DecisionsSettings;
 use crate::identity::Name;
-use crate::policy::difference::Door;
+use crate::policy::difference::Approach;
 use crate::policy::lint::Finding;
 use crate::policy::{Policy, PolicyParts};
 use crate::proxy::limits::Limits;
@@ -63,15 +63,18 @@ pub struct Config {
 }
 
 impl Config {
-    /// Whom the listeners let in; a configuration without any takes whoever it is told of.
-    pub fn door(&self) -> Door {
+    /// How requests come to the policy; a configuration without listeners takes whoever it is told of.
+    pub fn approach(&self) -> Approach {
+        let hops = self.resolved.get("trusted_hop").and_then(toml::Value::as_table);
+        let hops = hops.into_iter().flat_map(toml::Table::keys).filter_map(|name| name.parse().ok());
         let clients = || self.listeners.iter().map(|listener| Some(&listener.tls.as_ref()?.clients));
         let trust = || clients().filter_map(|clients| clients?.trust());
         let none = self.listeners.is_empty();
-        Door {
+        Approach {
             takes_nobody: none || clients().any(|it| !matches!(it, Some(ClientCertificates::Required(_)))),
             takes_peers: none || trust().next().is_some(),
             trust_domains: trust().next().into_iter().flat_map(Trust::names).cloned().collect(),
+            hops: hops.collect(),
         }
     }
 }

@@ -27,6 +27,9 @@ pub struct Shown {
     pub claims: Map<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_ip: Option<String>,
+    /// Where it is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ip: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hop: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,6 +86,7 @@ impl Shown {
             .iter()
             .map(|(name, value)| (name.to_string(), Value::from(value.to_str().unwrap_or_default())));
         let mut claims = claims(witness);
+        let client_ip = witness.client_ip.filter(|client| witness.peer_ip != Some(*client));
         let timed = claims.contains_key("auth_time");
         claims.retain(|name, _| !ALWAYS.contains(&name.as_str()));
         // any other audience than the usual one is part of what is shown
@@ -98,7 +102,8 @@ impl Shown {
             trust_domain,
             issuer: issuer.map(|issuer| issuer.name.clone()),
             claims,
-            peer_ip: witness.address.map(|address| address.to_string()),
+            peer_ip: witness.peer_ip.map(|address| address.to_string()),
+            client_ip: client_ip.map(|address| address.to_string()),
             hop: (witness.hop != Hop::Direct).then(|| witness.hop.as_str().to_owned()),
             at: (timed || witness.at != now).then(|| witness.at.to_string()),
             confirmed: false,
@@ -122,6 +127,7 @@ impl Shown {
             add("-H", &format!("{name}: {}", value.as_str().unwrap_or_default()));
         }
         self.peer_ip.iter().for_each(|address| add("--peer-ip", address));
+        self.client_ip.iter().for_each(|address| add("--client-ip", address));
         self.hop.iter().for_each(|hop| add("--hop", hop));
         self.at.iter().for_each(|at| add("--at", at));
         words.extend(self.peer.is_none().then(|| "--no-certificate".to_owned()));
@@ -155,6 +161,7 @@ impl Shown {
         lines.push(format!("request = {}", text(&format!("{} {}", self.method, self.url))));
         lines.extend(self.at.as_ref().map(|at| format!("at      = {at}")));
         lines.extend(self.peer_ip.as_ref().map(|address| format!("peer_ip = {}", text(address))));
+        lines.extend(self.client_ip.as_ref().map(|address| format!("client_ip = {}", text(address))));
         lines.extend(self.hop.as_ref().map(|hop| format!("hop     = {}", text(hop))));
         if !self.headers.is_empty() {
             let fields = self.headers.iter().map(|(name, value)| {
@@ -213,7 +220,8 @@ fn question(witness: &Witness, issuer: Option<Option<Name>>, url: &str) -> Optio
         peer,
         caller,
         hop: witness.hop.clone(),
-        peer_ip: witness.address,
+        peer_ip: witness.peer_ip,
+        client_ip: witness.client_ip,
         at: Some(witness.at),
         ..Question::new(head)
     })

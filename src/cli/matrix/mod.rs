@@ -98,8 +98,8 @@ fn answer(args: &MatrixArgs, config: &Config, now: Timestamp) -> Result<String, 
         routes: ids(&args.route, "route", parts.routes.iter().map(|it| &it.name), RouteId)?,
     };
     let nothing = policy.permitting_nothing();
-    let door = config.door();
-    let access = Access::new(policy, &nothing, &config.issuers, &config.limits.token, &door, now);
+    let approach = config.approach();
+    let access = Access::new(policy, &nothing, &config.issuers, &config.limits.token, &approach, now);
     let matrix = access.matrix(&only);
     let view = View::new(policy, &matrix, now);
     let files: Vec<String> = args.config.files.iter().map(|file| file.display().to_string()).collect();

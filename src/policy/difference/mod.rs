@@ -21,31 +21,34 @@
 //!    out, and nothing else is.
 
 mod alone;
+mod approach;
 mod barriers;
 mod cells;
 #[cfg(test)]
 pub(crate) mod coverage;
-mod door;
 mod elsewhere;
 mod except;
+mod moments;
 mod regions;
 mod search;
 mod tables;
 mod witness;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, Method};
 use serde_json::{Map, Value};
 
 pub use alone::{Alone, Closed, Tried, Ways};
+pub use approach::Approach;
 pub use cells::{CallerCell, Cell, PeerCell};
-pub use door::Door;
 pub use except::UNENFORCED;
 pub use regions::{Part, Region, Word, said};
 pub use search::Comparison;
 
-use super::cells::{Demand, Shape, Side};
+use super::cells::{Built, Demand, Gap, Shape, Side};
 use super::{Cause, Host, IssuerId, NormalPath, RuleId, UpstreamId};
 use crate::clock::Timestamp;
 use crate::identity::{Caller, CertificateHash, Hop, Peer, Signature};
@@ -59,6 +62,8 @@ pub struct Vouched {
     pub ids: [Option<IssuerId>; 2],
     /// Whether both read all its tokens alike.
     pub alike: bool,
+    /// By how much each lets a token's times be off.
+    pub leeways: [Duration; 2],
 }
 
 /// A token, and what it says under each policy: the code of a refusal where it is refused before any rule.
@@ -74,7 +79,7 @@ pub struct Token {
 pub type Binding<'r> = dyn Fn(&Caller, Option<&CertificateHash>) -> Result<(), &'static str> + 'r;
 
 /// By the place of the issuers and the way to act.
-pub type Minting<'r> = dyn Fn(usize, usize, &Demand, &Shape, Timestamp) -> Option<Token> + 'r;
+pub type Minting<'r> = dyn Fn(usize, usize, &Demand, &Shape, Timestamp) -> Built<Token> + 'r;
 
 /// Where tokens come from: this module knows demands, not claims.
 #[derive(Clone, Copy)]
@@ -88,6 +93,8 @@ pub struct Realm<'r> {
     /// Whether a token counts in the hands of whoever has this certificate. Every peer that is made up has
     /// [`STAND_IN`].
     pub bound: &'r Binding<'r>,
+    /// Why some ways to act are not among those.
+    pub gaps: &'r BTreeSet<Gap>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -109,7 +116,8 @@ pub struct Witness {
     pub path: NormalPath,
     pub headers: HeaderMap,
     pub hop: Hop,
-    pub address: Option<std::net::IpAddr>,
+    pub peer_ip: Option<std::net::IpAddr>,
+    pub client_ip: Option<std::net::IpAddr>,
     pub at: Timestamp,
 }
 
@@ -145,6 +153,9 @@ pub struct Flip {
 pub struct Differences {
     pub flips: Vec<Flip>,
     pub judged: u64,
+    /// How many requests were not built that there may be, by why: differences may be missing as long as there is
+    /// any.
+    pub gaps: BTreeMap<Gap, u64>,
 }
 
 impl Outcome {

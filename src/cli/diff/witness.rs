@@ -1,5 +1,7 @@
 //! A request that shows a difference, as it can be asked again.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -41,8 +43,10 @@ pub struct Shown {
     pub unconfirmed: Vec<String>,
 }
 
-/// What every issuer puts into its tokens, so that nobody needs to write it.
-const ALWAYS: [&str; 3] = ["iss", "iat", "exp"];
+/// What is put into every token that is made up, but for `iss` and `exp`, which it must have.
+const ADDED: [&str; 4] = ["iat", "jti", "client_id", "aud"];
+/// Until `exp`, of these.
+const LIFETIME: Duration = Duration::from_secs(300);
 
 impl Shown {
     /// The request of a region, with what both configurations answer it.
@@ -56,18 +60,33 @@ impl Shown {
         let side = region.change.permitting();
         let own = issuer.and_then(|names| names[side].clone());
         let mut shown = Shown::alone(witness, settings(own.as_ref(), trials[side].issuers()), now);
-        for (at, trial) in trials.into_iter().enumerate() {
-            // a token of an issuer that one side does not know is refused there; there is nobody to sign it
-            let issuer = issuer.map(|names| names[at].clone());
-            let Some(question) = question(witness, issuer, &shown.url) else { continue };
-            let answered = match trial.ask(&question) {
-                Ok(answer) if is_as_told(&answer, &region.outcomes[at], trial) => continue,
-                Ok(answer) => format!("answers {}, {}", answer.verdict().as_str(), answer.reason()),
-                Err(error) => format!("cannot be asked: {error}"),
-            };
-            shown.unconfirmed.push(format!("the {} configuration {answered}", ["old", "new"][at]));
+        let mut trials = trials;
+        let mut unconfirmed = |without: &[&str]| {
+            let mut found = Vec::new();
+            for (at, trial) in trials.iter_mut().enumerate() {
+                // a token of an issuer that one side does not know is refused there; there is nobody to sign it
+                let issuer = issuer.map(|names| names[at].clone());
+                let Some(question) = question(witness, issuer, &shown.url, without) else { continue };
+                let answered = match trial.ask(&question) {
+                    Ok(answer) if is_as_told(&answer, &region.outcomes[at], trial) => continue,
+                    Ok(answer) => format!("answers {}, {}", answer.verdict().as_str(), answer.reason()),
+                    Err(error) => format!("cannot be asked: {error}"),
+                };
+                found.push(format!("the {} configuration {answered}", ["old", "new"][at]));
+            }
+            found
+        };
+        let mut answered = unconfirmed(&[]);
+        // what a token need not have is left out only where that counts
+        let claims = witness.token.as_ref().map(|(_, token)| &token.claims);
+        let lacking = ADDED.into_iter().filter(|name| claims.is_some_and(|all| !all.contains_key(*name)));
+        let lacking: Vec<&str> = lacking.collect();
+        if !answered.is_empty() && !lacking.is_empty() && unconfirmed(&lacking).is_empty() {
+            answered.clear();
+            shown.claims.extend(lacking.iter().map(|name| ((*name).to_owned(), Value::Null)));
         }
-        shown.confirmed = shown.unconfirmed.is_empty();
+        shown.confirmed = answered.is_empty();
+        shown.unconfirmed = answered;
         shown
     }
 
@@ -88,12 +107,23 @@ impl Shown {
         let mut claims = claims(witness);
         let client_ip = witness.client_ip.filter(|client| witness.peer_ip != Some(*client));
         let timed = claims.contains_key("auth_time");
-        claims.retain(|name, _| !ALWAYS.contains(&name.as_str()));
-        // any other audience than the usual one is part of what is shown
-        let usual = issuer.and_then(|issuer| issuer.audience.first()).map(|usual| Value::from(&**usual));
-        if usual.is_some() && claims.get("aud") == usual.as_ref() {
-            claims.remove("aud");
-        }
+        // any other audience, or `iss`, than everybody would write is part of what is shown
+        let tenant = claims.get("tid").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let usual = |name: &str, value: &Value| {
+            let text = match (name, issuer) {
+                ("aud", Some(issuer)) => issuer.audience.first().map(ToString::to_string),
+                ("iss", Some(issuer)) => issuer.url.issued(|| tenant.clone()),
+                _ => return true,
+            };
+            text.is_some_and(|text| *value == text)
+        };
+        let (seconds, lasts) = (witness.at.unix_seconds(), LIFETIME.as_secs().cast_signed());
+        claims.retain(|name, value| match name.as_str() {
+            "aud" | "iss" => !usual(name, value),
+            "iat" => *value != seconds,
+            "exp" => *value != seconds + lasts,
+            _ => true,
+        });
         Shown {
             method: witness.method.to_string(),
             url: format!("https://{}{}", witness.host, witness.path),
@@ -205,13 +235,19 @@ fn is_as_told(answer: &Answer, told: &Outcome, trial: &Trial) -> bool {
 }
 
 /// `None` where this side cannot be asked: it knows no such issuer.
-fn question(witness: &Witness, issuer: Option<Option<Name>>, url: &str) -> Option<Question> {
+fn question(
+    witness: &Witness,
+    issuer: Option<Option<Name>>,
+    url: &str,
+    without: &[&str],
+) -> Option<Question> {
     let fields =
         witness.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or_default()));
     let head = trial::head(witness.method.as_str(), url, fields).ok()?;
+    let without = without.iter().map(|name| (*name).to_owned()).collect();
     let caller = match (&witness.token, issuer) {
         (Some(_), Some(issuer)) => {
-            Bearer::Claims(Claims { issuer: issuer?, claims: claims(witness), without: Vec::new() })
+            Bearer::Claims(Claims { issuer: issuer?, claims: claims(witness), without })
         }
         _ => Bearer::Nothing,
     };

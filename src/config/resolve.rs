@@ -27,7 +27,7 @@ use crate::policy::{Policy, PolicyParts};
 use crate::proxy::limits::Limits;
 use crate::proxy::normalize::OddNames;
 use crate::proxy::route::RouteSettings;
-use crate::tls::{ClientCertificates, OwnCertificate, Trust};
+use crate::tls::{ClientCertificates, OwnCertificate};
 use crate::token::{IssuerSettings, TokenCacheSettings};
 
 /// A configuration that can be run.
@@ -65,16 +65,18 @@ pub struct Config {
 impl Config {
     /// How requests come to the policy; a configuration without listeners takes whoever it is told of.
     pub fn approach(&self) -> Approach {
-        let hops = self.resolved.get("trusted_hop").and_then(toml::Value::as_table);
-        let hops = hops.into_iter().flat_map(toml::Table::keys).filter_map(|name| name.parse().ok());
+        let names = |kind: &str| {
+            let table = self.resolved.get(kind).and_then(toml::Value::as_table);
+            table.into_iter().flat_map(toml::Table::keys)
+        };
         let clients = || self.listeners.iter().map(|listener| Some(&listener.tls.as_ref()?.clients));
-        let trust = || clients().filter_map(|clients| clients?.trust());
+        let asks = clients().any(|clients| clients.is_some_and(|clients| clients.trust().is_some()));
         let none = self.listeners.is_empty();
         Approach {
             takes_nobody: none || clients().any(|it| !matches!(it, Some(ClientCertificates::Required(_)))),
-            takes_peers: none || trust().next().is_some(),
-            trust_domains: trust().next().into_iter().flat_map(Trust::names).cloned().collect(),
-            hops: hops.collect(),
+            takes_peers: none || asks,
+            trust_domains: names("trust_domain").filter_map(|name| name.parse().ok()).collect(),
+            hops: names("trusted_hop").filter_map(|name| name.parse().ok()).collect(),
         }
     }
 }

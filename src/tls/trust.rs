@@ -96,11 +96,6 @@ pub(super) enum Role {
 }
 
 impl Trust {
-    /// What the trust domains are called.
-    pub fn names(&self) -> impl Iterator<Item = &TrustDomain> {
-        self.domains.iter().map(|domain| &domain.name)
-    }
-
     /// The trust domains that both know, by other CAs or revocation lists.
     pub fn changed<'t>(&'t self, other: &'t Trust) -> impl Iterator<Item = &'t TrustDomain> {
         let same = |one: &Domain| {

@@ -105,15 +105,16 @@ impl Proxy<'_> {
     /// All records of this kind, once there are at least `n`.
     pub async fn events(&self, event: &str, n: usize) -> Vec<Value> {
         let of_this_kind = |records: &[Value]| {
-            let found: Vec<_> = records.iter().filter(|record| record["event"] == event).cloned().collect();
-            (found.len() >= n).then_some(found)
+            let found = || records.iter().filter(|record| record["event"] == event);
+            (records.len() >= n && found().count() >= n).then(|| found().cloned().collect())
         };
         self.records.until(of_this_kind).await
     }
 
     /// The record of one decision, by the id that the answer or the upstream was told.
     pub async fn record(&self, decision: &str) -> Value {
-        self.records.until(|all| all.iter().find(|record| record["id"] == decision).cloned()).await
+        // most often it is the last one
+        self.records.until(|all| all.iter().rev().find(|record| record["id"] == decision).cloned()).await
     }
 
     /// The record of an answer: a refusal's, or that of a request which the upstream says back.

@@ -37,6 +37,9 @@ pub struct Caller {
     pub acr: Option<Arc<str>>,
     /// `cnf` (RFC 7800): the key that the token is bound to.
     pub confirmation: Option<Confirmation>,
+    /// The services that the request came through, the first one first, where another Countersign vouches for this
+    /// caller; `None` where a token does.
+    pub via: Option<Vec<Arc<str>>>,
     /// `jti`, for revocation.
     pub token_id: Option<Arc<str>>,
     /// All claims, as issued.

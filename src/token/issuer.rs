@@ -82,7 +82,12 @@ pub enum TokenType {
     AccessToken,
     /// None, or one of these; as providers do it.
     Provider(&'static [&'static str]),
+    /// What another Countersign vouches for: [`ASSERTION_TYPE`], in the header of assertions and nowhere else.
+    Assertion,
 }
+
+/// The `typ` of assertions.
+pub const ASSERTION_TYPE: &str = "countersign+jwt";
 
 /// Where a caller's words stand in a token. Scopes are a string with spaces or a list; groups and
 /// roles a string (one name, spaces included), a list, or an object whose member names count.
@@ -112,6 +117,9 @@ pub struct Quirks {
 
 /// RFC 9068 §2.2.
 const ACCESS_TOKEN_CLAIMS: [&str; 7] = ["iss", "exp", "aud", "sub", "client_id", "iat", "jti"];
+
+/// What every assertion of a caller says.
+const ASSERTION_CLAIMS: [&str; 5] = ["iss", "exp", "aud", "iat", "actor"];
 
 impl IssuerSettings {
     /// What the policy must know of this issuer: the preset's entries count like those given by hand.
@@ -168,11 +176,17 @@ impl TokenType {
     /// Access tokens as most providers label them.
     pub const PLAIN: TokenType = TokenType::Provider(&["jwt", "at+jwt"]);
 
+    /// Whether such tokens come in the header of assertions, and in no other.
+    pub fn is_assertion(&self) -> bool {
+        *self == TokenType::Assertion
+    }
+
     /// The claims that every token of this type has.
     pub(super) fn claims(&self) -> &'static [&'static str] {
         match self {
             TokenType::AccessToken => &ACCESS_TOKEN_CLAIMS,
             TokenType::Provider(_) => &[],
+            TokenType::Assertion => &ASSERTION_CLAIMS,
         }
     }
 
@@ -181,6 +195,7 @@ impl TokenType {
         match self {
             TokenType::AccessToken => "at+jwt",
             TokenType::Provider(_) => "JWT",
+            TokenType::Assertion => ASSERTION_TYPE,
         }
     }
 
@@ -190,6 +205,7 @@ impl TokenType {
         let name = name.as_deref().map(|name| name.strip_prefix("application/").unwrap_or(name));
         match (self, name) {
             (TokenType::AccessToken, name) => name == Some("at+jwt"),
+            (TokenType::Assertion, name) => name == Some(ASSERTION_TYPE),
             (TokenType::Provider(_), None) => true,
             (TokenType::Provider(names), Some(name)) => names.contains(&name),
         }

@@ -23,6 +23,7 @@ mod keys;
 mod limits;
 mod memory;
 mod preset;
+mod signing;
 mod steps;
 mod verifier;
 mod wanted;
@@ -31,7 +32,7 @@ pub use actor::ActorEntry;
 pub use algorithm::{Algorithm, KeyKind, SelfTestError, UnknownAlgorithm, self_test};
 pub use credential::{Credential, CredentialError};
 pub use error::{Detail, TokenError};
-pub use issuer::{ClaimMap, IssuerSettings, KeySettings, KeySource, LEEWAY_MAX, Quirks, TokenType};
+pub use issuer::{ASSERTION_TYPE, ClaimMap, IssuerSettings, KeySettings, KeySource, LEEWAY_MAX, Quirks, TokenType};
 pub use issuer_url::{IssuerUrl, IssuerUrlError};
 pub use jwt::claimed_signer;
 pub use key_cache::{
@@ -42,6 +43,7 @@ pub use keys::{KEYS_MAX, KeyUse};
 pub use limits::TokenLimits;
 pub use memory::TokenCacheSettings;
 pub use preset::{Preset, UnknownPreset};
+pub use signing::{SigningError, SigningKey};
 pub use steps::{Said, Step, Trace};
 pub use verifier::{Issuer, KnownToken, SameIssuer, Verifier};
 #[cfg(test)]

@@ -32,13 +32,15 @@ pub enum Preset {
     Github,
     /// JWT-SVIDs of one trust domain; `url = "spiffe://TRUST_DOMAIN"`, keys from its bundle.
     Spiffe,
+    /// Assertions of another Countersign.
+    Countersign,
     /// RFC 9068 and RFC 7519 names, no kinds of actors.
     Generic,
 }
 
 /// A text that names no [`Preset`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is none of okta auth0 entra cognito keycloak google kubernetes github spiffe generic")]
+#[error("`{0}` is none of okta auth0 entra cognito keycloak google kubernetes github spiffe countersign generic")]
 pub struct UnknownPreset(pub String);
 
 /// SPIFFE JWT-SVID §2.3.
@@ -67,7 +69,7 @@ const AUTH0_PEOPLE: [&str; 16] = [
 ];
 
 impl Preset {
-    pub const ALL: [Preset; 10] = [
+    pub const ALL: [Preset; 11] = [
         Preset::Okta,
         Preset::Auth0,
         Preset::Entra,
@@ -77,6 +79,7 @@ impl Preset {
         Preset::Kubernetes,
         Preset::Github,
         Preset::Spiffe,
+        Preset::Countersign,
         Preset::Generic,
     ];
 
@@ -91,6 +94,7 @@ impl Preset {
             Preset::Kubernetes => "kubernetes",
             Preset::Github => "github",
             Preset::Spiffe => "spiffe",
+            Preset::Countersign => "countersign",
             Preset::Generic => "generic",
         }
     }
@@ -140,7 +144,7 @@ impl Preset {
             actors: self.actors(),
             quirks: self.quirks(),
             algorithms: self.algorithms(),
-            token_type: if self == Preset::Spiffe { SVID } else { TokenType::PLAIN },
+            token_type: self.token_type(),
             leeway: LEEWAY_DEFAULT,
             requires: Vec::new(),
             only: Vec::new(),
@@ -168,12 +172,12 @@ impl Preset {
             Preset::Keycloak => map(&["azp"], &["scope"], &["groups"], &["realm_access", "roles"]),
             Preset::Google => map(&["azp"], &[], &[], &[]),
             Preset::Kubernetes | Preset::Github | Preset::Spiffe => map(&[], &[], &[], &[]),
-            Preset::Generic => map(&["client_id"], &["scope"], &["groups"], &["roles"]),
+            Preset::Countersign | Preset::Generic => map(&["client_id"], &["scope"], &["groups"], &["roles"]),
         }
     }
 
     fn actors(self) -> Vec<ActorEntry> {
-        use ActorKind::{Human, Service};
+        use ActorKind::{Agent, Human, Service};
         match self {
             Preset::Okta => vec![marked(Human, "uid", &["*"]), same(Service, "sub", "cid")],
             Preset::Auth0 => vec![
@@ -194,7 +198,20 @@ impl Preset {
             Preset::Kubernetes => vec![marked(Service, "sub", &["system:serviceaccount:*"])],
             Preset::Github => vec![marked(Service, "repository_id", &["*"])],
             Preset::Spiffe => vec![marked(Service, "sub", &["spiffe://*"])],
+            Preset::Countersign => vec![
+                marked(Agent, "actor", &["agent"]),
+                marked(Human, "on_behalf_of", &["human"]),
+                marked(Service, "on_behalf_of", &["service"]),
+            ],
             Preset::Generic => Vec::new(),
+        }
+    }
+
+    fn token_type(self) -> TokenType {
+        match self {
+            Preset::Spiffe => SVID,
+            Preset::Countersign => TokenType::Assertion,
+            _ => TokenType::PLAIN,
         }
     }
 
@@ -208,13 +225,19 @@ impl Preset {
             }
             Preset::Keycloak => Quirks { access_mark: Some(("typ", "Bearer")), ..none },
             Preset::Google => Quirks { takes_id_tokens: true, ..none },
-            Preset::Auth0 | Preset::Kubernetes | Preset::Github | Preset::Spiffe | Preset::Generic => none,
+            Preset::Auth0
+            | Preset::Kubernetes
+            | Preset::Github
+            | Preset::Spiffe
+            | Preset::Countersign
+            | Preset::Generic => none,
         }
     }
 
     fn algorithms(self) -> Vec<Algorithm> {
         let all = Algorithm::ALL.into_iter();
         match self {
+            Preset::Countersign => vec![Algorithm::Es256],
             // JWT-SVID §2.1 knows all but EdDSA
             Preset::Spiffe => all.filter(|algorithm| *algorithm != Algorithm::EdDsa).collect(),
             _ => Algorithm::DEFAULT.to_vec(),

@@ -17,7 +17,6 @@ mod claims;
 mod hearing;
 mod peers;
 mod question;
-pub mod signing;
 mod tokens;
 
 use std::sync::Arc;
@@ -46,7 +45,7 @@ use crate::tls::ListenerTls;
 use crate::token::{IssuerSettings, KeysError, SameIssuer, Trace, Verifier};
 use hearing::Hearing;
 use peers::Handshake;
-use signing::SigningError;
+use crate::token::SigningError;
 use tokens::Tokens;
 
 /// The listener of records where the configuration has none.

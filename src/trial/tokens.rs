@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use super::question::{Bearer, Claims};
-use super::signing::SigningKey;
 use super::{Unaskable, claims};
 use crate::clock::{Clock, Timestamp};
 use crate::identity::Name;

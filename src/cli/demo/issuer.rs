@@ -14,7 +14,7 @@ use super::DemoError;
 use super::loopback::{self, Listening, LoopbackError};
 use crate::clock::Timestamp;
 use crate::token::{Algorithm, KeyUse, TokenType};
-use crate::trial::signing::SigningKey;
+use crate::token::SigningKey;
 
 /// Signs tokens; what it signs is true only in the demo.
 pub struct IssuerKey(SigningKey);

@@ -4,6 +4,7 @@
 //! outside this folder sees a key, a default or a name that was not looked up. The runtime imports
 //! nothing from here.
 
+mod assertion;
 mod canonical;
 pub(crate) mod definition;
 mod effective;

@@ -16,13 +16,14 @@ use super::settings::{self, LogSettings};
 use super::source::{At, Sources};
 use super::tree::SYNTAX;
 use super::upstreams::{UpstreamConfig, upstreams};
-use super::{canonical, effective, lints, surroundings};
+use super::{assertion, canonical, effective, lints, surroundings};
 use crate::audit::SinkSettings;
 use crate::clock::Timestamp;
 use crate::decisions::DecisionsSettings;
 use crate::identity::Name;
 use crate::policy::lint::Finding;
 use crate::policy::{Policy, PolicyParts};
+use crate::proxy::assertion::AssertionSettings;
 use crate::proxy::limits::Limits;
 use crate::proxy::normalize::OddNames;
 use crate::proxy::route::RouteSettings;
@@ -48,6 +49,8 @@ pub struct Config {
     pub upstreams: Vec<UpstreamConfig>,
     /// By `RouteId`.
     pub routes: Vec<RouteSettings>,
+    /// `[assertion]`.
+    pub assertion: Option<AssertionSettings>,
     pub policy: Policy,
     pub audit: SinkSettings,
     pub limits: Limits,
@@ -121,6 +124,7 @@ pub fn resolve(
         issuers,
         upstreams,
         routes,
+        assertion: assertion::assertion(typed, &mut found),
         policy,
         audit: settings::audit(typed),
         limits,

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
+use super::assertion::Assertions;
 use super::connection::Telling;
 use super::http2_error::{Ended, ErrorCode};
 use super::limits::Limits;
@@ -40,6 +41,8 @@ pub struct Generation {
     pub listeners: Vec<ListenerState>,
     /// Our own SPIFFE ID, where our certificate has one.
     pub own_id: Option<SpiffeId>,
+    /// With `[assertion]`.
+    pub assertions: Option<Assertions>,
     pub limits: Limits,
     pub odd_names: OddNames,
 }

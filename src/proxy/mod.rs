@@ -5,6 +5,7 @@
 
 mod accept;
 pub mod admission;
+pub mod assertion;
 pub mod body;
 pub mod connection;
 pub mod exchange;

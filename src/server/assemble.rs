@@ -14,6 +14,7 @@ use crate::config::{Config, ListenerSettings, LogSettings, UpstreamConfig, Upstr
 use crate::decisions::Decisions;
 use crate::identity::Name;
 use crate::metrics::Metrics;
+use crate::proxy::assertion::{AssertionKeys, Assertions, Audience};
 use crate::proxy::limits::Limits;
 use crate::proxy::{Generation, ListenerState};
 use crate::tls::client::{ExpectedServer, client_config};
@@ -28,6 +29,8 @@ pub struct Assembled {
     pub own: Option<OwnCertificate>,
     pub issuers: Vec<KeyedIssuer>,
     pub upstreams: Vec<(UpstreamTls, Arc<rustls::ClientConfig>, Arc<Upstream>)>,
+    /// For as long as the process lives, or until nothing is asserted.
+    assertion_keys: Option<Arc<AssertionKeys>>,
 }
 
 /// An issuer's keys with the task that keeps them fresh, which ends with the last generation that uses it.
@@ -99,6 +102,7 @@ fn assemble(
         .enumerate()
         .map(|(position, settings)| listener(settings, position, before, tools))
         .collect::<Result<Vec<_>, _>>()?;
+    let assertions = assertions(&config, old, tools)?;
     let upstreams = config
         .upstreams
         .into_iter()
@@ -130,10 +134,13 @@ fn assemble(
         upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
         listeners,
         own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
+        assertions,
         limits: config.limits,
         odd_names: config.odd_names,
     };
-    let assembled = Assembled { fixed, listeners: config.listeners, own: config.own, issuers, upstreams };
+    let assertion_keys = generation.assertions.as_ref().map(|assertions| Arc::clone(&assertions.keys));
+    let (listeners, own) = (config.listeners, config.own);
+    let assembled = Assembled { fixed, listeners, own, issuers, upstreams, assertion_keys };
     Ok((generation, assembled))
 }
 
@@ -197,6 +204,23 @@ fn issuer(
     let keys = Arc::new(IssuerKeys::new(settings.keys.clone(), &tls, metrics, tools.clock.clone()));
     let fresh = tools.background.spawn(Arc::clone(&keys).keep_fresh());
     Ok(KeyedIssuer { name: settings.name.clone(), keys, _fresh: Arc::new(AbortOnDropHandle::new(fresh)) })
+}
+
+fn assertions(
+    config: &Config,
+    old: Option<&Assembled>,
+    tools: &Tools<'_>,
+) -> Result<Option<Assertions>, AssembleError> {
+    let Some(settings) = config.assertion.clone() else { return Ok(None) };
+    let keys = match old.and_then(|old| old.assertion_keys.clone()) {
+        Some(kept) => kept,
+        None => Arc::new(AssertionKeys::new(tools.clock.now())?),
+    };
+    let audience = |upstream: &UpstreamConfig| Audience {
+        name: Arc::clone(&upstream.audience),
+        bound_to: upstream.tls.own.as_ref().map(OwnCertificate::hash),
+    };
+    Ok(Some(Assertions { settings, audiences: config.upstreams.iter().map(audience).collect(), keys }))
 }
 
 fn upstream(

@@ -118,8 +118,8 @@ pub struct Quirks {
 /// RFC 9068 §2.2.
 const ACCESS_TOKEN_CLAIMS: [&str; 7] = ["iss", "exp", "aud", "sub", "client_id", "iat", "jti"];
 
-/// What every assertion of a caller says.
-const ASSERTION_CLAIMS: [&str; 5] = ["iss", "exp", "aud", "iat", "actor"];
+/// What every assertion says.
+const ASSERTION_CLAIMS: [&str; 4] = ["iss", "exp", "aud", "iat"];
 
 impl IssuerSettings {
     /// What the policy must know of this issuer: the preset's entries count like those given by hand.

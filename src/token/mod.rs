@@ -33,7 +33,9 @@ pub use actor::ActorEntry;
 pub use algorithm::{Algorithm, KeyKind, SelfTestError, UnknownAlgorithm, self_test};
 pub use credential::{Credential, CredentialError};
 pub use error::{Detail, TokenError};
-pub use issuer::{ASSERTION_TYPE, ClaimMap, IssuerSettings, KeySettings, KeySource, LEEWAY_MAX, Quirks, TokenType};
+pub use issuer::{
+    ASSERTION_TYPE, ClaimMap, IssuerSettings, KeySettings, KeySource, LEEWAY_MAX, Quirks, TokenType,
+};
 pub use issuer_url::{IssuerUrl, IssuerUrlError};
 pub use jwt::claimed_signer;
 pub use key_cache::{IssuerKeys, KeyStatus, Rotation, UNKNOWN_KEY_REST};

@@ -40,7 +40,9 @@ pub enum Preset {
 
 /// A text that names no [`Preset`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is none of okta auth0 entra cognito keycloak google kubernetes github spiffe countersign generic")]
+#[error(
+    "`{0}` is none of okta auth0 entra cognito keycloak google kubernetes github spiffe countersign generic"
+)]
 pub struct UnknownPreset(pub String);
 
 /// SPIFFE JWT-SVID §2.3.

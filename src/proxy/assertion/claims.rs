@@ -6,14 +6,34 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
-use super::{AssertionSettings, Asserted, Audience};
+use super::{Asserted, AssertionSettings, Audience};
 use crate::clock::Timestamp;
 use crate::identity::{ActorKind, Caller, CertificateHash, Delegate, Hop, Name, Peer, PeerName};
 
 /// The names that an assertion gives a meaning of its own; a claim that is passed on cannot have one of these.
 pub const NAMES: [&str; 22] = [
-    "iss", "aud", "sub", "iat", "nbf", "exp", "jti", "act", "cnf", "client_id", "scope", "groups", "roles", "acr",
-    "auth_time", "actor", "on_behalf_of", "subject_issuer", "peer", "via", "decision", "enforced",
+    "iss",
+    "aud",
+    "sub",
+    "iat",
+    "nbf",
+    "exp",
+    "jti",
+    "act",
+    "cnf",
+    "client_id",
+    "scope",
+    "groups",
+    "roles",
+    "acr",
+    "auth_time",
+    "actor",
+    "on_behalf_of",
+    "subject_issuer",
+    "peer",
+    "via",
+    "decision",
+    "enforced",
 ];
 
 /// The claims, good from `now` until `ends`.
@@ -23,14 +43,14 @@ pub fn claims(
     asserted: &Asserted<'_>,
     (now, ends): (Timestamp, Timestamp),
 ) -> Value {
-    let Asserted { signatures, evidence, permit, decision } = asserted;
+    let Asserted { signatures, evidence, permit, id } = asserted;
     let mut claims = Map::new();
     let mut say = |name: &str, value: Value| drop(claims.insert(name.to_owned(), value));
     say("iss", (*settings.issuer).into());
     say("aud", (*audience.name).into());
     say("iat", now.unix_seconds().into());
     say("exp", ends.unix_seconds().into());
-    say("decision", (*decision).into());
+    say("decision", (*id).into());
     if !permit.enforced() {
         say("enforced", false.into());
     }
@@ -73,7 +93,8 @@ fn tell_caller(caller: &Caller, passed_on: &[Arc<str>], say: &mut impl FnMut(&st
         say("auth_time", at.unix_seconds().into());
     }
     // What is more than one word would be more than one scope there (RFC 6749 §3.3).
-    let scopes: Vec<&str> = caller.scopes.iter().map(|scope| &**scope).filter(|scope| !scope.contains(' ')).collect();
+    let scopes: Vec<&str> =
+        caller.scopes.iter().map(|scope| &**scope).filter(|scope| !scope.contains(' ')).collect();
     if !scopes.is_empty() {
         say("scope", scopes.join(" ").into());
     }

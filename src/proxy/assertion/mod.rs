@@ -13,11 +13,18 @@ mod keys;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Response, StatusCode};
+use http_body_util::Full;
 
+pub use claims::NAMES;
 pub use keys::AssertionKeys;
 
+use super::generation::Generation;
 use super::judgement::Signatures;
+use super::normalize::Asked;
 use crate::clock::Timestamp;
 use crate::identity::CertificateHash;
 use crate::policy::{Evidence, Permit, UpstreamId};
@@ -75,13 +82,30 @@ pub struct Asserted<'a> {
     pub signatures: &'a Signatures,
     pub evidence: &'a Evidence,
     pub permit: &'a Permit,
-    /// The id of the record.
-    pub decision: &'a str,
+    /// The record's.
+    pub id: &'a str,
 }
 
 impl Assertions {
-    /// Signs what was decided.
-    pub fn sign(&self, asserted: &Asserted<'_>, now: Timestamp) -> Result<Signed, SigningError> {
+    /// What is sent for a request: `kept` if that still says it, else a new one, which is kept then.
+    pub fn of(
+        &self,
+        asserted: &Asserted<'_>,
+        kept: Option<&ArcSwapOption<Signed>>,
+        now: Timestamp,
+    ) -> Result<Arc<Signed>, SigningError> {
+        let last = kept.and_then(ArcSwapOption::load_full);
+        if let Some(last) = last.filter(|last| last.serves(asserted.permit, now)) {
+            return Ok(last);
+        }
+        let signed = Arc::new(self.sign(asserted, now)?);
+        if let Some(kept) = kept {
+            kept.store(Some(Arc::clone(&signed)));
+        }
+        Ok(signed)
+    }
+
+    fn sign(&self, asserted: &Asserted<'_>, now: Timestamp) -> Result<Signed, SigningError> {
         let Asserted { permit, .. } = asserted;
         let audience = self.audiences.get(permit.upstream().index()).ok_or(SigningError)?;
         let ends = now.plus(LIFETIME).min(permit.deadline());
@@ -107,4 +131,24 @@ impl Signed {
             && self.since <= now
             && now < self.until.min(permit.deadline())
     }
+}
+
+/// The keys that assertions are verified with, to whoever asks: they are public. Any host will do, since whoever
+/// fetches them knows this proxy by its certificate.
+pub fn key_set(generation: &Generation, asked: &Asked, now: Timestamp) -> Option<Response<Full<Bytes>>> {
+    let assertions = generation.assertions.as_ref().filter(|_| asked.path.as_str() == KEY_SET_PATH)?;
+    let mut answer = Response::new(Full::default());
+    let headers = answer.headers_mut();
+    if !matches!(asked.method, Method::GET | Method::HEAD) {
+        headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        *answer.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+        return Some(answer);
+    }
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=300"));
+    match assertions.keys.key_set(now) {
+        Ok(keys) => *answer.body_mut() = Full::from(keys.to_string()),
+        Err(_) => *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR,
+    }
+    Some(answer)
 }

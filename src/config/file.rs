@@ -177,6 +177,8 @@ choice! {
     HopKind {
         /// By a PROXY protocol header before the first byte, as network load balancers do.
         Proxy = "proxy",
+        /// By an assertion, as another Countersign does.
+        Countersign = "countersign",
     }
     later { "alb", "envoy", "rfc9440" }
 }
@@ -184,12 +186,13 @@ choice! {
 table! {
     /// Who may say on whose behalf a connection comes.
     TrustedHop {
-        /// How it tells: `proxy`, by the PROXY protocol.
+        /// How it tells: `proxy`, by the PROXY protocol; `countersign`, by an assertion in `x-auth-assertion`.
         kind: HopKind = required,
         /// The addresses it comes from, as ranges, as `10.0.0.0/16`; mandatory with `proxy`.
         address: List<IpNet>,
+        /// Who it is, by its own certificate; mandatory with `countersign`.
+        spiffe_id: List<SpiffePattern>,
     }
-    later { spiffe_id }
 }
 
 table! {
@@ -224,7 +227,7 @@ table! {
     /// seconds. Its keys are made at the start, replaced every 12 hours, and published at
     /// `/.well-known/countersign/jwks.json` on every listener.
     Assertion {
-        /// Its `iss`, as a URL or our own SPIFFE ID: whoever verifies it expects this text.
+        /// Its `iss`, as `https://orders.shop.example`: whoever verifies it expects this very text.
         issuer: String = required,
         /// Claims of the caller's token, by top-level name, that are passed on as they are. Default: none.
         claims: List<String>,

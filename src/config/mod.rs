@@ -12,6 +12,7 @@ mod elsewhere;
 pub(crate) mod error;
 mod file;
 mod file_policy;
+mod hops;
 mod issuer_checks;
 mod issuers;
 mod lints;

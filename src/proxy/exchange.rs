@@ -97,9 +97,9 @@ async fn judge(
 ) -> Result<Passage, Refusal> {
     let clock = &worker.shared.clock;
     let mut known = connection.known(generation);
-    let Generation { verifier, policy, .. } = generation;
+    let verifier = &generation.verifier;
     let peer = || connection.peer(generation, clock.now());
-    let verified = judgement::verify(verifier, policy, &head.headers, peer, &mut known.token, draft);
+    let verified = judgement::verify(generation, verifier, &head.headers, peer, &mut known.token, draft);
     let signatures = verified.await?;
     let now = clock.now();
     let watch = Stopwatch::start();

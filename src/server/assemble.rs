@@ -3,8 +3,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use serde_json::Value;
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::AssembleError;
@@ -19,7 +22,7 @@ use crate::proxy::limits::Limits;
 use crate::proxy::{Generation, ListenerState};
 use crate::tls::client::{ExpectedServer, client_config};
 use crate::tls::{Alpn, ListenerTls, OwnCertificate};
-use crate::token::{Issuer, IssuerKeys, IssuerSettings, KeySource, Verifier};
+use crate::token::{Issuer, IssuerKeys, IssuerSettings, KeySource, SigningError, Verifier};
 use crate::upstream::{ServerSettings, Upstream, UpstreamLimits, UpstreamSettings};
 
 /// What a generation was made from, as far as the next one may keep it.
@@ -108,10 +111,11 @@ fn assemble(
         .into_iter()
         .map(|settings| upstream(settings, &config.limits, old, tools))
         .collect::<Result<Vec<_>, _>>()?;
+    let own_keys = assertions.as_ref().map(|assertions| Arc::clone(&assertions.keys));
     let issuers = config
         .issuers
         .iter()
-        .map(|settings| issuer(settings, old, tools))
+        .map(|settings| issuer(settings, own_keys.as_ref(), old, tools))
         .collect::<Result<Vec<_>, AssembleError>>()?;
     let verified = config
         .issuers
@@ -134,13 +138,13 @@ fn assemble(
         upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
         listeners,
         own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
+        hops: config.hops,
         assertions,
         limits: config.limits,
         odd_names: config.odd_names,
     };
-    let assertion_keys = generation.assertions.as_ref().map(|assertions| Arc::clone(&assertions.keys));
     let (listeners, own) = (config.listeners, config.own);
-    let assembled = Assembled { fixed, listeners, own, issuers, upstreams, assertion_keys };
+    let assembled = Assembled { fixed, listeners, own, issuers, upstreams, assertion_keys: own_keys };
     Ok((generation, assembled))
 }
 
@@ -180,6 +184,7 @@ fn listener(
 
 fn issuer(
     settings: &IssuerSettings,
+    own: Option<&Arc<AssertionKeys>>,
     old: Option<&Assembled>,
     tools: &Tools<'_>,
 ) -> Result<KeyedIssuer, AssembleError> {
@@ -192,9 +197,17 @@ fn issuer(
         }
         return Ok(kept.clone());
     }
+    if let KeySource::Own = settings.keys.source {
+        // There is an issuer of this kind only with `[assertion]`.
+        let own = own.ok_or(SigningError)?;
+        let keys = Arc::new(IssuerKeys::held(settings.keys.clone(), tools.clock.clone()));
+        let known = hold(&keys, own, None, tools.clock)?;
+        let fresh = keep_own(Arc::clone(&keys), Arc::clone(own), known, tools.clock.clone());
+        return Ok(KeyedIssuer::new(settings, keys, tools.background.spawn(fresh)));
+    }
     let expected = match (&settings.keys.source, &settings.keys.ca) {
         // Never dialled.
-        (KeySource::File(_), _) => ExpectedServer::Ca(Vec::new()),
+        (KeySource::File(_) | KeySource::Own, _) => ExpectedServer::Ca(Vec::new()),
         (_, Some(ca)) => ExpectedServer::Ca(ca.clone()),
         (_, None) => ExpectedServer::PublicCa,
     };
@@ -203,7 +216,40 @@ fn issuer(
     let metrics = tools.metrics.issuer(settings.name.as_str());
     let keys = Arc::new(IssuerKeys::new(settings.keys.clone(), &tls, metrics, tools.clock.clone()));
     let fresh = tools.background.spawn(Arc::clone(&keys).keep_fresh());
-    Ok(KeyedIssuer { name: settings.name.clone(), keys, _fresh: Arc::new(AbortOnDropHandle::new(fresh)) })
+    Ok(KeyedIssuer::new(settings, keys, fresh))
+}
+
+impl KeyedIssuer {
+    fn new(settings: &IssuerSettings, keys: Arc<IssuerKeys>, fresh: JoinHandle<()>) -> KeyedIssuer {
+        KeyedIssuer { name: settings.name.clone(), keys, _fresh: Arc::new(AbortOnDropHandle::new(fresh)) }
+    }
+}
+
+/// Hands our own public keys over, if they are others than `known`.
+fn hold(
+    keys: &IssuerKeys,
+    own: &AssertionKeys,
+    known: Option<Value>,
+    clock: &Clock,
+) -> Result<Option<Value>, SigningError> {
+    let set = own.key_set(clock.now())?;
+    if known.as_ref() != Some(&set) {
+        keys.hold(set.to_string().as_bytes()).map_err(|_| SigningError)?;
+    }
+    Ok(Some(set))
+}
+
+/// Each of our keys is published for hours before it signs.
+const OWN_KEYS_PERIOD: Duration = Duration::from_secs(60);
+
+async fn keep_own(keys: Arc<IssuerKeys>, own: Arc<AssertionKeys>, mut known: Option<Value>, clock: Clock) {
+    loop {
+        tokio::time::sleep(OWN_KEYS_PERIOD).await;
+        match hold(&keys, &own, known.clone(), &clock) {
+            Ok(now) => known = now,
+            Err(error) => tracing::error!(%error, "our own assertions will not be taken"),
+        }
+    }
 }
 
 fn assertions(

@@ -72,6 +72,8 @@ pub enum KeySource {
     },
     Url(Url),
     File(PathBuf),
+    /// Our own, for what we vouched for ourselves: handed over, never fetched.
+    Own,
 }
 
 /// Which `typ` a token's header must have (RFC 8725 §3.11). Case does not count, nor does
@@ -85,6 +87,9 @@ pub enum TokenType {
     /// What another Countersign vouches for: [`ASSERTION_TYPE`], in the header of assertions and nowhere else.
     Assertion,
 }
+
+/// Where a Countersign publishes what its assertions are verified with (RFC 8615).
+pub const ASSERTION_KEYS_PATH: &str = "/.well-known/countersign/jwks.json";
 
 /// The `typ` of assertions.
 pub const ASSERTION_TYPE: &str = "countersign+jwt";
@@ -156,6 +161,7 @@ impl fmt::Display for KeySource {
                 f.write_str(&url[..Position::AfterPath])
             }
             KeySource::File(path) => path.display().fmt(f),
+            KeySource::Own => f.write_str("this proxy"),
         }
     }
 }

@@ -34,7 +34,8 @@ pub use algorithm::{Algorithm, KeyKind, SelfTestError, UnknownAlgorithm, self_te
 pub use credential::{Credential, CredentialError};
 pub use error::{Detail, TokenError};
 pub use issuer::{
-    ASSERTION_TYPE, ClaimMap, IssuerSettings, KeySettings, KeySource, LEEWAY_MAX, Quirks, TokenType,
+    ASSERTION_KEYS_PATH, ASSERTION_TYPE, ClaimMap, IssuerSettings, KeySettings, KeySource, LEEWAY_MAX,
+    Quirks, TokenType,
 };
 pub use issuer_url::{IssuerUrl, IssuerUrlError};
 pub use jwt::claimed_signer;

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use super::actor::ActorEntry;
 use super::algorithm::Algorithm;
-use super::issuer::{ClaimMap, IssuerSettings, KeySettings, Quirks, TokenType};
-use super::issuer_url::IssuerUrl;
+use super::issuer::{
+    ASSERTION_KEYS_PATH, ClaimMap, IssuerSettings, KeySettings, KeySource, Quirks, TokenType,
+};
+use super::issuer_url::{IssuerUrl, IssuerUrlError};
 use super::keys::KeyUse;
 use crate::identity::{ActorKind, Name};
 use crate::policy::claim::{ClaimPath, ClaimTest, ClaimValue};
@@ -125,6 +127,18 @@ impl Preset {
                 "`{tid}` stands for every tenant, so `only` must say which are taken, as `only = { tid = [\"…\"] }`",
             ),
             _ => None,
+        }
+    }
+
+    /// Where keys are, unless the configuration says it.
+    pub fn keys(self, url: &IssuerUrl) -> Result<KeySource, IssuerUrlError> {
+        let found = url.discovery()?;
+        match found {
+            KeySource::Discovery { document, .. } if self == Preset::Countersign => {
+                let keys = document.join(ASSERTION_KEYS_PATH);
+                keys.map(KeySource::Url).map_err(|_| IssuerUrlError::NoDiscovery(document.to_string()))
+            }
+            found => Ok(found),
         }
     }
 

@@ -124,6 +124,7 @@ impl Trial {
             upstreams: Vec::new(),
             listeners,
             own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
+            hops: config.hops,
             // Who asks what would become of a request has no use for signatures.
             assertions: None,
             limits: config.limits,

@@ -1,5 +1,5 @@
 //! What this proxy vouches for towards its upstreams: who asks, in `x-auth-assertion`, as a JWT that it signs itself
-//! (ES256). An upstream verifies it with any JWT library and the keys at [`KEY_SET_PATH`]; the next Countersign
+//! (ES256). An upstream verifies it with any JWT library and the keys at [`ASSERTION_KEYS_PATH`]; the next Countersign
 //! takes it as an issuer's token (`preset = "countersign"`).
 //!
 //! Invariants:
@@ -28,10 +28,7 @@ use super::normalize::Asked;
 use crate::clock::Timestamp;
 use crate::identity::CertificateHash;
 use crate::policy::{Evidence, Permit, UpstreamId};
-use crate::token::SigningError;
-
-/// Where the keys are published, on every listener (RFC 8615).
-pub const KEY_SET_PATH: &str = "/.well-known/countersign/jwks.json";
+use crate::token::{ASSERTION_KEYS_PATH, SigningError};
 
 /// How long an assertion is good for, at most.
 pub const LIFETIME: Duration = Duration::from_secs(60);
@@ -136,7 +133,7 @@ impl Signed {
 /// The keys that assertions are verified with, to whoever asks: they are public. Any host will do, since whoever
 /// fetches them knows this proxy by its certificate.
 pub fn key_set(generation: &Generation, asked: &Asked, now: Timestamp) -> Option<Response<Full<Bytes>>> {
-    let assertions = generation.assertions.as_ref().filter(|_| asked.path.as_str() == KEY_SET_PATH)?;
+    let assertions = generation.assertions.as_ref().filter(|_| asked.path.as_str() == ASSERTION_KEYS_PATH)?;
     let mut answer = Response::new(Full::default());
     let headers = answer.headers_mut();
     if !matches!(asked.method, Method::GET | Method::HEAD) {

@@ -20,7 +20,7 @@ use crate::metrics::Limit;
 use crate::policy::claim::ClaimPath;
 
 /// The last second of the year 9999: later times are nonsense or an attempt to overflow something.
-const SECONDS_MAX: u64 = 253_402_300_799;
+pub(super) const SECONDS_MAX: u64 = 253_402_300_799;
 
 /// Services that an asserted request may have come through: more is a loop.
 const VIA_MAX: usize = 16;

@@ -220,5 +220,5 @@ async fn the_keys_are_for_everybody_and_for_reading() {
     // without `[assertion]` it is a path like any other
     proxy.reload(listener).unwrap();
     let answer = proxy.client(Who::Storefront, Protocol::H1).await.ask(get(KEYS)).await.unwrap();
-    assert_eq!(answer.status, 401);
+    assert_eq!(answer.status, 403);
 }

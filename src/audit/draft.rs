@@ -107,6 +107,7 @@ impl Draft {
             request_bytes: 0,
             response_bytes: 0,
             policy: None,
+            ended_by: None,
             cache: None,
             decision_us: None,
             total_us: 0,

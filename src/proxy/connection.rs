@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use http::Method;
 use rustls::pki_types::CertificateDer;
-use tokio::time::sleep;
 
 use super::generation::{Generation, Shared};
 use super::headers;
@@ -152,26 +151,13 @@ impl Connection {
         self.known.take();
     }
 
-    /// Waits until the peer would be refused: a reload took away what vouched for it, or its chain or
-    /// revocation list ended.
-    pub async fn refused(&self, shared: &Shared) -> PeerError {
-        let mut reloaded = shared.reloaded.subscribe();
-        loop {
-            let generation = shared.generation.load_full();
-            let now = shared.clock.now();
-            let until = match (self.peer(&generation, now), self.current_tls(&generation)) {
-                (Err(error), _) => return error,
-                (Ok(Signature::Verified(peer)), Some(tls)) => tls.vouched_until(&peer),
-                (Ok(_), _) => Timestamp::MAX,
-            };
-            drop(generation);
-            tokio::select! {
-                () = sleep(until.since(now)) => {}
-                changed = reloaded.changed() => if changed.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            }
-        }
+    /// Until when the peer stays verified without being asked about again: its chain ends, or a list by which it
+    /// was not revoked.
+    pub fn vouched_until(&self, generation: &Generation) -> Timestamp {
+        let (Some(tls), Some(current)) = (&self.tls, self.current_tls(generation)) else {
+            return Timestamp::MAX;
+        };
+        tls.verified.borrow().1.verified().map_or(Timestamp::MAX, |peer| current.vouched_until(peer))
     }
 
     /// Waits until a reload takes away what vouched for the peer.

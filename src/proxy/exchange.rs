@@ -22,6 +22,7 @@ use super::worker::Worker;
 use crate::audit::{Draft, Protocol, Reason};
 use crate::clock::Stopwatch;
 use crate::policy::Verdict;
+use crate::token::TokenField;
 
 /// Answers one request. Whatever happens, it leaves exactly one record: that is begun here and not at the
 /// outcome's first poll, since hyper drops a request unpolled whose client has closed behind its head.
@@ -120,15 +121,20 @@ async fn judge(
         }
         headers
     });
+    let token = signatures.caller.verified().and_then(|_| match &known.token {
+        Some(token) => Some(token.field()),
+        None => TokenField::in_headers(&head.headers),
+    });
     // What is made of a token that is too large to be kept is not kept either.
     if known.token.is_some() || signatures.caller.verified().is_none() {
-        connection.keep(generation, Known { judged: Some(judged), ..known });
+        connection.keep(generation, Known { judged: Some(Arc::clone(&judged)), ..known });
     }
     let permit = match decision.verdict {
         Verdict::Permit(permit) => permit,
         Verdict::Denial(denial) => return Err(Refusal::from(&denial)),
     };
-    Ok(Passage { asked, permit, who })
+    let until = judgement::holds_until(&permit, &judged, connection.vouched_until(generation));
+    Ok(Passage { asked, permit, who, from, token, until })
 }
 
 fn protocol(version: http::Version) -> Protocol {
@@ -157,7 +163,8 @@ pub fn note(draft: &mut Draft, refusal: &Refusal) {
     }
 }
 
-async fn finish(mut draft: Draft, answer: Response<Body>) -> Response<Body> {
+/// Writes the record and answers.
+pub async fn finish(mut draft: Draft, answer: Response<Body>) -> Response<Body> {
     // Boxed: it waits seldom, and would make every request's future large.
     Box::pin(draft.room()).await;
     draft.answered(answer.status());

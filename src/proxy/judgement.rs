@@ -8,27 +8,40 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::HeaderMap;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::request::Parts;
 
-use super::connection::Telling;
+use super::connection::{Connection, Telling};
 use super::generation::Generation;
 use super::headers;
 use super::normalize::{Asked, OddNames};
 use super::refusal::Refusal;
 use crate::audit::{Draft, Reason};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::decisions::Judged;
-use crate::identity::{Caller, Hop, Peer, Signature};
+use crate::identity::{Caller, CertificateHash, Hop, Peer, Signature};
 use crate::metrics::{Limit, Lookup};
-use crate::policy::{self, Circumstances, Decision, Host, Policy};
+use crate::policy::{self, Circumstances, Decision, Host, Permit, Policy, Verdict};
 use crate::tls::PeerError;
-use crate::token::{KnownToken, Verifier};
+use crate::token::{CredentialError, KnownToken, TokenField, Verifier};
 
 /// Both signatures of a request, verified or absent.
 #[derive(Clone, Debug)]
 pub struct Signatures {
     pub peer: Signature<Peer>,
     pub caller: Signature<Caller>,
+}
+
+/// What a permit rests on, for judging it again: a request without what nobody judges.
+pub struct Basis {
+    pub asked: Asked,
+    /// Those by which its route was chosen.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Whether its content type is gRPC's.
+    pub grpc: bool,
+    pub from: Addresses,
+    /// Absent if none was presented.
+    pub token: Option<TokenField>,
 }
 
 /// From where a request comes.
@@ -61,13 +74,10 @@ pub async fn verify(
     known: &mut Option<Arc<KnownToken>>,
     draft: &mut Draft,
 ) -> Result<Signatures, Refusal> {
-    let before = peer();
-    let certificate = before.as_ref().ok().and_then(Signature::verified).map(|peer| &peer.certificate);
-    let caller = verifier.verify_again(headers, certificate, known).await;
-    let caller = caller.map_err(|error| Refusal::from(&error));
-    // Keys may have been waited for, and the certificate may have ended meanwhile.
-    let peer = before.and_then(|_| peer());
-    let peer = peer.map_err(|error| Refusal::from(&error));
+    let caller = async |certificate: Option<&CertificateHash>| {
+        verifier.verify_again(headers, certificate, known).await
+    };
+    let (peer, caller) = both(peer, caller).await;
     draft.peer(peer.as_ref().map_err(|refusal| refusal.reason));
     draft.caller(caller.as_ref().map_err(|refusal| refusal.reason));
     let refusal = match (peer, caller) {
@@ -86,6 +96,51 @@ pub async fn verify(
     Err(refusal)
 }
 
+/// What becomes of each signature.
+async fn both(
+    peer: impl Fn() -> Result<Signature<Peer>, PeerError>,
+    caller: impl AsyncFnOnce(Option<&CertificateHash>) -> Result<Signature<Caller>, CredentialError>,
+) -> (Result<Signature<Peer>, Refusal>, Result<Signature<Caller>, Refusal>) {
+    let before = peer();
+    let certificate = before.as_ref().ok().and_then(Signature::verified).map(|peer| &peer.certificate);
+    let caller = caller(certificate).await;
+    // Keys may have been waited for, and the certificate may have ended meanwhile.
+    let peer = before.and_then(|_| peer());
+    (peer.map_err(|error| Refusal::from(&error)), caller.map_err(|error| Refusal::from(&error)))
+}
+
+/// Judges once more what was permitted to somebody on `connection`, by the same steps: up to when it is permitted
+/// now, or why no longer, with the decision if it came to one.
+pub async fn again(
+    generation: &Generation,
+    connection: &Connection,
+    basis: &Basis,
+    clock: &Clock,
+) -> Result<Timestamp, (Refusal, Option<Decision>)> {
+    let Basis { asked, from, token, .. } = basis;
+    let caller = async |certificate: Option<&CertificateHash>| match token {
+        Some(token) => Ok(generation.verifier.verify_field(token, certificate).await?),
+        None => Ok(Signature::Absent),
+    };
+    let signatures = match both(|| connection.peer(generation, clock.now()), caller).await {
+        (Ok(peer), Ok(caller)) => Signatures { peer, caller },
+        (Err(peer), Err(caller)) => return Err((peer.and(caller), None)),
+        (Err(refusal), Ok(_)) | (Ok(_), Err(refusal)) => return Err((refusal, None)),
+    };
+    let headers = basis.headers();
+    let request = signatures.ask(asked, &headers, *from, clock.now());
+    let (decision, judged, _) = decide(generation, &request, None);
+    match &decision.verdict {
+        Verdict::Permit(permit) => Ok(holds_until(permit, &judged, connection.vouched_until(generation))),
+        Verdict::Denial(denial) => Err((denial.into(), Some(decision))),
+    }
+}
+
+/// Up to when what was decided needs no second look, unless by another generation.
+pub fn holds_until(permit: &Permit, judged: &Judged<Telling>, vouched_until: Timestamp) -> Timestamp {
+    permit.deadline().min(judged.standing.valid_until()).min(vouched_until)
+}
+
 /// The one decision.
 pub fn decide(
     generation: &Generation,
@@ -96,6 +151,17 @@ pub fn decide(
     let (policy, number) = (&generation.policy, generation.number);
     let (judged, cache) = generation.standings.standing(policy, number, peer, caller, now, known);
     (policy::decide(policy, &judged.standing, request), judged, cache)
+}
+
+impl Basis {
+    /// As far as they are judged.
+    fn headers(&self) -> HeaderMap {
+        let mut headers: HeaderMap = self.headers.iter().cloned().collect();
+        if self.grpc {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        }
+        headers
+    }
 }
 
 impl Signatures {

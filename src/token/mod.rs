@@ -43,7 +43,7 @@ pub use limits::TokenLimits;
 pub use memory::TokenCacheSettings;
 pub use preset::{Preset, UnknownPreset};
 pub use steps::{Said, Step, Trace};
-pub use verifier::{Issuer, KnownToken, SameIssuer, Verifier};
+pub use verifier::{Issuer, KnownToken, SameIssuer, TokenField, Verifier};
 #[cfg(test)]
 pub use wanted::tests_universe;
 pub use wanted::{Mint, vouched};

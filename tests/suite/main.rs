@@ -46,6 +46,7 @@ mod reload_policy;
 mod replay;
 mod signals;
 mod soak;
+mod streams;
 mod tidy;
 mod tls_files;
 mod tls_peers;

@@ -25,6 +25,9 @@ pub struct Shown {
     pub claims: Map<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_ip: Option<String>,
+    /// Where it is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ip: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hop: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,6 +87,7 @@ impl Shown {
             .iter()
             .map(|(name, value)| (name.to_string(), Value::from(value.to_str().unwrap_or_default())));
         let mut claims = witness.token.as_ref().map(|(_, token)| token.claims.clone()).unwrap_or_default();
+        let client_ip = witness.client_ip.filter(|client| witness.peer_ip != Some(*client));
         let timed = claims.contains_key("auth_time");
         claims.retain(|name, value| !ALWAYS.contains(&name.as_str()) || (name == "aud" && value.is_array()));
         Shown {
@@ -94,7 +98,8 @@ impl Shown {
             is_spiffe,
             issuer,
             claims,
-            peer_ip: witness.address.map(|address| address.to_string()),
+            peer_ip: witness.peer_ip.map(|address| address.to_string()),
+            client_ip: client_ip.map(|address| address.to_string()),
             hop: (witness.hop != Hop::Direct).then(|| witness.hop.as_str().to_owned()),
             at: (timed || witness.at != now).then(|| witness.at.to_string()),
             confirmed: false,
@@ -129,6 +134,7 @@ impl Shown {
             add("-H", &format!("{name}: {}", value.as_str().unwrap_or_default()));
         }
         self.peer_ip.iter().for_each(|address| add("--peer-ip", address));
+        self.client_ip.iter().for_each(|address| add("--client-ip", address));
         self.hop.iter().for_each(|hop| add("--hop", hop));
         self.at.iter().for_each(|at| add("--at", at));
         Some(format!("{line} {} {}", self.method, quoted(&self.url)))
@@ -159,11 +165,13 @@ impl Shown {
         lines.push(format!("request = {}", text(&format!("{} {}", self.method, self.url))));
         lines.extend(self.at.as_ref().map(|at| format!("at      = {at}")));
         lines.extend(self.peer_ip.as_ref().map(|address| format!("peer_ip = {}", text(address))));
+        lines.extend(self.client_ip.as_ref().map(|address| format!("client_ip = {}", text(address))));
+        lines.extend(self.hop.as_ref().map(|hop| format!("hop = {}", text(hop))));
         if !self.headers.is_empty() {
             let fields = self.headers.iter().map(|(name, value)| {
                 format!("{} = {}", text(name), text(value.as_str().unwrap_or_default()))
             });
-            lines.push(format!("headers = {{ {} }}", fields.collect::<Vec<_>>().join(", ")));
+            lines.push(format!("header = {{ {} }}", fields.collect::<Vec<_>>().join(", ")));
         }
         lines.push(format!("expect  = {{ verdict = {} }}", text(verdict)));
         lines.join("\n")
@@ -186,7 +194,8 @@ fn question(witness: &Witness, issuer: Option<Option<Name>>, url: &str) -> Optio
         peer,
         caller,
         hop: witness.hop.clone(),
-        peer_ip: witness.address,
+        peer_ip: witness.peer_ip,
+        client_ip: witness.client_ip,
         at: Some(witness.at),
         ..Question::new(head)
     })

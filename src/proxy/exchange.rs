@@ -93,9 +93,10 @@ async fn judge(
 ) -> Result<Passage, Refusal> {
     let clock = &worker.shared.clock;
     let mut known = connection.known(generation);
-    let Generation { verifier, policy, .. } = generation;
-    let peer = || connection.peer(generation, clock.now());
-    let verified = judgement::verify(verifier, policy, &head.headers, peer, &mut known.token, draft);
+    let (peer, time) = (|| connection.peer(generation, clock.now()), || clock.now());
+    let verifier = &generation.verifier;
+    let verified =
+        judgement::verify(verifier, generation, &head.headers, peer, time, &mut known.token, draft);
     let signatures = verified.await?;
     let now = clock.now();
     let watch = Stopwatch::start();

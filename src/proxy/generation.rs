@@ -21,19 +21,23 @@ use crate::decisions::Decisions;
 use crate::identity::{Name, SpiffeId};
 use crate::metrics::{CounterBy, Metrics};
 use crate::policy::Policy;
+use crate::revocation::Revocations;
 use crate::tls::ListenerTls;
 use crate::token::Verifier;
 use crate::upstream::Upstream;
 
-/// One load of the configuration.
+/// One load of the configuration, with what has changed by itself since. All that is large is shared with the
+/// generations before and after, as far as it did not change.
+#[derive(Clone)]
 pub struct Generation {
-    /// Counts the loads taken since the start, from 1.
+    /// Counts the loads and changes taken since the start, from 1.
     pub number: u64,
-    pub policy: Policy,
-    pub verifier: Verifier,
-    pub standings: Decisions<Telling>,
+    pub policy: Arc<Policy>,
+    pub verifier: Arc<Verifier>,
+    pub standings: Arc<Decisions<Telling>>,
+    pub revocations: Arc<Revocations>,
     /// By `RouteId`.
-    pub routes: Vec<RouteSettings>,
+    pub routes: Arc<[RouteSettings]>,
     /// By `UpstreamId`.
     pub upstreams: Vec<Arc<Upstream>>,
     /// In the order in which their sockets were opened at the start.

@@ -21,9 +21,10 @@ use crate::clock::{Clock, Timestamp};
 use crate::decisions::Judged;
 use crate::identity::{Caller, CertificateHash, Hop, Peer, Signature};
 use crate::metrics::{Limit, Lookup};
-use crate::policy::{self, Circumstances, Decision, Host, Permit, Policy, Verdict};
+use crate::policy::{self, Circumstances, Decision, Host, Permit, Verdict};
+use crate::revocation::{Revocations, Revoked};
 use crate::tls::PeerError;
-use crate::token::{CredentialError, KnownToken, TokenField, Verifier};
+use crate::token::{CredentialError, KnownToken, TokenError, TokenField, Verifier};
 
 /// Both signatures of a request, verified or absent.
 #[derive(Clone, Debug)]
@@ -68,32 +69,66 @@ pub fn read(generation: &Generation, head: &mut Parts, server_name: Option<&Host
 /// is there now; `known` is the token that came last.
 pub async fn verify(
     verifier: &Verifier,
-    policy: &Policy,
+    generation: &Generation,
     headers: &HeaderMap,
     peer: impl Fn() -> Result<Signature<Peer>, PeerError>,
+    now: impl Fn() -> Timestamp,
     known: &mut Option<Arc<KnownToken>>,
     draft: &mut Draft,
 ) -> Result<Signatures, Refusal> {
+    let Generation { policy, revocations, .. } = generation;
     let caller = async |certificate: Option<&CertificateHash>| {
         verifier.verify_again(headers, certificate, known).await
     };
     let (peer, caller) = both(peer, caller).await;
     draft.peer(peer.as_ref().map_err(|refusal| refusal.reason));
     draft.caller(caller.as_ref().map_err(|refusal| refusal.reason));
+    let [peer_revoked, caller_revoked] = revoked(revocations, &peer, &caller, now);
+    draft.revoked(peer_revoked.is_some(), caller_revoked.is_some());
     let refusal = match (peer, caller) {
-        (Ok(peer), Ok(caller)) => return Ok(Signatures { peer, caller }),
-        (Err(refusal), Ok(_)) => refusal,
+        (Ok(peer), Ok(caller)) if peer_revoked.is_none() && caller_revoked.is_none() => {
+            return Ok(Signatures { peer, caller });
+        }
         // Nothing is decided, but the record calls the service by its name all the same, or says that it has none.
-        (Ok(Signature::Verified(peer)), Err(refusal)) => {
+        (Ok(Signature::Verified(peer)), caller) => {
             let services = policy.services_of(&peer);
             draft.named(&services);
-            if services.is_empty() { refusal.and(Refusal::of(Reason::PeerUnknown)) } else { refusal }
+            let unknown = services.is_empty().then(|| Refusal::of(Reason::PeerUnknown));
+            first([peer_revoked, caller.err(), caller_revoked, unknown])
         }
-        (Ok(Signature::Absent), Err(refusal)) => refusal,
-        (Err(peer), Err(caller)) => peer.and(caller),
+        (Ok(Signature::Absent), caller) => first([caller.err(), caller_revoked]),
+        (Err(peer), caller) => first([Some(peer), caller.err(), caller_revoked]),
     };
     draft.signers(None, policy);
     Err(refusal)
+}
+
+/// The first of them in the order of the closed list.
+fn first<const N: usize>(refusals: [Option<Refusal>; N]) -> Refusal {
+    let first = refusals.into_iter().flatten().reduce(Refusal::and);
+    first.unwrap_or_else(|| Refusal::of(Reason::Internal))
+}
+
+/// Whether peer and caller are on the revocation list, as far as they are verified.
+fn revoked(
+    revocations: &Revocations,
+    peer: &Result<Signature<Peer>, Refusal>,
+    caller: &Result<Signature<Caller>, Refusal>,
+    now: impl Fn() -> Timestamp,
+) -> [Option<Refusal>; 2] {
+    if revocations.is_empty() {
+        return [None, None];
+    }
+    let now = now();
+    let peer = peer.as_ref().ok().and_then(Signature::verified);
+    let caller = caller.as_ref().ok().and_then(Signature::verified);
+    let (peer, caller) =
+        (peer.map(|it| revocations.peer(it, now)), caller.map(|it| revocations.caller(it, now)));
+    let by_token = |revoked: Revoked| Refusal::from(&TokenError::Revoked(revoked.to_string().into()));
+    [
+        peer.flatten().map(|revoked| Refusal::of(Reason::PeerRevoked).because(revoked)),
+        caller.flatten().map(by_token),
+    ]
 }
 
 /// What becomes of each signature.
@@ -122,10 +157,15 @@ pub async fn again(
         Some(token) => Ok(generation.verifier.verify_field(token, certificate).await?),
         None => Ok(Signature::Absent),
     };
-    let signatures = match both(|| connection.peer(generation, clock.now()), caller).await {
-        (Ok(peer), Ok(caller)) => Signatures { peer, caller },
-        (Err(peer), Err(caller)) => return Err((peer.and(caller), None)),
-        (Err(refusal), Ok(_)) | (Ok(_), Err(refusal)) => return Err((refusal, None)),
+    let (peer, caller) = both(|| connection.peer(generation, clock.now()), caller).await;
+    let [peer_revoked, caller_revoked] = revoked(&generation.revocations, &peer, &caller, || clock.now());
+    let signatures = match (peer, caller) {
+        (Ok(peer), Ok(caller)) if peer_revoked.is_none() && caller_revoked.is_none() => {
+            Signatures { peer, caller }
+        }
+        (peer, caller) => {
+            return Err((first([peer.err(), peer_revoked, caller.err(), caller_revoked]), None));
+        }
     };
     let headers = basis.headers();
     let request = signatures.ask(asked, &headers, *from, clock.now());

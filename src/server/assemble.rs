@@ -10,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::AssembleError;
 use crate::audit::SinkSettings;
 use crate::clock::Clock;
-use crate::config::{Config, ListenerSettings, LogSettings, UpstreamConfig, UpstreamTls};
+use crate::config::{Config, ListenerSettings, LogSettings, RevocationSettings, UpstreamConfig, UpstreamTls};
 use crate::decisions::Decisions;
 use crate::identity::Name;
 use crate::metrics::Metrics;
@@ -27,6 +27,7 @@ pub struct Assembled {
     pub listeners: Vec<ListenerSettings>,
     pub own: Option<OwnCertificate>,
     pub issuers: Vec<KeyedIssuer>,
+    pub revocation: Option<RevocationSettings>,
     pub upstreams: Vec<(UpstreamTls, Arc<rustls::ClientConfig>, Arc<Upstream>)>,
 }
 
@@ -117,23 +118,31 @@ fn assemble(
         .collect();
     let generation = Generation {
         number,
-        policy: config.policy,
-        verifier: Verifier::new(
+        policy: Arc::new(config.policy),
+        verifier: Arc::new(Verifier::new(
             verified,
             config.limits.token,
             config.tokens,
             tools.metrics.tokens.clone(),
             tools.clock.clone(),
-        )?,
-        standings: Decisions::new(config.decisions, tools.metrics.decision_cache.clone()),
-        routes: config.routes,
+        )?),
+        standings: Arc::new(Decisions::new(config.decisions, tools.metrics.decision_cache.clone())),
+        revocations: Arc::new(config.revoked),
+        routes: config.routes.into(),
         upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
         listeners,
         own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
         limits: config.limits,
         odd_names: config.odd_names,
     };
-    let assembled = Assembled { fixed, listeners: config.listeners, own: config.own, issuers, upstreams };
+    let assembled = Assembled {
+        fixed,
+        listeners: config.listeners,
+        own: config.own,
+        issuers,
+        revocation: config.revocation,
+        upstreams,
+    };
     Ok((generation, assembled))
 }
 

@@ -7,6 +7,7 @@
 
 mod assemble;
 mod report;
+mod revocations;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -148,6 +149,9 @@ impl Server {
             draining: CancellationToken::new(),
             stopped: CancellationToken::new(),
         });
+        if assembled.revocation.is_some() {
+            report::revoked(&shared, &shared.generation.load());
+        }
         let assembled = Arc::new(Mutex::new(assembled));
         for (socket, pages) in [(admin, Pages::Admin), (health, Pages::Health)] {
             if let Some(socket) = socket {
@@ -160,6 +164,7 @@ impl Server {
             Arc::clone(&status),
             addresses.clone(),
         ));
+        background.handle.spawn(revocations::follow(Arc::clone(&shared), Arc::clone(&assembled)));
         let mut server =
             Server { shared, status, clock, assembled, addresses, background, workers: Vec::new() };
         for (core, sockets) in sockets.into_iter().enumerate() {
@@ -192,6 +197,9 @@ impl Server {
         let (generation, next) = taken?;
         let generation = Arc::new(generation);
         report::changes(&shared.audit, (&present, &assembled), (&generation, &next));
+        if present.revocations != generation.revocations {
+            report::revoked(shared, &generation);
+        }
         report::forget(&shared.metrics, (&present, &assembled), (&generation, &next));
         shared.metrics.policy_in_force(&generation.policy.hash(), generation.number);
         shared.generation.store(generation);

@@ -43,7 +43,7 @@ use crate::proxy::normalize::Asked;
 use crate::proxy::refusal::Refusal;
 use crate::proxy::{Generation, ListenerState};
 use crate::tls::ListenerTls;
-use crate::token::{IssuerSettings, KeysError, SameIssuer, Trace, Verifier};
+use crate::token::{IssuerSettings, KeysError, SameIssuer, Step, TokenError, Trace, Verifier};
 use hearing::Hearing;
 use peers::Handshake;
 use signing::SigningError;
@@ -111,17 +111,18 @@ impl Trial {
         let decisions = DecisionsSettings { entries_max: 0, ..config.decisions };
         let generation = Generation {
             number: 1,
-            policy: config.policy,
+            policy: Arc::new(config.policy),
             // Each question brings the one that verifies its token.
-            verifier: Verifier::new(
+            verifier: Arc::new(Verifier::new(
                 Vec::new(),
                 config.limits.token,
                 config.tokens,
                 metrics.tokens.clone(),
                 clock.clone(),
-            )?,
-            standings: Decisions::new(decisions, metrics.decision_cache.clone()),
-            routes: config.routes,
+            )?),
+            standings: Arc::new(Decisions::new(decisions, metrics.decision_cache.clone())),
+            revocations: Arc::new(config.revoked),
+            routes: config.routes.into(),
             // Nothing is ever sent there.
             upstreams: Vec::new(),
             listeners,
@@ -214,7 +215,14 @@ impl Trial {
         let (token, verifier) = self.tokens.present(&question.caller, now)?;
         let Some(token) = token else { return Ok(None) };
         let trace = verifier.trace(&token, peer.map(|peer| &peer.certificate)).now_or_never();
-        trace.map(Some).ok_or(Unaskable::Waits)
+        let mut trace = trace.ok_or(Unaskable::Waits)?;
+        if let Ok(caller) = &trace.outcome {
+            trace.last = Step::Revocation;
+            if let Some(revoked) = self.generation.revocations.caller(caller, now) {
+                trace.outcome = Err(TokenError::Revoked(revoked.to_string().into()));
+            }
+        }
+        Ok(Some(trace))
     }
 
     fn listener_name(&self, listener: Option<usize>) -> &Name {

@@ -37,6 +37,23 @@ async fn a_policy_ends(kind: Kind) {
     assert_ne!(record["ended_by"], record["policy"], "{record}");
 }
 
+async fn revocation_ends(kind: Kind) {
+    let streams = Streams::new().await;
+    streams.world.write("revoked.toml", "version = 1\n");
+    let proxy = streams.start("[revocation]\nfile = \"revoked.toml\"");
+    let mut others = open_all(&proxy, kind, &streams.token(json!({"sub": "bob"}))).await;
+    let opened = open_all(&proxy, kind, &streams.token(json!({}))).await;
+    let list = "[[revoked]]\nissuer = \"corp\"\nsubject = \"alice\"\nreason = \"INC-4711\"\n";
+    let happened = Stopwatch::start();
+    streams.world.write("revoked.toml", &format!("version = 1\n{list}"));
+    all_end((kind, &proxy), opened, ("token_revoked", Code::Unauthenticated), happened).await;
+    let record = super::record(&proxy, kind.path(), 0).await;
+    assert!(record["detail"].as_str().unwrap().ends_with("is on the revocation list: INC-4711"), "{record}");
+    for other in &mut others {
+        other.goes_on(&streams.world).await;
+    }
+}
+
 macro_rules! ends {
     ($($name:ident = $how:ident($kind:ident);)+) => {
         $(#[tokio::test]
@@ -50,6 +67,9 @@ ends! {
     a_websocket_ends_with_its_token = expiry_ends(WebSocket);
     server_sent_events_end_with_their_token = expiry_ends(Events);
     a_grpc_stream_ends_with_its_token = expiry_ends(Grpc);
+    a_websocket_ends_with_its_revocation = revocation_ends(WebSocket);
+    server_sent_events_end_with_their_revocation = revocation_ends(Events);
+    a_grpc_stream_ends_with_its_revocation = revocation_ends(Grpc);
     a_websocket_ends_with_a_policy_that_forbids_it = a_policy_ends(WebSocket);
     server_sent_events_end_with_a_policy_that_forbids_them = a_policy_ends(Events);
     a_grpc_stream_ends_with_a_policy_that_forbids_it = a_policy_ends(Grpc);

@@ -1,19 +1,19 @@
 //! What is not demanded must be something: the cells that a demand falls into, and the least of each.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::addresses::Addresses;
 use super::moments::moments;
 use super::tables::Table;
 use super::{Approach, Vouched};
 use crate::clock::Timestamp;
 use crate::identity::TrustDomain;
-use crate::policy::cells::{CallerDemand, Demand, PeerDemand, Shape, join_nets};
+use crate::policy::cells::{CallerDemand, Demand, PeerDemand, Shape};
 use crate::policy::pattern::HostPattern;
 
 /// One choice of all that has only so many values.
@@ -237,7 +237,7 @@ impl Domains {
 
     /// Whether the client can be another than the other end.
     pub fn tells_client(&self) -> bool {
-        self.addresses.apart
+        self.addresses.are_apart()
     }
 
     /// Whether some rule reads the hop.
@@ -355,135 +355,4 @@ fn methods<'d>(demands: impl Iterator<Item = &'d Demand>) -> (Vec<Vec<Method>>, 
     let made_up = (0..).filter_map(|number: u32| Method::from_bytes(format!("M{number}").as_bytes()).ok());
     let other = common.into_iter().chain(rare).chain(made_up).find(|method| !named.contains(method.as_str()));
     (classes.into_values().collect(), other.unwrap_or_default())
-}
-
-/// RFC 5737, RFC 3849: nobody's.
-const EXAMPLES: [IpAddr; 2] =
-    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
-
-/// The two addresses of a request: of the other end and of the client.
-struct Addresses {
-    nets: [Nets; 2],
-    /// Whether there are hops, so that they can differ.
-    apart: bool,
-}
-
-impl Addresses {
-    fn new(demands: &[&Demand], apart: bool) -> Addresses {
-        let peers = demands.iter().filter_map(|demand| demand.peer_ip);
-        let clients = demands.iter().filter_map(|demand| demand.client_ip);
-        let nets = match apart {
-            true => [Nets::new(peers), Nets::new(clients)],
-            false => [Nets::new(peers.chain(clients)), Nets::new(std::iter::empty())],
-        };
-        Addresses { nets, apart }
-    }
-
-    fn least(&self, demand: &Demand) -> Vec<[Option<IpAddr>; 2]> {
-        let Demand { peer_ip, client_ip, .. } = *demand;
-        let [peers, clients] = &self.nets;
-        if self.apart {
-            let clients = clients.least(client_ip);
-            let with = |peer| clients.iter().map(move |client| [peer, *client]);
-            return peers.least(peer_ip).into_iter().flat_map(with).collect();
-        }
-        let both = match (peer_ip, client_ip) {
-            (Some(one), Some(other)) => match join_nets(&one, &other) {
-                Some(both) => Some(both),
-                None => return Vec::new(),
-            },
-            (one, other) => one.or(other),
-        };
-        peers.least(both).into_iter().map(|address| [address; 2]).collect()
-    }
-}
-
-/// Ranges of addresses, as trees.
-struct Nets(Vec<IpNet>);
-
-impl Nets {
-    fn new(nets: impl Iterator<Item = IpNet>) -> Nets {
-        let nets: BTreeSet<IpNet> = nets.map(|net| net.trunc()).collect();
-        Nets(nets.into_iter().collect())
-    }
-
-    /// Addresses of the range, or of any, that are in as few other ranges as can be.
-    fn least(&self, within: Option<IpNet>) -> Vec<Option<IpAddr>> {
-        if self.0.is_empty() {
-            return vec![None];
-        }
-        let Some(net) = within else {
-            let families: [IpNet; 2] = [Ipv4Net::default().into(), Ipv6Net::default().into()];
-            let free = families.iter().filter(|all| !self.0.contains(all));
-            // an address in no range stands for all others
-            return match free.filter_map(|all| self.outside_children(all)).next() {
-                Some(address) => vec![Some(address)],
-                None => families.iter().flat_map(|all| self.least(Some(*all))).collect(),
-            };
-        };
-        let net = net.trunc();
-        match self.outside_children(&net) {
-            Some(address) => vec![Some(address)],
-            None => self.children(&net).into_iter().flat_map(|child| self.least(Some(child))).collect(),
-        }
-    }
-
-    /// The widest ranges within this one.
-    fn children(&self, of: &IpNet) -> Vec<IpNet> {
-        let inside: Vec<&IpNet> = self.0.iter().filter(|net| of.contains(*net) && *net != of).collect();
-        let widest =
-            inside.iter().filter(|net| !inside.iter().any(|other| other != *net && other.contains(**net)));
-        widest.map(|net| **net).collect()
-    }
-
-    /// An address of this range in none of those within it.
-    fn outside_children(&self, of: &IpNet) -> Option<IpAddr> {
-        let children = self.children(of);
-        let known =
-            EXAMPLES.iter().find(|ip| of.contains(*ip) && !children.iter().any(|net| net.contains(*ip)));
-        if let Some(example) = known {
-            return Some(*example);
-        }
-        let mut open = vec![*of];
-        while let Some(net) = open.pop() {
-            if !children.iter().any(|child| net.contains(child) || child.contains(&net)) {
-                // the second of a range looks more like somebody's than the first
-                return Some(
-                    net.hosts()
-                        .nth(if net.prefix_len() == net.max_prefix_len() { 0 } else { 1 })
-                        .unwrap_or(net.addr()),
-                );
-            }
-            if !children.iter().any(|child| child.contains(&net))
-                && let Ok(halves) = net.subnets(net.prefix_len() + 1)
-            {
-                open.extend(halves);
-            }
-        }
-        None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_in_as_few_ranges_as_can_be() {
-        let nets = |texts: &[&str]| Nets::new(texts.iter().map(|text| text.parse().unwrap()));
-        let inside = |nets: &Nets, net: Option<&str>| {
-            let found = nets.least(net.map(|net| net.parse().unwrap()));
-            let counts =
-                found.iter().flatten().map(|ip| nets.0.iter().filter(|net| net.contains(ip)).count());
-            counts.collect::<Vec<_>>()
-        };
-        let some = nets(&["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "2001:db8::/32"]);
-        assert_eq!(inside(&some, None), [0]);
-        assert_eq!(inside(&some, Some("10.0.0.0/8")), [1]);
-        assert_eq!(inside(&some, Some("10.1.2.3/32")), [3]);
-        let halves = nets(&["10.0.0.0/8", "10.0.0.0/9", "10.128.0.0/9"]);
-        assert_eq!(inside(&halves, Some("10.0.0.0/8")), [2, 2]);
-        let all = nets(&["0.0.0.0/0", "::/0", "10.0.0.0/8"]);
-        assert_eq!(inside(&all, None), [1, 1]);
-    }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::Method;
 use rustls::pki_types::CertificateDer;
 
-use super::generation::{Generation, Shared};
+use super::generation::{Generation, Security, Shared};
 use super::headers;
 use super::stall::{Busy, Pulse};
 use crate::audit::{Arrival, Cut, Protocol, Reason, Signers};
@@ -131,9 +131,9 @@ impl Connection {
     /// not revoked; and where a reload has changed CAs, CRLs or the mode, what is in force now counts. In
     /// each case its chain is verified again.
     pub fn peer(&self, generation: &Generation, now: Timestamp) -> Result<Signature<Peer>, PeerError> {
-        let (tls, current) = match (&self.tls, self.current_tls(generation)) {
-            (Some(tls), Some(current)) => (tls, current),
-            (None, None) => return Ok(Signature::Absent),
+        let (tls, current) = match (&self.tls, self.security(generation)) {
+            (Some(tls), Some(Security::Tls(current))) => (tls, current),
+            (None, Some(Security::Plain)) => return Ok(Signature::Absent),
             // Plain text where there is TLS now, or the other way round.
             _ => return Err(PeerError::Missing),
         };
@@ -154,7 +154,7 @@ impl Connection {
     /// Until when the peer stays verified without being asked about again: its chain ends, or a list by which it
     /// was not revoked.
     pub fn vouched_until(&self, generation: &Generation) -> Timestamp {
-        let (Some(tls), Some(current)) = (&self.tls, self.current_tls(generation)) else {
+        let (Some(tls), Some(Security::Tls(current))) = (&self.tls, self.security(generation)) else {
             return Timestamp::MAX;
         };
         tls.verified.borrow().1.verified().map_or(Timestamp::MAX, |peer| current.vouched_until(peer))
@@ -193,15 +193,15 @@ impl Connection {
         *self.known.borrow_mut() = (generation.number, known);
     }
 
-    fn current_tls<'g>(&self, generation: &'g Generation) -> Option<&'g Arc<ListenerTls>> {
-        generation.listeners.get(self.listener)?.tls.as_ref()
+    fn security<'g>(&self, generation: &'g Generation) -> Option<&'g Security> {
+        generation.listeners.get(self.listener).map(|listener| &listener.security)
     }
 
     /// Whether new connections are made under another TLS configuration by now.
     pub fn is_outdated(&self, generation: &Generation) -> bool {
-        match (&self.tls, self.current_tls(generation)) {
-            (Some(mine), Some(current)) => !Arc::ptr_eq(&mine.made_under, current),
-            (None, None) => false,
+        match (&self.tls, self.security(generation)) {
+            (Some(mine), Some(Security::Tls(current))) => !Arc::ptr_eq(&mine.made_under, current),
+            (None, Some(Security::Plain)) => false,
             _ => true,
         }
     }

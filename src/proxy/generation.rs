@@ -52,11 +52,21 @@ pub struct Generation {
 #[derive(Clone)]
 pub struct ListenerState {
     pub name: Name,
-    /// `None` only with `allow_plaintext`. The same `Arc` as in the last generation unless a certificate,
-    /// CA, CRL or mode changed; a connection made under another one is asked to end.
-    pub tls: Option<Arc<ListenerTls>>,
+    pub security: Security,
     /// With `proxy_protocol`: the hops that speak it, and must.
     pub proxy_hops: Option<Vec<IpNet>>,
+}
+
+/// How connections of a listener are secured.
+#[derive(Clone)]
+pub enum Security {
+    /// Not at all: `allow_plaintext`.
+    Plain,
+    /// By a certificate of ours that has not come yet: connections are closed.
+    Awaited,
+    /// The same `Arc` as in the last generation unless a certificate, CA, CRL or mode changed; a connection made
+    /// under another one is asked to end.
+    Tls(Arc<ListenerTls>),
 }
 
 /// What all cores share.

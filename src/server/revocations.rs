@@ -2,15 +2,14 @@
 //! revocation from taking effect. A list that cannot be read leaves the last good one in force, loudly.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::assemble::Assembled;
-use super::report;
+use super::live::Live;
 use crate::config::{RevocationSettings, load_revocations};
-use crate::proxy::{Generation, Shared};
+use crate::proxy::Shared;
 use crate::tls::reload::Watch;
 
 /// How often the list is read where it cannot be watched.
@@ -25,18 +24,18 @@ struct Followed {
 }
 
 /// Takes the list that the configuration in force names, as it changes, until the proxy has stopped.
-pub async fn follow(shared: Arc<Shared>, assembled: Arc<Mutex<Assembled>>) {
-    let mut reloaded = shared.reloaded.subscribe();
+pub async fn follow(live: Arc<Live>) {
+    let mut reloaded = live.shared.reloaded.subscribe();
     let mut followed: Option<Followed> = None;
     loop {
         reloaded.borrow_and_update();
-        let settings = lock(&assembled).revocation.clone();
+        let settings = live.assembled().revocation.clone();
         if followed.as_ref().map(|followed| &followed.settings) != settings.as_ref() {
             followed = settings.map(Followed::new);
         }
         // Also after a reload, which may have read the list before it changed last.
         if let Some(followed) = &mut followed {
-            followed.take(&shared, &assembled);
+            followed.take(&live);
         }
         let changed = async {
             match &mut followed {
@@ -61,28 +60,15 @@ impl Followed {
         Followed { settings, watch: watch.ok(), failure: None }
     }
 
-    fn take(&mut self, shared: &Shared, assembled: &Mutex<Assembled>) {
-        let revocations = match load_revocations(&self.settings, shared.clock.now()) {
-            Ok(revocations) => revocations,
-            Err(report) => return self.failed(shared, report.to_text(false)),
-        };
-        self.failure = None;
-        shared.metrics.revocation_list_read(true);
-        // No reload meanwhile.
-        let assembled = lock(assembled);
-        let present = shared.generation.load_full();
-        if assembled.revocation.as_ref() != Some(&self.settings) || *present.revocations == revocations {
-            return;
+    fn take(&mut self, live: &Live) {
+        match load_revocations(&self.settings, live.shared.clock.now()) {
+            Ok(revocations) => {
+                self.failure = None;
+                live.shared.metrics.revocation_list_read(true);
+                live.revoke(&self.settings, revocations);
+            }
+            Err(report) => self.failed(&live.shared, report.to_text(false)),
         }
-        let next = Generation {
-            number: present.number + 1,
-            revocations: Arc::new(revocations),
-            ..Generation::clone(&present)
-        };
-        report::revoked(shared, &next);
-        shared.metrics.policy_in_force(&next.policy.hash(), next.number);
-        shared.generation.store(Arc::new(next));
-        shared.reloaded.send_replace(());
     }
 
     fn failed(&mut self, shared: &Shared, failure: String) {
@@ -95,8 +81,4 @@ impl Followed {
             self.failure = Some(failure);
         }
     }
-}
-
-fn lock(assembled: &Mutex<Assembled>) -> MutexGuard<'_, Assembled> {
-    assembled.lock().unwrap_or_else(PoisonError::into_inner)
 }

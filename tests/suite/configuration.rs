@@ -379,7 +379,6 @@ fn later_keys_are_told_apart_from_unknown_ones() {
     let mut seen = 0;
     for text in [
         "[identity]\nsource = \"consul\"",
-        "[identity]\npassphrase = { env = \"X\" }",
         "[upstream.a]\nserver = \"http://a:1\"\ncredential = { file = \"x\" }",
         "[listener.a]\naddress = \"127.0.0.1:1\"\nmode = \"outbound\"",
         "[issuer.a]\nurl = \"https://a\"\naudience = \"a\"\nintrospection = true",

@@ -45,6 +45,7 @@ mod reload_certificates;
 mod reload_order;
 mod reload_policy;
 mod replay;
+mod revocation;
 mod signals;
 mod soak;
 mod streams;

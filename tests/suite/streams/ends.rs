@@ -54,23 +54,47 @@ async fn revocation_ends(kind: Kind) {
     }
 }
 
-macro_rules! ends {
-    ($($name:ident = $how:ident($kind:ident);)+) => {
-        $(#[tokio::test]
-        async fn $name() {
-            $how(Kind::$kind).await;
-        })+
-    };
+#[tokio::test]
+async fn a_websocket_ends_with_its_token() {
+    expiry_ends(Kind::WebSocket).await;
 }
 
-ends! {
-    a_websocket_ends_with_its_token = expiry_ends(WebSocket);
-    server_sent_events_end_with_their_token = expiry_ends(Events);
-    a_grpc_stream_ends_with_its_token = expiry_ends(Grpc);
-    a_websocket_ends_with_its_revocation = revocation_ends(WebSocket);
-    server_sent_events_end_with_their_revocation = revocation_ends(Events);
-    a_grpc_stream_ends_with_its_revocation = revocation_ends(Grpc);
-    a_websocket_ends_with_a_policy_that_forbids_it = a_policy_ends(WebSocket);
-    server_sent_events_end_with_a_policy_that_forbids_them = a_policy_ends(Events);
-    a_grpc_stream_ends_with_a_policy_that_forbids_it = a_policy_ends(Grpc);
+#[tokio::test]
+async fn server_sent_events_end_with_their_token() {
+    expiry_ends(Kind::Events).await;
+}
+
+#[tokio::test]
+async fn a_grpc_stream_ends_with_its_token() {
+    expiry_ends(Kind::Grpc).await;
+}
+
+#[tokio::test]
+async fn a_websocket_ends_with_its_revocation() {
+    revocation_ends(Kind::WebSocket).await;
+}
+
+#[tokio::test]
+async fn server_sent_events_end_with_their_revocation() {
+    revocation_ends(Kind::Events).await;
+}
+
+#[tokio::test]
+async fn a_grpc_stream_ends_with_its_revocation() {
+    revocation_ends(Kind::Grpc).await;
+}
+
+#[tokio::test]
+async fn a_websocket_ends_with_a_policy_that_forbids_it() {
+    a_policy_ends(Kind::WebSocket).await;
+}
+
+#[tokio::test]
+async fn server_sent_events_end_with_a_policy_that_forbids_them() {
+    a_policy_ends(Kind::Events).await;
+}
+
+#[tokio::test]
+async fn a_grpc_stream_ends_with_a_policy_that_forbids_it() {
+    a_policy_ends(Kind::Grpc).await;
 }

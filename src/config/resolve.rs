@@ -17,7 +17,7 @@ use super::settings::{self, LogSettings};
 use super::source::{At, Sources};
 use super::tree::SYNTAX;
 use super::upstreams::{UpstreamConfig, upstreams};
-use super::{canonical, effective, lints, own_identity, surroundings};
+use super::{assertion, canonical, effective, hops, lints, own_identity, surroundings};
 use crate::audit::SinkSettings;
 use crate::clock::Timestamp;
 use crate::decisions::DecisionsSettings;
@@ -25,6 +25,8 @@ use crate::identity::Name;
 use crate::policy::difference::Approach;
 use crate::policy::lint::Finding;
 use crate::policy::{Policy, PolicyParts};
+use crate::proxy::assertion::AssertionSettings;
+use crate::proxy::hop::TrustedHop;
 use crate::proxy::limits::Limits;
 use crate::proxy::normalize::OddNames;
 use crate::proxy::route::RouteSettings;
@@ -54,6 +56,10 @@ pub struct Config {
     pub upstreams: Vec<UpstreamConfig>,
     /// By `RouteId`.
     pub routes: Vec<RouteSettings>,
+    /// By whose word callers are known; those that speak the PROXY protocol are with their listeners.
+    pub hops: Vec<TrustedHop>,
+    /// `[assertion]`.
+    pub assertion: Option<AssertionSettings>,
     pub policy: Policy,
     /// `[revocation]`.
     pub revocation: Option<RevocationSettings>,
@@ -111,6 +117,7 @@ pub fn resolve(
     let (own, source) = own_identity::own(typed, &mut material, &mut found);
     let trust = listeners::trust(typed, &mut material, &mut found);
     let listeners = listeners::listeners(typed, own.as_ref(), trust.as_ref(), &mut material, &mut found);
+    let hops = hops::hops(typed, &mut found);
     let upstreams = upstreams(typed, own.as_ref(), trust.as_ref(), &mut material, &mut found);
     let (issuer_names, issuers) = issuers(typed, &sources, &mut material, &mut found);
     let rules = typed_rules(typed, &mut found);
@@ -140,6 +147,8 @@ pub fn resolve(
         issuers,
         upstreams,
         routes,
+        hops,
+        assertion: assertion::assertion(typed, &mut found),
         policy,
         revocation,
         revoked,

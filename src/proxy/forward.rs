@@ -20,12 +20,13 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
 use ulid::ULID_LEN;
 
+use super::assertion::Signed;
 use super::body::{Body, Farewell, RequestBody, ResponseBody};
 use super::connection::Connection;
 use super::exchange::{finish, refuse};
 use super::generation::Generation;
 use super::headers::{self, Introduction};
-use super::judgement::{Addresses, Basis};
+use super::judgement::{Addresses, Basis, Credential};
 use super::normalize::{Asked, Kind};
 use super::refusal::{Form, Refusal};
 use super::route::RouteSettings;
@@ -36,7 +37,6 @@ use crate::clock::Timestamp;
 use crate::metrics::Limit;
 use crate::policy::Permit;
 use crate::policy::action::is_grpc;
-use crate::token::TokenField;
 use crate::upstream::{self, Close, Pool, Switched, TunnelEnd, Upgrade};
 
 /// A request that was permitted, with all that it rests on.
@@ -45,11 +45,20 @@ pub struct Passage {
     pub permit: Permit,
     /// Whom it is permitted to.
     pub who: Arc<headers::Identity>,
+    /// The same, signed.
+    pub assertion: Option<Arc<Signed>>,
     pub from: Addresses,
-    /// Of the caller, if there is one.
-    pub token: Option<TokenField>,
+    pub credential: Credential,
     /// When it is to be judged again.
     pub until: Timestamp,
+}
+
+/// What a head is rewritten by.
+pub struct Told<'a> {
+    pub asked: &'a Asked,
+    pub permit: &'a Permit,
+    pub who: &'a Arc<headers::Identity>,
+    pub assertion: Option<&'a Signed>,
 }
 
 /// One request on its way.
@@ -75,19 +84,22 @@ pub async fn forward(
     mut draft: Draft,
 ) -> Response<Body> {
     let (mut head, body) = request.into_parts();
-    let Passage { asked, permit, who, from, token, until } = passage;
+    let Passage { asked, permit, who, assertion, from, credential, until } = passage;
     let settings = generation.routes.get(permit.route().index());
     let (Some(route), Some(pool)) = (settings, worker.pool(generation, permit.upstream())) else {
         return refuse(draft, form, &Refusal::of(Reason::Internal)).await;
     };
     let chosen_by = generation.policy.parts().routes.get(permit.route().index());
     let headers = chosen_by.map_or_else(Vec::new, |route| route.header.clone());
-    let basis = Basis { asked, headers, grpc: form == Form::Grpc, from, token };
+    let basis = Basis { asked, headers, grpc: form == Form::Grpc, from, credential };
     let underway = Underway::new(worker, connection, basis, (generation.number, until));
     let asked = underway.asked();
     let body = RequestBody::new(body, &underway, route.body_bytes_max, connection.pulse.upload());
     let carried = carries(route, asked.kind, body.is_too_large())
-        .and_then(|()| rewrite(&connection.origin, route, &mut head, asked, &permit, &who, &mut draft))
+        .and_then(|()| {
+            let told = Told { asked, permit: &permit, who: &who, assertion: assertion.as_deref() };
+            rewrite(&connection.origin, route, &mut head, &told, &mut draft)
+        })
         // Last: from here on the record says that the request was passed on.
         .and_then(|()| draft.forwarding(&permit).map_err(|_| Refusal::of(Reason::AuditUnavailable)));
     if let Err(refusal) = carried {
@@ -114,11 +126,10 @@ pub fn rewrite(
     origin: &headers::Origin,
     route: &RouteSettings,
     head: &mut Parts,
-    asked: &Asked,
-    permit: &Permit,
-    who: &Arc<headers::Identity>,
+    told: &Told<'_>,
     draft: &mut Draft,
 ) -> Result<(), Refusal> {
+    let Told { asked, permit, who, assertion } = *told;
     let given = head.uri.path_and_query();
     let target = match &route.strip_prefix {
         Some(prefix) => asked.target(&asked.path.strip_prefix(prefix)?, given),
@@ -138,6 +149,7 @@ pub fn rewrite(
     let introduction = Introduction {
         id: draft.id().array_to_str(&mut id),
         who: Arc::clone(who),
+        assertion: assertion.map(|signed| &signed.value),
         enforced: permit.enforced(),
         origin,
         authority: &asked.authority,

@@ -3,8 +3,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use serde_json::Value;
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::AssembleError;
@@ -18,14 +21,15 @@ use crate::config::{
 use crate::decisions::Decisions;
 use crate::identity::Name;
 use crate::metrics::Metrics;
+use crate::proxy::assertion::{AssertionKeys, AssertionSettings, Assertions, Audience};
 use crate::proxy::generation::Security;
 use crate::proxy::limits::Limits;
 use crate::proxy::{Generation, ListenerState};
 use crate::revocation::Revocations;
 use crate::tls::client::{ExpectedServer, client_config};
 use crate::tls::source::Issued;
-use crate::tls::{Alpn, ListenerTls, Own};
-use crate::token::{Issuer, IssuerKeys, IssuerSettings, KeySource, Verifier};
+use crate::tls::{Alpn, ListenerTls, Own, OwnCertificate};
+use crate::token::{Issuer, IssuerKeys, IssuerSettings, KeySource, SigningError, Verifier};
 use crate::upstream::{ServerSettings, Upstream, UpstreamLimits, UpstreamSettings};
 
 /// What a generation was made from, as far as the next one may keep it.
@@ -39,6 +43,8 @@ pub struct Assembled {
     pub issuers: Vec<KeyedIssuer>,
     pub revocation: Option<RevocationSettings>,
     pub upstreams: Vec<LiveUpstream>,
+    /// For as long as the process lives, or until nothing is asserted.
+    assertion_keys: Option<Arc<AssertionKeys>>,
 }
 
 /// An upstream with what its TLS configuration was made from.
@@ -106,8 +112,13 @@ pub fn reissued(
     let before = Some((present, assembled));
     let listeners = listeners(&identities, before, &tools)?;
     let upstreams = upstreams(&identities, &present.limits, before, &tools)?;
+    let assertions = present.assertions.clone().map(|assertions| {
+        let audiences = audiences(&identities);
+        Assertions { audiences, ..assertions }
+    });
     let generation = Generation {
         number: present.number + 1,
+        assertions,
         upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
         listeners,
         own_id: identities.own_id(),
@@ -139,12 +150,15 @@ fn assemble(
     let fixed = Fixed::of(&config);
     let configured = Identities { own: config.own, listeners: config.listeners, upstreams: config.upstreams };
     let identities = configured.with(tools.issued, old.map(|old| &old.identities))?;
+    let assertions = assertions(config.assertion, &identities, old, tools)?;
+    let assertion_keys = assertions.as_ref().map(|assertions| Arc::clone(&assertions.keys));
+    let own_keys = assertion_keys.clone();
     let listeners = listeners(&identities, before, tools)?;
     let upstreams = upstreams(&identities, &config.limits, before, tools)?;
     let issuers = config
         .issuers
         .iter()
-        .map(|settings| issuer(settings, old, tools))
+        .map(|settings| issuer(settings, own_keys.as_ref(), old, tools))
         .collect::<Result<Vec<_>, AssembleError>>()?;
     let verified = config
         .issuers
@@ -168,11 +182,14 @@ fn assemble(
         upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
         listeners,
         own_id: identities.own_id(),
+        hops: config.hops,
+        assertions,
         limits: config.limits,
         odd_names: config.odd_names,
     };
     let revocation = config.revocation;
-    let assembled = Assembled { fixed, configured, identities, issuers, revocation, upstreams };
+    let assembled =
+        Assembled { fixed, configured, identities, issuers, revocation, upstreams, assertion_keys };
     Ok((generation, assembled))
 }
 
@@ -222,6 +239,7 @@ fn listener(
 
 fn issuer(
     settings: &IssuerSettings,
+    own: Option<&Arc<AssertionKeys>>,
     old: Option<&Assembled>,
     tools: &Tools<'_>,
 ) -> Result<KeyedIssuer, AssembleError> {
@@ -234,9 +252,17 @@ fn issuer(
         }
         return Ok(kept.clone());
     }
+    if let KeySource::Own = settings.keys.source {
+        // There is an issuer of this kind only with `[assertion]`.
+        let own = own.ok_or(SigningError)?;
+        let keys = Arc::new(IssuerKeys::held(settings.keys.clone(), tools.clock.clone()));
+        let known = hold(&keys, own, None, tools.clock)?;
+        let fresh = keep_own(Arc::clone(&keys), Arc::clone(own), known, tools.clock.clone());
+        return Ok(KeyedIssuer::new(settings, keys, tools.background.spawn(fresh)));
+    }
     let expected = match (&settings.keys.source, &settings.keys.ca) {
         // Never dialled.
-        (KeySource::File(_), _) => ExpectedServer::Ca(Vec::new()),
+        (KeySource::File(_) | KeySource::Own, _) => ExpectedServer::Ca(Vec::new()),
         (_, Some(ca)) => ExpectedServer::Ca(ca.clone()),
         (_, None) => ExpectedServer::PublicCa,
     };
@@ -245,7 +271,63 @@ fn issuer(
     let metrics = tools.metrics.issuer(settings.name.as_str());
     let keys = Arc::new(IssuerKeys::new(settings.keys.clone(), &tls, metrics, tools.clock.clone()));
     let fresh = tools.background.spawn(Arc::clone(&keys).keep_fresh());
-    Ok(KeyedIssuer { name: settings.name.clone(), keys, _fresh: Arc::new(AbortOnDropHandle::new(fresh)) })
+    Ok(KeyedIssuer::new(settings, keys, fresh))
+}
+
+impl KeyedIssuer {
+    fn new(settings: &IssuerSettings, keys: Arc<IssuerKeys>, fresh: JoinHandle<()>) -> KeyedIssuer {
+        KeyedIssuer { name: settings.name.clone(), keys, _fresh: Arc::new(AbortOnDropHandle::new(fresh)) }
+    }
+}
+
+/// Hands our own public keys over, if they are others than `known`.
+fn hold(
+    keys: &IssuerKeys,
+    own: &AssertionKeys,
+    known: Option<Value>,
+    clock: &Clock,
+) -> Result<Option<Value>, SigningError> {
+    let set = own.key_set(clock.now())?;
+    if known.as_ref() != Some(&set) {
+        keys.hold(set.to_string().as_bytes()).map_err(|_| SigningError)?;
+    }
+    Ok(Some(set))
+}
+
+/// Each of our keys is published for hours before it signs.
+const OWN_KEYS_PERIOD: Duration = Duration::from_secs(60);
+
+async fn keep_own(keys: Arc<IssuerKeys>, own: Arc<AssertionKeys>, mut known: Option<Value>, clock: Clock) {
+    loop {
+        tokio::time::sleep(OWN_KEYS_PERIOD).await;
+        match hold(&keys, &own, known.clone(), &clock) {
+            Ok(now) => known = now,
+            Err(error) => tracing::error!(%error, "our own assertions will not be taken"),
+        }
+    }
+}
+
+fn assertions(
+    settings: Option<AssertionSettings>,
+    identities: &Identities,
+    old: Option<&Assembled>,
+    tools: &Tools<'_>,
+) -> Result<Option<Assertions>, AssembleError> {
+    let Some(settings) = settings else { return Ok(None) };
+    let keys = match old.and_then(|old| old.assertion_keys.clone()) {
+        Some(kept) => kept,
+        None => Arc::new(AssertionKeys::new(tools.clock.now())?),
+    };
+    Ok(Some(Assertions { settings, audiences: audiences(identities), keys }))
+}
+
+/// To each of whom assertions go, bound to the certificate that it sees.
+fn audiences(identities: &Identities) -> Vec<Audience> {
+    let audience = |upstream: &UpstreamConfig| Audience {
+        name: Arc::clone(&upstream.audience),
+        bound_to: upstream.tls.own.as_ref().and_then(Own::known).map(OwnCertificate::hash),
+    };
+    identities.upstreams.iter().map(audience).collect()
 }
 
 fn upstreams(

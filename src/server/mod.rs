@@ -34,7 +34,7 @@ use crate::proxy::admission::Admission;
 use crate::proxy::{Shared, listener, worker};
 use crate::tls::TrustError;
 use crate::tls::client::ClientTlsError;
-use crate::token::{self, SameIssuer, SelfTestError};
+use crate::token::{self, SameIssuer, SelfTestError, SigningError};
 
 use assemble::Tools;
 use live::Live;
@@ -83,6 +83,8 @@ pub enum AssembleError {
     Listener { listener: Name, source: rustls::Error },
     #[error("the TLS configuration for `{name}` cannot be made: {source}")]
     Client { name: Name, source: ClientTlsError },
+    #[error("keys for assertions: {0}")]
+    Assertion(#[from] SigningError),
     #[error("upstream `{name}`: {source}")]
     Upstream { name: Name, source: crate::upstream::ServerError },
     #[error(

@@ -62,6 +62,13 @@ pub struct KnownToken {
 #[derive(Clone)]
 pub struct TokenField(Arc<[u8]>);
 
+/// The header that a token came in.
+#[derive(Clone, Copy)]
+enum Carrier {
+    Authorization,
+    Assertion,
+}
+
 /// Two issuers that one token could be of.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("issuers `{0}` and `{1}` have the same `url`; tokens of the one would be taken for the other's")]
@@ -110,7 +117,38 @@ impl Verifier {
         certificate: Option<&CertificateHash>,
     ) -> Result<Signature<Caller>, TokenError> {
         let Credential::Bearer(token) = credential else { return Ok(Signature::Absent) };
-        self.remembered(token).await?.presented(certificate)
+        let remembered = self.remembered(token).await?;
+        self.check_carrier(&remembered, Carrier::Authorization)?;
+        remembered.presented(certificate)
+    }
+
+    /// Who an assertion of another Countersign stands for: nobody, where that was shown no token itself.
+    pub async fn verify_assertion(
+        &self,
+        assertion: &HeaderValue,
+        certificate: Option<&CertificateHash>,
+    ) -> Result<Signature<Caller>, TokenError> {
+        let assertion = assertion.to_str().map_err(|_| malformed("the assertion is not in ASCII"))?;
+        let remembered = self.remembered(assertion).await?;
+        self.check_carrier(&remembered, Carrier::Assertion)?;
+        let caller = remembered.presented(certificate)?;
+        let names_caller = caller.verified().is_some_and(|caller| caller.claims.contains_key("actor"));
+        Ok(if names_caller { caller } else { Signature::Absent })
+    }
+
+    /// A token is of one kind, and each kind comes in one header: an assertion is no bearer token, which anybody may
+    /// present, and no token of a provider is an assertion.
+    fn check_carrier(&self, remembered: &Remembered, carrier: Carrier) -> Result<(), TokenError> {
+        let is_assertion = self.issuers[remembered.issuer].settings.token_type.is_assertion();
+        match (carrier, is_assertion) {
+            (Carrier::Authorization, false) | (Carrier::Assertion, true) => Ok(()),
+            (Carrier::Authorization, true) => {
+                Err(TokenError::TypeRefused("an assertion is no bearer token".into()))
+            }
+            (Carrier::Assertion, false) => {
+                Err(TokenError::TypeRefused("its issuer is no Countersign, so it is no assertion".into()))
+            }
+        }
     }
 
     /// As [`Verifier::verify`] with what these headers present, for somebody who expects the token that came last
@@ -133,6 +171,7 @@ impl Verifier {
             return Ok(same.remembered.presented(certificate)?);
         }
         let remembered = self.remembered(bearer(field)?).await?;
+        self.check_carrier(&remembered, Carrier::Authorization)?;
         *known = (remembered.bytes <= KNOWN_BYTES_MAX).then(|| {
             let remembered = Arc::clone(&remembered);
             Arc::new(KnownToken { authorization: TokenField::of(field), remembered })
@@ -147,7 +186,15 @@ impl Verifier {
         certificate: Option<&CertificateHash>,
     ) -> Result<Signature<Caller>, CredentialError> {
         let field = HeaderValue::from_bytes(&field.0).map_err(|_| malformed("it is no text"))?;
-        Ok(self.remembered(bearer(&field)?).await?.presented(certificate)?)
+        let remembered = self.remembered(bearer(&field)?).await?;
+        self.check_carrier(&remembered, Carrier::Authorization)?;
+        Ok(remembered.presented(certificate)?)
+    }
+
+    /// Whether the tokens of this issuer are assertions.
+    pub fn takes_assertions_of(&self, issuer: &Name) -> bool {
+        let is_its = |known: &&Issuer| known.settings.name == *issuer;
+        self.issuers.iter().find(is_its).is_some_and(|known| known.settings.token_type.is_assertion())
     }
 
     async fn remembered(&self, token: &str) -> Result<Arc<Remembered>, TokenError> {

@@ -17,7 +17,6 @@ mod claims;
 mod hearing;
 mod peers;
 mod question;
-pub mod signing;
 mod tokens;
 
 use std::sync::Arc;
@@ -42,10 +41,9 @@ use crate::proxy::headers::Origin;
 use crate::proxy::judgement::{self, Addresses};
 use crate::proxy::normalize::Asked;
 use crate::proxy::refusal::Refusal;
-use crate::token::{IssuerSettings, KeysError, SameIssuer, Step, TokenError, Trace, Verifier};
+use crate::token::{IssuerSettings, KeysError, SameIssuer, SigningError, Step, TokenError, Trace, Verifier};
 use hearing::Hearing;
 use peers::Handshake;
-use signing::SigningError;
 use tokens::Tokens;
 
 /// The listener of records where the configuration has none.
@@ -127,6 +125,9 @@ impl Trial {
             upstreams: Vec::new(),
             listeners: Vec::new(),
             own_id: config.own.as_ref().and_then(|own| own.known()?.spiffe_id.clone()),
+            hops: config.hops,
+            // Who asks what would become of a request has no use for signatures.
+            assertions: None,
             limits: config.limits,
             odd_names: config.odd_names,
         };

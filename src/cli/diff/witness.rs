@@ -66,13 +66,13 @@ impl Shown {
         let mut confirms = |without: &[&str]| {
             let sides = trials.iter_mut().enumerate();
             // a token of an issuer that one side does not know is refused there; there is nobody to sign it
-            let answers = sides.filter_map(|(at, trial)| {
+            let mut answers = sides.filter_map(|(at, trial)| {
                 let issuer = issuer.map(|names| names[at].clone());
                 let answer = trial.ask(&question(witness, issuer, &url, without)?);
                 let permitted = answer.is_ok_and(|answer| answer.verdict() == Verdict::Allow);
                 Some(permitted == region.outcomes[at].is_permitted())
             });
-            answers.fold(true, |all, same| all && same)
+            answers.all(|same| same)
         };
         // what a token need not have is left out only where that counts
         let lacking = ADDED.into_iter().filter(|name| claims.is_some_and(|all| !all.contains_key(*name)));

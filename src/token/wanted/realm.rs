@@ -23,10 +23,13 @@ pub struct Mint<'a> {
     places: BTreeSet<ClaimPath>,
 }
 
+/// A way to act, and what comes out under each policy.
+type Apart = (Acting, [Option<Told>; 2]);
+
 struct Pair<'a> {
     issuers: Issuers<'a>,
-    /// Ways to act that rules tell apart, with what comes out under each policy.
-    acting: Vec<(Acting, [Option<Told>; 2])>,
+    /// That rules tell apart.
+    acting: Vec<Apart>,
     gaps: BTreeSet<Gap>,
 }
 
@@ -188,7 +191,7 @@ fn told_apart(
     kinds: &[Vec<Kinds>; 2],
     fresh: &Fresh,
     now: Timestamp,
-) -> (Vec<(Acting, [Option<Told>; 2])>, BTreeSet<Gap>) {
+) -> (Vec<Apart>, BTreeSet<Gap>) {
     let mut gaps = BTreeSet::new();
     let nothing = Demand::nothing();
     let unlike_unknown = |kinds: &Kinds| {

@@ -121,7 +121,7 @@ pub fn request(
         .collect();
     let addresses = ["10.1.2.3", "10.2.2.2", "10.200.0.1", "192.0.2.1", "2001:db8::1"];
     let addresses = addresses.map(|address| address.parse::<std::net::IpAddr>().unwrap());
-    let addresses: Vec<_> = addresses.iter().copied().collect();
+    let addresses: Vec<_> = addresses.to_vec();
     let fitting = |fits: &dyn Fn(&Condition, std::net::IpAddr) -> bool| -> Vec<_> {
         addresses.iter().filter(|ip| said(&|condition| fits(condition, **ip))).copied().collect()
     };

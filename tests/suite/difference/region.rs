@@ -113,7 +113,9 @@ impl Flipped<'_> {
         let Some(claims) = self.callers().into_iter().flatten().next().map(|caller| &caller.claims) else {
             return Vec::new();
         };
-        let members = match claims.get(name) {
+        let mut names = name.split(" → ");
+        let first = names.next().and_then(|name| claims.get(name));
+        let members = match names.fold(first, |value, name| value?.get(name)) {
             Some(Value::Array(members)) => members.clone(),
             other => other.into_iter().cloned().collect(),
         };

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 
 use super::definition::{choice, table};
-use super::elsewhere::{AuditOutput, Pem, Secret, UnixSocket};
+use super::elsewhere::{AuditOutput, FilePath, Pem, Secret, UnixSocket};
 use super::file_policy::{Issuer, Role, Route, Rule, Service};
 use super::read::{Keyed, List};
 use super::value::{Bytes, Timeout, Version};
@@ -51,6 +51,8 @@ table! {
         require: List<Rule>,
         /// Findings of `check` that are meant to be so.
         lint: Lint,
+        /// Who is revoked before credentials end by themselves.
+        revocation: Revocation,
         /// The record of every decision.
         audit: Audit,
         /// What is too much.
@@ -60,7 +62,7 @@ table! {
         /// The process's own log.
         log: Log,
     }
-    later { revocation, session }
+    later { session }
 }
 
 choice! {
@@ -279,6 +281,15 @@ table! {
         listener: Name,
         /// The hop it is about.
         trusted_hop: Name,
+    }
+}
+
+table! {
+    /// Who is revoked before credentials end by themselves.
+    Revocation {
+        /// The list: a TOML file of its own, whose format `countersign schema --revocation` tells. Watched by itself: a change takes
+        /// effect within a second whatever the configuration's files say meanwhile; a bad list keeps the last good.
+        file: FilePath = required,
     }
 }
 

@@ -10,6 +10,7 @@ use super::listeners::{self, ListenerSettings};
 use super::material::Material;
 use super::names::{Names, entries, items, roles, services};
 use super::places::Places;
+use super::revocation::{self, RevocationSettings};
 use super::routes::routes;
 use super::rules::{TypedRule, Vocabulary, rule, typed_rules};
 use super::settings::{self, LogSettings};
@@ -29,6 +30,7 @@ use crate::proxy::hop::TrustedHop;
 use crate::proxy::limits::Limits;
 use crate::proxy::normalize::OddNames;
 use crate::proxy::route::RouteSettings;
+use crate::revocation::Revocations;
 use crate::tls::source::SourceSettings;
 use crate::tls::{ClientCertificates, Own};
 use crate::token::{IssuerSettings, TokenCacheSettings};
@@ -59,6 +61,10 @@ pub struct Config {
     /// `[assertion]`.
     pub assertion: Option<AssertionSettings>,
     pub policy: Policy,
+    /// `[revocation]`.
+    pub revocation: Option<RevocationSettings>,
+    /// What its list says.
+    pub revoked: Revocations,
     pub audit: SinkSettings,
     pub limits: Limits,
     pub odd_names: OddNames,
@@ -100,7 +106,7 @@ struct Resolved {
 
 pub fn resolve(
     typed: Option<Typed>,
-    sources: Sources,
+    mut sources: Sources,
     mut found: Diagnostics,
     mut material: Material<'_>,
 ) -> Result<Config, Report> {
@@ -116,6 +122,7 @@ pub fn resolve(
     let upstreams = upstreams(typed, own.as_ref(), trust.as_ref(), &mut material, &mut found);
     let (issuer_names, issuers) = issuers(typed, &sources, &mut material, &mut found);
     let rules = typed_rules(typed, &mut found);
+    let (revocation, revoked) = revocation::configured(typed, &mut sources, material.now, &mut found);
     let resolved = parts(typed, &rules, (issuer_names, issuers), upstreams, &limits, &mut found);
     let Resolved { parts, issuers, upstreams, routes } = resolved;
     let policy = policy(&file, &rules, parts, &issuers, material.now, &mut found);
@@ -144,6 +151,8 @@ pub fn resolve(
         hops,
         assertion: assertion::assertion(typed, &mut found),
         policy,
+        revocation,
+        revoked,
         audit: settings::audit(typed),
         limits,
         odd_names: settings::odd_names(typed),

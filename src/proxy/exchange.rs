@@ -15,7 +15,7 @@ use super::connection::{Connection, Known, Telling};
 use super::forward::{Passage, forward};
 use super::generation::Generation;
 use super::headers::given_traceparent;
-use super::judgement::{self, Addresses};
+use super::judgement::{self, Addresses, Credential};
 use super::normalize::Asked;
 use super::refusal::{Form, Refusal};
 use super::route::CrossOrigin;
@@ -97,9 +97,10 @@ async fn judge(
 ) -> Result<Passage, Refusal> {
     let clock = &worker.shared.clock;
     let mut known = connection.known(generation);
+    let (peer, time) = (|| connection.peer(generation, clock.now()), || clock.now());
     let verifier = &generation.verifier;
-    let peer = || connection.peer(generation, clock.now());
-    let verified = judgement::verify(generation, verifier, &head.headers, peer, &mut known.token, draft);
+    let verified =
+        judgement::verify(generation, verifier, &head.headers, peer, time, &mut known.token, draft);
     let signatures = verified.await?;
     let now = clock.now();
     let watch = Stopwatch::start();
@@ -135,13 +136,18 @@ async fn judge(
                 assertions.of(&asserted, judged.told.get().map(|told| &*told.assertion), now)
             });
             let assertion = assertion.transpose().map_err(|_| Refusal::of(Reason::Internal));
-            assertion.map(|assertion| Passage { asked, permit, who, assertion })
+            let until = judgement::holds_until(&permit, &judged, connection.vouched_until(generation));
+            let credential = || Credential::of(&signatures, &head.headers, known.token.as_deref(), verifier);
+            assertion.map(|assertion| {
+                let credential = credential();
+                Passage { asked, permit, who, assertion, from, credential, until }
+            })
         }
         Verdict::Denial(denial) => Err(Refusal::from(&denial)),
     };
     // What is made of a token that is too large to be kept is not kept either.
     if known.token.is_some() || signatures.caller.verified().is_none() {
-        connection.keep(generation, Known { judged: Some(judged), ..known });
+        connection.keep(generation, Known { judged: Some(Arc::clone(&judged)), ..known });
     }
     outcome
 }
@@ -172,7 +178,8 @@ pub fn note(draft: &mut Draft, refusal: &Refusal) {
     }
 }
 
-async fn finish(mut draft: Draft, answer: Response<Body>) -> Response<Body> {
+/// Writes the record and answers.
+pub async fn finish(mut draft: Draft, answer: Response<Body>) -> Response<Body> {
     // Boxed: it waits seldom, and would make every request's future large.
     Box::pin(draft.room()).await;
     draft.answered(answer.status());

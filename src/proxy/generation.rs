@@ -23,6 +23,7 @@ use crate::decisions::Decisions;
 use crate::identity::{Name, SpiffeId};
 use crate::metrics::{CounterBy, Metrics};
 use crate::policy::Policy;
+use crate::revocation::Revocations;
 use crate::tls::ListenerTls;
 use crate::token::Verifier;
 use crate::upstream::Upstream;
@@ -36,6 +37,7 @@ pub struct Generation {
     pub policy: Arc<Policy>,
     pub verifier: Arc<Verifier>,
     pub standings: Arc<Decisions<Telling>>,
+    pub revocations: Arc<Revocations>,
     /// By `RouteId`.
     pub routes: Arc<[RouteSettings]>,
     /// By `UpstreamId`.

@@ -15,7 +15,8 @@ use super::identities::Identities;
 use crate::audit::SinkSettings;
 use crate::clock::Clock;
 use crate::config::{
-    Config, ListenerSettings, ListenerTlsSettings, LogSettings, UpstreamConfig, UpstreamTls,
+    Config, ListenerSettings, ListenerTlsSettings, LogSettings, RevocationSettings, UpstreamConfig,
+    UpstreamTls,
 };
 use crate::decisions::Decisions;
 use crate::identity::Name;
@@ -24,6 +25,7 @@ use crate::proxy::assertion::{AssertionKeys, AssertionSettings, Assertions, Audi
 use crate::proxy::generation::Security;
 use crate::proxy::limits::Limits;
 use crate::proxy::{Generation, ListenerState};
+use crate::revocation::Revocations;
 use crate::tls::client::{ExpectedServer, client_config};
 use crate::tls::source::Issued;
 use crate::tls::{Alpn, ListenerTls, Own, OwnCertificate};
@@ -31,6 +33,7 @@ use crate::token::{Issuer, IssuerKeys, IssuerSettings, KeySource, SigningError, 
 use crate::upstream::{ServerSettings, Upstream, UpstreamLimits, UpstreamSettings};
 
 /// What a generation was made from, as far as the next one may keep it.
+#[derive(Clone)]
 pub struct Assembled {
     fixed: Fixed,
     /// As the configuration has it.
@@ -38,6 +41,7 @@ pub struct Assembled {
     /// The same with what the source of service identity gave.
     pub identities: Identities,
     pub issuers: Vec<KeyedIssuer>,
+    pub revocation: Option<RevocationSettings>,
     pub upstreams: Vec<LiveUpstream>,
     /// For as long as the process lives, or until nothing is asserted.
     assertion_keys: Option<Arc<AssertionKeys>>,
@@ -119,15 +123,20 @@ pub fn reissued(
         own_id: identities.own_id(),
         ..present.clone()
     };
-    let assembled = Assembled {
-        fixed: assembled.fixed.clone(),
-        configured,
-        identities,
-        issuers: assembled.issuers.clone(),
-        upstreams,
-        assertion_keys: assembled.assertion_keys.clone(),
-    };
+    let assembled = Assembled { configured, identities, upstreams, ..assembled.clone() };
     Ok((generation, assembled))
+}
+
+/// The generation after `present`, with what a revocation list says that was read as `settings` say.
+pub fn revoked(
+    present: &Generation,
+    assembled: &Assembled,
+    settings: &RevocationSettings,
+    revocations: Revocations,
+) -> (Generation, Assembled) {
+    let is_in_force = assembled.revocation.as_ref() == Some(settings);
+    let revocations = if is_in_force { Arc::new(revocations) } else { Arc::clone(&present.revocations) };
+    (Generation { number: present.number + 1, revocations, ..present.clone() }, assembled.clone())
 }
 
 fn assemble(
@@ -171,6 +180,7 @@ fn assemble(
             tools.clock.clone(),
         )?),
         standings: Arc::new(Decisions::new(config.decisions, tools.metrics.decision_cache.clone())),
+        revocations: Arc::new(config.revoked),
         routes: config.routes.into(),
         upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
         listeners,
@@ -180,7 +190,9 @@ fn assemble(
         limits: config.limits,
         odd_names: config.odd_names,
     };
-    let assembled = Assembled { fixed, configured, identities, issuers, upstreams, assertion_keys: own_keys };
+    let revocation = config.revocation;
+    let assembled =
+        Assembled { fixed, configured, identities, issuers, revocation, upstreams, assertion_keys: own_keys };
     Ok((generation, assembled))
 }
 

@@ -9,6 +9,7 @@ mod assemble;
 mod identities;
 mod live;
 mod report;
+mod revocations;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -158,6 +159,9 @@ impl Server {
             draining: CancellationToken::new(),
             stopped: CancellationToken::new(),
         });
+        if assembled.revocation.is_some() {
+            report::revoked(&shared, &shared.generation.load());
+        }
         let live = Live::new(Arc::clone(&shared), assembled, background.handle.clone(), source);
         let live = Arc::new(live);
         for (socket, pages) in [(admin, Pages::Admin), (health, Pages::Health)] {
@@ -168,6 +172,7 @@ impl Server {
         let reporting = report::keep_reporting(Arc::clone(&live), Arc::clone(&status), addresses.clone());
         background.handle.spawn(reporting);
         background.handle.spawn(Arc::clone(&live).follow());
+        background.handle.spawn(revocations::follow(Arc::clone(&live)));
         let mut server = Server { live, shared, status, addresses, background, workers: Vec::new() };
         for (core, sockets) in sockets.into_iter().enumerate() {
             let shared = Arc::clone(&server.shared);

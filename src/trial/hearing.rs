@@ -88,8 +88,9 @@ impl Hearing<'_> {
     fn judge(&mut self, asked: Asked, headers: &HeaderMap) -> Result<Result<Case, Refusal>, Unaskable> {
         let Hearing { generation, verifier, peer, from, now, draft, .. } = self;
         let (policy, peer) = (&generation.policy, || Ok(peer.clone()));
-        let verified =
-            judgement::verify(generation, verifier, headers, peer, &mut None, draft).now_or_never();
+        let mut known = None;
+        let verified = judgement::verify(generation, verifier, headers, peer, || *now, &mut known, draft);
+        let verified = verified.now_or_never();
         let signatures = match verified.ok_or(Unaskable::Waits)? {
             Ok(signatures) => signatures,
             Err(refusal) => return Ok(Err(refusal)),

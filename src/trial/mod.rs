@@ -42,7 +42,7 @@ use crate::proxy::headers::Origin;
 use crate::proxy::judgement::{self, Addresses};
 use crate::proxy::normalize::Asked;
 use crate::proxy::refusal::Refusal;
-use crate::token::{IssuerSettings, KeysError, SameIssuer, SigningError, Trace, Verifier};
+use crate::token::{IssuerSettings, KeysError, SameIssuer, SigningError, Step, TokenError, Trace, Verifier};
 use hearing::Hearing;
 use peers::Handshake;
 use tokens::Tokens;
@@ -120,6 +120,7 @@ impl Trial {
                 clock.clone(),
             )?),
             standings: Arc::new(Decisions::new(decisions, metrics.decision_cache.clone())),
+            revocations: Arc::new(config.revoked),
             routes: config.routes.into(),
             // Nothing is ever sent there, and nobody connects.
             upstreams: Vec::new(),
@@ -216,7 +217,14 @@ impl Trial {
         let (token, verifier) = self.tokens.present(&question.caller, now)?;
         let Some(token) = token else { return Ok(None) };
         let trace = verifier.trace(&token, peer.map(|peer| &peer.certificate)).now_or_never();
-        trace.map(Some).ok_or(Unaskable::Waits)
+        let mut trace = trace.ok_or(Unaskable::Waits)?;
+        if let Ok(caller) = &trace.outcome {
+            trace.last = Step::Revocation;
+            if let Some(revoked) = self.generation.revocations.caller(caller, now) {
+                trace.outcome = Err(TokenError::Revoked(revoked.to_string().into()));
+            }
+        }
+        Ok(Some(trace))
     }
 
     fn listener_name(&self, listener: Option<usize>) -> &Name {

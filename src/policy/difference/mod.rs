@@ -20,6 +20,7 @@
 //! 6. A rule that says the same in both policies is a reason for a difference in neither: such pairs are left
 //!    out, and nothing else is.
 
+mod alike;
 mod alone;
 mod barriers;
 mod cells;

@@ -9,8 +9,9 @@ use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::alike::{Case, Heard, Voice};
 use super::barriers::Barriers;
-use super::cells::{CallerCell, Cell, Domains, PeerCell};
+use super::cells::{CallerCell, Cell, Domains, Grid, PeerCell, Pinned, Place};
 use super::tables::{Grant, Table};
 use super::{Change, Differences, Flip, Outcome, Realm, Vouched, Witness};
 use crate::clock::Timestamp;
@@ -185,51 +186,43 @@ impl<'a> Search<'a> {
     pub(super) fn explore(
         &self,
         demand: &Demand,
-        pinned: Option<(&Demand, &Cell)>,
+        pinned: Option<&Pinned<'_>>,
         change: Change,
         met: &Met,
         found: &mut Vec<Flip>,
     ) -> Tally {
-        let cells = self.cells(demand, pinned);
+        let grid = self.grid(demand, pinned);
         let mut tally = Tally::default();
-        for cell in cells {
-            let witness = match self.witness(demand, &cell) {
-                Ok(witness) => witness,
-                Err(Unbuilt::Impossible) => continue,
-                Err(Unbuilt::Open(gap)) => {
-                    self.leave_open(gap);
-                    continue;
+        for place in grid.places() {
+            for Voice { heard, witness, callers } in self.voices(demand, &grid, place) {
+                for cell in grid.cells_at(place, callers[0]) {
+                    let witness = witness.in_cell(&cell);
+                    let case = Case { demand, cell, witness, heard: &heard, callers: &callers };
+                    tally.requests += 1;
+                    if self.judge_one(case, change, met, found) {
+                        tally.flipped += 1;
+                    }
                 }
-            };
-            tally.requests += 1;
-            if self.judge_one(demand, &cell, witness, change, met, found) {
-                tally.flipped += 1;
             }
         }
         tally
     }
 
     /// Whether it flips as it is.
-    pub(super) fn judge_one(
-        &self,
-        demand: &Demand,
-        cell: &Cell,
-        witness: Witness,
-        change: Change,
-        met: &Met,
-        found: &mut Vec<Flip>,
-    ) -> bool {
+    pub(super) fn judge_one(&self, case: Case<'_>, change: Change, met: &Met, found: &mut Vec<Flip>) -> bool {
         let first = change.permitting();
         let mut outcomes = Vec::new();
         for side in [first, 1 - first] {
             let wanted = side == first || change == Change::Elsewhere;
-            let outcome = self.judge(side, &witness);
+            let outcome = self.judge(side, &case);
             match (&outcome, wanted) {
                 (Outcome::Permitted { .. }, true) => {}
                 (_, true) => {
-                    if let Some((more, met)) = self.what_stops(side, &outcome, &witness, met) {
+                    if let Some((more, met)) = self.what_stops(side, &outcome, case.heard, met) {
+                        let Case { demand, cell, callers, .. } = &case;
+                        let pinned = Pinned { demand, cell, callers };
                         for joined in more.iter().filter_map(|more| demand.join(more)) {
-                            self.explore(&joined, Some((demand, cell)), change, &met, found);
+                            self.explore(&joined, Some(&pinned), change, &met, found);
                         }
                     }
                     return false;
@@ -244,7 +237,8 @@ impl<'a> Search<'a> {
         if change == Change::Elsewhere && self.upstream(0, &outcomes[0]) == self.upstream(1, &outcomes[1]) {
             return false;
         }
-        found.push(Flip { change, demand: demand.clone(), cell: cell.clone(), witness, outcomes });
+        let Case { demand, cell, witness, .. } = case;
+        found.push(Flip { change, demand: demand.clone(), cell, witness, outcomes });
         true
     }
 
@@ -262,7 +256,7 @@ impl<'a> Search<'a> {
         &self,
         side: Side,
         outcome: &Outcome,
-        witness: &Witness,
+        heard: &Heard,
         met: &Met,
     ) -> Option<(Vec<Demand>, Met)> {
         let policy = self.tables[side].policy;
@@ -282,11 +276,8 @@ impl<'a> Search<'a> {
             return Some((parts.services.iter().flat_map(cells::peers).collect(), met));
         }
         if *cause == Cause::TokenNotIssuedToService {
-            let (peer, caller) = (witness.peer.verified()?, witness.caller(side)?);
-            let issuer = policy.issuer_of(Some(caller));
-            let mut carriers = parts.services.iter().zip((0..).map(ServiceId));
-            let stops = carriers.find(|(service, _)| service.names(peer) && !service.carries(issuer, caller));
-            let (service, id) = stops?;
+            let id = *heard.uncarried[side].first()?;
+            let service = &parts.services[id.index()];
             if met.carriers.contains(&(side, id)) {
                 return unmet();
             }
@@ -306,8 +297,34 @@ impl<'a> Search<'a> {
         Some((cells::met(rule, parts, side), met))
     }
 
-    pub(super) fn cells(&self, demand: &Demand, pinned: Option<(&Demand, &Cell)>) -> Vec<Cell> {
+    pub(super) fn grid(&self, demand: &Demand, pinned: Option<&Pinned<'_>>) -> Grid {
         self.domains.of(demand, pinned, &|demand| self.acting(demand))
+    }
+
+    /// Who can ask in this place, by what the policies make of them.
+    fn voices(&self, demand: &Demand, grid: &Grid, place: Place<'_>) -> Vec<Voice> {
+        let mut found: Vec<Voice> = Vec::new();
+        for caller in &grid.callers {
+            let Some(cell) = grid.cells_at(place, *caller).next() else { continue };
+            let witness = match self.witness(demand, &cell) {
+                Ok(witness) => witness,
+                Err(Unbuilt::Impossible) => continue,
+                Err(Unbuilt::Open(gap)) => {
+                    self.leave_open(gap);
+                    continue;
+                }
+            };
+            let heard = self.heard(&witness);
+            match found.iter_mut().find(|voice| voice.heard.is_like(&heard)) {
+                Some(known) => known.callers.push(*caller),
+                None => found.push(Voice { heard, witness, callers: vec![*caller] }),
+            }
+        }
+        found
+    }
+
+    pub(super) fn heard(&self, witness: &Witness) -> Heard {
+        Heard::of(witness, self.tables, self.domains)
     }
 
     fn acting(&self, demand: &Demand) -> Vec<CallerCell> {
@@ -361,7 +378,7 @@ impl<'a> Search<'a> {
             host: self.host(demand.host.as_ref())?.parse().map_err(unnamed)?,
             path: path.map_err(|_| Unbuilt::Open(Gap::Path))?,
             headers,
-            hop: if &*cell.hop == "local" { Hop::Local } else { Hop::Direct },
+            hop: cell.hop(),
             address: cell.address,
             at: cell.at,
         })
@@ -407,8 +424,8 @@ impl<'a> Search<'a> {
         })))
     }
 
-    pub(super) fn judge(&self, side: Side, witness: &Witness) -> Outcome {
+    pub(super) fn judge(&self, side: Side, case: &Case<'_>) -> Outcome {
         self.judged.set(self.judged.get() + 1);
-        witness.judged(self.tables[side].policy, side)
+        case.witness.judged_as(self.tables[side].policy, side, &case.heard.standings[side])
     }
 }

@@ -1,14 +1,44 @@
 //! A request that was made up is asked as one that came.
 
-use super::{Outcome, Witness};
+use super::{Cell, Outcome, Witness};
 use crate::identity::{Caller, Signature};
 use crate::policy::cells::Side;
-use crate::policy::{Action, Cause, Circumstances, Policy, Request, Standing, Verdict, decide};
+use crate::policy::role::Service;
+use crate::policy::{Action, Cause, Circumstances, Policy, Request, ServiceId, Standing, Verdict, decide};
 
 impl Witness {
     pub fn caller(&self, side: Side) -> Option<&Caller> {
         let (_, token) = self.token.as_ref()?;
         token.callers[side].as_ref().ok()?.verified().map(|caller| &**caller)
+    }
+
+    /// The same caller and path in a cell of the same peer and time.
+    pub fn in_cell(&self, cell: &Cell) -> Witness {
+        let (method, hop) = (cell.method.clone(), cell.hop());
+        Witness { method, hop, address: cell.address, ..self.clone() }
+    }
+
+    /// What the policy of this side makes of who asks; the code of a refusal where the token is refused before.
+    pub fn standing(&self, policy: &Policy, side: Side) -> Result<Standing, &'static str> {
+        Ok(policy.standing(&self.peer, self.presented(side)?, self.at))
+    }
+
+    /// Services that name the peer and may not carry the token.
+    pub fn uncarried(&self, policy: &Policy, side: Side) -> impl Iterator<Item = ServiceId> {
+        let both = self.peer.verified().zip(self.caller(side));
+        let issuer = policy.issuer_of(self.caller(side));
+        let services = policy.parts().services.iter().zip((0..).map(ServiceId));
+        let stops = move |(service, _): &(&Service, ServiceId)| {
+            both.is_some_and(|(peer, caller)| service.names(peer) && !service.carries(issuer, caller))
+        };
+        services.filter(stops).map(|(_, id)| id)
+    }
+
+    fn presented(&self, side: Side) -> Result<&Signature<Caller>, &'static str> {
+        const ABSENT: &Signature<Caller> = &Signature::Absent;
+        self.token
+            .as_ref()
+            .map_or(Ok(ABSENT), |(_, token)| token.callers[side].as_ref().map_err(|code| *code))
     }
 
     /// Has it asked of a policy; the code of a refusal where its token is refused before.
@@ -18,13 +48,14 @@ impl Witness {
         side: Side,
         then: impl FnOnce(&Standing, &Request<'_>) -> T,
     ) -> Result<T, &'static str> {
-        let absent = Ok(Signature::Absent);
-        let caller = self.token.as_ref().map_or(&absent, |(_, token)| &token.callers[side]);
-        let caller = caller.as_ref().map_err(|code| *code)?;
-        let standing = policy.standing(&self.peer, caller, self.at);
-        let request = Request {
+        let standing = self.standing(policy, side)?;
+        Ok(then(&standing, &self.request(side)?))
+    }
+
+    fn request(&self, side: Side) -> Result<Request<'_>, &'static str> {
+        Ok(Request {
             peer: &self.peer,
-            caller,
+            caller: self.presented(side)?,
             action: Action {
                 method: &self.method,
                 host: &self.host,
@@ -33,15 +64,24 @@ impl Witness {
             },
             circumstances: Circumstances { hop: &self.hop, peer_ip: self.address, client_ip: self.address },
             now: self.at,
-        };
-        Ok(then(&standing, &request))
+        })
     }
 
     /// What the policy of this side makes of it.
     pub fn judged(&self, policy: &Policy, side: Side) -> Outcome {
-        let decision = match self.ask(policy, side, |standing, request| decide(policy, standing, request)) {
-            Ok(decision) => decision,
-            Err(code) => return Outcome::Refused(code),
+        self.judged_as(policy, side, &self.standing(policy, side))
+    }
+
+    /// The same, where it is known what the policy makes of who asks.
+    pub fn judged_as(
+        &self,
+        policy: &Policy,
+        side: Side,
+        standing: &Result<Standing, &'static str>,
+    ) -> Outcome {
+        let decision = match (standing.as_ref(), self.request(side)) {
+            (Ok(standing), Ok(request)) => decide(policy, standing, &request),
+            (Err(&code), _) | (_, Err(code)) => return Outcome::Refused(code),
         };
         let rule = decision.evidence.rule;
         match decision.verdict {

@@ -1,18 +1,45 @@
 //! Callers that no rule tells apart: one of them is asked about for all.
 
+use std::collections::HashMap;
+use std::rc::Rc;
+
 use super::Witness;
-use super::cells::{CallerCell, Cell, Domains};
+use super::cells::{CallerCell, Cell, Domains, Place};
 use super::tables::Table;
 use crate::identity::ActorKind;
-use crate::policy::cells::{Demand, Side};
+use crate::policy::cells::{Built, Demand, Side};
 use crate::policy::claim::MatchClaim;
 use crate::policy::{ServiceId, Standing};
 
 /// Callers that the policies judge alike in one place, and the least request of the first.
 pub struct Voice {
-    pub heard: Heard,
+    pub spoken: Rc<Spoken>,
     pub witness: Witness,
     pub callers: Vec<CallerCell>,
+}
+
+/// What the policies make of who asks, and a request of theirs.
+pub type Spoken = (Heard, Witness);
+
+/// Requests that were built, by all that a caller's credentials and path depend on.
+#[derive(Default)]
+pub struct Memory(HashMap<String, HashMap<CallerCell, Built<Rc<Spoken>>>>);
+
+/// What is asked for again is asked for soon: nobody needs more.
+const REMEMBERED_MAX: usize = 64;
+
+impl Memory {
+    pub fn of(&mut self, demand: &Demand, place: Place<'_>) -> &mut HashMap<CallerCell, Built<Rc<Spoken>>> {
+        let Demand { caller, act, actor_subject, claims, acr, max_age, matches, path, .. } = demand;
+        let mut sides = demand.sides.clone();
+        sides.iter_mut().for_each(|side| side.routes = None);
+        let asked = (caller, sides, act, actor_subject, claims, acr, max_age);
+        let key = format!("{asked:?} {matches:?} {path:?} {place:?}");
+        if self.0.len() >= REMEMBERED_MAX && !self.0.contains_key(&key) {
+            self.0.clear();
+        }
+        self.0.entry(key).or_default()
+    }
 }
 
 /// A request that fulfils a demand in a cell, and who else could send it.

@@ -45,7 +45,7 @@ pub enum PeerCell {
     },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CallerCell {
     Absent,
     /// Of the issuers at this place, and acting in this way.

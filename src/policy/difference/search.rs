@@ -2,6 +2,7 @@
 
 use std::cell::{Cell as Counter, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::alike::{Case, Heard, Voice};
+use super::alike::{Case, Heard, Memory, Voice};
 use super::barriers::Barriers;
 use super::cells::{CallerCell, Cell, Domains, Grid, PeerCell, Pinned, Place};
 use super::tables::{Grant, Table};
@@ -21,7 +22,7 @@ use crate::policy::cells::{self, Built, Demand, Fresh, Gap, Kinds, Side, Unbuilt
 use crate::policy::claim::ClaimPath;
 use crate::policy::pattern::{Glob, HostPattern};
 use crate::policy::rule::Effect;
-use crate::policy::{Cause, NormalPath, Policy, RuleId, ServiceId, UpstreamId};
+use crate::policy::{Cause, Host, NormalPath, Policy, RuleId, ServiceId, UpstreamId};
 
 const CREDENTIALS_LAST: Duration = Duration::from_secs(3_600);
 /// RFC 3986 §2.3.
@@ -95,6 +96,7 @@ pub(super) struct Search<'a> {
     pub fresh: &'a Fresh,
     pub judged: Counter<u64>,
     pub gaps: RefCell<BTreeMap<Gap, u64>>,
+    memory: RefCell<Memory>,
 }
 
 /// What has been joined to a demand since its cell was chosen.
@@ -121,7 +123,7 @@ impl<'a> Search<'a> {
         fresh: &'a Fresh,
     ) -> Search<'a> {
         let (judged, gaps) = (Counter::new(0), RefCell::default());
-        Search { tables, domains, realm, fresh, judged, gaps }
+        Search { tables, domains, realm, fresh, judged, gaps, memory: RefCell::default() }
     }
 
     /// What may be missing for it is told in the end.
@@ -194,10 +196,10 @@ impl<'a> Search<'a> {
         let grid = self.grid(demand, pinned);
         let mut tally = Tally::default();
         for place in grid.places() {
-            for Voice { heard, witness, callers } in self.voices(demand, &grid, place) {
+            for Voice { spoken, witness, callers } in self.voices(demand, &grid, place) {
                 for cell in grid.cells_at(place, callers[0]) {
                     let witness = witness.in_cell(&cell);
-                    let case = Case { demand, cell, witness, heard: &heard, callers: &callers };
+                    let case = Case { demand, cell, witness, heard: &spoken.0, callers: &callers };
                     tally.requests += 1;
                     if self.judge_one(case, change, met, found) {
                         tally.flipped += 1;
@@ -304,23 +306,39 @@ impl<'a> Search<'a> {
     /// Who can ask in this place, by what the policies make of them.
     fn voices(&self, demand: &Demand, grid: &Grid, place: Place<'_>) -> Vec<Voice> {
         let mut found: Vec<Voice> = Vec::new();
+        let Some((host, headers)) = self.built(self.addressed(demand)) else { return found };
+        let mut memory = self.memory.borrow_mut();
+        let known = memory.of(demand, place);
         for caller in &grid.callers {
             let Some(cell) = grid.cells_at(place, *caller).next() else { continue };
-            let witness = match self.witness(demand, &cell) {
-                Ok(witness) => witness,
-                Err(Unbuilt::Impossible) => continue,
-                Err(Unbuilt::Open(gap)) => {
-                    self.leave_open(gap);
-                    continue;
+            let spoken = known.entry(*caller).or_insert_with(|| {
+                let witness = self.witness(demand, &cell)?;
+                Ok(Rc::new((self.heard(&witness), witness)))
+            });
+            let Some(spoken) = self.built(spoken.clone()) else { continue };
+            let (heard, witness) = &*spoken;
+            match found.iter_mut().find(|voice| voice.spoken.0.is_like(heard)) {
+                Some(same) => same.callers.push(*caller),
+                None => {
+                    let (host, headers) = (host.clone(), headers.clone());
+                    let witness = Witness { host, headers, ..witness.in_cell(&cell) };
+                    found.push(Voice { witness, callers: vec![*caller], spoken });
                 }
-            };
-            let heard = self.heard(&witness);
-            match found.iter_mut().find(|voice| voice.heard.is_like(&heard)) {
-                Some(known) => known.callers.push(*caller),
-                None => found.push(Voice { heard, witness, callers: vec![*caller] }),
             }
         }
         found
+    }
+
+    /// Of what could not be built, what may be missing is told in the end.
+    fn built<T>(&self, built: Built<T>) -> Option<T> {
+        match built {
+            Ok(built) => Some(built),
+            Err(Unbuilt::Impossible) => None,
+            Err(Unbuilt::Open(gap)) => {
+                self.leave_open(gap);
+                None
+            }
+        }
     }
 
     pub(super) fn heard(&self, witness: &Witness) -> Heard {
@@ -362,6 +380,21 @@ impl<'a> Search<'a> {
         let encoded = path.iter().map(|segment| format!("/{}", utf8_percent_encode(segment, SEGMENT)));
         let text: String = encoded.collect();
         let path = NormalPath::parse(if text.is_empty() { "/" } else { &text });
+        let (host, headers) = self.addressed(demand)?;
+        Ok(Witness {
+            peer: self.peer(cell)?,
+            token,
+            method: cell.method.clone(),
+            host,
+            path: path.map_err(|_| Unbuilt::Open(Gap::Path))?,
+            headers,
+            hop: cell.hop(),
+            address: cell.address,
+            at: cell.at,
+        })
+    }
+
+    fn addressed(&self, demand: &Demand) -> Built<(Host, HeaderMap)> {
         let mut headers: HeaderMap = demand.headers.iter().cloned().collect();
         if demand.grpc {
             headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/grpc"));
@@ -370,18 +403,8 @@ impl<'a> Search<'a> {
                 return Err(Unbuilt::Impossible);
             }
         }
-        let unnamed = |_| Unbuilt::Open(Gap::Name);
-        Ok(Witness {
-            peer: self.peer(cell)?,
-            token,
-            method: cell.method.clone(),
-            host: self.host(demand.host.as_ref())?.parse().map_err(unnamed)?,
-            path: path.map_err(|_| Unbuilt::Open(Gap::Path))?,
-            headers,
-            hop: cell.hop(),
-            address: cell.address,
-            at: cell.at,
-        })
+        let host = self.host(demand.host.as_ref())?.parse().map_err(|_| Unbuilt::Open(Gap::Name))?;
+        Ok((host, headers))
     }
 
     fn host(&self, pattern: Option<&HostPattern>) -> Built<String> {

@@ -22,7 +22,7 @@ use crate::audit::Reason;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config, Report};
 use crate::identity::Name;
-use crate::policy::difference::{Change, Comparison, Outcome, Part, Region, said};
+use crate::policy::difference::{Approach, Change, Comparison, Outcome, Part, Region, said};
 use crate::token::{IssuerSettings, Mint, TokenLimits, vouched};
 use crate::trial::{Trial, TrialError};
 pub use settings::Setting;
@@ -161,16 +161,15 @@ pub fn run(args: &DiffArgs) -> ExitCode {
 struct Side {
     issuers: Vec<IssuerSettings>,
     limits: TokenLimits,
-    /// Whether there is a listener that clients reach without a certificate.
-    takes_nobody: bool,
+    approach: Approach,
     trial: Trial,
 }
 
 impl Side {
     fn new(config: Config, now: Timestamp) -> Result<Side, TrialError> {
-        let takes_nobody = config.takes_nobody();
+        let approach = config.approach();
         let (issuers, limits) = (config.issuers.clone(), config.limits.token);
-        Ok(Side { issuers, limits, takes_nobody, trial: Trial::new(config, now)? })
+        Ok(Side { issuers, limits, approach, trial: Trial::new(config, now)? })
     }
 }
 
@@ -186,8 +185,11 @@ pub fn compare(old: Config, new: Config, now: Timestamp) -> Result<Diff, TrialEr
     let policies = [before.trial.policy(), after.trial.policy()];
     let issuers = [&before.issuers[..], &after.issuers[..]];
     let vouched = vouched(issuers);
-    let takes_nobody = before.takes_nobody || after.takes_nobody;
-    let comparison = Comparison::new(policies, &vouched, takes_nobody, now);
+    let approach = Approach {
+        takes_nobody: before.approach.takes_nobody || after.approach.takes_nobody,
+        hops: &before.approach.hops | &after.approach.hops,
+    };
+    let comparison = Comparison::new(policies, &vouched, &approach, now);
     let limits = [&before.limits, &after.limits];
     let mint = Mint::new(issuers, limits, comparison.globs(), comparison.places(), &comparison.kinds(), now);
     let found = mint.realm(|realm| comparison.differences(realm, mint.fresh()));

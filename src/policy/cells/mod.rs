@@ -10,7 +10,7 @@ mod fresh;
 mod shape;
 mod unbuilt;
 
-pub use demand::{CallerDemand, Demand, Kinds, PeerDemand, Side, SideDemand, join_globs};
+pub use demand::{CallerDemand, Demand, Kinds, PeerDemand, Side, SideDemand, join_globs, join_nets};
 pub use expand::{carried, entries, met, peers, product, reach, role, ways};
 pub use fresh::{Fresh, numbers};
 pub use shape::Shape;

@@ -20,10 +20,8 @@ pub enum Gap {
     /// Each word, or number, matches something that rules compare it with.
     NoFreshWord,
     NoFreshTime,
-    /// A name of a host or a workload, made from its pattern, is none.
+    /// A name of a host or a workload, or a path, made from its pattern, is none.
     Name,
-    /// A path, made from its pattern, is none.
-    Path,
     /// An issuer's `{tid}`, under an `iss` that is demanded in part.
     Tenant,
     /// A claim of words that is to be one text with spaces and other words at once.
@@ -41,7 +39,6 @@ impl Gap {
             Gap::NoFreshWord => "no_fresh_word",
             Gap::NoFreshTime => "no_fresh_time",
             Gap::Name => "name",
-            Gap::Path => "path",
             Gap::Tenant => "tenant",
             Gap::Words => "words",
             Gap::Token => "token",
@@ -55,8 +52,7 @@ impl fmt::Display for Gap {
         f.write_str(match self {
             Gap::NoFreshWord => "rules name so many starts of texts that no other text was found",
             Gap::NoFreshTime => "rules name so many starts of times that no other time was found",
-            Gap::Name => "a name of a host or workload that fits its pattern was not found",
-            Gap::Path => "a path that fits its pattern was not found",
+            Gap::Name => "a name of a host or workload was not found that fits its pattern",
             Gap::Tenant => "a tenant was not found for an `iss` of which rules demand the start",
             Gap::Words => "a claim of words is compared with a text of several words",
             Gap::Token => "no token was found that has the claims demanded and is taken",

@@ -11,14 +11,13 @@ use crate::policy::cells::{Built, Demand, Side};
 use crate::policy::claim::MatchClaim;
 use crate::policy::{ServiceId, Standing};
 
-/// Callers that the policies judge alike in one place, and the least request of the first.
+/// Callers that the policies judge alike in one place.
 pub struct Voice {
     pub spoken: Rc<Spoken>,
-    pub witness: Witness,
     pub callers: Vec<CallerCell>,
 }
 
-/// What the policies make of who asks, and a request of theirs.
+/// What the policies make of who asks, and the least request of the first.
 pub type Spoken = (Heard, Witness);
 
 /// Requests that were built, by all that a caller's credentials and path depend on.

@@ -20,13 +20,16 @@
 //! 6. A rule that says the same in both policies is a reason for a difference in neither: such pairs are left
 //!    out, and nothing else is.
 
+mod addresses;
 mod alike;
 mod alone;
 mod barriers;
+mod build;
 mod cells;
 #[cfg(test)]
 pub(crate) mod coverage;
 mod elsewhere;
+mod moments;
 mod regions;
 mod search;
 mod tables;
@@ -34,6 +37,7 @@ mod witness;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, Method};
 use serde_json::{Map, Value};
@@ -46,7 +50,7 @@ pub use search::Comparison;
 use super::cells::{Built, Demand, Gap, Shape, Side};
 use super::{Cause, Host, IssuerId, NormalPath, RuleId, UpstreamId};
 use crate::clock::Timestamp;
-use crate::identity::{Caller, Hop, Peer, Signature};
+use crate::identity::{Caller, Hop, Name, Peer, Signature};
 
 /// The issuers that can have signed one and the same token, under each policy.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +58,17 @@ pub struct Vouched {
     pub ids: [Option<IssuerId>; 2],
     /// Whether both read all its tokens alike.
     pub alike: bool,
+    /// By how much each lets a token's times be off.
+    pub leeways: [Duration; 2],
+}
+
+/// How requests come to be judged, under either of two configurations.
+#[derive(Clone, Debug, Default)]
+pub struct Approach {
+    /// Whether one without a certificate gets as far as a policy.
+    pub takes_nobody: bool,
+    /// The hops that tell of others than are at the other end: of their certificates, or their addresses.
+    pub hops: BTreeSet<Name>,
 }
 
 /// A token, and what it says under each policy: the code of a refusal where it is refused before any rule.
@@ -100,7 +115,8 @@ pub struct Witness {
     pub path: NormalPath,
     pub headers: HeaderMap,
     pub hop: Hop,
-    pub address: Option<std::net::IpAddr>,
+    pub peer_ip: Option<std::net::IpAddr>,
+    pub client_ip: Option<std::net::IpAddr>,
     pub at: Timestamp,
 }
 

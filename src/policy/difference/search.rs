@@ -3,30 +3,20 @@
 use std::cell::{Cell as Counter, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::sync::Arc;
-use std::time::Duration;
-
-use http::HeaderMap;
-use http::header::{CONTENT_TYPE, HeaderValue};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::alike::{Case, Heard, Memory, Voice};
 use super::barriers::Barriers;
-use super::cells::{CallerCell, Cell, Domains, Grid, PeerCell, Pinned, Place};
+use super::build::in_cell;
+use super::cells::{CallerCell, Domains, Grid, Pinned, Place};
 use super::tables::{Grant, Table};
-use super::{Change, Differences, Flip, Outcome, Realm, Vouched, Witness};
+use super::{Approach, Change, Differences, Flip, Outcome, Realm, Vouched, Witness};
 use crate::clock::Timestamp;
-use crate::identity::{CertificateHash, Hop, Name, Peer, PeerName, Signature};
-use crate::policy::action::is_grpc;
+use crate::identity::Name;
 use crate::policy::cells::{self, Built, Demand, Fresh, Gap, Kinds, Side, Unbuilt};
 use crate::policy::claim::ClaimPath;
-use crate::policy::pattern::{Glob, HostPattern};
+use crate::policy::pattern::Glob;
 use crate::policy::rule::Effect;
-use crate::policy::{Cause, Host, NormalPath, Policy, RuleId, ServiceId, UpstreamId};
-
-const CREDENTIALS_LAST: Duration = Duration::from_secs(3_600);
-/// RFC 3986 §2.3.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+use crate::policy::{Cause, Policy, RuleId, ServiceId, UpstreamId};
 
 /// Two policies, written out.
 pub struct Comparison<'a> {
@@ -35,15 +25,15 @@ pub struct Comparison<'a> {
 }
 
 impl<'a> Comparison<'a> {
-    /// From `now` on. `takes_nobody` says whether a request without a certificate gets as far as a policy.
+    /// From `now` on.
     pub fn new(
         policies: [&'a Policy; 2],
         vouched: &[Vouched],
-        takes_nobody: bool,
+        approach: &Approach,
         now: Timestamp,
     ) -> Comparison<'a> {
         let tables = [0, 1].map(|side| Table::new(policies[side], side, vouched));
-        let domains = Domains::new(&tables, vouched, takes_nobody, now);
+        let domains = Domains::new(&tables, vouched, approach, now);
         Comparison { tables, domains }
     }
 
@@ -193,13 +183,15 @@ impl<'a> Search<'a> {
         met: &Met,
         found: &mut Vec<Flip>,
     ) -> Tally {
-        let grid = self.grid(demand, pinned);
         let mut tally = Tally::default();
+        let Some(addressed) = self.built(self.addressed(demand)) else { return tally };
+        let grid = self.grid(demand, pinned);
         for place in grid.places() {
-            for Voice { spoken, witness, callers } in self.voices(demand, &grid, place) {
+            for Voice { spoken, callers } in self.voices(demand, &grid, place) {
+                let (heard, least) = &*spoken;
                 for cell in grid.cells_at(place, callers[0]) {
-                    let witness = witness.in_cell(&cell);
-                    let case = Case { demand, cell, witness, heard: &spoken.0, callers: &callers };
+                    let Some(witness) = self.built(in_cell(least, &addressed, &cell)) else { continue };
+                    let case = Case { demand, cell, witness, heard, callers: &callers };
                     tally.requests += 1;
                     if self.judge_one(case, change, met, found) {
                         tally.flipped += 1;
@@ -306,24 +298,18 @@ impl<'a> Search<'a> {
     /// Who can ask in this place, by what the policies make of them.
     fn voices(&self, demand: &Demand, grid: &Grid, place: Place<'_>) -> Vec<Voice> {
         let mut found: Vec<Voice> = Vec::new();
-        let Some((host, headers)) = self.built(self.addressed(demand)) else { return found };
         let mut memory = self.memory.borrow_mut();
         let known = memory.of(demand, place);
         for caller in &grid.callers {
             let Some(cell) = grid.cells_at(place, *caller).next() else { continue };
             let spoken = known.entry(*caller).or_insert_with(|| {
-                let witness = self.witness(demand, &cell)?;
-                Ok(Rc::new((self.heard(&witness), witness)))
+                let least = self.least(demand, &cell)?;
+                Ok(Rc::new((self.heard(&least), least)))
             });
             let Some(spoken) = self.built(spoken.clone()) else { continue };
-            let (heard, witness) = &*spoken;
-            match found.iter_mut().find(|voice| voice.spoken.0.is_like(heard)) {
+            match found.iter_mut().find(|voice| voice.spoken.0.is_like(&spoken.0)) {
                 Some(same) => same.callers.push(*caller),
-                None => {
-                    let (host, headers) = (host.clone(), headers.clone());
-                    let witness = Witness { host, headers, ..witness.in_cell(&cell) };
-                    found.push(Voice { witness, callers: vec![*caller], spoken });
-                }
+                None => found.push(Voice { callers: vec![*caller], spoken }),
             }
         }
         found
@@ -358,93 +344,6 @@ impl<'a> Search<'a> {
             }
         }
         found
-    }
-
-    /// The least request that fulfils the demand in the cell.
-    pub(super) fn witness(&self, demand: &Demand, cell: &Cell) -> Built<Witness> {
-        let shape = demand.path.of_length(cell.length);
-        let (token, path) = match cell.caller {
-            CallerCell::Present { vouched, acting } => {
-                let token = (self.realm.token)(vouched, acting, demand, &shape, cell.at)?;
-                let path = token.path.clone();
-                (Some((vouched, token)), path)
-            }
-            CallerCell::Absent => {
-                let fill = |(at, segment): (usize, &Option<Arc<str>>)| match segment {
-                    Some(literal) => Ok(Arc::clone(literal)),
-                    None => Ok(self.fresh.word(at + 1)?.into()),
-                };
-                (None, shape.segments.iter().enumerate().map(fill).collect::<Built<_>>()?)
-            }
-        };
-        let encoded = path.iter().map(|segment| format!("/{}", utf8_percent_encode(segment, SEGMENT)));
-        let text: String = encoded.collect();
-        let path = NormalPath::parse(if text.is_empty() { "/" } else { &text });
-        let (host, headers) = self.addressed(demand)?;
-        Ok(Witness {
-            peer: self.peer(cell)?,
-            token,
-            method: cell.method.clone(),
-            host,
-            path: path.map_err(|_| Unbuilt::Open(Gap::Path))?,
-            headers,
-            hop: cell.hop(),
-            address: cell.address,
-            at: cell.at,
-        })
-    }
-
-    fn addressed(&self, demand: &Demand) -> Built<(Host, HeaderMap)> {
-        let mut headers: HeaderMap = demand.headers.iter().cloned().collect();
-        if demand.grpc {
-            headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/grpc"));
-            // each of its values must be gRPC's, and the one that is demanded is not
-            if !is_grpc(&headers) {
-                return Err(Unbuilt::Impossible);
-            }
-        }
-        let host = self.host(demand.host.as_ref())?.parse().map_err(|_| Unbuilt::Open(Gap::Name))?;
-        Ok((host, headers))
-    }
-
-    fn host(&self, pattern: Option<&HostPattern>) -> Built<String> {
-        Ok(match pattern {
-            Some(HostPattern::Exact(host)) => host.to_string(),
-            Some(HostPattern::Wildcard(parent)) => format!("{}.{parent}", self.fresh.word(1)?),
-            // under no domain that a wildcard is of
-            None => format!("{}.{}", self.fresh.word(1)?, self.fresh.word(2)?),
-        })
-    }
-
-    fn peer(&self, cell: &Cell) -> Built<Signature<Peer>> {
-        let spiffe = |id: String| id.parse().map(PeerName::Spiffe).map_err(|_| Unbuilt::Open(Gap::Name));
-        let name = match &cell.peer {
-            PeerCell::Absent => return Ok(Signature::Absent),
-            PeerCell::Unknown => {
-                spiffe(format!("spiffe://{}.example/{}", self.fresh.word(1)?, self.fresh.word(2)?))?
-            }
-            PeerCell::Spiffe { trust_domain, path } => {
-                let mut id = format!("spiffe://{trust_domain}");
-                for (at, segment) in path.segments.iter().enumerate() {
-                    id.push('/');
-                    match segment {
-                        Some(literal) => id.push_str(literal),
-                        None => id.push_str(&self.fresh.word(at + 1)?),
-                    }
-                }
-                spiffe(id)?
-            }
-            PeerCell::Dns { trust_domain, names } => PeerName::Dns {
-                names: names.iter().map(|name| Ok(self.host(Some(name))?.into())).collect::<Built<_>>()?,
-                trust_domain: trust_domain.clone(),
-            },
-        };
-        Ok(Signature::Verified(Arc::new(Peer {
-            name,
-            certificate: CertificateHash([0; 32]),
-            not_after: cell.at.plus(CREDENTIALS_LAST),
-            hop: Hop::Direct,
-        })))
     }
 
     pub(super) fn judge(&self, side: Side, case: &Case<'_>) -> Outcome {

@@ -1,8 +1,8 @@
 //! A request that was made up is asked as one that came.
 
-use super::{Cell, Outcome, Witness};
+use super::{Outcome, Witness};
 use crate::identity::{Caller, Signature};
-use crate::policy::cells::Side;
+use crate::policy::cells::{Demand, Side};
 use crate::policy::role::Service;
 use crate::policy::{Action, Cause, Circumstances, Policy, Request, ServiceId, Standing, Verdict, decide};
 
@@ -12,10 +12,10 @@ impl Witness {
         token.callers[side].as_ref().ok()?.verified().map(|caller| &**caller)
     }
 
-    /// The same caller and path in a cell of the same peer and time.
-    pub fn in_cell(&self, cell: &Cell) -> Witness {
-        let (method, hop) = (cell.method.clone(), cell.hop());
-        Witness { method, hop, address: cell.address, ..self.clone() }
+    /// Is without an address that nothing is demanded of.
+    pub fn forget_addresses(&mut self, demand: &Demand) {
+        self.peer_ip = self.peer_ip.filter(|_| demand.peer_ip.is_some());
+        self.client_ip = self.client_ip.filter(|_| demand.client_ip.is_some());
     }
 
     /// What the policy of this side makes of who asks; the code of a refusal where the token is refused before.
@@ -62,7 +62,7 @@ impl Witness {
                 path: &self.path,
                 headers: &self.headers,
             },
-            circumstances: Circumstances { hop: &self.hop, peer_ip: self.address, client_ip: self.address },
+            circumstances: Circumstances { hop: &self.hop, peer_ip: self.peer_ip, client_ip: self.client_ip },
             now: self.at,
         })
     }

@@ -23,10 +23,13 @@ pub struct Mint<'a> {
     places: BTreeSet<ClaimPath>,
 }
 
+/// A way to act, and what comes out under each policy.
+type Apart = (Acting, [Option<Told>; 2]);
+
 struct Pair<'a> {
     issuers: Issuers<'a>,
-    /// Ways to act that rules tell apart, with what comes out under each policy.
-    acting: Vec<(Acting, [Option<Told>; 2])>,
+    /// That rules tell apart.
+    acting: Vec<Apart>,
     gaps: BTreeSet<Gap>,
 }
 
@@ -61,14 +64,19 @@ pub fn vouched(sides: [&[IssuerSettings]; 2]) -> Vec<Vouched> {
         found.extend(same.map(|(other, to)| Vouched {
             ids: [Some(at), Some(to)],
             alike: one.claims == other.claims && one.actors == other.actors,
+            leeways: [one.leeway, other.leeway],
         }));
         if found.len() == before {
-            found.push(Vouched { ids: [Some(at), None], alike: false });
+            let leeways = [one.leeway; 2];
+            found.push(Vouched { ids: [Some(at), None], alike: false, leeways });
         }
     }
     let fresh = new.iter().zip((0..).map(IssuerId));
     let fresh = fresh.filter(|(other, _)| !old.iter().any(|one| one.url.overlaps(&other.url)));
-    found.extend(fresh.map(|(_, to)| Vouched { ids: [None, Some(to)], alike: false }));
+    found.extend(fresh.map(|(other, to)| {
+        let leeways = [other.leeway; 2];
+        Vouched { ids: [None, Some(to)], alike: false, leeways }
+    }));
     found
 }
 
@@ -183,7 +191,7 @@ fn told_apart(
     kinds: &[Vec<Kinds>; 2],
     fresh: &Fresh,
     now: Timestamp,
-) -> (Vec<(Acting, [Option<Told>; 2])>, BTreeSet<Gap>) {
+) -> (Vec<Apart>, BTreeSet<Gap>) {
     let mut gaps = BTreeSet::new();
     let nothing = Demand::nothing();
     let unlike_unknown = |kinds: &Kinds| {

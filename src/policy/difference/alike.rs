@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::Witness;
 use super::cells::{CallerCell, Cell, Domains, Place};
 use super::tables::Table;
+use super::{Approach, Witness};
 use crate::identity::ActorKind;
 use crate::policy::cells::{Built, Demand, Side};
 use crate::policy::claim::MatchClaim;
@@ -73,7 +73,12 @@ struct Kind {
 }
 
 impl Heard {
-    pub fn of(witness: &Witness, tables: &[Table<'_>; 2], domains: &Domains) -> Heard {
+    pub fn of(
+        witness: &Witness,
+        tables: &[Table<'_>; 2],
+        approaches: [&Approach; 2],
+        domains: &Domains,
+    ) -> Heard {
         let kind = |side: Side| {
             let caller = witness.caller(side)?;
             let (acts, is_named) = (!caller.chain.is_empty(), caller.acting().is_some());
@@ -87,10 +92,14 @@ impl Heard {
             segments.get(*at).zip(claims).is_some_and(|(segment, claims)| test.holds(segment, claims))
         };
         Heard {
-            standings: [0, 1].map(|side| witness.standing(tables[side].policy, side)),
+            standings: [0, 1]
+                .map(|side: Side| approaches[side].comes_in(witness)?.standing(tables[side].policy, side)),
             vouched: witness.token.as_ref().map(|(at, _)| *at),
             kinds: [0, 1].map(kind),
-            uncarried: [0, 1].map(|side| witness.uncarried(tables[side].policy, side).collect()),
+            uncarried: [0, 1].map(|side: Side| match approaches[side].comes_in(witness) {
+                Ok(witness) => witness.uncarried(tables[side].policy, side).collect(),
+                Err(_) => Vec::new(),
+            }),
             matches: domains.matches.iter().map(is_there).collect(),
         }
     }

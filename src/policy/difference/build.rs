@@ -7,10 +7,10 @@ use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::Witness;
 use super::cells::{CallerCell, Cell, PeerCell};
 use super::search::Search;
-use crate::identity::{CertificateHash, Hop, Peer, PeerName, Signature};
+use super::{STAND_IN, Witness};
+use crate::identity::{Hop, Peer, PeerName, Signature};
 use crate::policy::action::is_grpc;
 use crate::policy::cells::{Built, Demand, Gap, Unbuilt};
 use crate::policy::pattern::HostPattern;
@@ -31,9 +31,17 @@ impl Search<'_> {
     /// By whoever it is in this cell, through no hop.
     pub(super) fn least(&self, demand: &Demand, cell: &Cell) -> Built<Witness> {
         let shape = demand.path.of_length(cell.length);
+        let peer = self.peer(cell)?;
         let (token, path) = match cell.caller {
             CallerCell::Present { vouched, acting } => {
-                let token = (self.realm.token)(vouched, acting, demand, &shape, cell.at)?;
+                let mut token = (self.realm.token)(vouched, acting, demand, &shape, cell.at)?;
+                let certificate = peer.verified().map(|peer| &peer.certificate);
+                for caller in &mut token.callers {
+                    let bound = caller.as_ref().ok().and_then(Signature::verified);
+                    if let Some(Err(code)) = bound.map(|bound| (self.realm.bound)(bound, certificate)) {
+                        *caller = Err(code);
+                    }
+                }
                 let path = token.path.clone();
                 (Some((vouched, token)), path)
             }
@@ -50,7 +58,7 @@ impl Search<'_> {
         let path = NormalPath::parse(if text.is_empty() { "/" } else { &text });
         let (host, headers) = self.addressed(demand)?;
         Ok(Witness {
-            peer: self.peer(cell)?,
+            peer,
             token,
             method: cell.method.clone(),
             host,
@@ -89,9 +97,7 @@ impl Search<'_> {
         let spiffe = |id: String| id.parse().map(PeerName::Spiffe).map_err(|_| Unbuilt::Open(Gap::Name));
         let name = match &cell.peer {
             PeerCell::Absent => return Ok(Signature::Absent),
-            PeerCell::Unknown => {
-                spiffe(format!("spiffe://{}.example/{}", self.fresh.word(1)?, self.fresh.word(2)?))?
-            }
+            PeerCell::Unknown => self.unknown.clone()?,
             PeerCell::Spiffe { trust_domain, path } => {
                 let mut id = format!("spiffe://{trust_domain}");
                 for (at, segment) in path.segments.iter().enumerate() {
@@ -110,7 +116,7 @@ impl Search<'_> {
         };
         Ok(Signature::Verified(Arc::new(Peer {
             name,
-            certificate: CertificateHash([0; 32]),
+            certificate: STAND_IN,
             not_after: cell.at.plus(CREDENTIALS_LAST),
             hop: Hop::Direct,
         })))

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::alike::{Case, Heard, Memory, Voice};
+use super::approach::unknown;
 use super::barriers::Barriers;
 use super::build::in_cell;
 use super::cells::{CallerCell, Domains, Grid, Pinned, Place};
 use super::tables::{Grant, Table};
 use super::{Approach, Change, Differences, Flip, Outcome, Realm, Vouched, Witness};
 use crate::clock::Timestamp;
-use crate::identity::Name;
+use crate::identity::{Name, PeerName};
 use crate::policy::cells::{self, Built, Demand, Fresh, Gap, Kinds, Side, Unbuilt};
 use crate::policy::claim::ClaimPath;
 use crate::policy::pattern::Glob;
@@ -22,6 +23,7 @@ use crate::policy::{Cause, Policy, RuleId, ServiceId, UpstreamId};
 pub struct Comparison<'a> {
     pub(super) tables: [Table<'a>; 2],
     pub(super) domains: Domains,
+    pub(super) approaches: [&'a Approach; 2],
 }
 
 impl<'a> Comparison<'a> {
@@ -29,12 +31,12 @@ impl<'a> Comparison<'a> {
     pub fn new(
         policies: [&'a Policy; 2],
         vouched: &[Vouched],
-        approach: &Approach,
+        approaches: [&'a Approach; 2],
         now: Timestamp,
     ) -> Comparison<'a> {
         let tables = [0, 1].map(|side| Table::new(policies[side], side, vouched));
-        let domains = Domains::new(&tables, vouched, approach, now);
-        Comparison { tables, domains }
+        let domains = Domains::new(&tables, vouched, approaches, now);
+        Comparison { tables, domains, approaches }
     }
 
     /// Every text with which the policies compare one.
@@ -66,10 +68,17 @@ impl<'a> Comparison<'a> {
         &self.tables[side].policy.parts().upstreams[id.index()]
     }
 
+    pub(super) fn search<'r>(&'r self, realm: Realm<'r>, fresh: &'r Fresh) -> Search<'r> {
+        let Comparison { tables, domains, approaches } = self;
+        let unknown = unknown(*approaches, [tables[0].policy, tables[1].policy], fresh);
+        let (judged, gaps) = (Counter::new(0), RefCell::default());
+        let memory = RefCell::default();
+        Search { tables, domains, approaches: *approaches, unknown, realm, fresh, judged, gaps, memory }
+    }
+
     /// Every difference.
     pub fn differences(&self, realm: Realm<'_>, fresh: &Fresh) -> Differences {
-        let Comparison { tables, domains } = self;
-        let search = Search::new(tables, domains, realm, fresh);
+        let search = self.search(realm, fresh);
         let mut flips = search.flips(Change::Allowed);
         flips.extend(search.flips(Change::Denied));
         flips.extend(search.elsewhere());
@@ -82,6 +91,9 @@ impl<'a> Comparison<'a> {
 pub(super) struct Search<'a> {
     pub tables: &'a [Table<'a>; 2],
     pub domains: &'a Domains,
+    pub approaches: [&'a Approach; 2],
+    /// Of whom no service speaks.
+    pub unknown: Built<PeerName>,
     pub realm: Realm<'a>,
     pub fresh: &'a Fresh,
     pub judged: Counter<u64>,
@@ -106,16 +118,6 @@ pub(super) struct Tally {
 }
 
 impl<'a> Search<'a> {
-    pub(super) fn new(
-        tables: &'a [Table<'a>; 2],
-        domains: &'a Domains,
-        realm: Realm<'a>,
-        fresh: &'a Fresh,
-    ) -> Search<'a> {
-        let (judged, gaps) = (Counter::new(0), RefCell::default());
-        Search { tables, domains, realm, fresh, judged, gaps, memory: RefCell::default() }
-    }
-
     /// What may be missing for it is told in the end.
     fn leave_open(&self, gap: Gap) {
         *self.gaps.borrow_mut().entry(gap).or_default() += 1;
@@ -127,11 +129,14 @@ impl<'a> Search<'a> {
         let [ours, theirs] = [&self.tables[side], &self.tables[1 - side]];
         let same_routes = ours.routes_meaning() == theirs.routes_meaning();
         let same_services = ours.known_meaning == theirs.known_meaning;
+        let same_approach = self.approaches[0].lets_in_as(self.approaches[1]);
         let their_grants = theirs.grant_meanings();
         let barriers = Barriers::new(ours, theirs);
         let mut found = Vec::new();
         for grant in &ours.grants {
-            let known = their_grants.contains(&*grant.meaning) && (same_services || !grant.waives_peer);
+            let known = their_grants.contains(&*grant.meaning)
+                && same_approach
+                && (same_services || !grant.waives_peer);
             for (way, same_route) in self.routed(grant, side, same_routes) {
                 let mut alone = Vec::new();
                 if !(known && same_route) {
@@ -212,7 +217,7 @@ impl<'a> Search<'a> {
             match (&outcome, wanted) {
                 (Outcome::Permitted { .. }, true) => {}
                 (_, true) => {
-                    if let Some((more, met)) = self.what_stops(side, &outcome, case.heard, met) {
+                    if let Some((more, met)) = self.what_stops(side, &outcome, &case, met) {
                         let Case { demand, cell, callers, .. } = &case;
                         let pinned = Pinned { demand, cell, callers };
                         for joined in more.iter().filter_map(|more| demand.join(more)) {
@@ -250,27 +255,29 @@ impl<'a> Search<'a> {
         &self,
         side: Side,
         outcome: &Outcome,
-        heard: &Heard,
+        case: &Case<'_>,
         met: &Met,
     ) -> Option<(Vec<Demand>, Met)> {
         let policy = self.tables[side].policy;
         let parts = policy.parts();
-        let Outcome::Denied { cause, rule } = outcome else { return None };
         let mut met = met.clone();
         // what has been joined and still is not so was not built as it should be
         let unmet = || {
             self.leave_open(Gap::Unmet);
             None
         };
-        if *cause == Cause::PeerUnknown {
+        // without a certificate: no listener takes it, or the token is bound to one
+        let is_bare = matches!(outcome, Outcome::Refused(_)) && case.witness.peer.verified().is_none();
+        if is_bare || matches!(outcome, Outcome::Denied { cause: Cause::PeerUnknown, .. }) {
             if met.known.contains(&side) {
-                return unmet();
+                return if is_bare { None } else { unmet() };
             }
             met.known.push(side);
             return Some((parts.services.iter().flat_map(cells::peers).collect(), met));
         }
+        let Outcome::Denied { cause, rule } = outcome else { return None };
         if *cause == Cause::TokenNotIssuedToService {
-            let id = *heard.uncarried[side].first()?;
+            let id = *case.heard.uncarried[side].first()?;
             let service = &parts.services[id.index()];
             if met.carriers.contains(&(side, id)) {
                 return unmet();
@@ -328,7 +335,7 @@ impl<'a> Search<'a> {
     }
 
     pub(super) fn heard(&self, witness: &Witness) -> Heard {
-        Heard::of(witness, self.tables, self.domains)
+        Heard::of(witness, self.tables, self.approaches, self.domains)
     }
 
     fn acting(&self, demand: &Demand) -> Vec<CallerCell> {
@@ -348,6 +355,7 @@ impl<'a> Search<'a> {
 
     pub(super) fn judge(&self, side: Side, case: &Case<'_>) -> Outcome {
         self.judged.set(self.judged.get() + 1);
-        case.witness.judged_as(self.tables[side].policy, side, &case.heard.standings[side])
+        let standing = case.heard.standings[side].as_ref();
+        self.approaches[side].judged_as(&case.witness, self.tables[side].policy, side, standing)
     }
 }

@@ -69,19 +69,17 @@ impl Witness {
 
     /// What the policy of this side makes of it.
     pub fn judged(&self, policy: &Policy, side: Side) -> Outcome {
-        self.judged_as(policy, side, &self.standing(policy, side))
+        match self.standing(policy, side) {
+            Ok(standing) => self.judged_as(policy, side, &standing),
+            Err(code) => Outcome::Refused(code),
+        }
     }
 
     /// The same, where it is known what the policy makes of who asks.
-    pub fn judged_as(
-        &self,
-        policy: &Policy,
-        side: Side,
-        standing: &Result<Standing, &'static str>,
-    ) -> Outcome {
-        let decision = match (standing.as_ref(), self.request(side)) {
-            (Ok(standing), Ok(request)) => decide(policy, standing, &request),
-            (Err(&code), _) | (_, Err(code)) => return Outcome::Refused(code),
+    pub fn judged_as(&self, policy: &Policy, side: Side, standing: &Standing) -> Outcome {
+        let decision = match self.request(side) {
+            Ok(request) => decide(policy, standing, &request),
+            Err(code) => return Outcome::Refused(code),
         };
         let rule = decision.evidence.rule;
         match decision.verdict {

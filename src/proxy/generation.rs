@@ -47,9 +47,9 @@ pub struct Generation {
     /// Our own SPIFFE ID, where our certificate has one.
     pub own_id: Option<SpiffeId>,
     /// Whose word on somebody else is taken.
-    pub hops: Vec<TrustedHop>,
+    pub hops: Arc<[TrustedHop]>,
     /// With `[assertion]`.
-    pub assertions: Option<Assertions>,
+    pub assertions: Option<Arc<Assertions>>,
     pub limits: Limits,
     pub odd_names: OddNames,
 }

@@ -112,10 +112,9 @@ pub fn reissued(
     let before = Some((present, assembled));
     let listeners = listeners(&identities, before, &tools)?;
     let upstreams = upstreams(&identities, &present.limits, before, &tools)?;
-    let assertions = present.assertions.clone().map(|assertions| {
-        let audiences = audiences(&identities);
-        Assertions { audiences, ..assertions }
-    });
+    let assertions = present.assertions.as_ref();
+    let assertions =
+        assertions.map(|old| assertions_of(old.settings.clone(), Arc::clone(&old.keys), &identities));
     let generation = Generation {
         number: present.number + 1,
         assertions,
@@ -150,11 +149,15 @@ fn assemble(
     let fixed = Fixed::of(&config);
     let configured = Identities { own: config.own, listeners: config.listeners, upstreams: config.upstreams };
     let identities = configured.with(tools.issued, old.map(|old| &old.identities))?;
-    let assertions = assertions(config.assertion, &identities, old, tools)?;
-    let assertion_keys = assertions.as_ref().map(|assertions| Arc::clone(&assertions.keys));
-    let own_keys = assertion_keys.clone();
     let listeners = listeners(&identities, before, tools)?;
     let upstreams = upstreams(&identities, &config.limits, before, tools)?;
+    let own_keys = match (&config.assertion, old.and_then(|old| old.assertion_keys.clone())) {
+        (None, _) => None,
+        (Some(_), Some(kept)) => Some(kept),
+        (Some(_), None) => Some(Arc::new(AssertionKeys::new(tools.clock.now())?)),
+    };
+    let assertions = config.assertion.clone().zip(own_keys.clone());
+    let assertions = assertions.map(|(settings, keys)| assertions_of(settings, keys, &identities));
     let issuers = config
         .issuers
         .iter()
@@ -182,14 +185,20 @@ fn assemble(
         upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
         listeners,
         own_id: identities.own_id(),
-        hops: config.hops,
+        hops: config.hops.into(),
         assertions,
         limits: config.limits,
         odd_names: config.odd_names,
     };
-    let revocation = config.revocation;
-    let assembled =
-        Assembled { fixed, configured, identities, issuers, revocation, upstreams, assertion_keys };
+    let assembled = Assembled {
+        fixed,
+        configured,
+        identities,
+        issuers,
+        revocation: config.revocation,
+        upstreams,
+        assertion_keys: own_keys,
+    };
     Ok((generation, assembled))
 }
 
@@ -307,27 +316,19 @@ async fn keep_own(keys: Arc<IssuerKeys>, own: Arc<AssertionKeys>, mut known: Opt
     }
 }
 
-fn assertions(
-    settings: Option<AssertionSettings>,
+/// What is asserted to an upstream is bound to the certificate that it is shown.
+fn assertions_of(
+    settings: AssertionSettings,
+    keys: Arc<AssertionKeys>,
     identities: &Identities,
-    old: Option<&Assembled>,
-    tools: &Tools<'_>,
-) -> Result<Option<Assertions>, AssembleError> {
-    let Some(settings) = settings else { return Ok(None) };
-    let keys = match old.and_then(|old| old.assertion_keys.clone()) {
-        Some(kept) => kept,
-        None => Arc::new(AssertionKeys::new(tools.clock.now())?),
-    };
-    Ok(Some(Assertions { settings, audiences: audiences(identities), keys }))
-}
-
-/// To each of whom assertions go, bound to the certificate that it sees.
-fn audiences(identities: &Identities) -> Vec<Audience> {
+) -> Arc<Assertions> {
+    let own = |upstream: &UpstreamConfig| upstream.tls.own.as_ref()?.known().map(OwnCertificate::hash);
     let audience = |upstream: &UpstreamConfig| Audience {
         name: Arc::clone(&upstream.audience),
-        bound_to: upstream.tls.own.as_ref().and_then(Own::known).map(OwnCertificate::hash),
+        bound_to: own(upstream),
     };
-    identities.upstreams.iter().map(audience).collect()
+    let audiences = identities.upstreams.iter().map(audience).collect();
+    Arc::new(Assertions { settings, audiences, keys })
 }
 
 fn upstreams(

@@ -26,6 +26,7 @@ use http::header::{AUTHORIZATION, HeaderValue};
 use http::request::Parts;
 
 pub use answer::{Answer, Answered, Case};
+pub use peers::certificate_of;
 pub use question::{Bearer, Claims, Presented, Question, STAND_IN, Unsendable, head};
 
 use crate::audit::{Arrival, Audit, Protocol, Sink};
@@ -125,7 +126,7 @@ impl Trial {
             upstreams: Vec::new(),
             listeners: Vec::new(),
             own_id: config.own.as_ref().and_then(|own| own.known()?.spiffe_id.clone()),
-            hops: config.hops,
+            hops: config.hops.into(),
             // Who asks what would become of a request has no use for signatures.
             assertions: None,
             limits: config.limits,

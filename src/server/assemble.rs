@@ -377,7 +377,8 @@ fn upstream(
         Some(kept) => Arc::clone(kept),
         None => {
             let _inside = tools.background.enter();
-            Upstream::start(settings)
+            let before = old().map(|(.., upstream)| upstream).find(|it| it.settings().name == settings.name);
+            Upstream::start(settings, before.map(AsRef::as_ref))
         }
     };
     Ok((config.tls.clone(), tls, upstream))

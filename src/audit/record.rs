@@ -355,6 +355,6 @@ pub(super) mod tests {
             other => panic!("{other}"),
         };
         assert_eq!(fields(&allowed()), fields(&denied()));
-        assert_eq!(fields(&allowed()).len(), 30);
+        assert_eq!(fields(&allowed()).len(), 31);
     }
 }

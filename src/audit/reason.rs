@@ -213,7 +213,10 @@ impl From<&TokenError> for Reason {
             TokenError::Expired => Reason::TokenExpired,
             TokenError::NotYetValid(_) => Reason::TokenNotYetValid,
             TokenError::WrongAudience(_) => Reason::TokenWrongAudience,
-            TokenError::NotSenderConstrained(_) => Reason::TokenNotSenderConstrained,
+            TokenError::NotSenderConstrained(_)
+            | TokenError::ProofMissing
+            | TokenError::ProofRefused(_)
+            | TokenError::NonceWanted(_) => Reason::TokenNotSenderConstrained,
             TokenError::IssuerUnavailable(_) => Reason::IssuerUnavailable,
         }
     }
@@ -246,6 +249,7 @@ impl From<Cause> for Reason {
             Cause::PeerMissing => Reason::PeerMissing,
             Cause::PeerUnknown => Reason::PeerUnknown,
             Cause::TokenMissing => Reason::TokenMissing,
+            Cause::TokenNotSenderConstrained => Reason::TokenNotSenderConstrained,
             Cause::TokenNotIssuedToService => Reason::TokenNotIssuedToService,
             Cause::DeniedByRule => Reason::DeniedByRule,
             Cause::RequirementUnmet => Reason::RequirementUnmet,
@@ -324,6 +328,7 @@ mod tests {
             Cause::PeerMissing,
             Cause::PeerUnknown,
             Cause::TokenMissing,
+            Cause::TokenNotSenderConstrained,
             Cause::TokenNotIssuedToService,
             Cause::DeniedByRule,
             Cause::RequirementUnmet,

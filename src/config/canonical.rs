@@ -66,13 +66,14 @@ fn issuer(issuer: &IssuerSettings) -> String {
         claims,
         actors,
         quirks,
+        possession,
     } = issuer;
     let actors = actors.iter().map(|entry| {
         let ActorEntry { kind, claim, same } = entry;
         format!("{kind} {} {same:?}", set(claim.iter().map(claim_test)))
     });
     format!(
-        "issuer {:?} {url:?} {} {} {token_type:?} {leeway:?} {} {} {claims:?} {} {quirks:?}",
+        "issuer {:?} {url:?} {} {} {token_type:?} {leeway:?} {} {} {claims:?} {} {quirks:?} {possession:?}",
         name.as_str(),
         set(audience),
         set(algorithms),
@@ -187,6 +188,7 @@ fn condition(condition: &Condition, parts: &PolicyParts) -> String {
         }
         Condition::Grpc(methods) => set(methods),
         Condition::PeerIp(ranges) | Condition::ClientIp(ranges) => set(ranges),
+        Condition::SenderConstrained => "true".to_owned(),
     };
     format!("{} {value}", condition.key())
 }

@@ -10,7 +10,7 @@ use super::file_policy::{ActorEntry, DeclaredKind, Issuer};
 use super::names::{entries, items};
 use super::source::{At, Span};
 use crate::identity::Name;
-use crate::token::{LEEWAY_MAX, Preset};
+use crate::token::{LEEWAY_MAX, PROOF_AGE_MAX, Preset, ROTATION_GRACE_MAX};
 
 /// What stands for the tenant in an issuer's URL that is a template.
 const TENANT: &str = "{tid}";
@@ -61,6 +61,18 @@ fn check_urls(name: &At<Name>, issuer: &Issuer, found: &mut Diagnostics) {
     {
         let message = "a leeway of more than 5m lets tokens outlive their expiry";
         found.error("bad_value", leeway.span, message, "write at most `\"5m\"`; `\"1m\"` is the default");
+    }
+    if let Some(grace) = &issuer.rotation_grace
+        && grace.value > ROTATION_GRACE_MAX
+    {
+        let message = "a grace of more than 1h lets tokens serve without the key that they are bound to";
+        found.error("bad_value", grace.span, message, "write at most `\"1h\"`; `\"5m\"` is the default");
+    }
+    if let Some(age) = &issuer.dpop_proof_age_max
+        && age.value.0 > PROOF_AGE_MAX
+    {
+        let message = "a proof of more than 5m is one that can be stored up and sent by another";
+        found.error("bad_value", age.span, message, "write at most `\"5m\"`; `\"1m\"` is the default");
     }
 }
 

@@ -97,6 +97,14 @@ fn by_hand(settings: &mut IssuerSettings, typed: &Issuer) {
     if let Some(leeway) = &typed.leeway {
         settings.leeway = leeway.value;
     }
+    let possession = &mut settings.possession;
+    if let Some(grace) = &typed.rotation_grace {
+        possession.rotation_grace = grace.value;
+    }
+    if let Some(age) = &typed.dpop_proof_age_max {
+        possession.proof_age_max = age.value.0;
+    }
+    possession.proof_nonce = typed.dpop_nonce.is_some_and(|nonce| nonce.value);
     settings.requires = texts(&typed.requires);
     settings.only = claim_tests(&typed.only);
     if let Some(claims) = &typed.claims {

@@ -154,7 +154,8 @@ fn holds_for(effect: Effect, condition: &Condition, who: &Who<'_>) -> bool {
         | Condition::Grpc(_)
         | Condition::Hop(_)
         | Condition::PeerIp(_)
-        | Condition::ClientIp(_) => true,
+        | Condition::ClientIp(_)
+        | Condition::SenderConstrained => true,
     }
 }
 
@@ -175,6 +176,10 @@ fn holds_in(rule: &Rule, condition: &Condition, asked: &Asked<'_>) -> bool {
         Condition::Hop(names) => names.iter().any(|name| **name == *circumstances.hop.as_str()),
         Condition::PeerIp(nets) => is_in(nets, circumstances.peer_ip),
         Condition::ClientIp(nets) => is_in(nets, circumstances.client_ip),
+        // Nobody is verified by a token that is bound and was not proven to be in the right hands.
+        Condition::SenderConstrained => {
+            asked.request.caller.verified().is_some_and(|caller| caller.confirmation.is_some())
+        }
         Condition::Service(_)
         | Condition::Issuer(_)
         | Condition::Role(_)

@@ -22,6 +22,7 @@ use super::worker::Worker;
 use crate::audit::{Draft, Protocol, Reason};
 use crate::clock::Stopwatch;
 use crate::policy::Verdict;
+use crate::token::Scheme;
 
 /// Answers one request. Whatever happens, it leaves exactly one record: that is begun here and not at the
 /// outcome's first poll, since hyper drops a request unpolled whose client has closed behind its head.
@@ -94,7 +95,9 @@ async fn judge(
     let mut known = connection.known(generation);
     let Generation { verifier, policy, .. } = generation;
     let peer = || connection.peer(generation, clock.now());
-    let verified = judgement::verify(verifier, policy, &head.headers, peer, &mut known.token, draft);
+    let replaced = |before: &_| connection.replaced(&worker.shared.leaves, generation, before, clock.now());
+    let seen = asked.seen(&head.headers, connection.origin.is_secure());
+    let verified = judgement::verify(verifier, policy, seen, peer, replaced, &mut known.token, draft);
     let signatures = verified.await?;
     let now = clock.now();
     let watch = Stopwatch::start();
@@ -126,7 +129,7 @@ async fn judge(
     }
     let permit = match decision.verdict {
         Verdict::Permit(permit) => permit,
-        Verdict::Denial(denial) => return Err(Refusal::from(&denial)),
+        Verdict::Denial(denial) => return Err(Refusal::from(&denial).in_scheme(Scheme::of(&head.headers))),
     };
     Ok(Passage { asked, permit, who })
 }

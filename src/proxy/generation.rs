@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::admission::Admission;
 use super::connection::Telling;
 use super::http2_error::{Ended, ErrorCode};
+use super::leaves::Leaves;
 use super::limits::Limits;
 use super::normalize::OddNames;
 use super::route::RouteSettings;
@@ -65,6 +66,7 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     pub http2_errors: CounterBy<(Ended, ErrorCode)>,
     pub admission: Arc<Admission>,
+    pub leaves: Leaves,
     /// No new connections; those that are open end after what they are at.
     pub draining: CancellationToken,
     /// The drain's deadline: what is still open is cut.

@@ -18,11 +18,11 @@ use super::refusal::Refusal;
 use crate::audit::{Draft, Reason};
 use crate::clock::Timestamp;
 use crate::decisions::Judged;
-use crate::identity::{Caller, Hop, Peer, Signature};
+use crate::identity::{Caller, CertificateHash, Hop, Peer, Signature};
 use crate::metrics::{Limit, Lookup};
 use crate::policy::{self, Circumstances, Decision, Host, Policy};
 use crate::tls::PeerError;
-use crate::token::{KnownToken, Verifier};
+use crate::token::{KnownToken, Scheme, Shown, Target, Verifier};
 
 /// Both signatures of a request, verified or absent.
 #[derive(Clone, Debug)]
@@ -52,19 +52,22 @@ pub fn read(generation: &Generation, head: &mut Parts, server_name: Option<&Host
 }
 
 /// Verifies both signatures, also when the first is bad: the record says what became of each. `peer` tells who
-/// is there now; `known` is the token that came last.
+/// is there now, and `replaced` since when with the present certificate, if that stands in for another; `known` is the
+/// token that came last.
 pub async fn verify(
     verifier: &Verifier,
     policy: &Policy,
-    headers: &HeaderMap,
+    request: Target<'_>,
     peer: impl Fn() -> Result<Signature<Peer>, PeerError>,
+    replaced: impl Fn(&CertificateHash) -> Option<Timestamp>,
     known: &mut Option<Arc<KnownToken>>,
     draft: &mut Draft,
 ) -> Result<Signatures, Refusal> {
     let before = peer();
     let certificate = before.as_ref().ok().and_then(Signature::verified).map(|peer| &peer.certificate);
-    let caller = verifier.verify_again(headers, certificate, known).await;
-    let caller = caller.map_err(|error| Refusal::from(&error));
+    let shown = Shown { certificate, replaced: &replaced, request: Some(request) };
+    let caller = verifier.verify_again(request.headers, &shown, known).await;
+    let caller = caller.map_err(|error| Refusal::from(&error).in_scheme(Scheme::of(request.headers)));
     // Keys may have been waited for, and the certificate may have ended meanwhile.
     let peer = before.and_then(|_| peer());
     let peer = peer.map_err(|error| Refusal::from(&error));

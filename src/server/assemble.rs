@@ -18,7 +18,7 @@ use crate::proxy::limits::Limits;
 use crate::proxy::{Generation, ListenerState};
 use crate::tls::client::{ExpectedServer, client_config};
 use crate::tls::{Alpn, ListenerTls, OwnCertificate};
-use crate::token::{Issuer, IssuerKeys, IssuerSettings, KeySource, Verifier};
+use crate::token::{Issuer, IssuerKeys, IssuerSettings, KeySource, Proofs, Verifier};
 use crate::upstream::{ServerSettings, Upstream, UpstreamLimits, UpstreamSettings};
 
 /// What a generation was made from, as far as the next one may keep it.
@@ -27,6 +27,8 @@ pub struct Assembled {
     pub listeners: Vec<ListenerSettings>,
     pub own: Option<OwnCertificate>,
     pub issuers: Vec<KeyedIssuer>,
+    /// Whatever is changed, a proof is used once.
+    proofs: Arc<Proofs>,
     pub upstreams: Vec<(UpstreamTls, Arc<rustls::ClientConfig>, Arc<Upstream>)>,
 }
 
@@ -115,6 +117,7 @@ fn assemble(
         .zip(&issuers)
         .map(|(settings, keyed)| Issuer { settings, keys: Arc::clone(&keyed.keys) })
         .collect();
+    let proofs = old.map_or_else(Arc::default, |old| Arc::clone(&old.proofs));
     let generation = Generation {
         number,
         policy: config.policy,
@@ -122,6 +125,7 @@ fn assemble(
             verified,
             config.limits.token,
             config.tokens,
+            Arc::clone(&proofs),
             tools.metrics.tokens.clone(),
             tools.clock.clone(),
         )?,
@@ -133,7 +137,8 @@ fn assemble(
         limits: config.limits,
         odd_names: config.odd_names,
     };
-    let assembled = Assembled { fixed, listeners: config.listeners, own: config.own, issuers, upstreams };
+    let assembled =
+        Assembled { fixed, listeners: config.listeners, own: config.own, issuers, proofs, upstreams };
     Ok((generation, assembled))
 }
 

@@ -28,6 +28,7 @@ use crate::config::Config;
 use crate::identity::Name;
 use crate::metrics::Metrics;
 use crate::proxy::admission::Admission;
+use crate::proxy::leaves::Leaves;
 use crate::proxy::{Shared, listener, worker};
 use crate::tls::client::ClientTlsError;
 use crate::token::{self, SameIssuer, SelfTestError};
@@ -145,6 +146,7 @@ impl Server {
                 .counter_by("http2_errors", "HTTP/2 streams and connections that we ended, by error"),
             metrics,
             admission: Arc::new(Admission::default()),
+            leaves: Leaves::default(),
             draining: CancellationToken::new(),
             stopped: CancellationToken::new(),
         });

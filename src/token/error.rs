@@ -33,6 +33,14 @@ pub enum TokenError {
     WrongAudience(Detail),
     #[error("bound to a key that was not proven: {0}")]
     NotSenderConstrained(Detail),
+    /// It is bound to a key, and was presented as if it were not (RFC 9449 §7.2).
+    #[error("bound to a key that was not proven: it was presented as `Bearer`, and wants a DPoP proof")]
+    ProofMissing,
+    #[error("no good DPoP proof: {0}")]
+    ProofRefused(Detail),
+    /// With the nonce that the next proof is to hold (RFC 9449 §9).
+    #[error("the DPoP proof does not hold a nonce of this proxy")]
+    NonceWanted(Box<str>),
     #[error("the issuer's keys are not to be had: {0}")]
     IssuerUnavailable(Detail),
 }
@@ -51,7 +59,10 @@ impl TokenError {
             TokenError::Expired => "token_expired",
             TokenError::NotYetValid(_) => "token_not_yet_valid",
             TokenError::WrongAudience(_) => "token_wrong_audience",
-            TokenError::NotSenderConstrained(_) => "token_not_sender_constrained",
+            TokenError::NotSenderConstrained(_)
+            | TokenError::ProofMissing
+            | TokenError::ProofRefused(_)
+            | TokenError::NonceWanted(_) => "token_not_sender_constrained",
             TokenError::IssuerUnavailable(_) => "issuer_unavailable",
         }
     }

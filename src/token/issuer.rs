@@ -14,6 +14,7 @@ use super::actor::ActorEntry;
 use super::algorithm::Algorithm;
 use super::issuer_url::IssuerUrl;
 use super::keys::KeyUse;
+use super::possession::PossessionSettings;
 use crate::fetch::SecretSource;
 use crate::identity::{ActorKind, Name};
 use crate::policy::claim::{ClaimPath, ClaimTest};
@@ -39,6 +40,7 @@ pub struct IssuerSettings {
     pub claims: ClaimMap,
     pub actors: Vec<ActorEntry>,
     pub quirks: Quirks,
+    pub possession: PossessionSettings,
 }
 
 /// The longest [`IssuerSettings::leeway`].

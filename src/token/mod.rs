@@ -4,6 +4,8 @@
 //! token is a fact for the policy to judge; a bad one is a [`TokenError`] and a refusal whatever the
 //! policy says.
 //!
+//! A token that is bound to a key is worth something only to who proves to have it: `possession`, `dpop`.
+//!
 //! Deliberately absent: symmetric algorithms, keys that a token brings along, tokens in a query or a
 //! form, and any guess at what an issuer did not say.
 
@@ -12,6 +14,7 @@ mod algorithm;
 mod attempts;
 mod claims;
 mod credential;
+mod dpop;
 mod error;
 mod issuer;
 mod issuer_url;
@@ -23,14 +26,17 @@ mod key_fetch;
 mod keys;
 mod limits;
 mod memory;
+mod possession;
 mod preset;
+mod proofs;
 mod steps;
 mod verifier;
 mod wanted;
 
 pub use actor::ActorEntry;
 pub use algorithm::{Algorithm, KeyKind, SelfTestError, UnknownAlgorithm, self_test};
-pub use credential::{Credential, CredentialError};
+pub use credential::{Credential, CredentialError, Scheme};
+pub use dpop::{DPOP, thumbprint};
 pub use error::{Detail, TokenError};
 pub use issuer::{ClaimMap, IssuerSettings, KeySettings, KeySource, LEEWAY_MAX, Quirks, TokenType};
 pub use issuer_url::{IssuerUrl, IssuerUrlError};
@@ -41,7 +47,9 @@ pub use key_fetch::{KeysError, LIFETIME_MAX, LIFETIME_MIN};
 pub use keys::{KEYS_MAX, KeyUse};
 pub use limits::TokenLimits;
 pub use memory::TokenCacheSettings;
+pub use possession::{PROOF_AGE_MAX, PossessionSettings, ROTATION_GRACE_MAX, Shown, Target};
 pub use preset::{Preset, UnknownPreset};
+pub use proofs::Proofs;
 pub use steps::{Said, Step, Trace};
 pub use verifier::{Issuer, KnownToken, SameIssuer, Verifier};
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::algorithm::Algorithm;
 use super::issuer::{ClaimMap, IssuerSettings, KeySettings, Quirks, TokenType};
 use super::issuer_url::IssuerUrl;
 use super::keys::KeyUse;
+use super::possession::PossessionSettings;
 use crate::identity::{ActorKind, Name};
 use crate::policy::claim::{ClaimPath, ClaimTest, ClaimValue};
 use crate::policy::pattern::Glob;
@@ -144,6 +145,7 @@ impl Preset {
             leeway: LEEWAY_DEFAULT,
             requires: Vec::new(),
             only: Vec::new(),
+            possession: PossessionSettings::default(),
             name,
             url,
             keys,

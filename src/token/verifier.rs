@@ -10,14 +10,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{self, SHA256};
 use futures_util::FutureExt as _;
 use http::HeaderMap;
 use serde_json::{Map, Value};
 
 use super::algorithm::Algorithm;
-use super::credential::{Credential, CredentialError, authorization, bearer};
+use super::credential::{self, Credential, CredentialError, Scheme, authorization};
 use super::error::TokenError;
 use super::issuer::IssuerSettings;
 use super::jwt::Unverified;
@@ -25,9 +24,11 @@ use super::key_cache::{HeldKeys, IssuerKeys};
 use super::keys::{Key, KeyName};
 use super::limits::TokenLimits;
 use super::memory::{Failure, Memory, Remembered, TokenCacheSettings, TokenHash};
+use super::possession::Shown;
+use super::proofs::Proofs;
 use super::steps::{Said, Step, Trace};
-use crate::clock::Clock;
-use crate::identity::{Caller, CertificateHash, Confirmation, Name, Signature};
+use crate::clock::{Clock, Timestamp};
+use crate::identity::{Caller, Name, Signature};
 use crate::metrics::{Lookup, TokenMetrics};
 
 /// Turns credentials into callers, for one generation of the configuration.
@@ -38,6 +39,7 @@ pub struct Verifier {
     failure_lifetime: Duration,
     clock: Clock,
     memory: Memory,
+    proofs: Arc<Proofs>,
     metrics: TokenMetrics,
 }
 
@@ -53,6 +55,7 @@ pub struct Issuer {
 #[derive(Debug)]
 pub struct KnownToken {
     authorization: Box<[u8]>,
+    scheme: Scheme,
     remembered: Arc<Remembered>,
 }
 
@@ -73,6 +76,7 @@ impl Verifier {
         issuers: Vec<Issuer>,
         limits: TokenLimits,
         cache: TokenCacheSettings,
+        proofs: Arc<Proofs>,
         metrics: TokenMetrics,
         clock: Clock,
     ) -> Result<Verifier, SameIssuer> {
@@ -84,7 +88,7 @@ impl Verifier {
             }
         }
         let (memory, failure_lifetime) = (Memory::new(cache), cache.failure_lifetime);
-        Ok(Verifier { issuers, limits, failure_lifetime, clock, memory, metrics })
+        Ok(Verifier { issuers, limits, failure_lifetime, clock, memory, proofs, metrics })
     }
 
     pub fn issuers(&self) -> &[Issuer] {
@@ -96,15 +100,30 @@ impl Verifier {
         self.memory.entries()
     }
 
-    /// Who the credential stands for. `certificate` is that of the peer on this connection, which a
-    /// token may be bound to.
+    pub(super) fn limits(&self) -> &TokenLimits {
+        &self.limits
+    }
+
+    pub(super) fn proofs(&self) -> &Proofs {
+        &self.proofs
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Who the credential stands for.
     pub async fn verify(
         &self,
         credential: Credential<'_>,
-        certificate: Option<&CertificateHash>,
+        shown: &Shown<'_>,
     ) -> Result<Signature<Caller>, TokenError> {
-        let Credential::Bearer(token) = credential else { return Ok(Signature::Absent) };
-        self.remembered(token).await?.presented(certificate)
+        let (scheme, token) = match credential {
+            Credential::Absent => return Ok(Signature::Absent),
+            Credential::Bearer(token) => (Scheme::Bearer, token),
+            Credential::Dpop(token) => (Scheme::Dpop, token),
+        };
+        self.presented(&*self.remembered(token).await?, scheme, shown)
     }
 
     /// As [`Verifier::verify`] with what these headers present, for somebody who expects the token that came last
@@ -113,7 +132,7 @@ impl Verifier {
     pub async fn verify_again(
         &self,
         headers: &HeaderMap,
-        certificate: Option<&CertificateHash>,
+        shown: &Shown<'_>,
         known: &mut Option<Arc<KnownToken>>,
     ) -> Result<Signature<Caller>, CredentialError> {
         let Some(field) = authorization(headers)? else { return Ok(Signature::Absent) };
@@ -124,14 +143,26 @@ impl Verifier {
             && self.still_holds(&same.remembered).await?
         {
             self.metrics.cache.count(Lookup::Hit);
-            return Ok(same.remembered.presented(certificate)?);
+            return Ok(self.presented(&same.remembered, same.scheme, shown)?);
         }
-        let remembered = self.remembered(bearer(field)?).await?;
+        let (scheme, token) = credential::read(field)?;
+        let remembered = self.remembered(token).await?;
         *known = (remembered.bytes <= KNOWN_BYTES_MAX).then(|| {
             let remembered = Arc::clone(&remembered);
-            Arc::new(KnownToken { authorization: field.as_bytes().into(), remembered })
+            Arc::new(KnownToken { authorization: field.as_bytes().into(), scheme, remembered })
         });
-        Ok(remembered.presented(certificate)?)
+        Ok(self.presented(&remembered, scheme, shown)?)
+    }
+
+    fn presented(
+        &self,
+        remembered: &Remembered,
+        scheme: Scheme,
+        shown: &Shown<'_>,
+    ) -> Result<Signature<Caller>, TokenError> {
+        let Remembered { caller, issuer, .. } = remembered;
+        self.check_possession(&self.issuers[*issuer].settings, caller, scheme, shown)?;
+        Ok(Signature::Verified(Arc::clone(caller)))
     }
 
     async fn remembered(&self, token: &str) -> Result<Arc<Remembered>, TokenError> {
@@ -143,12 +174,12 @@ impl Verifier {
     }
 
     /// As [`Verifier::verify`] with nothing remembered, saying how far the token gets.
-    pub async fn trace(&self, token: &str, certificate: Option<&CertificateHash>) -> Trace {
+    pub async fn trace(&self, scheme: Scheme, token: &str, shown: &Shown<'_>) -> Trace {
         let mut last = Step::Structure;
         let mut outcome = self.judge(token, sha256(token), &mut last).await;
         if let Ok(remembered) = &outcome {
             last = Step::Binding;
-            if let Err(error) = remembered.presented(certificate) {
+            if let Err(error) = self.presented(remembered, scheme, shown) {
                 outcome = Err(error);
             }
         }
@@ -316,31 +347,6 @@ impl IssuerSettings {
             None => Err(TokenError::AlgorithmRefused("none that this proxy takes from anybody".into())),
         }
     }
-}
-
-impl Remembered {
-    fn presented(&self, certificate: Option<&CertificateHash>) -> Result<Signature<Caller>, TokenError> {
-        check_confirmation(&self.caller, certificate)?;
-        Ok(Signature::Verified(Arc::clone(&self.caller)))
-    }
-}
-
-/// RFC 8705 §3: a bound token is worth something only in the hands of whom it was bound to. Judged on
-/// every request, since the same token may come over another connection.
-fn check_confirmation(caller: &Caller, certificate: Option<&CertificateHash>) -> Result<(), TokenError> {
-    let detail = match (&caller.confirmation, certificate) {
-        (None, _) => return Ok(()),
-        (Some(Confirmation::Certificate(bound)), Some(CertificateHash(presented))) => {
-            if verify_slices_are_equal(bound, presented).is_ok() {
-                return Ok(());
-            }
-            "its certificate is not this connection's"
-        }
-        (Some(Confirmation::Certificate(_)), None) => "this connection has no client certificate",
-        (Some(Confirmation::Key(_)), _) => "DPoP proofs are not checked by this version",
-        (Some(Confirmation::Unsupported), _) => "its `cnf` is none that can be checked here",
-    };
-    Err(TokenError::NotSenderConstrained(detail.into()))
 }
 
 fn sha256(token: &str) -> TokenHash {

@@ -22,7 +22,7 @@ use crate::proxy::judgement::{self, Addresses};
 use crate::proxy::normalize::Asked;
 use crate::proxy::refusal::{Form, Refusal};
 use crate::proxy::route::CrossOrigin;
-use crate::token::Verifier;
+use crate::token::{Scheme, Verifier};
 
 /// One request and all that it is judged by.
 pub struct Hearing<'t> {
@@ -86,9 +86,11 @@ impl Hearing<'_> {
     }
 
     fn judge(&mut self, asked: Asked, headers: &HeaderMap) -> Result<Result<Case, Refusal>, Unaskable> {
-        let Hearing { generation, verifier, peer, from, now, draft, .. } = self;
+        let Hearing { generation, verifier, peer, from, origin, now, draft } = self;
         let (policy, peer) = (&generation.policy, || Ok(peer.clone()));
-        let verified = judgement::verify(verifier, policy, headers, peer, &mut None, draft).now_or_never();
+        let seen = asked.seen(headers, origin.is_secure());
+        let verified =
+            judgement::verify(verifier, policy, seen, peer, |_| None, &mut None, draft).now_or_never();
         let signatures = match verified.ok_or(Unaskable::Waits)? {
             Ok(signatures) => signatures,
             Err(refusal) => return Ok(Err(refusal)),
@@ -105,7 +107,9 @@ impl Hearing<'_> {
     fn forward(&mut self, mut head: Parts, case: &Case) -> Result<Parts, Refusal> {
         let permit = match &case.decision.verdict {
             Verdict::Permit(permit) => permit,
-            Verdict::Denial(denial) => return Err(denial.into()),
+            Verdict::Denial(denial) => {
+                return Err(Refusal::from(denial).in_scheme(Scheme::of(&head.headers)));
+            }
         };
         let internal = || Refusal::of(Reason::Internal);
         let route = self.generation.routes.get(permit.route().index()).ok_or_else(internal)?;

@@ -321,7 +321,7 @@ fn every_limit_and_cache_of_the_schema_has_an_effect() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 33);
+    assert_eq!(seen, 34);
 }
 
 /// What is compared over a reload to find out whether connections and sessions may be kept.

@@ -23,6 +23,9 @@ pub struct Shown {
     pub issuer: Option<Name>,
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub claims: Map<String, Value>,
+    /// Whether the token is bound to a key, of which the request brings a proof.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dpop: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_ip: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -85,6 +88,7 @@ impl Shown {
             .map(|(name, value)| (name.to_string(), Value::from(value.to_str().unwrap_or_default())));
         let mut claims = witness.token.as_ref().map(|(_, token)| token.claims.clone()).unwrap_or_default();
         let timed = claims.contains_key("auth_time");
+        let dpop = claims.remove("cnf").is_some();
         claims.retain(|name, value| !ALWAYS.contains(&name.as_str()) || (name == "aud" && value.is_array()));
         Shown {
             method: witness.method.to_string(),
@@ -94,6 +98,7 @@ impl Shown {
             is_spiffe,
             issuer,
             claims,
+            dpop,
             peer_ip: witness.address.map(|address| address.to_string()),
             hop: (witness.hop != Hop::Direct).then(|| witness.hop.as_str().to_owned()),
             at: (timed || witness.at != now).then(|| witness.at.to_string()),
@@ -121,6 +126,7 @@ impl Shown {
             Some(issuer) => {
                 add("--issuer", issuer.as_str());
                 add("--claims", &Value::from(self.claims.clone()).to_string());
+                line.push_str(if self.dpop { " --dpop" } else { "" });
             }
             None => line.push_str(" --no-token"),
         }
@@ -152,7 +158,8 @@ impl Shown {
                 let claims = Value::from(self.claims.clone());
                 let claims = toml::Value::try_from(&claims)
                     .map_or_else(|_| "{}".to_owned(), |claims| claims.to_string());
-                format!("{{ issuer = {}, claims = {claims} }}", text(issuer.as_str()))
+                let dpop = if self.dpop { ", dpop = true" } else { "" };
+                format!("{{ issuer = {}, claims = {claims}{dpop} }}", text(issuer.as_str()))
             }
         };
         lines.push(format!("caller  = {caller}"));
@@ -177,7 +184,9 @@ fn question(witness: &Witness, issuer: Option<Option<Name>>, url: &str) -> Optio
     let head = trial::head(witness.method.as_str(), url, fields).ok()?;
     let caller = match (&witness.token, issuer) {
         (Some((_, token)), Some(issuer)) => {
-            Bearer::Claims(Claims { issuer: issuer?, claims: token.claims.clone(), without: Vec::new() })
+            let mut claims = token.claims.clone();
+            let dpop = claims.remove("cnf").is_some();
+            Bearer::Claims(Claims { issuer: issuer?, claims, without: Vec::new(), dpop })
         }
         _ => Bearer::Nothing,
     };

@@ -202,8 +202,9 @@ impl World {
             Issuer { settings, keys: Arc::new(keys) }
         });
         let (limits, metrics) = (TokenLimits::FOR_TESTS, TokenMetrics::default());
-        let verifier = Verifier::new(issuers.collect(), limits, CACHE, metrics.clone(), clock.clone())
-            .expect("distinct issuers");
+        let verifier =
+            Verifier::new(issuers.collect(), limits, CACHE, Arc::default(), metrics.clone(), clock.clone())
+                .expect("distinct issuers");
         World { clock, provider, verifier, metrics }
     }
 
@@ -220,7 +221,7 @@ impl World {
         token: &str,
         certificate: Option<&CertificateHash>,
     ) -> Result<Arc<Caller>, TokenError> {
-        match self.verifier.verify(Credential::Bearer(token), certificate).await? {
+        match self.verifier.verify(Credential::Bearer(token), &Shown::on(certificate)).await? {
             Signature::Verified(caller) => Ok(caller),
             Signature::Absent => panic!("a token was presented"),
         }

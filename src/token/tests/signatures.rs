@@ -179,7 +179,7 @@ fn two_issuers_with_one_url_are_refused() {
     };
     let issuers = vec![issuer("a"), issuer("b")];
     let metrics = TokenMetrics::default();
-    let made = Verifier::new(issuers, TokenLimits::FOR_TESTS, CACHE, metrics, clock.clone());
+    let made = Verifier::new(issuers, TokenLimits::FOR_TESTS, CACHE, Arc::default(), metrics, clock.clone());
     assert!(made.is_err_and(|error| error.to_string().starts_with("issuers `a` and `b`")));
 }
 

@@ -19,6 +19,8 @@ pub mod tests_universe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 pub use acting::Acting;
@@ -147,6 +149,9 @@ impl<'a> Issuers<'a> {
             let login = now.minus(age).plus(Duration::from_millis(999));
             fix(&mut draft, "auth_time", login.unix_seconds().into());
         }
+        if demand.bound && !draft.is_given("cnf") {
+            bind(&mut draft);
+        }
         for (segment, place) in &demand.matches {
             draft.segment_is(*segment, place);
         }
@@ -249,7 +254,7 @@ impl<'a> Issuers<'a> {
                         let subject = ClaimPath(vec!["act".into(), "sub".into()]);
                         draft.text(&subject, None)?;
                     }
-                    "cnf" => fix(draft, name, Map::from_iter([("jkt".to_owned(), "x".into())]).into()),
+                    "cnf" => bind(draft),
                     _ => match map.scopes.as_ref().filter(reads) {
                         Some(path) => draft.words(path, &[], true),
                         None => match lists.into_iter().flatten().find(reads) {
@@ -320,6 +325,12 @@ fn globs_of(test: &ClaimTest) -> Vec<Glob> {
 fn with_each(found: &[Way], ways: &[Way]) -> Vec<Vec<Way>> {
     let with = |way: &Way| found.iter().chain([way]).cloned().collect();
     ways.iter().map(with).collect()
+}
+
+/// To a key: which one is for whoever has it to say.
+fn bind(draft: &mut Draft) {
+    let thumbprint = URL_SAFE_NO_PAD.encode([0; 32]);
+    fix(draft, "cnf", Map::from_iter([("jkt".to_owned(), thumbprint.into())]).into());
 }
 
 fn fix(draft: &mut Draft, name: &str, value: Value) {

@@ -21,6 +21,7 @@ use crate::audit::SinkSettings;
 use crate::clock::Timestamp;
 use crate::decisions::DecisionsSettings;
 use crate::identity::Name;
+use crate::policy::difference::Approach;
 use crate::policy::lint::Finding;
 use crate::policy::{Policy, PolicyParts};
 use crate::proxy::limits::Limits;
@@ -62,8 +63,15 @@ pub struct Config {
 }
 
 impl Config {
+    /// How requests come to the policy.
+    pub fn approach(&self) -> Approach {
+        let hops = self.resolved.get("trusted_hop").and_then(toml::Value::as_table);
+        let hops = hops.into_iter().flat_map(toml::Table::keys).filter_map(|name| name.parse().ok());
+        Approach { takes_nobody: self.takes_nobody(), hops: hops.collect() }
+    }
+
     /// Whether some listener lets a client without a certificate get as far as the policy.
-    pub fn takes_nobody(&self) -> bool {
+    fn takes_nobody(&self) -> bool {
         let lets_in = |listener: &ListenerSettings| {
             let clients = listener.tls.as_ref().map(|tls| &tls.clients);
             !matches!(clients, Some(ClientCertificates::Required(_)))

@@ -20,7 +20,7 @@ use crate::metrics::Limit;
 use crate::policy::claim::ClaimPath;
 
 /// The last second of the year 9999: later times are nonsense or an attempt to overflow something.
-const SECONDS_MAX: u64 = 253_402_300_799;
+pub(super) const SECONDS_MAX: u64 = 253_402_300_799;
 
 /// What the claim `typ`, or `token_use`, says of tokens that are no access tokens.
 const OTHER_TYPES: [&str; 6] = ["ID", "id", "Refresh", "refresh", "Offline", "Logout"];

@@ -41,7 +41,7 @@ impl Verifier {
         shown: &Shown<'_>,
     ) -> Result<(), TokenError> {
         let request = shown.request.as_ref().ok_or_else(|| refused("there is no request to prove"))?;
-        let proof = Parts::split(field(request)?, &self.limits()).map_err(|error| match error {
+        let proof = Parts::split(field(request)?, self.limits()).map_err(|error| match error {
             TokenError::Malformed(detail) => refused(detail),
             other => other,
         })?;

@@ -195,6 +195,9 @@ impl Flipped<'_> {
             } else if let Some(net) = word.strip_prefix("from ") {
                 let net: ipnet::IpNet = net.parse().unwrap();
                 case.from.peer.is_some_and(|ip| net.contains(&ip))
+            } else if let Some(net) = word.strip_prefix("of a client at ") {
+                let net: ipnet::IpNet = net.parse().unwrap();
+                case.from.client.is_some_and(|ip| net.contains(&ip))
             } else if word == "gRPC" {
                 is_grpc(&case.headers)
             } else {

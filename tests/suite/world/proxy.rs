@@ -69,8 +69,13 @@ impl Proxy<'_> {
 
     /// A new connection of `who` to the `mesh` listener.
     pub async fn client(&self, who: Who, protocol: Protocol) -> Client {
+        self.client_of("mesh", who, protocol).await
+    }
+
+    /// The same to any listener.
+    pub async fn client_of(&self, listener: &str, who: Who, protocol: Protocol) -> Client {
         let config = self.world.certificates.client_config(who);
-        Client::tls(self.address("mesh"), HOST, config, protocol).await.unwrap()
+        Client::tls(self.address(listener), HOST, config, protocol).await.unwrap()
     }
 
     /// What the admin listener answers.
@@ -209,12 +214,7 @@ mod tests {
     async fn a_world_s_proxy_serves_records_counts_and_reloads() {
         let world = World::new().await;
         let proxy = world.start(ALLOW);
-        let request = || {
-            let mut request = get("/orders/7");
-            let token = format!("Bearer {}", world.issuer.token(serde_json::json!({})));
-            request.headers_mut().insert("authorization", token.parse().unwrap());
-            request
-        };
+        let request = || world.signed(get("/orders/7"));
         for protocol in Protocol::BOTH {
             let client = proxy.client(Who::Storefront, protocol).await;
             let answer = client.ask(request()).await.unwrap();

@@ -198,7 +198,7 @@ async fn verifier(config: Config) -> Verifier {
     let tls = client_config(&ExpectedServer::Ca(Vec::new()), None, &[Alpn::Http1], &clock).unwrap();
     let keys = IssuerKeys::new(settings.keys.clone(), &tls, metrics.issuer("corp"), clock.clone());
     keys.refresh().await.unwrap();
-    let issuers = vec![Issuer { settings, keys: Arc::new(keys) }];
+    let issuers = vec![Issuer { settings, keys: Arc::new(keys), introspection: None }];
     let (limits, metrics) = (config.limits.token, metrics.tokens.clone());
     Verifier::new(issuers, limits, config.tokens, Arc::default(), metrics, clock).unwrap()
 }

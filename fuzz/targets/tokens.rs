@@ -75,7 +75,7 @@ static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
         failures_max: 0,
         failure_lifetime: Duration::ZERO,
     };
-    let issuers = vec![Issuer { settings, keys: Arc::new(keys) }];
+    let issuers = vec![Issuer { settings, keys: Arc::new(keys), introspection: None }];
     Verifier::new(issuers, limits, nothing, Arc::default(), TokenMetrics::default(), clock)
         .expect("a verifier")
 });

@@ -67,19 +67,21 @@ fn issuer(issuer: &IssuerSettings) -> String {
         actors,
         quirks,
         possession,
+        introspection,
     } = issuer;
     let actors = actors.iter().map(|entry| {
         let ActorEntry { kind, claim, same } = entry;
         format!("{kind} {} {same:?}", set(claim.iter().map(claim_test)))
     });
     format!(
-        "issuer {:?} {url:?} {} {} {token_type:?} {leeway:?} {} {} {claims:?} {} {quirks:?} {possession:?}",
+        "issuer {:?} {url:?} {} {} {token_type:?} {leeway:?} {} {} {claims:?} {} {quirks:?} {possession:?} {:?}",
         name.as_str(),
         set(audience),
         set(algorithms),
         set(requires),
         set(only.iter().map(claim_test)),
-        set(actors)
+        set(actors),
+        introspection.as_ref().map(|asked| asked.time_max)
     )
 }
 

@@ -91,6 +91,9 @@ fn fill_issuer(table: &mut Toml, issuer: &IssuerSettings) {
     set(table, "rotation_grace", time(issuer.possession.rotation_grace));
     set(table, "dpop_proof_age_max", time(issuer.possession.proof_age_max));
     set(table, "dpop_nonce", issuer.possession.proof_nonce);
+    if let Some(asked) = &issuer.introspection {
+        within(table, "introspection", |table| set(table, "time_max", time(asked.time_max)));
+    }
     within(table, "claims", |claims| {
         let map = &issuer.claims;
         set(claims, "subject", path(&map.subject));

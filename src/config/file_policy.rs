@@ -107,8 +107,23 @@ table! {
         /// Demands a nonce in DPoP proofs. Only the process that made one knows it: not for several behind a balancer that
         /// spreads a client's requests. Default: false.
         dpop_nonce: bool,
+        /// What the provider knows this proxy as, to ask about opaque tokens.
+        client_id: String,
+        /// Its secret.
+        client_secret: Secret,
+        /// Takes opaque tokens, which the provider is asked about (RFC 7662); one issuer may.
+        introspection: Introspection,
     }
-    later { client_id, client_secret, introspection }
+}
+
+table! {
+    /// How the provider is asked about opaque tokens (RFC 7662), as the issuer's `client_id`.
+    Introspection {
+        /// Where. Default: what discovery names, on the host of the provider's `url`.
+        endpoint: String,
+        /// For how long an answer is believed, and a revoked token may still be taken: at most 1m. Default: 30s.
+        time_max: Timeout,
+    }
 }
 
 table! {

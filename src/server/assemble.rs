@@ -18,7 +18,7 @@ use crate::proxy::limits::Limits;
 use crate::proxy::{Generation, ListenerState};
 use crate::tls::client::{ExpectedServer, client_config};
 use crate::tls::{Alpn, ListenerTls, OwnCertificate};
-use crate::token::{Issuer, IssuerKeys, IssuerSettings, KeySource, Proofs, Verifier};
+use crate::token::{Introspection, Issuer, IssuerKeys, IssuerSettings, KeySource, Proofs, Verifier};
 use crate::upstream::{ServerSettings, Upstream, UpstreamLimits, UpstreamSettings};
 
 /// What a generation was made from, as far as the next one may keep it.
@@ -37,6 +37,7 @@ pub struct Assembled {
 pub struct KeyedIssuer {
     pub name: Name,
     pub keys: Arc<IssuerKeys>,
+    introspection: Option<Arc<Introspection>>,
     _fresh: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -115,7 +116,10 @@ fn assemble(
         .issuers
         .into_iter()
         .zip(&issuers)
-        .map(|(settings, keyed)| Issuer { settings, keys: Arc::clone(&keyed.keys) })
+        .map(|(settings, keyed)| {
+            let introspection = keyed.introspection.clone();
+            Issuer { settings, keys: Arc::clone(&keyed.keys), introspection }
+        })
         .collect();
     let proofs = old.map_or_else(Arc::default, |old| Arc::clone(&old.proofs));
     let generation = Generation {
@@ -181,7 +185,12 @@ fn issuer(
     old: Option<&Assembled>,
     tools: &Tools<'_>,
 ) -> Result<KeyedIssuer, AssembleError> {
-    let same = |keyed: &&KeyedIssuer| keyed.name == settings.name && *keyed.keys.settings() == settings.keys;
+    let same = |keyed: &&KeyedIssuer| {
+        let introspection = keyed.introspection.as_ref().map(|asked| asked.settings());
+        keyed.name == settings.name
+            && *keyed.keys.settings() == settings.keys
+            && introspection == settings.introspection.as_ref()
+    };
     if let Some(kept) = old.into_iter().flat_map(|old| &old.issuers).find(same) {
         if let KeySource::File(_) = settings.keys.source {
             // The file may be why there is a reload.
@@ -192,16 +201,19 @@ fn issuer(
     }
     let expected = match (&settings.keys.source, &settings.keys.ca) {
         // Never dialled.
-        (KeySource::File(_), _) => ExpectedServer::Ca(Vec::new()),
+        (KeySource::File(_), _) if settings.introspection.is_none() => ExpectedServer::Ca(Vec::new()),
         (_, Some(ca)) => ExpectedServer::Ca(ca.clone()),
         (_, None) => ExpectedServer::PublicCa,
     };
     let tls = client_config(&expected, None, &[Alpn::Http1], tools.clock);
     let tls = tls.map_err(|source| AssembleError::Client { name: settings.name.clone(), source })?;
+    let introspection = settings.introspection.clone();
+    let introspection = introspection.map(|asked| Arc::new(Introspection::new(asked, &settings.keys, &tls)));
     let metrics = tools.metrics.issuer(settings.name.as_str());
     let keys = Arc::new(IssuerKeys::new(settings.keys.clone(), &tls, metrics, tools.clock.clone()));
     let fresh = tools.background.spawn(Arc::clone(&keys).keep_fresh());
-    Ok(KeyedIssuer { name: settings.name.clone(), keys, _fresh: Arc::new(AbortOnDropHandle::new(fresh)) })
+    let name = settings.name.clone();
+    Ok(KeyedIssuer { name, keys, introspection, _fresh: Arc::new(AbortOnDropHandle::new(fresh)) })
 }
 
 fn upstream(

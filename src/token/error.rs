@@ -27,6 +27,9 @@ pub enum TokenError {
     BadSignature,
     #[error("expired")]
     Expired,
+    /// Its issuer does not say why (RFC 7662 §2.2): it is over, was revoked, or never was a token.
+    #[error("its issuer says that it is not active")]
+    Inactive,
     #[error("not yet valid: {0}")]
     NotYetValid(Detail),
     #[error("wrong audience: {0}")]
@@ -57,6 +60,7 @@ impl TokenError {
             TokenError::KeyUnknown(_) => "token_key_unknown",
             TokenError::BadSignature => "token_bad_signature",
             TokenError::Expired => "token_expired",
+            TokenError::Inactive => "token_revoked",
             TokenError::NotYetValid(_) => "token_not_yet_valid",
             TokenError::WrongAudience(_) => "token_wrong_audience",
             TokenError::NotSenderConstrained(_)

@@ -12,6 +12,7 @@ use url::{Position, Url};
 
 use super::actor::ActorEntry;
 use super::algorithm::Algorithm;
+use super::introspection::IntrospectionSettings;
 use super::issuer_url::IssuerUrl;
 use super::keys::KeyUse;
 use super::possession::PossessionSettings;
@@ -41,6 +42,8 @@ pub struct IssuerSettings {
     pub actors: Vec<ActorEntry>,
     pub quirks: Quirks,
     pub possession: PossessionSettings,
+    /// Where opaque tokens are asked about; without it there are none of this issuer.
+    pub introspection: Option<IntrospectionSettings>,
 }
 
 /// The longest [`IssuerSettings::leeway`].

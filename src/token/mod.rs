@@ -16,6 +16,7 @@ mod claims;
 mod credential;
 mod dpop;
 mod error;
+mod introspection;
 mod issuer;
 mod issuer_url;
 mod json;
@@ -38,6 +39,7 @@ pub use algorithm::{Algorithm, KeyKind, SelfTestError, UnknownAlgorithm, self_te
 pub use credential::{Credential, CredentialError, Scheme};
 pub use dpop::{DPOP, thumbprint};
 pub use error::{Detail, TokenError};
+pub use introspection::{Endpoint, INTROSPECTION_TIME_MAX, Introspection, IntrospectionSettings};
 pub use issuer::{ClaimMap, IssuerSettings, KeySettings, KeySource, LEEWAY_MAX, Quirks, TokenType};
 pub use issuer_url::{IssuerUrl, IssuerUrlError};
 pub use jwt::claimed_signer;

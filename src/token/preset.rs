@@ -146,6 +146,7 @@ impl Preset {
             requires: Vec::new(),
             only: Vec::new(),
             possession: PossessionSettings::default(),
+            introspection: None,
             name,
             url,
             keys,

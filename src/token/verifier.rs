@@ -18,18 +18,19 @@ use serde_json::{Map, Value};
 use super::algorithm::Algorithm;
 use super::credential::{self, Credential, CredentialError, Scheme, authorization};
 use super::error::TokenError;
+use super::introspection::Introspection;
 use super::issuer::IssuerSettings;
 use super::jwt::Unverified;
 use super::key_cache::{HeldKeys, IssuerKeys};
 use super::keys::{Key, KeyName};
 use super::limits::TokenLimits;
-use super::memory::{Failure, Memory, Remembered, TokenCacheSettings, TokenHash};
+use super::memory::{Failure, Memory, Remembered, TokenCacheSettings, TokenHash, Vouched};
 use super::possession::Shown;
 use super::proofs::Proofs;
 use super::steps::{Said, Step, Trace};
 use crate::clock::{Clock, Timestamp};
 use crate::identity::{Caller, Name, Signature};
-use crate::metrics::{Lookup, TokenMetrics};
+use crate::metrics::{Limit, Lookup, TokenMetrics};
 
 /// Turns credentials into callers, for one generation of the configuration.
 #[derive(Debug)]
@@ -49,6 +50,8 @@ pub struct Issuer {
     pub settings: IssuerSettings,
     /// Made from `settings.keys`.
     pub keys: Arc<IssuerKeys>,
+    /// Made from `settings.introspection`; without it, nobody is asked.
+    pub introspection: Option<Arc<Introspection>>,
 }
 
 /// A token that a [`Verifier`] found good, by the field that it came in.
@@ -67,6 +70,9 @@ pub struct SameIssuer(pub Name, pub Name);
 /// What is kept at hand is beside the memory that tokens were given, so it has a bound. A token of 800
 /// bytes with eleven claims takes about 4 KiB.
 const KNOWN_BYTES_MAX: u64 = 16 * 1024;
+
+/// What every JWT starts with: `{"` in base64url.
+const JWT_START: &str = "eyJ";
 
 /// Keys with one `kid` that are tried on one token.
 const CANDIDATES_MAX: usize = 4;
@@ -219,18 +225,29 @@ impl Verifier {
 
     /// Asked each time that something remembered is used, however it was found.
     async fn still_holds(&self, remembered: &Remembered) -> Result<bool, TokenError> {
-        let keys = self.issuers[remembered.issuer].current_keys().await?;
+        let keys = match remembered.vouched {
+            Vouched::By(_) => Some(self.issuers[remembered.issuer].current_keys().await?),
+            Vouched::Until(_) => None,
+        };
         let now = self.clock.now();
         if now >= remembered.caller.expires {
             return Err(TokenError::Expired);
         }
-        Ok(remembered.judged <= now && keys.set.holds(&remembered.key))
+        let is_vouched_for = match (&remembered.vouched, &keys) {
+            (Vouched::By(key), Some(keys)) => keys.set.holds(key),
+            (Vouched::By(_), None) => false,
+            (Vouched::Until(end), _) => now < *end,
+        };
+        Ok(remembered.judged <= now && is_vouched_for)
     }
 
     async fn recall_failure(&self, hash: &TokenHash) -> Result<Option<TokenError>, TokenError> {
         let Some(failure) = self.memory.failed(hash) else { return Ok(None) };
-        let keys = self.issuers[failure.issuer].current_keys().await?;
-        let holds = failure.generation == keys.generation && self.clock.now() < failure.until;
+        let is_same = match failure.generation {
+            Some(generation) => generation == self.issuers[failure.issuer].current_keys().await?.generation,
+            None => true,
+        };
+        let holds = is_same && self.clock.now() < failure.until;
         Ok(holds.then_some(failure.error))
     }
 
@@ -242,6 +259,9 @@ impl Verifier {
         step: &mut Step,
     ) -> Result<Arc<Remembered>, TokenError> {
         *step = Step::Structure;
+        if let Some((position, issuer)) = self.opaque(token) {
+            return self.ask(position, issuer, token, hash, step).await;
+        }
         let mut unverified = Unverified::parse(token, &self.limits)?;
         *step = Step::Issuer;
         let position = self.issuer_of(&unverified.claims)?;
@@ -268,13 +288,74 @@ impl Verifier {
         }
         let (generation, judged) = (keys.generation, self.clock.now());
         match self.check(issuer, &keys, algorithm, unverified, hash, step) {
-            Ok((caller, key)) => Ok(self.memory.remember(caller, position, key, judged)),
+            Ok((caller, key)) => Ok(self.memory.remember(caller, position, Vouched::By(key), judged)),
             // soon true, so not worth remembering
             Err(error @ TokenError::NotYetValid(_)) => Err(error),
             Err(error) => {
-                let until = judged.plus(self.failure_lifetime);
-                let failure = Failure { error: error.clone(), issuer: position, generation, until };
-                self.memory.remember_failure(hash, failure);
+                self.failed(hash, &error, position, Some(generation), judged);
+                Err(error)
+            }
+        }
+    }
+
+    fn failed(
+        &self,
+        hash: TokenHash,
+        error: &TokenError,
+        issuer: usize,
+        generation: Option<u64>,
+        judged: Timestamp,
+    ) {
+        let until = judged.plus(self.failure_lifetime);
+        self.memory.remember_failure(hash, Failure { error: error.clone(), issuer, generation, until });
+    }
+
+    /// Whom to ask about a token that is no JWT.
+    fn opaque(&self, token: &str) -> Option<(usize, &Issuer)> {
+        let asked = |(_, issuer): &(usize, &Issuer)| issuer.settings.introspection.is_some();
+        (!token.starts_with(JWT_START)).then(|| self.issuers.iter().enumerate().find(asked)).flatten()
+    }
+
+    /// The issuer's word in place of a signature; what it says is judged as a JWT's claims are.
+    async fn ask(
+        &self,
+        position: usize,
+        issuer: &Issuer,
+        token: &str,
+        hash: TokenHash,
+        step: &mut Step,
+    ) -> Result<Arc<Remembered>, TokenError> {
+        if token.len() > self.limits.token_bytes_max {
+            let detail = format!("longer than {} bytes", self.limits.token_bytes_max);
+            return Err(TokenError::LimitExceeded(Limit::TokenBytesMax, detail.into()));
+        }
+        *step = Step::Issuer;
+        let nobody =
+            || TokenError::IssuerUnavailable("an opaque token is asked about only where one serves".into());
+        let asked = issuer.introspection.as_ref().ok_or_else(nobody)?;
+        let _turn = asked.turn(hash).await;
+        // Another may have asked meanwhile.
+        if let Some(remembered) = self.recall(&hash).await? {
+            return Ok(remembered);
+        }
+        *step = Step::Signature;
+        let claims = asked.claims(token, &self.limits, self.clock.now()).await;
+        let judged = self.clock.now();
+        let caller = claims.and_then(|claims| match issuer.settings.url.accepts(&claims) {
+            _ if !claims.contains_key("iss") => {
+                issuer.settings.caller(claims, hash, &self.limits, judged, step)
+            }
+            Some(true) => issuer.settings.caller(claims, hash, &self.limits, judged, step),
+            _ => Err(TokenError::IssuerUnknown("its issuer says that it is another's".into())),
+        });
+        match caller {
+            Ok(caller) => {
+                let end = judged.plus(asked.settings().time_max);
+                Ok(self.memory.remember(caller, position, Vouched::Until(end), judged))
+            }
+            Err(error @ (TokenError::NotYetValid(_) | TokenError::IssuerUnavailable(_))) => Err(error),
+            Err(error) => {
+                self.failed(hash, &error, position, None, judged);
                 Err(error)
             }
         }

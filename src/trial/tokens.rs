@@ -58,7 +58,8 @@ impl Ring {
         let held = |settings: &IssuerSettings| IssuerKeys::held(settings.keys.clone(), clock.clone());
         let keys: Vec<_> = issuers.iter().map(held).map(Arc::new).collect();
         let issuers = issuers.iter().cloned().zip(keys.iter().map(Arc::clone));
-        let issuers = issuers.map(|(settings, keys)| Issuer { settings, keys }).collect();
+        let issuers =
+            issuers.map(|(settings, keys)| Issuer { settings, keys, introspection: None }).collect();
         let (proofs, metrics) = (Arc::<Proofs>::default(), TokenMetrics::default());
         let verifier = Verifier::new(issuers, limits, cache, Arc::clone(&proofs), metrics, clock.clone())?;
         Ok(Ring { verifier, keys, proofs })
@@ -124,7 +125,7 @@ impl Tokens {
 
     fn mint(&mut self, given: &Claims, head: &Parts, now: Timestamp) -> Result<Credential, Unaskable> {
         let at = self.minted.position(&given.issuer)?;
-        let Issuer { settings, keys } = &self.minted.verifier.issuers()[at];
+        let Issuer { settings, keys, .. } = &self.minted.verifier.issuers()[at];
         let signing = match &mut self.signing[at] {
             Some(signing) => signing,
             none => {

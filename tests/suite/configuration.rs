@@ -383,15 +383,13 @@ fn later_keys_are_told_apart_from_unknown_ones() {
         "[identity]\npassphrase = { env = \"X\" }",
         "[upstream.a]\nserver = \"http://a:1\"\ncredential = { file = \"x\" }",
         "[listener.a]\naddress = \"127.0.0.1:1\"\nmode = \"outbound\"",
-        "[issuer.a]\nurl = \"https://a\"\naudience = \"a\"\nintrospection = true",
-        "[issuer.a]\nurl = \"https://a\"\naudience = \"a\"\nclient_secret = { env = \"X\" }",
         "[audit]\nchain = true",
     ] {
         let result = load_texts(&[&format!("version = 1\n{text}\n")]);
         assert!(codes(&result).contains(&"not_available"), "{text}: {:?}", codes(&result));
         seen += 1;
     }
-    assert_eq!(seen, 8);
+    assert_eq!(seen, 6);
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod caching;
 mod claims;
 mod fetching;
 mod memory;
+mod opaque;
 mod presets;
 mod signatures;
 mod steps;
@@ -199,7 +200,9 @@ impl World {
         let issuers = settings.into_iter().map(|settings| {
             let metrics = IssuerMetrics::default();
             let keys = IssuerKeys::new(settings.keys.clone(), &no_roots(), metrics, clock.clone());
-            Issuer { settings, keys: Arc::new(keys) }
+            let asked = settings.introspection.clone();
+            let asked = asked.map(|asked| Arc::new(Introspection::new(asked, &settings.keys, &no_roots())));
+            Issuer { settings, keys: Arc::new(keys), introspection: asked }
         });
         let (limits, metrics) = (TokenLimits::FOR_TESTS, TokenMetrics::default());
         let verifier =

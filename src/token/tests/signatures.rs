@@ -175,7 +175,7 @@ fn two_issuers_with_one_url_are_refused() {
         let mut settings = settings(Preset::Generic, ISS, keys.clone());
         settings.name = name.parse().expect("a name");
         let keys = IssuerKeys::new(keys.clone(), &no_roots(), IssuerMetrics::default(), clock.clone());
-        Issuer { settings, keys: Arc::new(keys) }
+        Issuer { settings, keys: Arc::new(keys), introspection: None }
     };
     let issuers = vec![issuer("a"), issuer("b")];
     let metrics = TokenMetrics::default();

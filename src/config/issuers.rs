@@ -36,7 +36,7 @@ pub fn issuers(
     let settings: Vec<_> = entries(&file.issuer)
         .iter()
         .map(|(name, typed)| {
-            let settings = settings(name, &typed.value, document_bytes_max, sources, material, found);
+            let settings = settings((file, name, &typed.value), document_bytes_max, sources, material, found);
             if let Some(settings) = &settings {
                 check_agents(&typed.value, &settings.facts().requires, found);
             }
@@ -48,8 +48,7 @@ pub fn issuers(
 }
 
 fn settings(
-    name: &At<Name>,
-    typed: &Issuer,
+    (file, name, typed): (&File, &At<Name>, &Issuer),
     document_bytes_max: usize,
     sources: &Sources,
     material: &mut Material<'_>,
@@ -76,7 +75,7 @@ fn settings(
     };
     check_only(name, typed, preset, &url, found);
     let keys = KeySettings {
-        source: key_source(name, typed, preset, &url, sources, material, found)?,
+        source: key_source((file, name, typed), preset, &url, sources, material, found)?,
         key_use: preset.key_use(),
         ca: typed.ca.as_ref().and_then(|ca| material.server_ca(ca, found)),
         credential: typed.jwks_credential.as_ref().map(|secret| material.secret(secret, found)),
@@ -117,7 +116,7 @@ fn introspection(
         (None, KeySource::Discovery { document, issuer }) => {
             Some(Endpoint::Discovery { document: document.clone(), issuer: Arc::clone(issuer) })
         }
-        (None, KeySource::Url(_) | KeySource::File(_)) => match url.discovery() {
+        (None, KeySource::Url(_) | KeySource::File(_) | KeySource::Own) => match url.discovery() {
             Ok(KeySource::Discovery { document, issuer }) => Some(Endpoint::Discovery { document, issuer }),
             _ => {
                 missing("endpoint", "add `introspection = { endpoint = \"https://…\" }`");
@@ -207,8 +206,7 @@ fn check_only(name: &At<Name>, typed: &Issuer, preset: Preset, url: &IssuerUrl, 
 }
 
 fn key_source(
-    name: &At<Name>,
-    typed: &Issuer,
+    (file, name, typed): (&File, &At<Name>, &Issuer),
     preset: Preset,
     url: &IssuerUrl,
     sources: &Sources,
@@ -219,7 +217,11 @@ fn key_source(
         if typed.gives("jwks") {
             return None;
         }
-        return match url.discovery() {
+        let asserts = file.assertion.as_ref().and_then(|assertion| assertion.value.issuer.as_ref());
+        if preset == Preset::Countersign && asserts.is_some_and(|own| url.is(&own.value)) {
+            return Some(KeySource::Own);
+        }
+        return match preset.keys(url) {
             Ok(source) => Some(source),
             Err(error) => {
                 let span = typed.url.as_ref().map_or(name.span, |url| url.span);

@@ -4,6 +4,7 @@
 //! outside this folder sees a key, a default or a name that was not looked up. The runtime imports
 //! nothing from here.
 
+mod assertion;
 mod canonical;
 pub(crate) mod definition;
 mod effective;
@@ -11,6 +12,7 @@ mod elsewhere;
 pub(crate) mod error;
 mod file;
 mod file_policy;
+mod hops;
 mod issuer_checks;
 mod issuers;
 mod lints;

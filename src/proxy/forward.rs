@@ -19,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use ulid::ULID_LEN;
 
+use super::assertion::Signed;
 use super::body::{Body, Meter, RequestBody, ResponseBody};
 use super::connection::Connection;
 use super::exchange::refuse;
@@ -39,6 +40,16 @@ pub struct Passage {
     pub permit: Permit,
     /// Whom it is permitted to.
     pub who: Arc<headers::Identity>,
+    /// The same, signed.
+    pub assertion: Option<Arc<Signed>>,
+}
+
+/// What a head is rewritten by.
+pub struct Told<'a> {
+    pub asked: &'a Asked,
+    pub permit: &'a Permit,
+    pub who: &'a Arc<headers::Identity>,
+    pub assertion: Option<&'a Signed>,
 }
 
 /// One request on its way.
@@ -71,8 +82,9 @@ pub async fn forward(
     let body = RequestBody::new(body, Rc::clone(&meter), route.body_bytes_max, connection.pulse.upload());
     let carried = carries(route, passage.asked.kind, body.is_too_large())
         .and_then(|()| {
-            let Passage { asked, permit, who } = &passage;
-            rewrite(&connection.origin, route, &mut head, asked, permit, who, &mut draft)
+            let Passage { asked, permit, who, assertion } = &passage;
+            let told = Told { asked, permit, who, assertion: assertion.as_deref() };
+            rewrite(&connection.origin, route, &mut head, &told, &mut draft)
         })
         // Last: from here on the record says that the request was passed on.
         .and_then(|()| draft.forwarding(permit).map_err(|_| Refusal::of(Reason::AuditUnavailable)));
@@ -101,11 +113,10 @@ pub fn rewrite(
     origin: &headers::Origin,
     route: &RouteSettings,
     head: &mut Parts,
-    asked: &Asked,
-    permit: &Permit,
-    who: &Arc<headers::Identity>,
+    told: &Told<'_>,
     draft: &mut Draft,
 ) -> Result<(), Refusal> {
+    let Told { asked, permit, who, assertion } = *told;
     let given = head.uri.path_and_query();
     let target = match &route.strip_prefix {
         Some(prefix) => asked.target(&asked.path.strip_prefix(prefix)?, given),
@@ -125,6 +136,7 @@ pub fn rewrite(
     let introduction = Introduction {
         id: draft.id().array_to_str(&mut id),
         who: Arc::clone(who),
+        assertion: assertion.map(|signed| &signed.value),
         enforced: permit.enforced(),
         origin,
         authority: &asked.authority,

@@ -10,7 +10,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
+use super::assertion::Assertions;
 use super::connection::Telling;
+use super::hop::TrustedHop;
 use super::http2_error::{Ended, ErrorCode};
 use super::leaves::Leaves;
 use super::limits::Limits;
@@ -41,6 +43,10 @@ pub struct Generation {
     pub listeners: Vec<ListenerState>,
     /// Our own SPIFFE ID, where our certificate has one.
     pub own_id: Option<SpiffeId>,
+    /// Whose word on somebody else is taken.
+    pub hops: Vec<TrustedHop>,
+    /// With `[assertion]`.
+    pub assertions: Option<Assertions>,
     pub limits: Limits,
     pub odd_names: OddNames,
 }

@@ -13,6 +13,7 @@ use http::request::Parts;
 use super::connection::Telling;
 use super::generation::Generation;
 use super::headers;
+use super::hop;
 use super::normalize::{Asked, OddNames};
 use super::refusal::Refusal;
 use crate::audit::{Draft, Reason};
@@ -20,15 +21,22 @@ use crate::clock::Timestamp;
 use crate::decisions::Judged;
 use crate::identity::{Caller, CertificateHash, Hop, Peer, Signature};
 use crate::metrics::{Limit, Lookup};
-use crate::policy::{self, Circumstances, Decision, Host, Policy};
+use crate::policy::{self, Circumstances, Decision, Host};
 use crate::tls::PeerError;
-use crate::token::{KnownToken, Scheme, Shown, Target, Verifier};
+use crate::token::{KnownToken, Scheme, Shown, Target, TokenError, Verifier};
 
 /// Both signatures of a request, verified or absent.
 #[derive(Clone, Debug)]
 pub struct Signatures {
     pub peer: Signature<Peer>,
     pub caller: Signature<Caller>,
+}
+
+/// Who holds the connection: `peer` tells who is there now, `replaced` since when with the present certificate, if that
+/// stands in for this one.
+pub struct Holder<P, R> {
+    pub peer: P,
+    pub replaced: R,
 }
 
 /// From where a request comes.
@@ -51,23 +59,36 @@ pub fn read(generation: &Generation, head: &mut Parts, server_name: Option<&Host
     Ok(Asked::read(head, server_name)?)
 }
 
-/// Verifies both signatures, also when the first is bad: the record says what became of each. `peer` tells who
-/// is there now, and `replaced` since when with the present certificate, if that stands in for another; `known` is the
-/// token that came last.
+/// Verifies both signatures, also when the first is bad: the record says what became of each. `known` is the token
+/// that came last.
 pub async fn verify(
+    generation: &Generation,
     verifier: &Verifier,
-    policy: &Policy,
     request: Target<'_>,
-    peer: impl Fn() -> Result<Signature<Peer>, PeerError>,
-    replaced: impl Fn(&CertificateHash) -> Option<Timestamp>,
+    holder: Holder<
+        impl Fn() -> Result<Signature<Peer>, PeerError>,
+        impl Fn(&CertificateHash) -> Option<Timestamp>,
+    >,
     known: &mut Option<Arc<KnownToken>>,
     draft: &mut Draft,
 ) -> Result<Signatures, Refusal> {
+    let policy = &generation.policy;
+    let Holder { peer, replaced } = holder;
     let before = peer();
-    let certificate = before.as_ref().ok().and_then(Signature::verified).map(|peer| &peer.certificate);
+    let there = before.as_ref().ok().and_then(Signature::verified);
+    let headers = request.headers;
+    let certificate = there.map(|peer| &peer.certificate);
     let shown = Shown { certificate, replaced: &replaced, request: Some(request) };
-    let caller = verifier.verify_again(request.headers, &shown, known).await;
-    let caller = caller.map_err(|error| Refusal::from(&error).in_scheme(Scheme::of(request.headers)));
+    let caller = verifier.verify_again(headers, &shown, known).await;
+    let caller = caller.map_err(|error| Refusal::from(&error).in_scheme(Scheme::of(headers)));
+    let caller = match there {
+        Some(peer) if headers.contains_key(headers::ASSERTION) => {
+            // Boxed: most requests have none.
+            let asserted = Box::pin(asserted(generation, verifier, headers, peer)).await;
+            caller.and_then(|caller| one_of(caller, asserted?))
+        }
+        _ => caller,
+    };
     // Keys may have been waited for, and the certificate may have ended meanwhile.
     let peer = before.and_then(|_| peer());
     let peer = peer.map_err(|error| Refusal::from(&error));
@@ -87,6 +108,39 @@ pub async fn verify(
     };
     draft.signers(None, policy);
     Err(refusal)
+}
+
+/// Who a hop whose word is taken vouches for.
+async fn asserted(
+    generation: &Generation,
+    verifier: &Verifier,
+    headers: &HeaderMap,
+    peer: &Peer,
+) -> Result<Signature<Caller>, Refusal> {
+    let Some(assertion) = hop::assertion(&generation.hops, peer, headers)? else {
+        return Ok(Signature::Absent);
+    };
+    let asserted = verifier.verify_assertion(assertion, Some(&peer.certificate)).await;
+    let asserted = asserted.map_err(|error| Refusal::from(&error))?;
+    // What one proxy was told another could pass on, were it not bound to whom it was told by.
+    let is_loose = asserted.verified().is_some_and(|caller| caller.confirmation.is_none());
+    if is_loose && peer.hop == Hop::Direct {
+        let detail = "an assertion that is not bound to the certificate of the hop";
+        return Err(Refusal::from(&TokenError::NotSenderConstrained(detail.into())));
+    }
+    Ok(asserted)
+}
+
+/// An assertion beside the token that it rests on is of the same subject, or one of the two is not what it seems.
+fn one_of(token: Signature<Caller>, asserted: Signature<Caller>) -> Result<Signature<Caller>, Refusal> {
+    match (token.verified(), asserted.verified()) {
+        (Some(token), Some(asserted)) if !asserted.is_of_subject_of(token) => {
+            let detail = "the token is another subject's than the assertion";
+            Err(Refusal::from(&TokenError::Malformed(detail.into())))
+        }
+        (_, Some(_)) => Ok(asserted),
+        (_, None) => Ok(token),
+    }
 }
 
 /// The one decision.

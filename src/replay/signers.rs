@@ -184,6 +184,7 @@ impl CallerLine {
                 Some("key") => Some(Confirmation::Key([0; 32])),
                 _ => return Err(Why::Form("caller.bound")),
             },
+            via: None,
             token_id: None,
             claims,
             token_hash: [0; 32],

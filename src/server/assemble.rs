@@ -3,8 +3,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use serde_json::Value;
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::AssembleError;
@@ -14,11 +17,14 @@ use crate::config::{Config, ListenerSettings, LogSettings, UpstreamConfig, Upstr
 use crate::decisions::Decisions;
 use crate::identity::Name;
 use crate::metrics::Metrics;
+use crate::proxy::assertion::{AssertionKeys, Assertions, Audience};
 use crate::proxy::limits::Limits;
 use crate::proxy::{Generation, ListenerState};
 use crate::tls::client::{ExpectedServer, client_config};
 use crate::tls::{Alpn, ListenerTls, OwnCertificate};
-use crate::token::{Introspection, Issuer, IssuerKeys, IssuerSettings, KeySource, Proofs, Verifier};
+use crate::token::{
+    Introspection, Issuer, IssuerKeys, IssuerSettings, KeySource, Proofs, SigningError, Verifier,
+};
 use crate::upstream::{ServerSettings, Upstream, UpstreamLimits, UpstreamSettings};
 
 /// What a generation was made from, as far as the next one may keep it.
@@ -30,6 +36,8 @@ pub struct Assembled {
     /// Whatever is changed, a proof is used once.
     proofs: Arc<Proofs>,
     pub upstreams: Vec<(UpstreamTls, Arc<rustls::ClientConfig>, Arc<Upstream>)>,
+    /// For as long as the process lives, or until nothing is asserted.
+    assertion_keys: Option<Arc<AssertionKeys>>,
 }
 
 /// An issuer's keys with the task that keeps them fresh, which ends with the last generation that uses it.
@@ -102,15 +110,17 @@ fn assemble(
         .enumerate()
         .map(|(position, settings)| listener(settings, position, before, tools))
         .collect::<Result<Vec<_>, _>>()?;
+    let assertions = assertions(&config, old, tools)?;
     let upstreams = config
         .upstreams
         .into_iter()
         .map(|settings| upstream(settings, &config.limits, old, tools))
         .collect::<Result<Vec<_>, _>>()?;
+    let own_keys = assertions.as_ref().map(|assertions| Arc::clone(&assertions.keys));
     let issuers = config
         .issuers
         .iter()
-        .map(|settings| issuer(settings, old, tools))
+        .map(|settings| issuer(settings, own_keys.as_ref(), old, tools))
         .collect::<Result<Vec<_>, AssembleError>>()?;
     let verified = config
         .issuers
@@ -138,11 +148,13 @@ fn assemble(
         upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
         listeners,
         own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
+        hops: config.hops,
+        assertions,
         limits: config.limits,
         odd_names: config.odd_names,
     };
-    let assembled =
-        Assembled { fixed, listeners: config.listeners, own: config.own, issuers, proofs, upstreams };
+    let (listeners, own) = (config.listeners, config.own);
+    let assembled = Assembled { fixed, listeners, own, issuers, proofs, upstreams, assertion_keys: own_keys };
     Ok((generation, assembled))
 }
 
@@ -182,6 +194,7 @@ fn listener(
 
 fn issuer(
     settings: &IssuerSettings,
+    own: Option<&Arc<AssertionKeys>>,
     old: Option<&Assembled>,
     tools: &Tools<'_>,
 ) -> Result<KeyedIssuer, AssembleError> {
@@ -199,9 +212,19 @@ fn issuer(
         }
         return Ok(kept.clone());
     }
+    if let KeySource::Own = settings.keys.source {
+        // There is an issuer of this kind only with `[assertion]`.
+        let own = own.ok_or(SigningError)?;
+        let keys = Arc::new(IssuerKeys::held(settings.keys.clone(), tools.clock.clone()));
+        let known = hold(&keys, own, None, tools.clock)?;
+        let fresh = keep_own(Arc::clone(&keys), Arc::clone(own), known, tools.clock.clone());
+        return Ok(KeyedIssuer::new(settings, keys, tools.background.spawn(fresh)));
+    }
     let expected = match (&settings.keys.source, &settings.keys.ca) {
         // Never dialled.
-        (KeySource::File(_), _) if settings.introspection.is_none() => ExpectedServer::Ca(Vec::new()),
+        (KeySource::File(_) | KeySource::Own, _) if settings.introspection.is_none() => {
+            ExpectedServer::Ca(Vec::new())
+        }
         (_, Some(ca)) => ExpectedServer::Ca(ca.clone()),
         (_, None) => ExpectedServer::PublicCa,
     };
@@ -212,8 +235,58 @@ fn issuer(
     let metrics = tools.metrics.issuer(settings.name.as_str());
     let keys = Arc::new(IssuerKeys::new(settings.keys.clone(), &tls, metrics, tools.clock.clone()));
     let fresh = tools.background.spawn(Arc::clone(&keys).keep_fresh());
-    let name = settings.name.clone();
-    Ok(KeyedIssuer { name, keys, introspection, _fresh: Arc::new(AbortOnDropHandle::new(fresh)) })
+    Ok(KeyedIssuer { introspection, ..KeyedIssuer::new(settings, keys, fresh) })
+}
+
+impl KeyedIssuer {
+    fn new(settings: &IssuerSettings, keys: Arc<IssuerKeys>, fresh: JoinHandle<()>) -> KeyedIssuer {
+        let name = settings.name.clone();
+        KeyedIssuer { name, keys, introspection: None, _fresh: Arc::new(AbortOnDropHandle::new(fresh)) }
+    }
+}
+
+/// Hands our own public keys over, if they are others than `known`.
+fn hold(
+    keys: &IssuerKeys,
+    own: &AssertionKeys,
+    known: Option<Value>,
+    clock: &Clock,
+) -> Result<Option<Value>, SigningError> {
+    let set = own.key_set(clock.now())?;
+    if known.as_ref() != Some(&set) {
+        keys.hold(set.to_string().as_bytes()).map_err(|_| SigningError)?;
+    }
+    Ok(Some(set))
+}
+
+/// Each of our keys is published for hours before it signs.
+const OWN_KEYS_PERIOD: Duration = Duration::from_secs(60);
+
+async fn keep_own(keys: Arc<IssuerKeys>, own: Arc<AssertionKeys>, mut known: Option<Value>, clock: Clock) {
+    loop {
+        tokio::time::sleep(OWN_KEYS_PERIOD).await;
+        match hold(&keys, &own, known.clone(), &clock) {
+            Ok(now) => known = now,
+            Err(error) => tracing::error!(%error, "our own assertions will not be taken"),
+        }
+    }
+}
+
+fn assertions(
+    config: &Config,
+    old: Option<&Assembled>,
+    tools: &Tools<'_>,
+) -> Result<Option<Assertions>, AssembleError> {
+    let Some(settings) = config.assertion.clone() else { return Ok(None) };
+    let keys = match old.and_then(|old| old.assertion_keys.clone()) {
+        Some(kept) => kept,
+        None => Arc::new(AssertionKeys::new(tools.clock.now())?),
+    };
+    let audience = |upstream: &UpstreamConfig| Audience {
+        name: Arc::clone(&upstream.audience),
+        bound_to: upstream.tls.own.as_ref().map(OwnCertificate::hash),
+    };
+    Ok(Some(Assertions { settings, audiences: config.upstreams.iter().map(audience).collect(), keys }))
 }
 
 fn upstream(

@@ -31,7 +31,7 @@ use crate::proxy::admission::Admission;
 use crate::proxy::leaves::Leaves;
 use crate::proxy::{Shared, listener, worker};
 use crate::tls::client::ClientTlsError;
-use crate::token::{self, SameIssuer, SelfTestError};
+use crate::token::{self, SameIssuer, SelfTestError, SigningError};
 
 use assemble::Assembled;
 
@@ -81,6 +81,8 @@ pub enum AssembleError {
     Listener { listener: Name, source: rustls::Error },
     #[error("the TLS configuration for `{name}` cannot be made: {source}")]
     Client { name: Name, source: ClientTlsError },
+    #[error("keys for assertions: {0}")]
+    Assertion(#[from] SigningError),
     #[error("upstream `{name}`: {source}")]
     Upstream { name: Name, source: crate::upstream::ServerError },
     #[error(

@@ -41,7 +41,7 @@ impl Verifier {
         shown: &Shown<'_>,
     ) -> Result<(), TokenError> {
         let request = shown.request.as_ref().ok_or_else(|| refused("there is no request to prove"))?;
-        let proof = Parts::split(field(request)?, self.limits()).map_err(|error| match error {
+        let proof = Parts::split(field(request)?, &self.limits).map_err(|error| match error {
             TokenError::Malformed(detail) => refused(detail),
             other => other,
         })?;
@@ -58,7 +58,7 @@ impl Verifier {
         if !token.is_some_and(|hash| is_same(&hash, &caller.token_hash)) {
             return Err(refused("`ath` is not the SHA-256 of the token"));
         }
-        let (now, age_max) = (self.now(), issuer.possession.proof_age_max);
+        let (now, age_max) = (self.clock.now(), issuer.possession.proof_age_max);
         let issued = claims.time("iat")?;
         if issued > now.plus(age_max) {
             return Err(refused("`iat` is in the future"));
@@ -69,16 +69,16 @@ impl Verifier {
         }
         if issuer.possession.proof_nonce {
             let nonce = proof.claims.get("nonce").and_then(Value::as_str);
-            if !nonce.is_some_and(|nonce| self.proofs().is_nonce(nonce, now)) {
-                return Err(TokenError::NonceWanted(self.proofs().nonce(now).into()));
+            if !nonce.is_some_and(|nonce| self.proofs.is_nonce(nonce, now)) {
+                return Err(TokenError::NonceWanted(self.proofs.nonce(now).into()));
             }
         }
         let jti = claims.text("jti")?;
         if jti.is_empty() || jti.len() > JTI_BYTES_MAX {
             return Err(refused("`jti` is empty or too long"));
         }
-        let count_max = self.limits().dpop_proofs_max;
-        match self.proofs().r#use(bound, jti, end, now, count_max) {
+        let count_max = self.limits.dpop_proofs_max;
+        match self.proofs.r#use(bound, jti, end, now, count_max) {
             Ok(()) => Ok(()),
             Err(Unusable::Again) => Err(refused("it was used before")),
             Err(Unusable::NoRoom) => {

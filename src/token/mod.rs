@@ -27,9 +27,11 @@ mod key_fetch;
 mod keys;
 mod limits;
 mod memory;
+mod opaque;
 mod possession;
 mod preset;
 mod proofs;
+mod signing;
 mod steps;
 mod verifier;
 mod wanted;
@@ -40,7 +42,10 @@ pub use credential::{Credential, CredentialError, Scheme};
 pub use dpop::{DPOP, thumbprint};
 pub use error::{Detail, TokenError};
 pub use introspection::{Endpoint, INTROSPECTION_TIME_MAX, Introspection, IntrospectionSettings};
-pub use issuer::{ClaimMap, IssuerSettings, KeySettings, KeySource, LEEWAY_MAX, Quirks, TokenType};
+pub use issuer::{
+    ASSERTION_KEYS_PATH, ASSERTION_TYPE, ClaimMap, IssuerSettings, KeySettings, KeySource, LEEWAY_MAX,
+    Quirks, TokenType,
+};
 pub use issuer_url::{IssuerUrl, IssuerUrlError};
 pub use jwt::claimed_signer;
 pub use key_cache::{IssuerKeys, KeyStatus, Rotation, UNKNOWN_KEY_REST};
@@ -52,6 +57,7 @@ pub use memory::TokenCacheSettings;
 pub use possession::{PROOF_AGE_MAX, PossessionSettings, ROTATION_GRACE_MAX, Shown, Target};
 pub use preset::{Preset, UnknownPreset};
 pub use proofs::Proofs;
+pub use signing::{SigningError, SigningKey};
 pub use steps::{Said, Step, Trace};
 pub use verifier::{Issuer, KnownToken, SameIssuer, Verifier};
 #[cfg(test)]

@@ -122,7 +122,22 @@ impl Verifier {
         let (Some(since), Some(issued)) = ((shown.replaced)(&CertificateHash(*bound)), issued) else {
             return false;
         };
-        Timestamp::from_unix_seconds(issued) <= since && self.now() < since.plus(grace)
+        Timestamp::from_unix_seconds(issued) <= since && self.clock.now() < since.plus(grace)
+    }
+}
+
+/// Whether somebody with this certificate can show that the token is theirs: of a key that it is bound to, who asks
+/// has the other half.
+pub(super) fn check_possible(
+    caller: &Caller,
+    certificate: Option<&CertificateHash>,
+) -> Result<(), TokenError> {
+    match &caller.confirmation {
+        None | Some(Confirmation::Key(_)) => Ok(()),
+        Some(Confirmation::Certificate(bound)) if certificate.is_some_and(|own| own.0 == *bound) => Ok(()),
+        Some(Confirmation::Certificate(_) | Confirmation::Unsupported) => {
+            Err(TokenError::NotSenderConstrained("by nobody who is asked about".into()))
+        }
     }
 }
 

@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{self, SHA256};
 use futures_util::FutureExt as _;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use serde_json::{Map, Value};
 
 use super::algorithm::Algorithm;
 use super::credential::{self, Credential, CredentialError, Scheme, authorization};
-use super::error::TokenError;
+use super::error::{TokenError, malformed};
 use super::introspection::Introspection;
 use super::issuer::IssuerSettings;
 use super::jwt::Unverified;
@@ -29,18 +29,18 @@ use super::possession::Shown;
 use super::proofs::Proofs;
 use super::steps::{Said, Step, Trace};
 use crate::clock::{Clock, Timestamp};
-use crate::identity::{Caller, Name, Signature};
-use crate::metrics::{Limit, Lookup, TokenMetrics};
+use crate::identity::{Caller, CertificateHash, Name, Signature};
+use crate::metrics::{Lookup, TokenMetrics};
 
 /// Turns credentials into callers, for one generation of the configuration.
 #[derive(Debug)]
 pub struct Verifier {
-    issuers: Vec<Issuer>,
-    limits: TokenLimits,
+    pub(super) issuers: Vec<Issuer>,
+    pub(super) limits: TokenLimits,
     failure_lifetime: Duration,
-    clock: Clock,
-    memory: Memory,
-    proofs: Arc<Proofs>,
+    pub(super) clock: Clock,
+    pub(super) memory: Memory,
+    pub(super) proofs: Arc<Proofs>,
     metrics: TokenMetrics,
 }
 
@@ -62,6 +62,13 @@ pub struct KnownToken {
     remembered: Arc<Remembered>,
 }
 
+/// The header that a token came in.
+#[derive(Clone, Copy)]
+enum Carrier {
+    Authorization,
+    Assertion,
+}
+
 /// Two issuers that one token could be of.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("issuers `{0}` and `{1}` have the same `url`; tokens of the one would be taken for the other's")]
@@ -70,9 +77,6 @@ pub struct SameIssuer(pub Name, pub Name);
 /// What is kept at hand is beside the memory that tokens were given, so it has a bound. A token of 800
 /// bytes with eleven claims takes about 4 KiB.
 const KNOWN_BYTES_MAX: u64 = 16 * 1024;
-
-/// What every JWT starts with: `{"` in base64url.
-const JWT_START: &str = "eyJ";
 
 /// Keys with one `kid` that are tried on one token.
 const CANDIDATES_MAX: usize = 4;
@@ -106,18 +110,6 @@ impl Verifier {
         self.memory.entries()
     }
 
-    pub(super) fn limits(&self) -> &TokenLimits {
-        &self.limits
-    }
-
-    pub(super) fn proofs(&self) -> &Proofs {
-        &self.proofs
-    }
-
-    pub(super) fn now(&self) -> Timestamp {
-        self.clock.now()
-    }
-
     /// Who the credential stands for.
     pub async fn verify(
         &self,
@@ -129,7 +121,38 @@ impl Verifier {
             Credential::Bearer(token) => (Scheme::Bearer, token),
             Credential::Dpop(token) => (Scheme::Dpop, token),
         };
-        self.presented(&*self.remembered(token).await?, scheme, shown)
+        let remembered = self.remembered(token).await?;
+        self.check_carrier(&remembered, Carrier::Authorization)?;
+        self.presented(&remembered, scheme, shown)
+    }
+
+    /// Who an assertion of another Countersign stands for: nobody, where that was shown no token itself.
+    pub async fn verify_assertion(
+        &self,
+        assertion: &HeaderValue,
+        certificate: Option<&CertificateHash>,
+    ) -> Result<Signature<Caller>, TokenError> {
+        let assertion = assertion.to_str().map_err(|_| malformed("the assertion is not in ASCII"))?;
+        let remembered = self.remembered(assertion).await?;
+        self.check_carrier(&remembered, Carrier::Assertion)?;
+        let caller = self.presented(&remembered, Scheme::Bearer, &Shown::on(certificate))?;
+        let names_caller = caller.verified().is_some_and(|caller| caller.claims.contains_key("actor"));
+        Ok(if names_caller { caller } else { Signature::Absent })
+    }
+
+    /// A token is of one kind, and each kind comes in one header: an assertion is no bearer token, which anybody may
+    /// present, and no token of a provider is an assertion.
+    fn check_carrier(&self, remembered: &Remembered, carrier: Carrier) -> Result<(), TokenError> {
+        let is_assertion = self.issuers[remembered.issuer].settings.token_type.is_assertion();
+        match (carrier, is_assertion) {
+            (Carrier::Authorization, false) | (Carrier::Assertion, true) => Ok(()),
+            (Carrier::Authorization, true) => {
+                Err(TokenError::TypeRefused("an assertion is no bearer token".into()))
+            }
+            (Carrier::Assertion, false) => {
+                Err(TokenError::TypeRefused("its issuer is no Countersign, so it is no assertion".into()))
+            }
+        }
     }
 
     /// As [`Verifier::verify`] with what these headers present, for somebody who expects the token that came last
@@ -153,6 +176,7 @@ impl Verifier {
         }
         let (scheme, token) = credential::read(field)?;
         let remembered = self.remembered(token).await?;
+        self.check_carrier(&remembered, Carrier::Authorization)?;
         *known = (remembered.bytes <= KNOWN_BYTES_MAX).then(|| {
             let remembered = Arc::clone(&remembered);
             Arc::new(KnownToken { authorization: field.as_bytes().into(), scheme, remembered })
@@ -200,7 +224,7 @@ impl Verifier {
     }
 
     /// What is remembered of a token and still true.
-    async fn recall(&self, hash: &TokenHash) -> Result<Option<Arc<Remembered>>, TokenError> {
+    pub(super) async fn recall(&self, hash: &TokenHash) -> Result<Option<Arc<Remembered>>, TokenError> {
         if let Some(remembered) = self.recall_verified(hash).await? {
             self.metrics.cache.count(Lookup::Hit);
             return Ok(Some(remembered));
@@ -298,7 +322,7 @@ impl Verifier {
         }
     }
 
-    fn failed(
+    pub(super) fn failed(
         &self,
         hash: TokenHash,
         error: &TokenError,
@@ -308,57 +332,6 @@ impl Verifier {
     ) {
         let until = judged.plus(self.failure_lifetime);
         self.memory.remember_failure(hash, Failure { error: error.clone(), issuer, generation, until });
-    }
-
-    /// Whom to ask about a token that is no JWT.
-    fn opaque(&self, token: &str) -> Option<(usize, &Issuer)> {
-        let asked = |(_, issuer): &(usize, &Issuer)| issuer.settings.introspection.is_some();
-        (!token.starts_with(JWT_START)).then(|| self.issuers.iter().enumerate().find(asked)).flatten()
-    }
-
-    /// The issuer's word in place of a signature; what it says is judged as a JWT's claims are.
-    async fn ask(
-        &self,
-        position: usize,
-        issuer: &Issuer,
-        token: &str,
-        hash: TokenHash,
-        step: &mut Step,
-    ) -> Result<Arc<Remembered>, TokenError> {
-        if token.len() > self.limits.token_bytes_max {
-            let detail = format!("longer than {} bytes", self.limits.token_bytes_max);
-            return Err(TokenError::LimitExceeded(Limit::TokenBytesMax, detail.into()));
-        }
-        *step = Step::Issuer;
-        let nobody =
-            || TokenError::IssuerUnavailable("an opaque token is asked about only where one serves".into());
-        let asked = issuer.introspection.as_ref().ok_or_else(nobody)?;
-        let _turn = asked.turn(hash).await;
-        // Another may have asked meanwhile.
-        if let Some(remembered) = self.recall(&hash).await? {
-            return Ok(remembered);
-        }
-        *step = Step::Signature;
-        let claims = asked.claims(token, &self.limits, self.clock.now()).await;
-        let judged = self.clock.now();
-        let caller = claims.and_then(|claims| match issuer.settings.url.accepts(&claims) {
-            _ if !claims.contains_key("iss") => {
-                issuer.settings.caller(claims, hash, &self.limits, judged, step)
-            }
-            Some(true) => issuer.settings.caller(claims, hash, &self.limits, judged, step),
-            _ => Err(TokenError::IssuerUnknown("its issuer says that it is another's".into())),
-        });
-        match caller {
-            Ok(caller) => {
-                let end = judged.plus(asked.settings().time_max);
-                Ok(self.memory.remember(caller, position, Vouched::Until(end), judged))
-            }
-            Err(error @ (TokenError::NotYetValid(_) | TokenError::IssuerUnavailable(_))) => Err(error),
-            Err(error) => {
-                self.failed(hash, &error, position, None, judged);
-                Err(error)
-            }
-        }
     }
 
     /// Signature, then claims.

@@ -17,7 +17,6 @@ mod claims;
 mod hearing;
 mod peers;
 mod question;
-pub mod signing;
 mod tokens;
 
 use std::sync::Arc;
@@ -43,10 +42,11 @@ use crate::proxy::normalize::Asked;
 use crate::proxy::refusal::Refusal;
 use crate::proxy::{Generation, ListenerState};
 use crate::tls::ListenerTls;
-use crate::token::{DPOP, IssuerSettings, KeysError, Proofs, SameIssuer, Scheme, Shown, Trace, Verifier};
+use crate::token::{
+    DPOP, IssuerSettings, KeysError, Proofs, SameIssuer, Scheme, Shown, SigningError, Trace, Verifier,
+};
 use hearing::Hearing;
 use peers::Handshake;
-use signing::SigningError;
 use tokens::{Credential, Tokens};
 
 /// The listener of records where the configuration has none.
@@ -127,6 +127,9 @@ impl Trial {
             upstreams: Vec::new(),
             listeners,
             own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
+            hops: config.hops,
+            // Who asks what would become of a request has no use for signatures.
+            assertions: None,
             limits: config.limits,
             odd_names: config.odd_names,
         };

@@ -11,14 +11,13 @@ use http::request::Parts;
 use serde_json::json;
 
 use super::question::{Bearer, Claims};
-use super::signing::{SigningError, SigningKey};
 use super::{Unaskable, claims};
 use crate::clock::{Clock, Timestamp};
 use crate::identity::Name;
 use crate::metrics::TokenMetrics;
 use crate::token::{
-    Algorithm, Issuer, IssuerKeys, IssuerSettings, KeySource, Proofs, SameIssuer, Scheme, TokenCacheSettings,
-    TokenLimits, Verifier, claimed_signer, thumbprint,
+    Algorithm, Issuer, IssuerKeys, IssuerSettings, KeySource, Proofs, SameIssuer, Scheme, SigningError,
+    SigningKey, TokenCacheSettings, TokenLimits, Verifier, claimed_signer, thumbprint,
 };
 
 /// All issuers, three times: by whom a token is verified depends on where it comes from.

@@ -171,7 +171,7 @@ async fn who_came_by_a_removed_ca_is_refused_on_open_connections_and_new_ones() 
     for _ in 0..2 {
         let config = world.certificates.client_config(Who::Partner);
         let mut raw = Raw::tls(process.address, HOST, config).await.unwrap();
-        let head = format!("GET /orders/7 HTTP/1.1\r\nhost: {HOST}\r\nauthorization: {token}\r\n\r\n");
+        let head = format!("GET /orders/7 HTTP/1.1\r\nhost: {HOST}\r\nauthorization: Bearer {token}\r\n\r\n");
         raw.send(head).await.unwrap();
         assert!(raw.head().await.unwrap().starts_with("HTTP/1.1 200"));
         idle.push(raw);

@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use super::acting::Acting;
 use super::{Issuers, Wanted};
 use crate::clock::Timestamp;
-use crate::identity::{ActorKind, Caller, Signature};
+use crate::identity::{ActorKind, Caller, CertificateHash, Signature};
 use crate::policy::IssuerId;
 use crate::policy::cells::{Built, Demand, Fresh, Gap, Kinds, Shape, Side, Unbuilt};
 use crate::policy::claim::ClaimPath;
 use crate::policy::difference::{Realm, Token, Vouched};
 use crate::policy::pattern::Glob;
 use crate::token::error::TokenError;
+use crate::token::possession::check_possible;
 use crate::token::{IssuerSettings, TokenLimits};
 
 /// The issuers of two configurations, paired where they can have signed the same token.
@@ -23,10 +24,13 @@ pub struct Mint<'a> {
     places: BTreeSet<ClaimPath>,
 }
 
+/// A way to act, and what comes out under each policy.
+type Apart = (Acting, [Option<Told>; 2]);
+
 struct Pair<'a> {
     issuers: Issuers<'a>,
-    /// Ways to act that rules tell apart, with what comes out under each policy.
-    acting: Vec<(Acting, [Option<Told>; 2])>,
+    /// That rules tell apart.
+    acting: Vec<Apart>,
     gaps: BTreeSet<Gap>,
 }
 
@@ -143,8 +147,11 @@ impl<'a> Mint<'a> {
             });
             Ok(Token { claims: drafted.claims, path: drafted.path, callers })
         };
+        let bound = |caller: &Caller, certificate: Option<&CertificateHash>| {
+            check_possible(caller, certificate).map_err(|error| error.code())
+        };
         let gaps = self.pairs.iter().flat_map(|pair| &pair.gaps).copied().collect();
-        then(Realm { vouched: &self.vouched, acting: &acting, token: &token, gaps: &gaps })
+        then(Realm { vouched: &self.vouched, acting: &acting, token: &token, bound: &bound, gaps: &gaps })
     }
 
     fn acting(&self, pair: usize, demand: &Demand) -> Vec<usize> {
@@ -188,7 +195,7 @@ fn told_apart(
     kinds: &[Vec<Kinds>; 2],
     fresh: &Fresh,
     now: Timestamp,
-) -> (Vec<(Acting, [Option<Told>; 2])>, BTreeSet<Gap>) {
+) -> (Vec<Apart>, BTreeSet<Gap>) {
     let mut gaps = BTreeSet::new();
     let nothing = Demand::nothing();
     let unlike_unknown = |kinds: &Kinds| {

@@ -100,12 +100,12 @@ impl Slot {
             return if alone { Ok(known) } else { Err(Unbuilt::Impossible) };
         }
         if !self.inner.is_empty() || self.form == Form::Object {
-            return self.as_object();
+            return self.into_object();
         }
         let only_words = self.values.is_empty() && !self.matched;
         match self.form {
             // names of an object are no values, and neither is a text with more in it
-            Form::Names if read.as_claim && only_words => return self.as_object(),
+            Form::Names if read.as_claim && only_words => return self.into_object(),
             Form::Spaced if !self.matched => {
                 if let Some(text) = self.as_sentence(values, read)? {
                     return Ok(text);
@@ -122,7 +122,7 @@ impl Slot {
     }
 
     /// No value, no list and no text, so nothing that is compared with one.
-    fn as_object(self) -> Built<Value> {
+    fn into_object(self) -> Built<Value> {
         let compared = !self.values.is_empty() || self.matched;
         if compared || !matches!(self.form, Form::Free | Form::Names | Form::Object) {
             return Err(Unbuilt::Impossible);

@@ -16,7 +16,7 @@ use crate::policy::*;
 /// Anybody comes, and two hops tell of others.
 pub fn approach() -> Approach {
     let hops = ["alb", "edge"].map(|hop| hop.parse().unwrap());
-    Approach { takes_nobody: true, hops: hops.into_iter().collect() }
+    Approach { hops: hops.into_iter().collect(), ..Approach::OPEN }
 }
 
 /// A request, as both worlds read it. Half of them ask for what some rule speaks of.
@@ -121,7 +121,7 @@ pub fn request(
         .collect();
     let addresses = ["10.1.2.3", "10.2.2.2", "10.200.0.1", "192.0.2.1", "2001:db8::1"];
     let addresses = addresses.map(|address| address.parse::<std::net::IpAddr>().unwrap());
-    let addresses: Vec<_> = addresses.iter().copied().collect();
+    let addresses: Vec<_> = addresses.to_vec();
     let fitting = |fits: &dyn Fn(&Condition, std::net::IpAddr) -> bool| -> Vec<_> {
         addresses.iter().filter(|ip| said(&|condition| fits(condition, **ip))).copied().collect()
     };

@@ -39,6 +39,9 @@ upstream = "orders"
 
 const ALLOW: &str = "[[allow]]\nname = \"a\"\nservice = \"any\"\nissuer = \"odd\"\n";
 
+const GOOGLE: &str = "url = \"https://accounts.google.com\"\npreset = \"google\"\nonly = { sub = \"*\" }\n";
+const ENTRA: &str = "url = \"https://login.microsoftonline.com/{tid}/v2.0\"\npreset = \"entra\"\nonly = { tid = [\"t1\", \"t2\"] }\n";
+
 /// A change, and a request that it makes a difference to.
 struct Odd {
     what: &'static str,
@@ -171,27 +174,27 @@ any_of = [{ issuer = "odd", scope = "read" }]
         ),
         Odd::new(
             "another of its URLs",
-            "url = [\"https://odd.example\", \"https://odd.example/2\"]",
-            "ALLOW\nrole = \"any\"\nclaim = { iss = \"https://odd.example/2\" }",
-            json!({ "iss": "https://odd.example/2" }),
+            GOOGLE,
+            "ALLOW\nrole = \"any\"\nclaim = { iss = \"accounts.google.com\" }",
+            json!({ "iss": "accounts.google.com", "sub": "a" }),
         ),
         Odd::new(
             "not the first of its URLs",
-            "requires = [\"iss\"]\nurl = [\"https://odd.example\", \"https://odd.example/2\"]",
-            "ALLOW\nrole = \"any\"\n[[deny]]\nname = \"d\"\nissuer = \"odd\"\nclaim = { iss = \"https://odd.example\" }",
-            json!({ "iss": "https://odd.example/2" }),
+            GOOGLE,
+            "ALLOW\nrole = \"any\"\n[[require]]\nname = \"r\"\npath = \"/**\"\nissuer = \"odd\"\nclaim = { iss = \"acc*\" }",
+            json!({ "iss": "accounts.google.com", "sub": "a" }),
         ),
         Odd::new(
             "one tenant's URL",
-            "url = \"https://odd.example/{tid}/v2\"\nonly = { tid = [\"t1\", \"t2\"] }",
-            "ALLOW\nrole = \"any\"\nclaim = { iss = \"https://odd.example/t2/v2\" }",
-            json!({ "iss": "https://odd.example/t2/v2", "tid": "t2" }),
+            ENTRA,
+            "ALLOW\nrole = \"any\"\nclaim = { iss = \"https://login.microsoftonline.com/t2/v2.0\" }",
+            json!({ "iss": "https://login.microsoftonline.com/t2/v2.0", "tid": "t2", "azp": "a" }),
         ),
         Odd::new(
             "tenants in a list",
-            "url = [\"https://odd.example/{tid}/v2\", \"https://odd.example\"]\nonly = { tid = \"t1\" }",
-            "ALLOW\nrole = \"any\"\nclaim = { tid = \"t2\" }",
-            json!({ "iss": "https://odd.example", "tid": ["t1", "t2"] }),
+            "url = [\"https://login.microsoftonline.com/{tid}/v2.0\", \"https://sts.windows.net/t1/\"]\npreset = \"entra\"\nonly = { tid = [\"t1\", \"t2\"] }",
+            "ALLOW\nrole = \"any\"\nclaim = { tid = \"t3\" }",
+            json!({ "iss": "https://sts.windows.net/t1/", "tid": ["t1", "t3"], "azp": "a" }),
         ),
         Odd::new(
             "a time that is not now",
@@ -333,7 +336,8 @@ async fn what_cannot_be_followed_may_widen() {
     let world = super::world().await;
     let desk = Desk { world: &world };
     let starts = |letters: std::ops::RangeInclusive<char>| letters.map(|letter| format!("\"{letter}*\""));
-    let tier = starts('a'..='z').chain(starts('0'..='9')).collect::<Vec<_>>().join(", ");
+    let digits = ('0'..='9').map(|digit| format!("\"t{digit}*\""));
+    let tier = starts('a'..='z').chain(digits).collect::<Vec<_>>().join(", ");
     let any_tier = format!("ALLOW\nrole = \"any\"\nclaim = {{ tier = [{tier}] }}");
     let times = starts('1'..='9').collect::<Vec<_>>().join(", ");
     let deny = "[[deny]]\nname = \"d\"\nissuer = \"odd\"\n";
@@ -342,12 +346,18 @@ async fn what_cannot_be_followed_may_widen() {
     let parent = [&*label; 4].join(".") + ".example";
     let long = format!("[route.long]\nhost = [\"*.{parent}\"]\npath = \"/**\"\nupstream = \"orders\"");
     let reader = "[role.reader]\nany_of = [{ issuer = \"odd\", scope = \"read\" }]";
-    let tenants = "url = \"https://odd.example/{tid}/v2\"\nonly = { tid = \"*\" }";
+    let tenants =
+        "url = \"https://login.microsoftonline.com/{tid}/v2.0\"\npreset = \"entra\"\nonly = { tid = \"t*\" }";
     let cases = [
         ("", "", &*any_tier, "no_fresh_word"),
-        ("", "", &any_time, "no_fresh_time"),
-        ("", &long, "ALLOW\nrole = \"any\"", "name"),
-        (tenants, "", "ALLOW\nrole = \"any\"\nclaim = { iss = \"https://odd.example/t*\" }", "tenant"),
+        ("requires = [\"exp\"]", "", &any_time, "no_fresh_time"),
+        ("", &long, "ALLOW\nrole = \"any\"\nroute = \"any\"", "name"),
+        (
+            tenants,
+            "",
+            "ALLOW\nrole = \"any\"\nclaim = { iss = \"https://login.microsoftonline.com/t1*\" }",
+            "tenant",
+        ),
         ("", reader, "ALLOW\nrole = \"reader\"\nclaim = { scope = \"read write\" }", "words"),
         ("", "", "ALLOW\nrole = \"any\"\nclaim = { hasgroups = true }", "token"),
     ];

@@ -11,11 +11,12 @@ use rustls::pki_types::CertificateDer;
 use super::assertion::Signed;
 use super::generation::{Generation, Security, Shared};
 use super::headers;
+use super::leaves::Leaves;
 use super::stall::{Busy, Pulse};
 use crate::audit::{Arrival, Cut, Protocol, Reason, Signers};
 use crate::clock::Timestamp;
 use crate::decisions::Judged;
-use crate::identity::{Name, Peer, Signature};
+use crate::identity::{CertificateHash, Name, Peer, Signature};
 use crate::policy::Host;
 use crate::tls::{ListenerTls, PeerError};
 use crate::token::KnownToken;
@@ -148,6 +149,19 @@ impl Connection {
             *verified = (Arc::clone(current), current.verify(&tls.chain)?);
         }
         Ok(verified.1.clone())
+    }
+
+    /// Since when the peer has its present certificate, if it had the one `before` earlier and that is good still.
+    pub fn replaced(
+        &self,
+        leaves: &Leaves,
+        generation: &Generation,
+        before: &CertificateHash,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let Some(Security::Tls(tls)) = self.security(generation) else { return None };
+        let Ok(Signature::Verified(peer)) = self.peer(generation, now) else { return None };
+        leaves.replaced(&peer, before, tls, now)
     }
 
     /// The next request may be long in coming.

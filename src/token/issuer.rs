@@ -96,6 +96,9 @@ pub enum TokenType {
 /// Where a Countersign publishes what its assertions are verified with (RFC 8615).
 pub const ASSERTION_KEYS_PATH: &str = "/.well-known/countersign/jwks.json";
 
+/// What `actor` says in an assertion without a caller.
+pub const ASSERTED_NOBODY: &str = "none";
+
 /// The `typ` of assertions.
 pub const ASSERTION_TYPE: &str = "countersign+jwt";
 
@@ -129,7 +132,7 @@ pub struct Quirks {
 const ACCESS_TOKEN_CLAIMS: [&str; 7] = ["iss", "exp", "aud", "sub", "client_id", "iat", "jti"];
 
 /// What every assertion says.
-const ASSERTION_CLAIMS: [&str; 4] = ["iss", "exp", "aud", "iat"];
+const ASSERTION_CLAIMS: [&str; 5] = ["iss", "exp", "aud", "iat", "actor"];
 
 impl IssuerSettings {
     /// What the policy must know of this issuer: the preset's entries count like those given by hand.

@@ -43,8 +43,8 @@ pub use dpop::{DPOP, thumbprint};
 pub use error::{Detail, TokenError};
 pub use introspection::{Endpoint, INTROSPECTION_TIME_MAX, Introspection, IntrospectionSettings};
 pub use issuer::{
-    ASSERTION_KEYS_PATH, ASSERTION_TYPE, ClaimMap, IssuerSettings, KeySettings, KeySource, LEEWAY_MAX,
-    Quirks, TokenType,
+    ASSERTED_NOBODY, ASSERTION_KEYS_PATH, ASSERTION_TYPE, ClaimMap, IssuerSettings, KeySettings, KeySource,
+    LEEWAY_MAX, Quirks, TokenType,
 };
 pub use issuer_url::{IssuerUrl, IssuerUrlError};
 pub use jwt::claimed_signer;

@@ -21,7 +21,7 @@ use super::algorithm::Algorithm;
 use super::credential::{self, Credential, CredentialError, Scheme, authorization};
 use super::error::{TokenError, malformed};
 use super::introspection::Introspection;
-use super::issuer::IssuerSettings;
+use super::issuer::{ASSERTED_NOBODY, IssuerSettings};
 use super::jwt::Unverified;
 use super::key_cache::{HeldKeys, IssuerKeys};
 use super::keys::{Key, KeyName};
@@ -142,8 +142,9 @@ impl Verifier {
         let remembered = self.remembered(assertion).await?;
         self.check_carrier(&remembered, Carrier::Assertion)?;
         let caller = self.presented(&remembered, Scheme::Bearer, &Shown::on(certificate))?;
-        let names_caller = caller.verified().is_some_and(|caller| caller.claims.contains_key("actor"));
-        Ok(if names_caller { caller } else { Signature::Absent })
+        let actor = caller.verified().and_then(|caller| caller.claims.get("actor"));
+        let is_nobody = actor.is_some_and(|actor| actor.as_str() == Some(ASSERTED_NOBODY));
+        Ok(if is_nobody { Signature::Absent } else { caller })
     }
 
     /// A token is of one kind, and each kind comes in one header: an assertion is no bearer token, which anybody may

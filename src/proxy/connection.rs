@@ -5,18 +5,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use http::Method;
+use http::{HeaderMap, Method};
 use rustls::pki_types::CertificateDer;
 use tokio::time::sleep;
 
 use super::assertion::Signed;
 use super::generation::{Generation, Shared};
 use super::headers;
+use super::hop::{self, CertificateHeader, Learned, TrustedHop};
+use super::refusal::Refusal;
 use super::stall::{Busy, Pulse};
 use crate::audit::{Arrival, Cut, Protocol, Reason, Signers};
 use crate::clock::Timestamp;
 use crate::decisions::Judged;
-use crate::identity::{Name, Peer, Signature};
+use crate::identity::{Hop, Name, Peer, Signature};
 use crate::policy::Host;
 use crate::tls::{ListenerTls, PeerError};
 use crate::token::KnownToken;
@@ -32,12 +34,15 @@ pub struct Connection {
     pub server_name: Option<Host>,
     /// The other end, after the PROXY protocol; an IPv4-mapped address is IPv4 here.
     pub peer_ip: IpAddr,
+    /// Whether that is the address of the other end itself: with the PROXY protocol it is what somebody says.
+    address_is_seen: bool,
     /// No request after the present ones is wanted: on HTTP/1 the next answer says so.
     pub ending: Cell<bool>,
     /// What upstreams are told of the client's address.
     pub origin: headers::Origin,
     pub pulse: Arc<Pulse>,
     known: RefCell<(u64, Known)>,
+    learned: RefCell<Learned>,
     cut: Arc<Cut>,
 }
 
@@ -95,7 +100,7 @@ impl Connection {
     pub fn new(
         listener: usize,
         listener_name: Name,
-        peer_ip: IpAddr,
+        (peer_ip, address_is_seen): (IpAddr, bool),
         tls: Option<TlsPeer>,
         server_name: Option<Host>,
     ) -> Connection {
@@ -107,9 +112,11 @@ impl Connection {
             tls,
             server_name,
             peer_ip,
+            address_is_seen,
             ending,
             pulse,
             known: RefCell::default(),
+            learned: RefCell::default(),
             cut,
         }
     }
@@ -151,22 +158,46 @@ impl Connection {
         Ok(verified.1.clone())
     }
 
+    /// The hop that `end`, the other end, is, where that is one that tells certificates.
+    pub fn hop<'g>(
+        &self,
+        generation: &'g Generation,
+        end: &Signature<Peer>,
+    ) -> Option<(&'g TrustedHop, CertificateHeader)> {
+        let address = self.address_is_seen.then_some(self.peer_ip);
+        hop::telling_certificates(&generation.hops, address, end)
+    }
+
+    /// Whose request these headers are of, as of now: the peer's, or whose a trusted hop tells.
+    pub fn requester(
+        &self,
+        generation: &Generation,
+        headers: &HeaderMap,
+        now: Timestamp,
+    ) -> Result<Signature<Peer>, Refusal> {
+        let end = self.peer(generation, now).map_err(|error| Refusal::from(&error))?;
+        match self.hop(generation, &end) {
+            None => Ok(end),
+            Some(hop) => self.learned.borrow_mut().peer(hop, generation.trust.as_ref(), headers, now),
+        }
+    }
+
     /// The next request may be long in coming.
     pub fn rest(&self) {
         self.known.take();
+        self.learned.take();
     }
 
-    /// Waits until the peer would be refused: a reload took away what vouched for it, or its chain or
-    /// revocation list ended.
-    pub async fn refused(&self, shared: &Shared) -> PeerError {
+    /// Waits until whose request these headers are of would be refused: a reload took away what vouched for them, or
+    /// a chain or revocation list ended.
+    pub async fn refused(&self, headers: &HeaderMap, shared: &Shared) -> Refusal {
         let mut reloaded = shared.reloaded.subscribe();
         loop {
             let generation = shared.generation.load_full();
             let now = shared.clock.now();
-            let until = match (self.peer(&generation, now), self.current_tls(&generation)) {
-                (Err(error), _) => return error,
-                (Ok(Signature::Verified(peer)), Some(tls)) => tls.vouched_until(&peer),
-                (Ok(_), _) => Timestamp::MAX,
+            let until = match self.requester(&generation, headers, now) {
+                Err(refusal) => return refusal,
+                Ok(requester) => self.vouched_until(&generation, &requester, now),
             };
             drop(generation);
             tokio::select! {
@@ -175,6 +206,25 @@ impl Connection {
                     std::future::pending::<()>().await;
                 }
             }
+        }
+    }
+
+    /// Until when nobody needs to be asked again about the other end, and about `requester`.
+    fn vouched_until(
+        &self,
+        generation: &Generation,
+        requester: &Signature<Peer>,
+        now: Timestamp,
+    ) -> Timestamp {
+        let end = match (self.peer(generation, now), self.current_tls(generation)) {
+            (Ok(Signature::Verified(end)), Some(tls)) => tls.vouched_until(&end),
+            _ => Timestamp::MAX,
+        };
+        match (requester.verified(), &generation.trust) {
+            (Some(peer), Some(trust)) if matches!(peer.hop, Hop::Trusted(_)) => {
+                trust.vouched_until(peer).min(end)
+            }
+            _ => end,
         }
     }
 

@@ -22,9 +22,10 @@ use ulid::ULID_LEN;
 use super::assertion::Signed;
 use super::body::{Body, Meter, RequestBody, ResponseBody};
 use super::connection::Connection;
-use super::exchange::refuse;
+use super::exchange::{note, refuse};
 use super::generation::Generation;
 use super::headers::{self, Introduction};
+use super::hop;
 use super::normalize::{Asked, Kind};
 use super::refusal::{Form, Refusal};
 use super::route::RouteSettings;
@@ -42,6 +43,8 @@ pub struct Passage {
     pub who: Arc<headers::Identity>,
     /// The same, signed.
     pub assertion: Option<Arc<Signed>>,
+    /// From where, as a trusted hop tells it; without, it comes from where its connection does.
+    pub origin: Option<headers::Origin>,
 }
 
 /// What a head is rewritten by.
@@ -59,6 +62,8 @@ struct Journey<'a> {
     pool: Rc<Pool>,
     /// For the answer's head and body.
     deadline: Instant,
+    /// What a trusted hop told of whose request it is.
+    told: HeaderMap,
 }
 
 /// Forwards what `passage` permits.
@@ -77,14 +82,19 @@ pub async fn forward(
     let (Some(route), Some(pool)) = (settings, worker.pool(generation, permit.upstream())) else {
         return refuse(draft, form, &Refusal::of(Reason::Internal)).await;
     };
-    let journey = Journey { worker, connection, pool, deadline: Instant::now() + route.total_timeout };
+    let told = match passage.asked.kind {
+        Kind::Plain => HeaderMap::new(),
+        Kind::WebSocket => hop::fields(&generation.hops, &head.headers),
+    };
+    let journey = Journey { worker, connection, pool, deadline: Instant::now() + route.total_timeout, told };
     let meter = Rc::new(Meter::default());
     let body = RequestBody::new(body, Rc::clone(&meter), route.body_bytes_max, connection.pulse.upload());
     let carried = carries(route, passage.asked.kind, body.is_too_large())
         .and_then(|()| {
-            let Passage { asked, permit, who, assertion } = &passage;
+            let Passage { asked, permit, who, assertion, origin } = &passage;
+            let origin = origin.as_ref().unwrap_or(&connection.origin);
             let told = Told { asked, permit, who, assertion: assertion.as_deref() };
-            rewrite(&connection.origin, route, &mut head, &told, &mut draft)
+            rewrite(origin, route, &mut head, &told, &mut draft)
         })
         // Last: from here on the record says that the request was passed on.
         .and_then(|()| draft.forwarding(permit).map_err(|_| Refusal::of(Reason::AuditUnavailable)));
@@ -257,6 +267,7 @@ impl Journey<'_> {
         // On h2 the connection goes on, and is not idle while the tunnel is there.
         let busy = self.connection.busy(false);
         let (connection, shared) = (Rc::clone(self.connection), Arc::clone(&self.worker.shared));
+        let told = self.told;
         self.worker.tasks.spawn_local(async move {
             let _busy = busy;
             let Ok(client) = client.await else { return drop(draft) };
@@ -269,9 +280,8 @@ impl Journey<'_> {
                     cut.cancel();
                     tunnel.await
                 }
-                error = connection.refused(&shared) => {
-                    draft.because(Reason::from(&error));
-                    draft.detail(&error.to_string());
+                refusal = connection.refused(&told, &shared) => {
+                    note(&mut draft, &refusal);
                     cut.cancel();
                     tunnel.await
                 }

@@ -23,7 +23,7 @@ use crate::decisions::Decisions;
 use crate::identity::{Name, SpiffeId};
 use crate::metrics::{CounterBy, Metrics};
 use crate::policy::Policy;
-use crate::tls::ListenerTls;
+use crate::tls::{ListenerTls, Trust};
 use crate::token::Verifier;
 use crate::upstream::Upstream;
 
@@ -44,6 +44,8 @@ pub struct Generation {
     pub own_id: Option<SpiffeId>,
     /// Whose word on somebody else is taken.
     pub hops: Vec<TrustedHop>,
+    /// Who vouches for the certificates that they tell.
+    pub trust: Option<Arc<Trust>>,
     /// With `[assertion]`.
     pub assertions: Option<Assertions>,
     pub limits: Limits,

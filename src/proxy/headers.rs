@@ -137,6 +137,11 @@ impl Origin {
         };
         Origin { scheme: if secure { "https" } else { "http" }, forwarded_for, forwarded_start }
     }
+
+    /// Of a client that came through a hop; `secure` if that says so, else as here.
+    pub fn told(&self, client_ip: Option<IpAddr>, secure: Option<bool>) -> Origin {
+        Origin::new(client_ip, secure.unwrap_or(self.scheme == "https"))
+    }
 }
 
 /// Strips, then sets. Hop-by-hop headers go first, so that a client's `Connection: x-auth-subject`

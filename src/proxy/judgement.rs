@@ -16,13 +16,13 @@ use super::headers;
 use super::hop;
 use super::normalize::{Asked, OddNames};
 use super::refusal::Refusal;
+use crate::audit::record::HopRecord;
 use crate::audit::{Draft, Reason};
 use crate::clock::Timestamp;
 use crate::decisions::Judged;
 use crate::identity::{Caller, Hop, Peer, Signature};
 use crate::metrics::{Limit, Lookup};
 use crate::policy::{self, Circumstances, Decision, Host};
-use crate::tls::PeerError;
 use crate::token::{KnownToken, TokenError, Verifier};
 
 /// Both signatures of a request, verified or absent.
@@ -58,7 +58,7 @@ pub async fn verify(
     generation: &Generation,
     verifier: &Verifier,
     headers: &HeaderMap,
-    peer: impl Fn() -> Result<Signature<Peer>, PeerError>,
+    peer: impl Fn() -> Result<Signature<Peer>, Refusal>,
     known: &mut Option<Arc<KnownToken>>,
     draft: &mut Draft,
 ) -> Result<Signatures, Refusal> {
@@ -78,7 +78,6 @@ pub async fn verify(
     };
     // Keys may have been waited for, and the certificate may have ended meanwhile.
     let peer = before.and_then(|_| peer());
-    let peer = peer.map_err(|error| Refusal::from(&error));
     draft.peer(peer.as_ref().map_err(|refusal| refusal.reason));
     draft.caller(caller.as_ref().map_err(|refusal| refusal.reason));
     let refusal = match (peer, caller) {
@@ -128,6 +127,18 @@ fn one_of(token: Signature<Caller>, asserted: Signature<Caller>) -> Result<Signa
         (_, Some(_)) => Ok(asserted),
         (_, None) => Ok(token),
     }
+}
+
+/// The client's address, as the hop tells it that a request came through; `None` if it does not.
+pub fn client(
+    generation: &Generation,
+    hop: HopRecord,
+    headers: &HeaderMap,
+    draft: &mut Draft,
+) -> Result<Option<IpAddr>, Refusal> {
+    let client = hop::client_address(&generation.hops, headers);
+    draft.came_through(hop, client.as_ref().ok().copied().flatten());
+    client
 }
 
 /// The one decision.

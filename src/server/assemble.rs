@@ -139,6 +139,7 @@ fn assemble(
         listeners,
         own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
         hops: config.hops,
+        trust: config.trust,
         assertions,
         limits: config.limits,
         odd_names: config.odd_names,

@@ -125,6 +125,7 @@ impl Trial {
             listeners,
             own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
             hops: config.hops,
+            trust: config.trust,
             // Who asks what would become of a request has no use for signatures.
             assertions: None,
             limits: config.limits,
@@ -167,7 +168,7 @@ impl Trial {
     pub fn ask(&mut self, question: &Question) -> Result<Answer, Unaskable> {
         let now = self.at(question);
         self.clock.set(now);
-        let Handshake { listener, peer } = self.handshake(question)?;
+        let Handshake { listener, peer, hop } = self.handshake(question)?;
         let peer = match peer {
             Ok(peer) => peer,
             Err(refused) => return Ok(Answer::Handshake(refused)),
@@ -180,7 +181,8 @@ impl Trial {
         }
         let name = listener.map_or(&self.nowhere, |at| &self.listeners[at].name);
         let secure = listener.is_some_and(|at| self.listeners[at].tls.is_some());
-        let from = Addresses { peer: question.peer_ip, client: question.client_ip.or(question.peer_ip) };
+        let here = if hop.is_some() { None } else { question.peer_ip };
+        let from = Addresses { peer: question.peer_ip, client: question.client_ip.or(here) };
         let arrival = Arrival {
             method: Some(&head.method),
             listener: name,
@@ -193,6 +195,7 @@ impl Trial {
             generation: &self.generation,
             verifier,
             peer,
+            hop,
             from,
             origin: Origin::new(from.peer, secure),
             now,
@@ -210,7 +213,7 @@ impl Trial {
     pub fn trace(&mut self, question: &Question) -> Result<Option<Trace>, Unaskable> {
         let now = self.at(question);
         self.clock.set(now);
-        let peer = self.handshake(question)?.peer.ok();
+        let peer = self.handshake(question)?.peer.ok().and_then(Result::ok);
         let peer = peer.as_ref().and_then(Signature::verified);
         let (token, verifier) = self.tokens.present(&question.caller, now)?;
         let Some(token) = token else { return Ok(None) };

@@ -122,6 +122,18 @@ fn an_envoy_tells_one_element_whose_hash_is_that_of_its_certificate() {
     }
 }
 
+/// Written by Envoy 1.40 with `SANITIZE_SET` and all details, for a client whose subject is `CN=web"x, y` and one with
+/// `spiffe://shop.example/x,Hash=00;URI=…` as its URI.
+#[test]
+fn what_an_envoy_wrote_is_read_and_what_a_name_adds_to_it_is_refused() {
+    let mut lines = include_str!("envoy_1.40.txt").lines();
+    let chain = told(CertificateHeader::Envoy, &[lines.next().unwrap()]).unwrap();
+    let hash = hex::encode(digest(&SHA256, &chain[0]));
+    assert_eq!((chain.len(), &hash[..8]), (2, "dd359b15"));
+    let of_evil = told(CertificateHeader::Envoy, &[lines.next().unwrap()]);
+    assert_eq!(of_evil, Err("it has several elements"));
+}
+
 #[test]
 fn rfc_9440_tells_byte_sequences_and_nothing_else() {
     let told = |values: &[&str]| told(CertificateHeader::Rfc9440, values);

@@ -77,6 +77,7 @@ pub fn record(data: &[u8]) {
         request_bytes: 0,
         response_bytes: 0,
         policy: None,
+        ended_by: None,
         cache: None,
         decision_us: None,
         total_us: 0,

@@ -58,6 +58,8 @@ pub struct RequestRecord {
     pub response_bytes: u64,
     /// The hash of the policy that decided.
     pub policy: Option<Arc<str>>,
+    /// The hash of the policy under which it was permitted no longer while it streamed.
+    pub ended_by: Option<Arc<str>>,
     /// Whether the decision cache had the standing.
     pub cache: Option<Lookup>,
     pub decision_us: Option<u64>,
@@ -289,6 +291,7 @@ pub(super) mod tests {
             request_bytes: 0,
             response_bytes: 154,
             policy: Some("sha256:ab".into()),
+            ended_by: None,
             cache: Some(Lookup::Hit),
             decision_us: Some(3),
             total_us: 212,
@@ -340,7 +343,7 @@ pub(super) mod tests {
             r#""action":{"method":"GET","host":"orders.shop.example","path":"/customers/alice/orders/7","#,
             r#""grpc":false,"route":"orders"},"connection":{"listener":"mesh","protocol":"h2","peer_ip":"192.0.2.1","#,
             r#""client_ip":"192.0.2.1","hop":null},"status":403,"upstream":null,"request_bytes":0,"response_bytes":154,"#,
-            r#""policy":"sha256:ab","cache":"hit","decision_us":3,"total_us":212,"#,
+            r#""policy":"sha256:ab","ended_by":null,"cache":"hit","decision_us":3,"total_us":212,"#,
             r#""trace":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}"#,
         );
         assert_eq!(line(&denied()), expected);

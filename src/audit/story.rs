@@ -73,9 +73,13 @@ fn outcome(record: &RequestRecord, story: &mut String) {
         }
         (Verdict::Allow, reason) => {
             permission(record, story);
-            if reason != Reason::Allowed && reason != Reason::Unenforced {
-                story.push_str(", but ");
-                because(reason, record, story);
+            match &record.detail {
+                Some(detail) if record.ended_by.is_some() => story.extend([", but ", detail]),
+                _ if matches!(reason, Reason::Allowed | Reason::Unenforced) => {}
+                _ => {
+                    story.push_str(", but ");
+                    because(reason, record, story);
+                }
             }
         }
         (Verdict::Deny, Reason::ClientGone) => {

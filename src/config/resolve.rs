@@ -11,13 +11,14 @@ use super::listeners::{self, ListenerSettings};
 use super::material::Material;
 use super::names::{Names, entries, items, roles, services};
 use super::places::Places;
+use super::revocation::{self, RevocationSettings};
 use super::routes::routes;
 use super::rules::{TypedRule, Vocabulary, rule, typed_rules};
 use super::settings::{self, LogSettings};
 use super::source::{At, Sources};
 use super::tree::SYNTAX;
 use super::upstreams::{UpstreamConfig, upstreams};
-use super::{assertion, canonical, effective, hops, lints, surroundings};
+use super::{assertion, canonical, effective, hops, lints, own_identity, surroundings};
 use crate::audit::SinkSettings;
 use crate::clock::Timestamp;
 use crate::decisions::DecisionsSettings;
@@ -30,7 +31,9 @@ use crate::proxy::hop::TrustedHop;
 use crate::proxy::limits::Limits;
 use crate::proxy::normalize::OddNames;
 use crate::proxy::route::RouteSettings;
-use crate::tls::{ClientCertificates, OwnCertificate, Trust};
+use crate::revocation::Revocations;
+use crate::tls::source::SourceSettings;
+use crate::tls::{ClientCertificates, Own, Trust};
 use crate::token::{IssuerSettings, TokenCacheSettings};
 
 /// A configuration that can be run.
@@ -45,7 +48,9 @@ pub struct Config {
     /// By name.
     pub listeners: Vec<ListenerSettings>,
     /// `[identity]`.
-    pub own: Option<OwnCertificate>,
+    pub own: Option<Own>,
+    /// Where it comes from, unless from files.
+    pub source: Option<SourceSettings>,
     /// By `IssuerId`.
     pub issuers: Vec<IssuerSettings>,
     /// By `UpstreamId`.
@@ -59,6 +64,10 @@ pub struct Config {
     /// `[assertion]`.
     pub assertion: Option<AssertionSettings>,
     pub policy: Policy,
+    /// `[revocation]`.
+    pub revocation: Option<RevocationSettings>,
+    /// What its list says.
+    pub revoked: Revocations,
     pub audit: SinkSettings,
     pub limits: Limits,
     pub odd_names: OddNames,
@@ -72,20 +81,21 @@ pub struct Config {
 }
 
 impl Config {
-    /// How requests come to the policy.
+    /// How requests come to the policy; a configuration without listeners takes whoever it is told of.
     pub fn approach(&self) -> Approach {
-        let hops = self.resolved.get("trusted_hop").and_then(toml::Value::as_table);
-        let hops = hops.into_iter().flat_map(toml::Table::keys).filter_map(|name| name.parse().ok());
-        Approach { takes_nobody: self.takes_nobody(), hops: hops.collect() }
-    }
-
-    /// Whether some listener lets a client without a certificate get as far as the policy.
-    fn takes_nobody(&self) -> bool {
-        let lets_in = |listener: &ListenerSettings| {
-            let clients = listener.tls.as_ref().map(|tls| &tls.clients);
-            !matches!(clients, Some(ClientCertificates::Required(_)))
+        let names = |kind: &str| {
+            let table = self.resolved.get(kind).and_then(toml::Value::as_table);
+            table.into_iter().flat_map(toml::Table::keys)
         };
-        self.listeners.is_empty() || self.listeners.iter().any(lets_in)
+        let clients = || self.listeners.iter().map(|listener| Some(&listener.tls.as_ref()?.clients));
+        let asks = clients().any(|clients| clients.is_some_and(|clients| clients.trust().is_some()));
+        let none = self.listeners.is_empty();
+        Approach {
+            takes_nobody: none || clients().any(|it| !matches!(it, Some(ClientCertificates::Required(_)))),
+            takes_peers: none || asks,
+            trust_domains: names("trust_domain").filter_map(|name| name.parse().ok()).collect(),
+            hops: names("trusted_hop").filter_map(|name| name.parse().ok()).collect(),
+        }
     }
 }
 
@@ -99,7 +109,7 @@ struct Resolved {
 
 pub fn resolve(
     typed: Option<Typed>,
-    sources: Sources,
+    mut sources: Sources,
     mut found: Diagnostics,
     mut material: Material<'_>,
 ) -> Result<Config, Report> {
@@ -108,13 +118,14 @@ pub fn resolve(
     };
     let typed = &file.value;
     let limits = settings::limits(typed);
-    let own = listeners::own(typed, &mut material, &mut found);
+    let (own, source) = own_identity::own(typed, &mut material, &mut found);
     let trust = listeners::trust(typed, &mut material, &mut found);
     let listeners = listeners::listeners(typed, own.as_ref(), trust.as_ref(), &mut material, &mut found);
     let hops = hops::hops(typed, &mut found);
     let upstreams = upstreams(typed, own.as_ref(), trust.as_ref(), &mut material, &mut found);
     let (issuer_names, issuers) = issuers(typed, &sources, &mut material, &mut found);
     let rules = typed_rules(typed, &mut found);
+    let (revocation, revoked) = revocation::configured(typed, &mut sources, material.now, &mut found);
     let resolved = parts(typed, &rules, (issuer_names, issuers), upstreams, &limits, &mut found);
     let Resolved { parts, issuers, upstreams, routes } = resolved;
     let policy = policy(&file, &rules, parts, &issuers, material.now, &mut found);
@@ -136,6 +147,7 @@ pub fn resolve(
         health: admin.health_address.map(|address| address.value),
         listeners,
         own,
+        source,
         issuers,
         upstreams,
         routes,
@@ -143,6 +155,8 @@ pub fn resolve(
         trust,
         assertion: assertion::assertion(typed, &mut found),
         policy,
+        revocation,
+        revoked,
         audit: settings::audit(typed),
         limits,
         odd_names: settings::odd_names(typed),

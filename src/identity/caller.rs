@@ -59,10 +59,17 @@ impl Caller {
     /// The outermost actor, if the token's own issuer names it. What another issuer calls `bot` is no `bot` of
     /// this one.
     pub fn acting(&self) -> Option<&str> {
-        let outermost = self.chain.first()?;
+        self.chain.first().filter(|outermost| self.names(outermost)).map(|outermost| &*outermost.subject)
+    }
+
+    /// All in the chain that the token's own issuer names.
+    pub fn actors(&self) -> impl Iterator<Item = &str> {
+        self.chain.iter().filter(|actor| self.names(actor)).map(|actor| &*actor.subject)
+    }
+
+    fn names(&self, actor: &Delegate) -> bool {
         let own = self.claims.get("iss").and_then(Value::as_str);
-        let is_own = outermost.issuer.is_none() || outermost.issuer.as_deref() == own;
-        is_own.then_some(&*outermost.subject)
+        actor.issuer.is_none() || actor.issuer.as_deref() == own
     }
 }
 

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use http::{HeaderMap, Method};
 use rustls::pki_types::CertificateDer;
-use tokio::time::sleep;
 
 use super::assertion::Signed;
-use super::generation::{Generation, Shared};
+use super::generation::{Generation, Security, Shared};
 use super::headers;
 use super::hop::{self, CertificateHeader, Learned, TrustedHop};
 use super::refusal::Refusal;
@@ -143,9 +142,9 @@ impl Connection {
     /// not revoked; and where a reload has changed CAs, CRLs or the mode, what is in force now counts. In
     /// each case its chain is verified again.
     pub fn peer(&self, generation: &Generation, now: Timestamp) -> Result<Signature<Peer>, PeerError> {
-        let (tls, current) = match (&self.tls, self.current_tls(generation)) {
-            (Some(tls), Some(current)) => (tls, current),
-            (None, None) => return Ok(Signature::Absent),
+        let (tls, current) = match (&self.tls, self.security(generation)) {
+            (Some(tls), Some(Security::Tls(current))) => (tls, current),
+            (None, Some(Security::Plain)) => return Ok(Signature::Absent),
             // Plain text where there is TLS now, or the other way round.
             _ => return Err(PeerError::Missing),
         };
@@ -188,36 +187,14 @@ impl Connection {
         self.learned.take();
     }
 
-    /// Waits until whose request these headers are of would be refused: a reload took away what vouched for them, or
-    /// a chain or revocation list ended.
-    pub async fn refused(&self, headers: &HeaderMap, shared: &Shared) -> Refusal {
-        let mut reloaded = shared.reloaded.subscribe();
-        loop {
-            let generation = shared.generation.load_full();
-            let now = shared.clock.now();
-            let until = match self.requester(&generation, headers, now) {
-                Err(refusal) => return refusal,
-                Ok(requester) => self.vouched_until(&generation, &requester, now),
-            };
-            drop(generation);
-            tokio::select! {
-                () = sleep(until.since(now)) => {}
-                changed = reloaded.changed() => if changed.is_err() {
-                    std::future::pending::<()>().await;
-                }
+    /// Until when nobody needs to be asked again about the other end and about `requester`: a chain ends, or a list by
+    /// which somebody was not revoked.
+    pub fn vouched_until(&self, generation: &Generation, requester: &Signature<Peer>) -> Timestamp {
+        let end = match (&self.tls, self.security(generation)) {
+            (Some(tls), Some(Security::Tls(current))) => {
+                let end = tls.verified.borrow();
+                end.1.verified().map_or(Timestamp::MAX, |peer| current.vouched_until(peer))
             }
-        }
-    }
-
-    /// Until when nobody needs to be asked again about the other end, and about `requester`.
-    fn vouched_until(
-        &self,
-        generation: &Generation,
-        requester: &Signature<Peer>,
-        now: Timestamp,
-    ) -> Timestamp {
-        let end = match (self.peer(generation, now), self.current_tls(generation)) {
-            (Ok(Signature::Verified(end)), Some(tls)) => tls.vouched_until(&end),
             _ => Timestamp::MAX,
         };
         match (requester.verified(), &generation.trust) {
@@ -261,15 +238,15 @@ impl Connection {
         *self.known.borrow_mut() = (generation.number, known);
     }
 
-    fn current_tls<'g>(&self, generation: &'g Generation) -> Option<&'g Arc<ListenerTls>> {
-        generation.listeners.get(self.listener)?.tls.as_ref()
+    fn security<'g>(&self, generation: &'g Generation) -> Option<&'g Security> {
+        generation.listeners.get(self.listener).map(|listener| &listener.security)
     }
 
     /// Whether new connections are made under another TLS configuration by now.
     pub fn is_outdated(&self, generation: &Generation) -> bool {
-        match (&self.tls, self.current_tls(generation)) {
-            (Some(mine), Some(current)) => !Arc::ptr_eq(&mine.made_under, current),
-            (None, None) => false,
+        match (&self.tls, self.security(generation)) {
+            (Some(mine), Some(Security::Tls(current))) => !Arc::ptr_eq(&mine.made_under, current),
+            (None, Some(Security::Plain)) => false,
             _ => true,
         }
     }

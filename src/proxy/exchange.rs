@@ -16,7 +16,7 @@ use super::forward::{Passage, forward};
 use super::generation::Generation;
 use super::headers::{Origin, given_traceparent};
 use super::hop;
-use super::judgement::{self, Addresses};
+use super::judgement::{self, Addresses, Credential};
 use super::normalize::Asked;
 use super::refusal::{Form, Refusal};
 use super::route::CrossOrigin;
@@ -102,7 +102,9 @@ async fn judge(
     let verifier = &generation.verifier;
     let (from, origin) = origin(generation, connection, &head.headers, clock.now(), draft)?;
     let peer = || connection.requester(generation, &head.headers, clock.now());
-    let verified = judgement::verify(generation, verifier, &head.headers, peer, &mut known.token, draft);
+    let time = || clock.now();
+    let verified =
+        judgement::verify(generation, verifier, &head.headers, peer, time, &mut known.token, draft);
     let signatures = verified.await?;
     let now = clock.now();
     let watch = Stopwatch::start();
@@ -137,13 +139,19 @@ async fn judge(
                 assertions.of(&asserted, judged.told.get().map(|told| &*told.assertion), now)
             });
             let assertion = assertion.transpose().map_err(|_| Refusal::of(Reason::Internal));
-            assertion.map(|assertion| Passage { asked, permit, who, assertion, origin })
+            let vouched_until = connection.vouched_until(generation, &signatures.peer);
+            let until = judgement::holds_until(&permit, &judged, vouched_until);
+            let credential = || Credential::of(&signatures, &head.headers, known.token.as_deref(), verifier);
+            assertion.map(|assertion| {
+                let credential = credential();
+                Passage { asked, permit, who, assertion, from, origin, credential, until }
+            })
         }
         Verdict::Denial(denial) => Err(Refusal::from(&denial)),
     };
     // What is made of a token that is too large to be kept is not kept either.
     if known.token.is_some() || signatures.caller.verified().is_none() {
-        connection.keep(generation, Known { judged: Some(judged), ..known });
+        connection.keep(generation, Known { judged: Some(Arc::clone(&judged)), ..known });
     }
     outcome
 }
@@ -198,7 +206,8 @@ pub fn note(draft: &mut Draft, refusal: &Refusal) {
     }
 }
 
-async fn finish(mut draft: Draft, answer: Response<Body>) -> Response<Body> {
+/// Writes the record and answers.
+pub async fn finish(mut draft: Draft, answer: Response<Body>) -> Response<Body> {
     // Boxed: it waits seldom, and would make every request's future large.
     Box::pin(draft.room()).await;
     draft.answered(answer.status());

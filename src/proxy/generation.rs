@@ -23,19 +23,23 @@ use crate::decisions::Decisions;
 use crate::identity::{Name, SpiffeId};
 use crate::metrics::{CounterBy, Metrics};
 use crate::policy::Policy;
+use crate::revocation::Revocations;
 use crate::tls::{ListenerTls, Trust};
 use crate::token::Verifier;
 use crate::upstream::Upstream;
 
-/// One load of the configuration.
+/// One load of the configuration, with what has changed by itself since. All that is large is shared with the
+/// generations before and after, as far as it did not change.
+#[derive(Clone)]
 pub struct Generation {
-    /// Counts the loads taken since the start, from 1.
+    /// Counts the loads and changes taken since the start, from 1.
     pub number: u64,
-    pub policy: Policy,
-    pub verifier: Verifier,
-    pub standings: Decisions<Telling>,
+    pub policy: Arc<Policy>,
+    pub verifier: Arc<Verifier>,
+    pub standings: Arc<Decisions<Telling>>,
+    pub revocations: Arc<Revocations>,
     /// By `RouteId`.
-    pub routes: Vec<RouteSettings>,
+    pub routes: Arc<[RouteSettings]>,
     /// By `UpstreamId`.
     pub upstreams: Vec<Arc<Upstream>>,
     /// In the order in which their sockets were opened at the start.
@@ -43,11 +47,11 @@ pub struct Generation {
     /// Our own SPIFFE ID, where our certificate has one.
     pub own_id: Option<SpiffeId>,
     /// Whose word on somebody else is taken.
-    pub hops: Vec<TrustedHop>,
+    pub hops: Arc<[TrustedHop]>,
     /// Who vouches for the certificates that they tell.
     pub trust: Option<Arc<Trust>>,
     /// With `[assertion]`.
-    pub assertions: Option<Assertions>,
+    pub assertions: Option<Arc<Assertions>>,
     pub limits: Limits,
     pub odd_names: OddNames,
 }
@@ -56,11 +60,21 @@ pub struct Generation {
 #[derive(Clone)]
 pub struct ListenerState {
     pub name: Name,
-    /// `None` only with `allow_plaintext`. The same `Arc` as in the last generation unless a certificate,
-    /// CA, CRL or mode changed; a connection made under another one is asked to end.
-    pub tls: Option<Arc<ListenerTls>>,
+    pub security: Security,
     /// With `proxy_protocol`: the hops that speak it, and must.
     pub proxy_hops: Option<Vec<IpNet>>,
+}
+
+/// How connections of a listener are secured.
+#[derive(Clone)]
+pub enum Security {
+    /// Not at all: `allow_plaintext`.
+    Plain,
+    /// By a certificate of ours that has not come yet: connections are closed.
+    Awaited,
+    /// The same `Arc` as in the last generation unless a certificate, CA, CRL or mode changed; a connection made
+    /// under another one is asked to end.
+    Tls(Arc<ListenerTls>),
 }
 
 /// What all cores share.

@@ -13,6 +13,7 @@ mod client;
 mod structured;
 mod xfcc;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -78,14 +79,18 @@ pub fn assertion<'h>(
 ) -> Result<Option<&'h HeaderValue>, Refusal> {
     let mut assertions = headers.get_all(ASSERTION).iter();
     let Some(assertion) = assertions.next() else { return Ok(None) };
-    let is_countersign =
-        |hop: &TrustedHop| hop.kind == HopKind::Countersign && hop.is_at_the_end(None, Some(peer));
-    let is_trusted = peer.hop == Hop::Local || hops.iter().any(is_countersign);
     match assertions.next() {
-        _ if !is_trusted => Ok(None),
+        _ if !is_believed(hops, peer) => Ok(None),
         Some(_) => Err(Refusal::of(Reason::RequestMalformed).because("more than one assertion")),
         None => Ok(Some(assertion)),
     }
+}
+
+/// Whether a peer's word on a caller is taken.
+pub fn is_believed(hops: &[TrustedHop], peer: &Peer) -> bool {
+    let is_countersign =
+        |hop: &TrustedHop| hop.kind == HopKind::Countersign && hop.is_at_the_end(None, Some(peer));
+    peer.hop == Hop::Local || hops.iter().any(is_countersign)
 }
 
 /// The hop at the other end of a connection, if it is one that tells certificates. `address` is that of the other
@@ -102,19 +107,18 @@ pub fn telling_certificates<'h>(
     })
 }
 
-/// What hops may say of certificates.
-pub fn fields(hops: &[TrustedHop], headers: &HeaderMap) -> HeaderMap {
-    let names = hops.iter().flat_map(|hop| match hop.kind {
-        HopKind::Certificate(header) => header.names(),
-        HopKind::Countersign => &[],
-    });
-    let mut fields = HeaderMap::new();
-    for name in names.map(|name| HeaderName::from_static(name)) {
-        if !fields.contains_key(&name) {
-            fields.extend(headers.get_all(&name).iter().map(|value| (name.clone(), value.clone())));
-        }
-    }
-    fields
+/// What of these headers may tell whose request it is: for judging it again.
+pub fn fields(hops: &[TrustedHop], headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    let names: BTreeSet<&str> = hops
+        .iter()
+        .flat_map(|hop| match hop.kind {
+            HopKind::Certificate(header) => header.names(),
+            HopKind::Countersign => &[],
+        })
+        .copied()
+        .collect();
+    let field = |name| Some((HeaderName::from_static(name), headers.get(name)?.clone()));
+    names.into_iter().filter_map(field).collect()
 }
 
 impl TrustedHop {

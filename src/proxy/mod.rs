@@ -28,6 +28,7 @@ pub mod route;
 pub mod seldom;
 pub mod serving;
 pub mod stall;
+pub mod underway;
 pub mod watched;
 pub mod worker;
 

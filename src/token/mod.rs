@@ -48,10 +48,10 @@ pub use memory::TokenCacheSettings;
 pub use preset::{Preset, UnknownPreset};
 pub use signing::{SigningError, SigningKey};
 pub use steps::{Said, Step, Trace};
-pub use verifier::{Issuer, KnownToken, SameIssuer, Verifier};
+pub use verifier::{Issuer, KnownToken, SameIssuer, TokenField, Verifier};
 #[cfg(test)]
 pub use wanted::tests_universe;
-pub use wanted::{Mint, vouched};
+pub use wanted::{Mint, bound_to, vouched};
 
 #[cfg(test)]
 mod tests;

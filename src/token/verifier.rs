@@ -7,13 +7,15 @@
 //! A remembered caller is given out only while, by our own clock, its token has not expired, and while
 //! the key that signed it is still one of its issuer's.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{self, SHA256};
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, HeaderValue};
 use serde_json::{Map, Value};
 
 use super::algorithm::Algorithm;
@@ -52,9 +54,13 @@ pub struct Issuer {
 /// A token that a [`Verifier`] found good, by the field that it came in.
 #[derive(Debug)]
 pub struct KnownToken {
-    authorization: Box<[u8]>,
+    authorization: TokenField,
     remembered: Arc<Remembered>,
 }
+
+/// The field that a token came in, for presenting it again. Cheap to clone.
+#[derive(Clone)]
+pub struct TokenField(Arc<[u8]>);
 
 /// The header that a token came in.
 #[derive(Clone, Copy)]
@@ -157,7 +163,7 @@ impl Verifier {
         let Some(field) = authorization(headers)? else { return Ok(Signature::Absent) };
         // A field of the same bytes is as well formed as it was. More of them are compared at once than can be
         // guessed, so how long it takes tells nothing.
-        let same = known.as_ref().filter(|known| *known.authorization == *field.as_bytes()).map(Arc::clone);
+        let same = known.as_ref().filter(|known| *known.authorization.0 == *field.as_bytes()).map(Arc::clone);
         if let Some(same) = same
             && self.still_holds(&same.remembered).await?
         {
@@ -168,9 +174,27 @@ impl Verifier {
         self.check_carrier(&remembered, Carrier::Authorization)?;
         *known = (remembered.bytes <= KNOWN_BYTES_MAX).then(|| {
             let remembered = Arc::clone(&remembered);
-            Arc::new(KnownToken { authorization: field.as_bytes().into(), remembered })
+            Arc::new(KnownToken { authorization: TokenField::of(field), remembered })
         });
         Ok(remembered.presented(certificate)?)
+    }
+
+    /// As [`Verifier::verify`] for a token that a verifier, perhaps of another configuration, found good before.
+    pub async fn verify_field(
+        &self,
+        field: &TokenField,
+        certificate: Option<&CertificateHash>,
+    ) -> Result<Signature<Caller>, CredentialError> {
+        let field = HeaderValue::from_bytes(&field.0).map_err(|_| malformed("it is no text"))?;
+        let remembered = self.remembered(bearer(&field)?).await?;
+        self.check_carrier(&remembered, Carrier::Authorization)?;
+        Ok(remembered.presented(certificate)?)
+    }
+
+    /// Whether the tokens of this issuer are assertions.
+    pub fn takes_assertions_of(&self, issuer: &Name) -> bool {
+        let is_its = |known: &&Issuer| known.settings.name == *issuer;
+        self.issuers.iter().find(is_its).is_some_and(|known| known.settings.token_type.is_assertion())
     }
 
     async fn remembered(&self, token: &str) -> Result<Arc<Remembered>, TokenError> {
@@ -321,6 +345,30 @@ impl Verifier {
     }
 }
 
+impl KnownToken {
+    pub fn field(&self) -> TokenField {
+        self.authorization.clone()
+    }
+}
+
+impl TokenField {
+    /// The one in these headers, if there is one.
+    pub fn in_headers(headers: &HeaderMap) -> Option<TokenField> {
+        headers.get(AUTHORIZATION).map(TokenField::of)
+    }
+
+    fn of(field: &HeaderValue) -> TokenField {
+        TokenField(field.as_bytes().into())
+    }
+}
+
+/// Says that there is one, never what it is.
+impl fmt::Debug for TokenField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenField")
+    }
+}
+
 impl Issuer {
     async fn current_keys(&self) -> Result<Arc<HeldKeys>, TokenError> {
         let keys = self.keys.current().await;
@@ -366,7 +414,10 @@ impl Remembered {
 
 /// RFC 8705 §3: a bound token is worth something only in the hands of whom it was bound to. Judged on
 /// every request, since the same token may come over another connection.
-fn check_confirmation(caller: &Caller, certificate: Option<&CertificateHash>) -> Result<(), TokenError> {
+pub(super) fn check_confirmation(
+    caller: &Caller,
+    certificate: Option<&CertificateHash>,
+) -> Result<(), TokenError> {
     let detail = match (&caller.confirmation, certificate) {
         (None, _) => return Ok(()),
         (Some(Confirmation::Certificate(bound)), Some(CertificateHash(presented))) => {

@@ -99,8 +99,9 @@ impl Hearing<'_> {
             *origin = origin.told(from.client, spoke_tls(headers));
         }
         let (policy, peer) = (&generation.policy, || peer.clone());
-        let verified =
-            judgement::verify(generation, verifier, headers, peer, &mut None, draft).now_or_never();
+        let mut known = None;
+        let verified = judgement::verify(generation, verifier, headers, peer, || *now, &mut known, draft);
+        let verified = verified.now_or_never();
         let signatures = match verified.ok_or(Unaskable::Waits)? {
             Ok(signatures) => signatures,
             Err(refusal) => return Ok(Err(refusal)),

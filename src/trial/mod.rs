@@ -26,6 +26,7 @@ use http::header::{AUTHORIZATION, HeaderValue};
 use http::request::Parts;
 
 pub use answer::{Answer, Answered, Case};
+pub use peers::certificate_of;
 pub use question::{Bearer, Claims, Presented, Question, STAND_IN, Unsendable, head};
 
 use crate::audit::{Arrival, Audit, Protocol, Sink};
@@ -33,16 +34,15 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ListenerSettings};
 use crate::decisions::{Decisions, DecisionsSettings};
 use crate::identity::name::NameError;
-use crate::identity::{Name, Signature};
+use crate::identity::{Name, Signature, TrustDomain};
 use crate::metrics::Metrics;
 use crate::policy::Policy;
+use crate::proxy::Generation;
 use crate::proxy::headers::Origin;
 use crate::proxy::judgement::{self, Addresses};
 use crate::proxy::normalize::Asked;
 use crate::proxy::refusal::Refusal;
-use crate::proxy::{Generation, ListenerState};
-use crate::tls::ListenerTls;
-use crate::token::{IssuerSettings, KeysError, SameIssuer, SigningError, Trace, Verifier};
+use crate::token::{IssuerSettings, KeysError, SameIssuer, SigningError, Step, TokenError, Trace, Verifier};
 use hearing::Hearing;
 use peers::Handshake;
 use tokens::Tokens;
@@ -67,8 +67,6 @@ pub struct Trial {
 pub enum TrialError {
     #[error(transparent)]
     Issuers(#[from] SameIssuer),
-    #[error("the TLS configuration of listener `{listener}` cannot be made: {source}")]
-    Listener { listener: Name, source: rustls::Error },
     #[error(transparent)]
     Name(#[from] NameError),
 }
@@ -88,6 +86,11 @@ pub enum Unaskable {
     Algorithm(Name),
     #[error("a certificate can only be verified for a `[listener]`, and there is none")]
     NoListener,
+    #[error(
+        "the CAs of trust domain `{0}` come from the source of `[identity]`, which is not asked here: name the peer \
+         by its SPIFFE ID instead"
+    )]
+    Awaited(TrustDomain),
     #[error("what stands in `Authorization` cannot be sent")]
     Token,
     #[error(transparent)]
@@ -104,27 +107,26 @@ impl Trial {
         let clock = Clock::manual(now);
         let metrics = Arc::new(Metrics::new());
         let tokens = Tokens::new(&config.issuers, config.limits.token, config.tokens, &clock)?;
-        let listeners = config.listeners.iter().map(|settings| listener(settings, &clock));
-        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let decisions = DecisionsSettings { entries_max: 0, ..config.decisions };
         let generation = Generation {
             number: 1,
-            policy: config.policy,
+            policy: Arc::new(config.policy),
             // Each question brings the one that verifies its token.
-            verifier: Verifier::new(
+            verifier: Arc::new(Verifier::new(
                 Vec::new(),
                 config.limits.token,
                 config.tokens,
                 metrics.tokens.clone(),
                 clock.clone(),
-            )?,
-            standings: Decisions::new(decisions, metrics.decision_cache.clone()),
-            routes: config.routes,
-            // Nothing is ever sent there.
+            )?),
+            standings: Arc::new(Decisions::new(decisions, metrics.decision_cache.clone())),
+            revocations: Arc::new(config.revoked),
+            routes: config.routes.into(),
+            // Nothing is ever sent there, and nobody connects.
             upstreams: Vec::new(),
-            listeners,
-            own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
-            hops: config.hops,
+            listeners: Vec::new(),
+            own_id: config.own.as_ref().and_then(|own| own.known()?.spiffe_id.clone()),
+            hops: config.hops.into(),
             trust: config.trust,
             // Who asks what would become of a request has no use for signatures.
             assertions: None,
@@ -218,18 +220,17 @@ impl Trial {
         let (token, verifier) = self.tokens.present(&question.caller, now)?;
         let Some(token) = token else { return Ok(None) };
         let trace = verifier.trace(&token, peer.map(|peer| &peer.certificate)).now_or_never();
-        trace.map(Some).ok_or(Unaskable::Waits)
+        let mut trace = trace.ok_or(Unaskable::Waits)?;
+        if let Ok(caller) = &trace.outcome {
+            trace.last = Step::Revocation;
+            if let Some(revoked) = self.generation.revocations.caller(caller, now) {
+                trace.outcome = Err(TokenError::Revoked(revoked.to_string().into()));
+            }
+        }
+        Ok(Some(trace))
     }
 
     fn listener_name(&self, listener: Option<usize>) -> &Name {
         listener.map_or(&self.nowhere, |at| &self.listeners[at].name)
     }
-}
-
-fn listener(settings: &ListenerSettings, clock: &Clock) -> Result<ListenerState, TrialError> {
-    let made =
-        settings.tls.as_ref().map(|tls| ListenerTls::new(&tls.own, tls.clients.clone(), clock.clone()));
-    let failed = |source| TrialError::Listener { listener: settings.name.clone(), source };
-    let tls = made.transpose().map_err(failed)?.map(Arc::new);
-    Ok(ListenerState { name: settings.name.clone(), tls, proxy_hops: settings.proxy_hops.clone() })
 }

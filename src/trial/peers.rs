@@ -7,7 +7,7 @@ use super::{Trial, Unaskable};
 use crate::audit::{Claimed, Reason, RefusedHandshake};
 use crate::clock::Timestamp;
 use crate::config::ListenerSettings;
-use crate::identity::{Hop, Name, Peer, PeerName, Signature};
+use crate::identity::{CertificateHash, Hop, Name, Peer, PeerName, Signature};
 use crate::policy::pattern::HostPattern;
 use crate::policy::role::PeerPattern;
 use crate::proxy::hop::{self, CertificateHeader, HopKind, KnownBy, Learned, TrustedHop};
@@ -37,9 +37,11 @@ impl Trial {
             Presented::Service(name) => Some(self.workload_of(name)?),
             Presented::Named(name) => Some(name.clone()),
             Presented::Chain(chain) => {
-                let at = listener.ok_or(Unaskable::NoListener)?;
-                let tls = self.generation.listeners[at].tls.as_ref();
-                let peer = tls.map_or(Ok(Signature::Absent), |tls| tls.verify(chain));
+                let clients = clients.ok_or(Unaskable::NoListener)?;
+                if let Some(domain) = clients.trust().and_then(|trust| trust.awaited().next()) {
+                    return Err(Unaskable::Awaited(domain.clone()));
+                }
+                let peer = clients.verify(chain, self.at(question));
                 let claimed = chain.first().map(|leaf| Unverified::read(leaf));
                 let claimed = claimed.map(|it| Claimed { spiffe_id: it.uri, certificate: it.certificate });
                 let refused = |error| self.refused(question, listener, &error, claimed);
@@ -57,7 +59,7 @@ impl Trial {
             (None, Some(name)) => Ok(verified(name, question)),
         };
         let claimed = presented.map(|name| Claimed {
-            certificate: certificate_hash(name.to_string().as_bytes()),
+            certificate: certificate_of(&name),
             spiffe_id: match name {
                 PeerName::Spiffe(id) => Some(id.to_string()),
                 PeerName::Dns { .. } => None,
@@ -97,6 +99,9 @@ impl Trial {
             return Ok(Handshake { listener, peer: Ok(Ok(Signature::Absent)), hop: None });
         }
         let (trust, now) = (self.generation.trust.as_ref(), self.at(question));
+        if let Some(domain) = trust.and_then(|trust| trust.awaited().next()) {
+            return Err(Unaskable::Awaited(domain.clone()));
+        }
         let no_trust = || Refusal::of(Reason::Internal);
         let named = |name: &PeerName| {
             let checked = trust.ok_or_else(no_trust)?.check_name(name);
@@ -163,10 +168,15 @@ fn clients(listener: &ListenerSettings) -> &ClientCertificates {
     listener.tls.as_ref().map_or(&ClientCertificates::Off, |tls| &tls.clients)
 }
 
+/// The certificate of somebody of whom only a name is given.
+pub fn certificate_of(name: &PeerName) -> CertificateHash {
+    certificate_hash(name.to_string().as_bytes())
+}
+
 fn verified(name: &PeerName, question: &Question) -> Signature<Peer> {
     Signature::Verified(Arc::new(Peer {
         name: name.clone(),
-        certificate: certificate_hash(name.to_string().as_bytes()),
+        certificate: certificate_of(name),
         not_after: Timestamp::MAX,
         hop: question.hop.clone(),
     }))

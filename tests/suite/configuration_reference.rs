@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::configuration::resolved_sample;
 
 /// The order in which the tables are told.
-const TABLES: [&str; 21] = [
+const TABLES: [&str; 22] = [
     "version",
     "proxy",
     "admin",
@@ -29,6 +29,7 @@ const TABLES: [&str; 21] = [
     "allow",
     "deny",
     "require",
+    "revocation",
     "audit",
     "limit",
     "cache",

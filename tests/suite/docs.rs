@@ -22,13 +22,14 @@ use crate::world::client::{Protocol, get};
 
 const SAMPLE: &str = include_str!("../../config/sidecar.toml");
 const ALLOW: &str = "[[allow]]\nname = \"read\"\nservice = \"storefront\"\nrole = \"any\"\n";
-pub const PAGES: [&str; 16] = [
+pub const PAGES: [&str; 18] = [
     "README.md",
     "CHANGELOG.md",
     "SECURITY.md",
     "benches/README.md",
     "certs/README.md",
     "deploy/README.md",
+    "docs/alb.md",
     "docs/assertion.md",
     "docs/attacks.md",
     "docs/capacity.md",
@@ -38,6 +39,7 @@ pub const PAGES: [&str; 16] = [
     "docs/pull-request.md",
     "docs/reasons.md",
     "docs/security.md",
+    "docs/spiffe.md",
     "docs/tools.md",
 ];
 

@@ -77,6 +77,10 @@ pub(super) fn one(chain: Vec<CertificateDer<'static>>) -> Result<Vec<Certificate
 /// The certificates in percent-encoded PEM.
 pub(super) fn pem(text: &str) -> Result<Vec<CertificateDer<'static>>, Fault> {
     let text = decoded(text)?;
+    if has_text_beside(&text) {
+        // As it stands between two values that somebody joined.
+        return Err("it has text beside its PEM");
+    }
     let mut chain = Vec::new();
     for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(&text) {
         match section {
@@ -86,6 +90,16 @@ pub(super) fn pem(text: &str) -> Result<Vec<CertificateDer<'static>>, Fault> {
         }
     }
     if chain.is_empty() { Err("it holds no certificate") } else { Ok(chain) }
+}
+
+fn has_text_beside(text: &[u8]) -> bool {
+    let mut is_inside = false;
+    text.split(|byte| matches!(byte, b'\n' | b'\r')).any(|line| {
+        is_inside |= line.starts_with(b"-----BEGIN ");
+        let is_beside = !is_inside && !line.is_empty();
+        is_inside &= !line.starts_with(b"-----END ");
+        is_beside
+    })
 }
 
 /// Escapes alone are undone: `+` is a digit of Base64 and not a blank.

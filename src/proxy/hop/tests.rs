@@ -41,22 +41,25 @@ fn an_alb_tells_percent_encoded_pem_in_which_plus_is_itself() {
     assert_eq!(chain(&good), Ok(vec![LEAF.to_vec(), CA.to_vec()]));
     assert_eq!(chain(&good.replace('+', "%2b")), Ok(vec![LEAF.to_vec(), CA.to_vec()]));
     let refused = [
-        ("nothing", "it holds no certificate"),
+        ("nothing", "it has text beside its PEM"),
+        ("%0A", "it holds no certificate"),
+        (&format!("{good}, {good}"), "it has text beside its PEM"),
+        (&format!("{good}x"), "it has text beside its PEM"),
         (&good.replace("%0A", "%0"), "it has a `%` without two digits"),
         (&good.replace("%0A", "%zz"), "it has a `%` without two digits"),
         (&good.replace("%0A", "%"), "it has a `%` without two digits"),
         (&format!("{good}%"), "it has a `%` without two digits"),
         (&format!("{good}%00"), "it has bytes that PEM has not"),
         (&format!("{good}%ff"), "it has bytes that PEM has not"),
-        // `+` for a blank, as forms have it, would cut the Base64.
-        (&good.replace('+', "%20").replace("BEGIN%20", "BEGIN+"), "it is not PEM"),
+        // A blank is `+` in forms alone.
+        (&good.replace("BEGIN%20", "BEGIN+"), "it has text beside its PEM"),
         (&good.replacen("END", "FIN", 1), "it is not PEM"),
         (&good.replace("++", "*"), "it is not PEM"),
         (
             &escaped(&(pem("PRIVATE KEY", LEAF) + &certificates(&[LEAF]))),
             "it holds PEM that is no certificate",
         ),
-        (&escaped_whole(&escaped_whole(&certificates(&[LEAF]))), "it holds no certificate"),
+        (&escaped_whole(&escaped_whole(&certificates(&[LEAF]))), "it has text beside its PEM"),
     ];
     for (text, fault) in refused {
         assert_eq!(chain(text), Err(fault), "{text}");

@@ -32,7 +32,8 @@ async fn a_hop_with_a_certificate_of_its_own_is_not_who_asks() {
         assert_eq!(record["connection"]["client_ip"], Value::Null);
 
         // It is a service, and has no right of its own here.
-        let refused = [("/edge/1", Vec::new(), "peer_missing"), ("/direct/1", told.clone(), "no_rule")];
+        let refused =
+            [("/edge/1", Vec::new(), "peer_missing"), ("/direct/1", told.clone(), "service_not_allowed")];
         for (path, fields, reason) in refused {
             let answer = hop.ask(with(get(path), &fields)).await.unwrap();
             assert_eq!(refusal(&answer), expect(403, reason), "{path}");
@@ -81,7 +82,7 @@ async fn the_client_s_address_is_the_one_that_the_hop_saw() {
         assert_eq!(seen.header("forwarded")[0].split(';').next(), Some("for=203.0.113.7"));
     }
     for told in [&["203.0.113.7, 8.8.8.8"][..], &["127.0.0.1"], &[]] {
-        assert_eq!(refusal(&ask(told).await), expect(403, "no_rule"), "{told:?}");
+        assert_eq!(refusal(&ask(told).await).0, 403, "{told:?}");
     }
     for told in [&["203.0.113.7, nobody"][..], &["203.0.113.7", "203.0.113.7"], &["203.0.113.7,"]] {
         let answer = ask(told).await;

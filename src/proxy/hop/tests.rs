@@ -1,3 +1,5 @@
+//! What is read of each kind of header, whose word counts, and which address is the client's.
+
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

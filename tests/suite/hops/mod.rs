@@ -162,7 +162,8 @@ fn seen(answer: &Answer) -> Seen {
 
 /// Status and reason of a refusal.
 fn refusal(answer: &Answer) -> (u16, String) {
-    (answer.status.as_u16(), answer.json()["reason"].as_str().unwrap_or_default().to_owned())
+    let problem: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    (answer.status.as_u16(), problem["reason"].as_str().unwrap_or_default().to_owned())
 }
 
 fn expect(status: u16, reason: &str) -> (u16, String) {

@@ -55,6 +55,7 @@ pub fn record(data: &[u8]) {
             token_roles: vec![text.to_owned()],
             acr: some(),
             auth_time: None,
+            bound: "none",
             claims: serde_json::Map::from_iter([(text.to_owned(), text.into())]),
             redacted: Vec::new(),
         })),

@@ -269,6 +269,7 @@ pub(super) mod tests {
                 token_roles: Vec::new(),
                 acr: None,
                 auth_time: Some("2023-11-14T22:00:00.000Z".into()),
+                bound: "none",
                 claims: serde_json::Map::from_iter([("sub".to_owned(), "alice".into())]),
                 redacted: Vec::new(),
             })),
@@ -339,7 +340,7 @@ pub(super) mod tests {
             r#""dns_names":[],"trust_domain":"shop.example","certificate":"sha256:00ff","hop":"direct"},"#,
             r#""caller":{"issuer":"corp","subject":"alice","client":"storefront-web","actor":"human","#,
             r#""on_behalf_of":"human","chain":[],"via":[],"roles":[],"scopes":["orders:write"],"groups":[],"token_roles":[],"#,
-            r#""acr":null,"auth_time":"2023-11-14T22:00:00.000Z","claims":{"sub":"alice"},"redacted":[]},"#,
+            r#""acr":null,"auth_time":"2023-11-14T22:00:00.000Z","bound":"none","claims":{"sub":"alice"},"redacted":[]},"#,
             r#""action":{"method":"GET","host":"orders.shop.example","path":"/customers/alice/orders/7","#,
             r#""grpc":false,"route":"orders"},"connection":{"listener":"mesh","protocol":"h2","peer_ip":"192.0.2.1","#,
             r#""client_ip":"192.0.2.1","hop":null},"status":403,"upstream":null,"request_bytes":0,"response_bytes":154,"#,
@@ -366,6 +367,6 @@ pub(super) mod tests {
             other => panic!("{other}"),
         };
         assert_eq!(fields(&allowed()), fields(&denied()));
-        assert_eq!(fields(&allowed()).len(), 30);
+        assert_eq!(fields(&allowed()).len(), 31);
     }
 }

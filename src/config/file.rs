@@ -362,6 +362,9 @@ table! {
         group_count_max: u32,
         /// Actors in a token's `act` chain. Default: 4.
         delegation_depth_max: u32,
+        /// DPoP proofs that are remembered so that none is used twice, of which one key may have a part; each takes
+        /// about 40 bytes. Default: 1000000.
+        dpop_proofs_max: u32,
         /// A key set or discovery document of an issuer. Default: 256KiB.
         key_document_bytes_max: Bytes,
         /// Requests in flight to one server, for each worker. Default: 1024.

@@ -108,6 +108,7 @@ async fn secure(
         }
     };
     let chain = accepted.stream.get_ref().1.peer_certificates().unwrap_or_default();
+    worker.shared.leaves.saw(&accepted.peer, chain, worker.shared.clock.now());
     let peer = TlsPeer::new(tls, chain, accepted.peer);
     Some(Secured { peer, server_name, alpn: accepted.alpn, io: Box::new(accepted.stream) })
 }

@@ -12,12 +12,13 @@ use super::assertion::Signed;
 use super::generation::{Generation, Security, Shared};
 use super::headers;
 use super::hop::{self, CertificateHeader, Learned, TrustedHop};
+use super::leaves::Leaves;
 use super::refusal::Refusal;
 use super::stall::{Busy, Pulse};
 use crate::audit::{Arrival, Cut, Protocol, Reason, Signers};
 use crate::clock::Timestamp;
 use crate::decisions::Judged;
-use crate::identity::{Hop, Name, Peer, Signature};
+use crate::identity::{CertificateHash, Hop, Name, Peer, Signature};
 use crate::policy::Host;
 use crate::tls::{ListenerTls, PeerError};
 use crate::token::KnownToken;
@@ -179,6 +180,23 @@ impl Connection {
             None => Ok(end),
             Some(hop) => self.learned.borrow_mut().peer(hop, generation.trust.as_ref(), headers, now),
         }
+    }
+
+    /// Since when the peer has its present certificate, if it had the one `before` earlier and that is good still.
+    /// Of whom a hop tells nobody knows.
+    pub fn replaced(
+        &self,
+        leaves: &Leaves,
+        generation: &Generation,
+        before: &CertificateHash,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let Some(Security::Tls(tls)) = self.security(generation) else { return None };
+        let end = self.peer(generation, now).ok()?;
+        if self.hop(generation, &end).is_some() {
+            return None;
+        }
+        leaves.replaced(end.verified()?, before, tls, now)
     }
 
     /// The next request may be long in coming.

@@ -16,7 +16,7 @@ use super::forward::{Passage, forward};
 use super::generation::Generation;
 use super::headers::{Origin, given_traceparent};
 use super::hop;
-use super::judgement::{self, Addresses, Credential};
+use super::judgement::{self, Addresses, Credential, Holder};
 use super::normalize::Asked;
 use super::refusal::{Form, Refusal};
 use super::route::CrossOrigin;
@@ -24,7 +24,9 @@ use super::worker::Worker;
 use crate::audit::record::HopRecord;
 use crate::audit::{Draft, Protocol, Reason};
 use crate::clock::{Stopwatch, Timestamp};
+use crate::identity::CertificateHash;
 use crate::policy::{Decision, Verdict};
+use crate::token::Scheme;
 
 /// Answers one request. Whatever happens, it leaves exactly one record: that is begun here and not at the
 /// outcome's first poll, since hyper drops a request unpolled whose client has closed behind its head.
@@ -103,8 +105,12 @@ async fn judge(
     let (from, origin) = origin(generation, connection, &head.headers, clock.now(), draft)?;
     let peer = || connection.requester(generation, &head.headers, clock.now());
     let time = || clock.now();
-    let verified =
-        judgement::verify(generation, verifier, &head.headers, peer, time, &mut known.token, draft);
+    let replaced = |before: &CertificateHash| {
+        connection.replaced(&worker.shared.leaves, generation, before, clock.now())
+    };
+    let holder = Holder { peer, replaced };
+    let seen = asked.seen(&head.headers, origin.as_ref().unwrap_or(&connection.origin).is_secure());
+    let verified = judgement::verify(generation, verifier, seen, holder, time, &mut known.token, draft);
     let signatures = verified.await?;
     let now = clock.now();
     let watch = Stopwatch::start();
@@ -147,7 +153,7 @@ async fn judge(
                 Passage { asked, permit, who, assertion, from, origin, credential, until }
             })
         }
-        Verdict::Denial(denial) => Err(Refusal::from(&denial)),
+        Verdict::Denial(denial) => Err(Refusal::from(&denial).in_scheme(Scheme::of(&head.headers))),
     };
     // What is made of a token that is too large to be kept is not kept either.
     if known.token.is_some() || signatures.caller.verified().is_none() {

@@ -14,6 +14,7 @@ use super::assertion::Assertions;
 use super::connection::Telling;
 use super::hop::TrustedHop;
 use super::http2_error::{Ended, ErrorCode};
+use super::leaves::Leaves;
 use super::limits::Limits;
 use super::normalize::OddNames;
 use super::route::RouteSettings;
@@ -87,6 +88,7 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     pub http2_errors: CounterBy<(Ended, ErrorCode)>,
     pub admission: Arc<Admission>,
+    pub leaves: Leaves,
     /// No new connections; those that are open end after what they are at.
     pub draining: CancellationToken,
     /// The drain's deadline: what is still open is cut.

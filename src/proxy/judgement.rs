@@ -21,11 +21,11 @@ use crate::audit::record::HopRecord;
 use crate::audit::{Draft, Reason};
 use crate::clock::{Clock, Timestamp};
 use crate::decisions::Judged;
-use crate::identity::{Caller, Hop, Peer, Signature};
+use crate::identity::{Caller, CertificateHash, Hop, Peer, Signature};
 use crate::metrics::{Limit, Lookup};
 use crate::policy::{self, Circumstances, Decision, Host, Permit, Verdict};
 use crate::revocation::{Revocations, Revoked};
-use crate::token::{KnownToken, TokenError, TokenField, Verifier};
+use crate::token::{KnownToken, Scheme, Shown, Target, TokenError, TokenField, Verifier};
 
 /// Both signatures of a request, verified or absent.
 #[derive(Clone, Debug)]
@@ -54,6 +54,13 @@ pub enum Credential {
     Word(Arc<Caller>),
 }
 
+/// Who holds the connection: `peer` tells who is there now, `replaced` since when with the present certificate, if that
+/// stands in for this one.
+pub struct Holder<P, R> {
+    pub peer: P,
+    pub replaced: R,
+}
+
 /// From where a request comes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
@@ -74,21 +81,28 @@ pub fn read(generation: &Generation, head: &mut Parts, server_name: Option<&Host
     Ok(Asked::read(head, server_name)?)
 }
 
-/// Verifies both signatures, also when the first is bad: the record says what became of each. `peer` tells who
-/// is there now; `known` is the token that came last.
+/// Verifies both signatures, also when the first is bad: the record says what became of each. `known` is the token
+/// that came last.
 pub async fn verify(
     generation: &Generation,
     verifier: &Verifier,
-    headers: &HeaderMap,
-    peer: impl Fn() -> Result<Signature<Peer>, Refusal>,
+    request: Target<'_>,
+    holder: Holder<
+        impl Fn() -> Result<Signature<Peer>, Refusal>,
+        impl Fn(&CertificateHash) -> Option<Timestamp>,
+    >,
     now: impl Fn() -> Timestamp,
     known: &mut Option<Arc<KnownToken>>,
     draft: &mut Draft,
 ) -> Result<Signatures, Refusal> {
     let Generation { policy, revocations, .. } = generation;
+    let Holder { peer, replaced } = holder;
+    let headers = request.headers;
     let caller = async |peer: Option<&Peer>| {
-        let caller = verifier.verify_again(headers, peer.map(|peer| &peer.certificate), known).await;
-        let caller = caller.map_err(|error| Refusal::from(&error));
+        let certificate = peer.map(|peer| &peer.certificate);
+        let shown = Shown { certificate, replaced: &replaced, request: Some(request) };
+        let caller = verifier.verify_again(headers, &shown, known).await;
+        let caller = caller.map_err(|error| Refusal::from(&error).in_scheme(Scheme::of(headers)));
         match peer {
             Some(peer) if headers.contains_key(headers::ASSERTION) => {
                 // Boxed: most requests have none.
@@ -281,7 +295,7 @@ impl Credential {
         match self {
             Credential::Absent => Ok(Signature::Absent),
             Credential::Token(token) => {
-                let caller = verifier.verify_field(token, peer.map(|peer| &peer.certificate)).await;
+                let caller = verifier.verify_field(token).await;
                 caller.map_err(|error| Refusal::from(&error))
             }
             Credential::Word(caller) => {

@@ -13,18 +13,18 @@ use super::answer::{Answered, Case};
 use crate::audit::record::HopRecord;
 use crate::audit::{Draft, Reason};
 use crate::clock::Timestamp;
-use crate::identity::{Name, Peer, Signature};
+use crate::identity::{CertificateHash, Name, Peer, Signature};
 use crate::policy::Verdict;
 use crate::proxy::Generation;
 use crate::proxy::exchange::note;
 use crate::proxy::forward::{Told, carries, rewrite};
 use crate::proxy::headers::{Origin, given_traceparent};
 use crate::proxy::hop::spoke_tls;
-use crate::proxy::judgement::{self, Addresses};
+use crate::proxy::judgement::{self, Addresses, Holder};
 use crate::proxy::normalize::Asked;
 use crate::proxy::refusal::{Form, Refusal};
 use crate::proxy::route::CrossOrigin;
-use crate::token::Verifier;
+use crate::token::{Scheme, Verifier};
 
 /// One request and all that it is judged by.
 pub struct Hearing<'t> {
@@ -99,8 +99,10 @@ impl Hearing<'_> {
             *origin = origin.told(from.client, spoke_tls(headers));
         }
         let (policy, peer) = (&generation.policy, || peer.clone());
-        let mut known = None;
-        let verified = judgement::verify(generation, verifier, headers, peer, || *now, &mut known, draft);
+        let holder = Holder { peer, replaced: |_: &CertificateHash| None };
+        let seen = asked.seen(headers, origin.is_secure());
+        let (time, mut known) = (|| *now, None);
+        let verified = judgement::verify(generation, verifier, seen, holder, time, &mut known, draft);
         let verified = verified.now_or_never();
         let signatures = match verified.ok_or(Unaskable::Waits)? {
             Ok(signatures) => signatures,
@@ -118,7 +120,9 @@ impl Hearing<'_> {
     fn forward(&mut self, mut head: Parts, case: &Case) -> Result<Parts, Refusal> {
         let permit = match &case.decision.verdict {
             Verdict::Permit(permit) => permit,
-            Verdict::Denial(denial) => return Err(denial.into()),
+            Verdict::Denial(denial) => {
+                return Err(Refusal::from(denial).in_scheme(Scheme::of(&head.headers)));
+            }
         };
         let internal = || Refusal::of(Reason::Internal);
         let route = self.generation.routes.get(permit.route().index()).ok_or_else(internal)?;

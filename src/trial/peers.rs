@@ -169,7 +169,7 @@ fn clients(listener: &ListenerSettings) -> &ClientCertificates {
 }
 
 /// The certificate of somebody of whom only a name is given.
-pub fn certificate_of(name: &PeerName) -> CertificateHash {
+fn certificate_of(name: &PeerName) -> CertificateHash {
     certificate_hash(name.to_string().as_bytes())
 }
 

@@ -40,6 +40,7 @@ mod planted;
 mod policy_cases;
 mod policy_matrix;
 mod policy_tests;
+mod possession;
 mod provider;
 mod provider_keys;
 mod refusals;

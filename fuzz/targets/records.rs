@@ -71,6 +71,7 @@ pub fn record(data: &[u8]) {
             protocol: Protocol::Http11,
             peer_ip: None,
             client_ip: None,
+            hop: None,
         },
         status: Some(403),
         upstream: None,

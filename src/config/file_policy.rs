@@ -347,7 +347,8 @@ table! {
         match_claim: Keyed<String, ClaimPath>,
         /// Methods of gRPC, as `pkg.Service/Method`, or `pkg.Service/*` for all of a service.
         grpc: List<GrpcPattern>,
-        /// How the peer was learned: `direct`, by the TLS handshake of this very connection, or `local`.
+        /// How the peer was learned: `direct`, by the TLS handshake of this very connection, `local`, or the name of a
+        /// `[trusted_hop]` that tells certificates.
         hop: List<String>,
         /// Addresses or ranges of the other end of the connection. No identity: `check` finds rules with nothing else.
         peer_ip: List<IpNet>,

@@ -25,7 +25,7 @@ use crate::identity::{Name, SpiffeId};
 use crate::metrics::{CounterBy, Metrics};
 use crate::policy::Policy;
 use crate::revocation::Revocations;
-use crate::tls::ListenerTls;
+use crate::tls::{ListenerTls, Trust};
 use crate::token::Verifier;
 use crate::upstream::Upstream;
 
@@ -49,6 +49,8 @@ pub struct Generation {
     pub own_id: Option<SpiffeId>,
     /// Whose word on somebody else is taken.
     pub hops: Arc<[TrustedHop]>,
+    /// Who vouches for the certificates that they tell.
+    pub trust: Option<Arc<Trust>>,
     /// With `[assertion]`.
     pub assertions: Option<Arc<Assertions>>,
     pub limits: Limits,

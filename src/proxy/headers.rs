@@ -140,6 +140,11 @@ impl Origin {
         Origin { scheme: if secure { "https" } else { "http" }, forwarded_for, forwarded_start }
     }
 
+    /// Of a client that came through a hop; `secure` if that says so, else as here.
+    pub fn told(&self, client_ip: Option<IpAddr>, secure: Option<bool>) -> Origin {
+        Origin::new(client_ip, secure.unwrap_or(self.is_secure()))
+    }
+
     /// Whether the client spoke TLS.
     pub fn is_secure(&self) -> bool {
         self.scheme == "https"

@@ -17,6 +17,7 @@ use super::headers;
 use super::hop;
 use super::normalize::{Asked, OddNames};
 use super::refusal::Refusal;
+use crate::audit::record::HopRecord;
 use crate::audit::{Draft, Reason};
 use crate::clock::{Clock, Timestamp};
 use crate::decisions::Judged;
@@ -24,7 +25,6 @@ use crate::identity::{Caller, CertificateHash, Hop, Peer, Signature};
 use crate::metrics::{Limit, Lookup};
 use crate::policy::{self, Circumstances, Decision, Host, Permit, Verdict};
 use crate::revocation::{Revocations, Revoked};
-use crate::tls::PeerError;
 use crate::token::{KnownToken, Scheme, Shown, Target, TokenError, TokenField, Verifier};
 
 /// Both signatures of a request, verified or absent.
@@ -37,7 +37,7 @@ pub struct Signatures {
 /// What a permit rests on, for judging it again: a request without what nobody judges.
 pub struct Basis {
     pub asked: Asked,
-    /// Those by which its route was chosen.
+    /// Those by which its route was chosen, and by which a hop may tell whose it is.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Whether its content type is gRPC's.
     pub grpc: bool,
@@ -88,7 +88,7 @@ pub async fn verify(
     verifier: &Verifier,
     request: Target<'_>,
     holder: Holder<
-        impl Fn() -> Result<Signature<Peer>, PeerError>,
+        impl Fn() -> Result<Signature<Peer>, Refusal>,
         impl Fn(&CertificateHash) -> Option<Timestamp>,
     >,
     now: impl Fn() -> Timestamp,
@@ -165,14 +165,14 @@ fn revoked(
 
 /// What becomes of each signature.
 async fn both(
-    peer: impl Fn() -> Result<Signature<Peer>, PeerError>,
+    peer: impl Fn() -> Result<Signature<Peer>, Refusal>,
     caller: impl AsyncFnOnce(Option<&Peer>) -> Result<Signature<Caller>, Refusal>,
 ) -> (Result<Signature<Peer>, Refusal>, Result<Signature<Caller>, Refusal>) {
     let before = peer();
     let caller = caller(before.as_ref().ok().and_then(Signature::verified).map(|peer| &**peer)).await;
     // Keys may have been waited for, and the certificate may have ended meanwhile.
     let peer = before.and_then(|_| peer());
-    (peer.map_err(|error| Refusal::from(&error)), caller)
+    (peer, caller)
 }
 
 /// Judges once more what was permitted to somebody on `connection`, by the same steps: up to when it is permitted
@@ -185,7 +185,8 @@ pub async fn again(
 ) -> Result<Timestamp, (Refusal, Option<Decision>)> {
     let Basis { asked, from, credential, .. } = basis;
     let caller = async |peer: Option<&Peer>| credential.again(generation, peer).await;
-    let (peer, caller) = both(|| connection.peer(generation, clock.now()), caller).await;
+    let headers = basis.headers();
+    let (peer, caller) = both(|| connection.requester(generation, &headers, clock.now()), caller).await;
     let [peer_revoked, caller_revoked] = revoked(&generation.revocations, &peer, &caller, || clock.now());
     let signatures = match (peer, caller) {
         (Ok(peer), Ok(caller)) if peer_revoked.is_none() && caller_revoked.is_none() => {
@@ -195,11 +196,13 @@ pub async fn again(
             return Err((first([peer.err(), peer_revoked, caller.err(), caller_revoked]), None));
         }
     };
-    let headers = basis.headers();
     let request = signatures.ask(asked, &headers, *from, clock.now());
     let (decision, judged, _) = decide(generation, &request, None);
     match &decision.verdict {
-        Verdict::Permit(permit) => Ok(holds_until(permit, &judged, connection.vouched_until(generation))),
+        Verdict::Permit(permit) => {
+            let vouched_until = connection.vouched_until(generation, &signatures.peer);
+            Ok(holds_until(permit, &judged, vouched_until))
+        }
         Verdict::Denial(denial) => Err((denial.into(), Some(decision))),
     }
 }
@@ -240,6 +243,18 @@ fn one_of(token: Signature<Caller>, asserted: Signature<Caller>) -> Result<Signa
         (_, Some(_)) => Ok(asserted),
         (_, None) => Ok(token),
     }
+}
+
+/// The client's address, as the hop tells it that a request came through; `None` if it does not.
+pub fn client(
+    generation: &Generation,
+    hop: HopRecord,
+    headers: &HeaderMap,
+    draft: &mut Draft,
+) -> Result<Option<IpAddr>, Refusal> {
+    let client = hop::client_address(&generation.hops, headers);
+    draft.came_through(hop, client.as_ref().ok().copied().flatten());
+    client
 }
 
 /// The one decision.

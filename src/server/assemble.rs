@@ -126,6 +126,7 @@ pub fn reissued(
         upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
         listeners,
         own_id: identities.own_id(),
+        trust: identities.trust.clone(),
         ..present.clone()
     };
     let assembled = Assembled { configured, identities, upstreams, ..assembled.clone() };
@@ -152,7 +153,12 @@ fn assemble(
 ) -> Result<(Generation, Assembled), AssembleError> {
     let old = before.map(|(_, assembled)| assembled);
     let fixed = Fixed::of(&config);
-    let configured = Identities { own: config.own, listeners: config.listeners, upstreams: config.upstreams };
+    let configured = Identities {
+        own: config.own,
+        trust: config.trust,
+        listeners: config.listeners,
+        upstreams: config.upstreams,
+    };
     let identities = configured.with(tools.issued, old.map(|old| &old.identities))?;
     let listeners = listeners(&identities, before, tools)?;
     let upstreams = upstreams(&identities, &config.limits, before, tools)?;
@@ -196,6 +202,7 @@ fn assemble(
         listeners,
         own_id: identities.own_id(),
         hops: config.hops.into(),
+        trust: identities.trust.clone(),
         assertions,
         limits: config.limits,
         odd_names: config.odd_names,

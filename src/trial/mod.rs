@@ -38,6 +38,7 @@ use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::proxy::Generation;
 use crate::proxy::headers::Origin;
+use crate::proxy::hop::spoke_tls;
 use crate::proxy::judgement::{self, Addresses};
 use crate::proxy::normalize::Asked;
 use crate::proxy::refusal::Refusal;
@@ -130,6 +131,7 @@ impl Trial {
             listeners: Vec::new(),
             own_id: config.own.as_ref().and_then(|own| own.known()?.spiffe_id.clone()),
             hops: config.hops.into(),
+            trust: config.trust,
             // Who asks what would become of a request has no use for signatures.
             assertions: None,
             limits: config.limits,
@@ -172,7 +174,7 @@ impl Trial {
     pub fn ask(&mut self, question: &Question) -> Result<Answer, Unaskable> {
         let now = self.at(question);
         self.clock.set(now);
-        let Handshake { listener, peer } = self.handshake(question)?;
+        let Handshake { listener, peer, hop } = self.handshake(question)?;
         let peer = match peer {
             Ok(peer) => peer,
             Err(refused) => return Ok(Answer::Handshake(refused)),
@@ -181,7 +183,8 @@ impl Trial {
         let head = with(credential.as_ref(), &question.head)?;
         let name = listener.map_or(&self.nowhere, |at| &self.listeners[at].name);
         let secure = listener.is_some_and(|at| self.listeners[at].tls.is_some());
-        let from = Addresses { peer: question.peer_ip, client: question.client_ip.or(question.peer_ip) };
+        let here = if hop.is_some() { None } else { question.peer_ip };
+        let from = Addresses { peer: question.peer_ip, client: question.client_ip.or(here) };
         let arrival = Arrival {
             method: Some(&head.method),
             listener: name,
@@ -194,6 +197,7 @@ impl Trial {
             generation: &self.generation,
             verifier,
             peer,
+            hop,
             from,
             origin: Origin::new(from.peer, secure),
             now,
@@ -211,9 +215,11 @@ impl Trial {
     pub fn trace(&mut self, question: &Question) -> Result<Option<Trace>, Unaskable> {
         let now = self.at(question);
         self.clock.set(now);
-        let Handshake { listener, peer } = self.handshake(question)?;
+        let Handshake { listener, peer, hop } = self.handshake(question)?;
         let secure = listener.is_some_and(|at| self.listeners[at].tls.is_some());
-        let peer = peer.ok();
+        let told = hop.and_then(|_| spoke_tls(&question.head.headers));
+        let secure = told.unwrap_or(secure);
+        let peer = peer.ok().and_then(Result::ok);
         let peer = peer.as_ref().and_then(Signature::verified);
         let (credential, verifier) = self.tokens.present(&question.caller, &question.head, now)?;
         let Some(credential) = credential else { return Ok(None) };

@@ -25,6 +25,7 @@ mod floods;
 mod frames;
 mod fuzz_corpus;
 mod heads;
+mod hops;
 mod hostile;
 mod hostile_certificates;
 mod identity_headers;

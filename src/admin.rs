@@ -24,7 +24,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
 use status::Report;
-pub use status::{CertificateStatus, IssuerStatus, ListenerStatus, Serving, Status, UpstreamStatus};
+pub use status::{
+    CertificateStatus, IdentityStatus, IssuerStatus, ListenerStatus, Serving, Status, UpstreamStatus,
+};
 
 use crate::audit::line::line;
 use crate::policy::Host;
@@ -197,6 +199,7 @@ mod tests {
             generation: 3,
             listeners: vec![ListenerStatus { name: name("mesh"), address: ([127, 0, 0, 1], 8443).into() }],
             issuers: vec![IssuerStatus { name: name("corp"), keys: 2, failure: None }],
+            identity: None,
             certificates: vec![CertificateStatus {
                 name: "identity".to_owned(),
                 not_after: NOW.plus(Duration::from_secs(60)),
@@ -289,7 +292,7 @@ mod tests {
             r#"","time":"2023-11-14T22:13:20.000Z","ready":true,"reasons":[],"policy":"sha256:ab","#,
             r#""generation":3,"listeners":[{"name":"mesh","address":"127.0.0.1:8443"}],"#,
             r#""issuers":[{"name":"corp","keys":2,"failure":null}],"#,
-            r#""certificates":[{"name":"identity","not_after":"2023-11-14T22:14:20.000Z"}],"#,
+            r#""identity":null,"certificates":[{"name":"identity","not_after":"2023-11-14T22:14:20.000Z"}],"#,
             r#""upstreams":[{"name":"orders","servers":2,"ejected":1}]}"#,
             "\n"
         );

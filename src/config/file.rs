@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 
 use super::definition::{choice, table};
-use super::elsewhere::{AuditOutput, Pem};
+use super::elsewhere::{AuditOutput, Pem, Secret, UnixSocket};
 use super::file_policy::{Issuer, Role, Route, Rule, Service};
 use super::read::{Keyed, List};
 use super::value::{Bytes, Timeout, Version};
@@ -97,8 +97,13 @@ table! {
 
 choice! {
     /// Where our own certificate comes from.
-    IdentitySource { Files = "files", }
-    later { "workload_api", "consul", "aws_private_ca" }
+    IdentitySource {
+        /// From `certificate` and `private_key`.
+        Files = "files",
+        /// From the SPIFFE Workload API, with the CAs of trust domains that name none.
+        WorkloadApi = "workload_api",
+    }
+    later { "consul", "aws_private_ca" }
 }
 
 table! {
@@ -111,15 +116,22 @@ table! {
         certificate: Pem,
         /// Its private key as PEM.
         private_key: Pem,
+        /// The passphrase of the private key, where that is encrypted (PKCS #8).
+        passphrase: Secret,
+        /// With `workload_api`: its socket, as `unix:/run/spire/sockets/agent.sock`. Default: what the variable
+        /// `SPIFFE_ENDPOINT_SOCKET` says.
+        workload_api: UnixSocket,
+        /// With `workload_api`: which SVID is ours, by its hint, where there are several. Default: the first.
+        hint: String,
     }
-    later { passphrase }
 }
 
 table! {
     /// Which CAs vouch for which workloads; a CA speaks for its own trust domain only.
     TrustDomainTable {
-        /// Its CA certificates as PEM; none may stand in two trust domains. Watched.
-        ca: Pem = required,
+        /// Its CA certificates as PEM; none may stand in two trust domains. Watched. Default: those that the
+        /// source of `[identity]` gives; mandatory with `files`.
+        ca: Pem,
         /// Certificate revocation lists as PEM, one for each CA but the root; an expired or missing one refuses.
         /// Watched. Default: revocation is not checked.
         crl: Pem,
@@ -163,6 +175,8 @@ table! {
         certificate: Pem,
         /// Its private key, as PEM. Default: that of `[identity]`.
         private_key: Pem,
+        /// The passphrase of that private key, where it is encrypted (PKCS #8).
+        passphrase: Secret,
         /// Serves HTTP without TLS. Default: false.
         allow_plaintext: bool,
         /// Demands the PROXY protocol, from the `[trusted_hop]`s of kind `proxy` alone. Default: not spoken.

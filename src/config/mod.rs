@@ -17,6 +17,7 @@ mod lints;
 mod listeners;
 mod material;
 mod names;
+mod own_identity;
 mod places;
 mod ranges;
 pub(crate) mod read;

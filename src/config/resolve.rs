@@ -16,7 +16,7 @@ use super::settings::{self, LogSettings};
 use super::source::{At, Sources};
 use super::tree::SYNTAX;
 use super::upstreams::{UpstreamConfig, upstreams};
-use super::{canonical, effective, lints, surroundings};
+use super::{canonical, effective, lints, own_identity, surroundings};
 use crate::audit::SinkSettings;
 use crate::clock::Timestamp;
 use crate::decisions::DecisionsSettings;
@@ -27,7 +27,8 @@ use crate::policy::{Policy, PolicyParts};
 use crate::proxy::limits::Limits;
 use crate::proxy::normalize::OddNames;
 use crate::proxy::route::RouteSettings;
-use crate::tls::{ClientCertificates, OwnCertificate};
+use crate::tls::source::SourceSettings;
+use crate::tls::{ClientCertificates, Own};
 use crate::token::{IssuerSettings, TokenCacheSettings};
 
 /// A configuration that can be run.
@@ -42,7 +43,9 @@ pub struct Config {
     /// By name.
     pub listeners: Vec<ListenerSettings>,
     /// `[identity]`.
-    pub own: Option<OwnCertificate>,
+    pub own: Option<Own>,
+    /// Where it comes from, unless from files.
+    pub source: Option<SourceSettings>,
     /// By `IssuerId`.
     pub issuers: Vec<IssuerSettings>,
     /// By `UpstreamId`.
@@ -99,7 +102,7 @@ pub fn resolve(
     };
     let typed = &file.value;
     let limits = settings::limits(typed);
-    let own = listeners::own(typed, &mut material, &mut found);
+    let (own, source) = own_identity::own(typed, &mut material, &mut found);
     let trust = listeners::trust(typed, &mut material, &mut found);
     let listeners = listeners::listeners(typed, own.as_ref(), trust.as_ref(), &mut material, &mut found);
     let upstreams = upstreams(typed, own.as_ref(), trust.as_ref(), &mut material, &mut found);
@@ -126,6 +129,7 @@ pub fn resolve(
         health: admin.health_address.map(|address| address.value),
         listeners,
         own,
+        source,
         issuers,
         upstreams,
         routes,

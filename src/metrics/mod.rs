@@ -90,6 +90,14 @@ pub struct TokenMetrics {
     pub signature_checks: Counter,
 }
 
+/// What came from the source of service identity.
+#[derive(Clone, Debug, Default)]
+pub struct SourceMetrics {
+    /// Good values, also such as were known already.
+    pub updates: Counter,
+    pub failures: Counter,
+}
+
 /// Fetches of one issuer's keys.
 #[derive(Clone, Debug, Default)]
 pub struct IssuerMetrics {
@@ -127,6 +135,9 @@ pub struct Metrics {
     keys_fetched: Named<Gauge>,
     key_fetches: Named<Counter>,
     key_fetch_failures: Named<Counter>,
+    pub identity: SourceMetrics,
+    /// Connections closed since our own certificate has not come yet.
+    pub connections_before_certificate: Counter,
     certificate_not_after: Named<Gauge>,
     cache_entries: Named<Gauge>,
     /// Counted when they are asked for.
@@ -205,6 +216,23 @@ impl Metrics {
                 &mut to,
                 "issuer_fetch_failures",
                 "Fetches of an issuer's keys that failed",
+            ),
+            identity: SourceMetrics {
+                updates: new(
+                    &mut to,
+                    "identity_updates",
+                    "Certificates and CAs that came from the source of service identity",
+                ),
+                failures: new(
+                    &mut to,
+                    "identity_failures",
+                    "Failures of the source of service identity; the last good value stays",
+                ),
+            },
+            connections_before_certificate: new(
+                &mut to,
+                "connections_before_certificate",
+                "Connections closed since our own certificate has not come yet",
             ),
             certificate_not_after: new(
                 &mut to,

@@ -14,7 +14,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::admission::Admitted;
 use super::connection::{Connection, TlsPeer};
-use super::generation::ListenerState;
+use super::generation::{ListenerState, Security};
 use super::limits::Limits;
 use super::proxy_protocol::{self, ProxyHeaderError};
 use super::worker::Worker;
@@ -53,8 +53,15 @@ pub async fn serve(
     let connection =
         |tls, server_name| Rc::new(Connection::new(position, listener_name, peer_ip, tls, server_name));
     // Boxed: a connection that rests does not keep the room of what it went through.
-    let Some(tls) = &listener.tls else {
-        return Box::pin(serve_plain(&worker, connection(None, None), stream, limits)).await;
+    let tls = match &listener.security {
+        Security::Plain => {
+            return Box::pin(serve_plain(&worker, connection(None, None), stream, limits)).await;
+        }
+        Security::Awaited => {
+            worker.shared.metrics.connections_before_certificate.inc();
+            return;
+        }
+        Security::Tls(tls) => tls,
     };
     let secured = Box::pin(secure(&worker, &listener, tls, stream, limits, peer_ip)).await;
     let Some(Secured { peer, server_name, alpn, io }) = secured else { return };

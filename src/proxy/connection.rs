@@ -8,7 +8,7 @@ use http::Method;
 use rustls::pki_types::CertificateDer;
 use tokio::time::sleep;
 
-use super::generation::{Generation, Shared};
+use super::generation::{Generation, Security, Shared};
 use super::headers;
 use super::stall::{Busy, Pulse};
 use crate::audit::{Arrival, Cut, Protocol, Reason, Signers};
@@ -132,9 +132,9 @@ impl Connection {
     /// not revoked; and where a reload has changed CAs, CRLs or the mode, what is in force now counts. In
     /// each case its chain is verified again.
     pub fn peer(&self, generation: &Generation, now: Timestamp) -> Result<Signature<Peer>, PeerError> {
-        let (tls, current) = match (&self.tls, self.current_tls(generation)) {
-            (Some(tls), Some(current)) => (tls, current),
-            (None, None) => return Ok(Signature::Absent),
+        let (tls, current) = match (&self.tls, self.security(generation)) {
+            (Some(tls), Some(Security::Tls(current))) => (tls, current),
+            (None, Some(Security::Plain)) => return Ok(Signature::Absent),
             // Plain text where there is TLS now, or the other way round.
             _ => return Err(PeerError::Missing),
         };
@@ -159,9 +159,9 @@ impl Connection {
         loop {
             let generation = shared.generation.load_full();
             let now = shared.clock.now();
-            let until = match (self.peer(&generation, now), self.current_tls(&generation)) {
+            let until = match (self.peer(&generation, now), self.security(&generation)) {
                 (Err(error), _) => return error,
-                (Ok(Signature::Verified(peer)), Some(tls)) => tls.vouched_until(&peer),
+                (Ok(Signature::Verified(peer)), Some(Security::Tls(tls))) => tls.vouched_until(&peer),
                 (Ok(_), _) => Timestamp::MAX,
             };
             drop(generation);
@@ -207,15 +207,15 @@ impl Connection {
         *self.known.borrow_mut() = (generation.number, known);
     }
 
-    fn current_tls<'g>(&self, generation: &'g Generation) -> Option<&'g Arc<ListenerTls>> {
-        generation.listeners.get(self.listener)?.tls.as_ref()
+    fn security<'g>(&self, generation: &'g Generation) -> Option<&'g Security> {
+        generation.listeners.get(self.listener).map(|listener| &listener.security)
     }
 
     /// Whether new connections are made under another TLS configuration by now.
     pub fn is_outdated(&self, generation: &Generation) -> bool {
-        match (&self.tls, self.current_tls(generation)) {
-            (Some(mine), Some(current)) => !Arc::ptr_eq(&mine.made_under, current),
-            (None, None) => false,
+        match (&self.tls, self.security(generation)) {
+            (Some(mine), Some(Security::Tls(current))) => !Arc::ptr_eq(&mine.made_under, current),
+            (None, Some(Security::Plain)) => false,
             _ => true,
         }
     }

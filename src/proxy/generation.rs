@@ -25,15 +25,17 @@ use crate::tls::ListenerTls;
 use crate::token::Verifier;
 use crate::upstream::Upstream;
 
-/// One load of the configuration.
+/// One load of the configuration, with what has changed by itself since. All that is large is shared with the
+/// generations before and after, as far as it did not change.
+#[derive(Clone)]
 pub struct Generation {
-    /// Counts the loads taken since the start, from 1.
+    /// Counts the loads and changes taken since the start, from 1.
     pub number: u64,
-    pub policy: Policy,
-    pub verifier: Verifier,
-    pub standings: Decisions<Telling>,
+    pub policy: Arc<Policy>,
+    pub verifier: Arc<Verifier>,
+    pub standings: Arc<Decisions<Telling>>,
     /// By `RouteId`.
-    pub routes: Vec<RouteSettings>,
+    pub routes: Arc<[RouteSettings]>,
     /// By `UpstreamId`.
     pub upstreams: Vec<Arc<Upstream>>,
     /// In the order in which their sockets were opened at the start.
@@ -48,11 +50,21 @@ pub struct Generation {
 #[derive(Clone)]
 pub struct ListenerState {
     pub name: Name,
-    /// `None` only with `allow_plaintext`. The same `Arc` as in the last generation unless a certificate,
-    /// CA, CRL or mode changed; a connection made under another one is asked to end.
-    pub tls: Option<Arc<ListenerTls>>,
+    pub security: Security,
     /// With `proxy_protocol`: the hops that speak it, and must.
     pub proxy_hops: Option<Vec<IpNet>>,
+}
+
+/// How connections of a listener are secured.
+#[derive(Clone)]
+pub enum Security {
+    /// Not at all: `allow_plaintext`.
+    Plain,
+    /// By a certificate of ours that has not come yet: connections are closed.
+    Awaited,
+    /// The same `Arc` as in the last generation unless a certificate, CA, CRL or mode changed; a connection made
+    /// under another one is asked to end.
+    Tls(Arc<ListenerTls>),
 }
 
 /// What all cores share.

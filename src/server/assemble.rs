@@ -8,27 +8,37 @@ use tokio::runtime::Handle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::AssembleError;
+use super::identities::Identities;
 use crate::audit::SinkSettings;
 use crate::clock::Clock;
-use crate::config::{Config, ListenerSettings, LogSettings, UpstreamConfig, UpstreamTls};
+use crate::config::{
+    Config, ListenerSettings, ListenerTlsSettings, LogSettings, UpstreamConfig, UpstreamTls,
+};
 use crate::decisions::Decisions;
 use crate::identity::Name;
 use crate::metrics::Metrics;
+use crate::proxy::generation::Security;
 use crate::proxy::limits::Limits;
 use crate::proxy::{Generation, ListenerState};
 use crate::tls::client::{ExpectedServer, client_config};
-use crate::tls::{Alpn, ListenerTls, OwnCertificate};
+use crate::tls::source::Issued;
+use crate::tls::{Alpn, ListenerTls, Own};
 use crate::token::{Issuer, IssuerKeys, IssuerSettings, KeySource, Verifier};
 use crate::upstream::{ServerSettings, Upstream, UpstreamLimits, UpstreamSettings};
 
 /// What a generation was made from, as far as the next one may keep it.
 pub struct Assembled {
     fixed: Fixed,
-    pub listeners: Vec<ListenerSettings>,
-    pub own: Option<OwnCertificate>,
+    /// As the configuration has it.
+    configured: Identities,
+    /// The same with what the source of service identity gave.
+    pub identities: Identities,
     pub issuers: Vec<KeyedIssuer>,
-    pub upstreams: Vec<(UpstreamTls, Arc<rustls::ClientConfig>, Arc<Upstream>)>,
+    pub upstreams: Vec<LiveUpstream>,
 }
+
+/// An upstream with what its TLS configuration was made from.
+type LiveUpstream = (UpstreamTls, Option<Arc<rustls::ClientConfig>>, Arc<Upstream>);
 
 /// An issuer's keys with the task that keeps them fresh, which ends with the last generation that uses it.
 #[derive(Clone)]
@@ -39,7 +49,7 @@ pub struct KeyedIssuer {
 }
 
 /// What is taken at the start and stays.
-#[derive(PartialEq)]
+#[derive(Clone, PartialEq)]
 struct Fixed {
     name: Name,
     workers: usize,
@@ -49,20 +59,18 @@ struct Fixed {
 }
 
 /// What all steps of assembling need.
-struct Tools<'a> {
-    background: &'a Handle,
-    metrics: &'a Arc<Metrics>,
-    clock: &'a Clock,
+#[derive(Clone, Copy)]
+pub struct Tools<'a> {
+    pub background: &'a Handle,
+    pub metrics: &'a Arc<Metrics>,
+    pub clock: &'a Clock,
+    /// What the source of service identity gave last.
+    pub issued: Option<&'a Issued>,
 }
 
 /// The first generation.
-pub fn first(
-    config: Config,
-    background: &Handle,
-    metrics: &Arc<Metrics>,
-    clock: &Clock,
-) -> Result<(Generation, Assembled), AssembleError> {
-    assemble(config, None, 1, &Tools { background, metrics, clock })
+pub fn first(config: Config, tools: Tools<'_>) -> Result<(Generation, Assembled), AssembleError> {
+    assemble(config, None, 1, &tools)
 }
 
 /// The generation after `present`, which was assembled from `assembled`.
@@ -70,19 +78,40 @@ pub fn next(
     config: Config,
     present: &Generation,
     assembled: &Assembled,
-    background: &Handle,
-    metrics: &Arc<Metrics>,
-    clock: &Clock,
+    tools: Tools<'_>,
 ) -> Result<(Generation, Assembled), AssembleError> {
     let place = |listener: &ListenerSettings| (listener.name.clone(), listener.address);
-    if !config.listeners.iter().map(place).eq(assembled.listeners.iter().map(place)) {
+    if !config.listeners.iter().map(place).eq(assembled.configured.listeners.iter().map(place)) {
         return Err(AssembleError::ListenersChanged);
     }
     if Fixed::of(&config) != assembled.fixed {
         tracing::warn!("a change of `[proxy]`, `[admin]`, `[audit]` or `[log]` takes effect with a restart");
     }
-    let tools = Tools { background, metrics, clock };
     assemble(config, Some((present, assembled)), present.number + 1, &tools)
+}
+
+/// The generation after `present`, with the same configuration and what the source of service identity gave
+/// since. Nothing that was judged under another CA is remembered: standings go by the generation's number.
+pub fn reissued(
+    present: &Generation,
+    assembled: &Assembled,
+    tools: Tools<'_>,
+) -> Result<(Generation, Assembled), AssembleError> {
+    let configured = assembled.configured.clone();
+    let identities = configured.with(tools.issued, Some(&assembled.identities))?;
+    let before = Some((present, assembled));
+    let listeners = listeners(&identities, before, &tools)?;
+    let upstreams = upstreams(&identities, &present.limits, before, &tools)?;
+    let generation = Generation {
+        number: present.number + 1,
+        upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
+        listeners,
+        own_id: identities.own_id(),
+        ..present.clone()
+    };
+    let issuers = assembled.issuers.clone();
+    let assembled = Assembled { fixed: assembled.fixed.clone(), configured, identities, issuers, upstreams };
+    Ok((generation, assembled))
 }
 
 fn assemble(
@@ -93,17 +122,10 @@ fn assemble(
 ) -> Result<(Generation, Assembled), AssembleError> {
     let old = before.map(|(_, assembled)| assembled);
     let fixed = Fixed::of(&config);
-    let listeners = config
-        .listeners
-        .iter()
-        .enumerate()
-        .map(|(position, settings)| listener(settings, position, before, tools))
-        .collect::<Result<Vec<_>, _>>()?;
-    let upstreams = config
-        .upstreams
-        .into_iter()
-        .map(|settings| upstream(settings, &config.limits, old, tools))
-        .collect::<Result<Vec<_>, _>>()?;
+    let configured = Identities { own: config.own, listeners: config.listeners, upstreams: config.upstreams };
+    let identities = configured.with(tools.issued, old.map(|old| &old.identities))?;
+    let listeners = listeners(&identities, before, tools)?;
+    let upstreams = upstreams(&identities, &config.limits, before, tools)?;
     let issuers = config
         .issuers
         .iter()
@@ -117,23 +139,23 @@ fn assemble(
         .collect();
     let generation = Generation {
         number,
-        policy: config.policy,
-        verifier: Verifier::new(
+        policy: Arc::new(config.policy),
+        verifier: Arc::new(Verifier::new(
             verified,
             config.limits.token,
             config.tokens,
             tools.metrics.tokens.clone(),
             tools.clock.clone(),
-        )?,
-        standings: Decisions::new(config.decisions, tools.metrics.decision_cache.clone()),
-        routes: config.routes,
+        )?),
+        standings: Arc::new(Decisions::new(config.decisions, tools.metrics.decision_cache.clone())),
+        routes: config.routes.into(),
         upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
         listeners,
-        own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
+        own_id: identities.own_id(),
         limits: config.limits,
         odd_names: config.odd_names,
     };
-    let assembled = Assembled { fixed, listeners: config.listeners, own: config.own, issuers, upstreams };
+    let assembled = Assembled { fixed, configured, identities, issuers, upstreams };
     Ok((generation, assembled))
 }
 
@@ -149,6 +171,15 @@ impl Fixed {
     }
 }
 
+fn listeners(
+    identities: &Identities,
+    before: Option<(&Generation, &Assembled)>,
+    tools: &Tools<'_>,
+) -> Result<Vec<ListenerState>, AssembleError> {
+    let settings = identities.listeners.iter().enumerate();
+    settings.map(|(position, settings)| listener(settings, position, before, tools)).collect()
+}
+
 fn listener(
     settings: &ListenerSettings,
     position: usize,
@@ -156,19 +187,20 @@ fn listener(
     tools: &Tools<'_>,
 ) -> Result<ListenerState, AssembleError> {
     let kept = before.and_then(|(generation, assembled)| {
-        let same = assembled.listeners.get(position)?.tls == settings.tls;
-        if same { Some(generation.listeners.get(position)?.tls.clone()) } else { None }
+        let same = assembled.identities.listeners.get(position)?.tls == settings.tls;
+        if same { Some(generation.listeners.get(position)?.security.clone()) } else { None }
     });
-    let tls = match (kept, &settings.tls) {
+    let security = match (kept, &settings.tls) {
         (Some(kept), _) => kept,
-        (None, None) => None,
-        (None, Some(tls)) => {
-            let made = ListenerTls::new(&tls.own, tls.clients.clone(), tools.clock.clone());
+        (None, None) => Security::Plain,
+        (None, Some(ListenerTlsSettings { own: Own::Awaited, .. })) => Security::Awaited,
+        (None, Some(ListenerTlsSettings { own: Own::Known(own), clients })) => {
+            let made = ListenerTls::new(own, clients.clone(), tools.clock.clone());
             let failed = |source| AssembleError::Listener { listener: settings.name.clone(), source };
-            Some(Arc::new(made.map_err(failed)?))
+            Security::Tls(Arc::new(made.map_err(failed)?))
         }
     };
-    Ok(ListenerState { name: settings.name.clone(), tls, proxy_hops: settings.proxy_hops.clone() })
+    Ok(ListenerState { name: settings.name.clone(), security, proxy_hops: settings.proxy_hops.clone() })
 }
 
 fn issuer(
@@ -199,26 +231,38 @@ fn issuer(
     Ok(KeyedIssuer { name: settings.name.clone(), keys, _fresh: Arc::new(AbortOnDropHandle::new(fresh)) })
 }
 
+fn upstreams(
+    identities: &Identities,
+    limits: &Limits,
+    before: Option<(&Generation, &Assembled)>,
+    tools: &Tools<'_>,
+) -> Result<Vec<LiveUpstream>, AssembleError> {
+    let old = before.map(|(_, assembled)| assembled);
+    identities.upstreams.iter().map(|settings| upstream(settings, limits, old, tools)).collect()
+}
+
 fn upstream(
-    config: UpstreamConfig,
+    config: &UpstreamConfig,
     limits: &Limits,
     old: Option<&Assembled>,
     tools: &Tools<'_>,
-) -> Result<(UpstreamTls, Arc<rustls::ClientConfig>, Arc<Upstream>), AssembleError> {
+) -> Result<LiveUpstream, AssembleError> {
     let old = || old.into_iter().flat_map(|old| &old.upstreams);
     let name = &config.name;
-    let tls = match old().find(|(tls, ..)| *tls == config.tls) {
-        Some((_, kept, _)) => Arc::clone(kept),
-        None => {
-            let UpstreamTls { expected, own } = &config.tls;
-            client_config(expected, own.as_ref(), &[Alpn::Http2, Alpn::Http1], tools.clock)
-                .map_err(|source| AssembleError::Client { name: name.clone(), source })?
+    let UpstreamTls { expected, own } = &config.tls;
+    let tls = match (old().find(|(tls, ..)| *tls == config.tls), own) {
+        (Some((_, kept, _)), _) => kept.clone(),
+        (None, Some(Own::Awaited)) => None,
+        (None, own) => {
+            let own = own.as_ref().and_then(Own::known);
+            let made = client_config(expected, own, &[Alpn::Http2, Alpn::Http1], tools.clock);
+            Some(made.map_err(|source| AssembleError::Client { name: name.clone(), source })?)
         }
     };
     let servers = config
         .servers
         .iter()
-        .map(|(url, weight)| ServerSettings::parse(url, *weight, Some(&tls)))
+        .map(|(url, weight)| ServerSettings::parse(url, *weight, tls.as_ref()))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|source| AssembleError::Upstream { name: name.clone(), source })?;
     let settings = UpstreamSettings {
@@ -242,5 +286,5 @@ fn upstream(
             Upstream::start(settings)
         }
     };
-    Ok((config.tls, tls, upstream))
+    Ok((config.tls.clone(), tls, upstream))
 }

@@ -34,15 +34,14 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ListenerSettings};
 use crate::decisions::{Decisions, DecisionsSettings};
 use crate::identity::name::NameError;
-use crate::identity::{Name, Signature};
+use crate::identity::{Name, Signature, TrustDomain};
 use crate::metrics::Metrics;
 use crate::policy::Policy;
+use crate::proxy::Generation;
 use crate::proxy::headers::Origin;
 use crate::proxy::judgement::{self, Addresses};
 use crate::proxy::normalize::Asked;
 use crate::proxy::refusal::Refusal;
-use crate::proxy::{Generation, ListenerState};
-use crate::tls::ListenerTls;
 use crate::token::{IssuerSettings, KeysError, SameIssuer, Trace, Verifier};
 use hearing::Hearing;
 use peers::Handshake;
@@ -69,8 +68,6 @@ pub struct Trial {
 pub enum TrialError {
     #[error(transparent)]
     Issuers(#[from] SameIssuer),
-    #[error("the TLS configuration of listener `{listener}` cannot be made: {source}")]
-    Listener { listener: Name, source: rustls::Error },
     #[error(transparent)]
     Name(#[from] NameError),
 }
@@ -90,6 +87,11 @@ pub enum Unaskable {
     Algorithm(Name),
     #[error("a certificate can only be verified for a `[listener]`, and there is none")]
     NoListener,
+    #[error(
+        "the CAs of trust domain `{0}` come from the source of `[identity]`, which is not asked here: name the peer \
+         by its SPIFFE ID instead"
+    )]
+    Awaited(TrustDomain),
     #[error("what stands in `Authorization` cannot be sent")]
     Token,
     #[error(transparent)]
@@ -106,26 +108,24 @@ impl Trial {
         let clock = Clock::manual(now);
         let metrics = Arc::new(Metrics::new());
         let tokens = Tokens::new(&config.issuers, config.limits.token, config.tokens, &clock)?;
-        let listeners = config.listeners.iter().map(|settings| listener(settings, &clock));
-        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let decisions = DecisionsSettings { entries_max: 0, ..config.decisions };
         let generation = Generation {
             number: 1,
-            policy: config.policy,
+            policy: Arc::new(config.policy),
             // Each question brings the one that verifies its token.
-            verifier: Verifier::new(
+            verifier: Arc::new(Verifier::new(
                 Vec::new(),
                 config.limits.token,
                 config.tokens,
                 metrics.tokens.clone(),
                 clock.clone(),
-            )?,
-            standings: Decisions::new(decisions, metrics.decision_cache.clone()),
-            routes: config.routes,
-            // Nothing is ever sent there.
+            )?),
+            standings: Arc::new(Decisions::new(decisions, metrics.decision_cache.clone())),
+            routes: config.routes.into(),
+            // Nothing is ever sent there, and nobody connects.
             upstreams: Vec::new(),
-            listeners,
-            own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
+            listeners: Vec::new(),
+            own_id: config.own.as_ref().and_then(|own| own.known()?.spiffe_id.clone()),
             limits: config.limits,
             odd_names: config.odd_names,
         };
@@ -220,12 +220,4 @@ impl Trial {
     fn listener_name(&self, listener: Option<usize>) -> &Name {
         listener.map_or(&self.nowhere, |at| &self.listeners[at].name)
     }
-}
-
-fn listener(settings: &ListenerSettings, clock: &Clock) -> Result<ListenerState, TrialError> {
-    let made =
-        settings.tls.as_ref().map(|tls| ListenerTls::new(&tls.own, tls.clients.clone(), clock.clone()));
-    let failed = |source| TrialError::Listener { listener: settings.name.clone(), source };
-    let tls = made.transpose().map_err(failed)?.map(Arc::new);
-    Ok(ListenerState { name: settings.name.clone(), tls, proxy_hops: settings.proxy_hops.clone() })
 }

@@ -35,9 +35,11 @@ impl Trial {
             }
             Presented::Named(name) => Some(name.clone()),
             Presented::Chain(chain) => {
-                let at = listener.ok_or(Unaskable::NoListener)?;
-                let tls = self.generation.listeners[at].tls.as_ref();
-                let peer = tls.map_or(Ok(Signature::Absent), |tls| tls.verify(chain));
+                let clients = clients.ok_or(Unaskable::NoListener)?;
+                if let Some(domain) = clients.trust().and_then(|trust| trust.awaited().next()) {
+                    return Err(Unaskable::Awaited(domain.clone()));
+                }
+                let peer = clients.verify(chain, self.at(question));
                 let claimed = chain.first().map(|leaf| Unverified::read(leaf));
                 let claimed = claimed.map(|it| Claimed { spiffe_id: it.uri, certificate: it.certificate });
                 let refused = |error| self.refused(question, listener, &error, claimed);

@@ -307,7 +307,7 @@ fn address(
         target.path_and_query = Some(path);
         target.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| unusable())?);
         target.scheme = Some(match server.transport {
-            Transport::Https { .. } => Scheme::HTTPS,
+            Transport::Https { .. } | Transport::Awaited => Scheme::HTTPS,
             Transport::Http | Transport::H2c => Scheme::HTTP,
         });
         request.headers_mut().remove(HOST);

@@ -14,6 +14,7 @@ mod demo;
 mod diff;
 mod difference;
 mod docs;
+mod encrypted_keys;
 mod examples;
 mod expiry;
 mod explain;

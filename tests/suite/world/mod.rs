@@ -54,6 +54,8 @@ pub struct World {
     pub upstream: Upstream,
     /// Configuration, certificates and keys, and what the proxy itself writes.
     pub folder: TempDir,
+    /// What stands in the base configuration where it has `[identity]` and the trust domains.
+    pub identity: Option<String>,
 }
 
 /// The configuration that all tests start from.
@@ -71,6 +73,7 @@ impl World {
             issuer: Issuer::start(clock.clone()).await,
             upstream: Upstream::start().await,
             folder: tempfile::tempdir().unwrap(),
+            identity: None,
             clock,
         };
         let identity = world.certificates.server("orders");
@@ -84,7 +87,11 @@ impl World {
 
     /// Writes the base configuration and `more` below it; a proxy is started from this file.
     pub fn configuration(&self, more: &str) -> PathBuf {
-        let text = format!("{BASE}\n{more}");
+        let mut text = format!("{BASE}\n{more}");
+        if let Some(identity) = &self.identity {
+            let place = text.find("[identity]").unwrap()..text.find("[listener.mesh]").unwrap();
+            text.replace_range(place, &format!("{identity}\n"));
+        }
         let text = text.replace("@upstream@", &self.upstream.url).replace("@issuer@", &self.issuer.url);
         self.write("countersign.toml", &text)
     }

@@ -8,6 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use super::AssembleError;
 use super::assemble::{self, Assembled, Tools};
@@ -75,7 +76,7 @@ impl Live {
     /// Takes what the source of service identity gives, as it comes. What cannot be taken leaves the present
     /// generation in place.
     pub async fn follow(self: Arc<Live>) {
-        let Some(mut state) = self.source.as_ref().map(Source::state) else { return };
+        let mut state = self.source_state();
         let mut taken: Option<Arc<Issued>> = None;
         loop {
             let issued = state.borrow_and_update().issued.clone();
@@ -139,6 +140,11 @@ impl Live {
     }
 
     fn state(&self) -> State {
-        self.source.as_ref().map(|source| source.state().borrow().clone()).unwrap_or_default()
+        self.source_state().borrow().clone()
+    }
+
+    /// Changes whenever the source has news; never, if there is none.
+    pub fn source_state(&self) -> watch::Receiver<State> {
+        self.source.as_ref().map_or_else(|| watch::channel(State::default()).1, Source::state)
     }
 }

@@ -26,6 +26,7 @@ const PERIOD: Duration = Duration::from_millis(500);
 pub async fn keep_reporting(live: Arc<Live>, status: Arc<Status>, addresses: Addresses) {
     let shared = Arc::clone(&live.shared);
     let mut reloaded = shared.reloaded.subscribe();
+    let mut source = live.source_state();
     let mut reminder = tokio::time::interval(REMINDER_PERIOD);
     loop {
         let generation = {
@@ -40,6 +41,7 @@ pub async fn keep_reporting(live: Arc<Live>, status: Arc<Status>, addresses: Add
         tokio::select! {
             () = tokio::time::sleep(PERIOD) => {}
             _ = reloaded.changed() => {}
+            Ok(()) = source.changed() => {}
             _ = reminder.tick() => remind(&generation, shared.clock.now()),
         }
     }

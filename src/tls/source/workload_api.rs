@@ -18,6 +18,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use percent_encoding::percent_decode;
 use prost::Message;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::UnixStream;
@@ -236,7 +237,8 @@ fn message(unread: &mut BytesMut) -> Result<Option<Bytes>, ApiError> {
 
 /// Whether headers or trailers say that a call failed.
 fn refused(headers: &HeaderMap) -> Result<(), ApiError> {
-    let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
+    // gRPC over HTTP/2 percent-encodes messages.
+    let text = |name| Some(percent_decode(headers.get(name)?.as_bytes()).decode_utf8_lossy());
     let code = match text("grpc-status").as_deref() {
         None | Some("0") => return Ok(()),
         // The identity that the agent's registrations give us is none, perhaps only so far.
@@ -297,4 +299,53 @@ fn certificates(mut der: &[u8]) -> Result<Vec<CertificateDer<'static>>, Useless>
         der = rest;
     }
     Ok(certificates)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_whole_not_compressed_and_of_bounded_length() {
+        let mut unread = BytesMut::new();
+        let whole = [0, 0, 0, 0, 2, b'o', b'k', 0, 0, 0, 0, 0];
+        let mut seen = Vec::new();
+        for byte in whole {
+            unread.extend_from_slice(&[byte]);
+            seen.extend(message(&mut unread).unwrap());
+        }
+        assert_eq!(seen, [&b"ok"[..], b""]);
+        let longest = u32::try_from(MESSAGE_BYTES_MAX).unwrap();
+        let begun = |compressed: u8, length: u32| {
+            message(&mut BytesMut::from(&[&[compressed][..], &length.to_be_bytes()].concat()[..]))
+        };
+        assert!(begun(0, longest).unwrap().is_none());
+        for (compressed, length) in [(0, longest + 1), (0, u32::MAX), (1, 2), (255, 0)] {
+            assert!(matches!(begun(compressed, length), Err(ApiError::Framing)), "{compressed} {length}");
+        }
+    }
+
+    #[test]
+    fn a_status_that_is_not_ok_ends_the_stream_in_words() {
+        let told = |status: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("grpc-status", http::HeaderValue::from_static(status));
+            headers.insert("grpc-message", http::HeaderValue::from_static("no%20identity%0aissued"));
+            refused(&headers).map_err(|error| error.to_string())
+        };
+        assert_eq!(told("0"), Ok(()));
+        assert!(refused(&HeaderMap::new()).is_ok());
+        for (status, code) in [
+            ("3", "INVALID_ARGUMENT"),
+            ("7", "PERMISSION_DENIED"),
+            ("12", "UNIMPLEMENTED"),
+            ("14", "UNAVAILABLE"),
+            ("2", "another status than OK"),
+            ("00", "another status than OK"),
+            ("", "another status than OK"),
+        ] {
+            let expected = format!("the Workload API refuses: {code} (\"no identity\\nissued\")");
+            assert_eq!(told(status), Err(expected), "{status}");
+        }
+    }
 }

@@ -15,6 +15,7 @@ pub mod frames;
 pub mod grpc;
 pub mod issuer;
 pub mod listen;
+pub mod presented;
 pub mod process;
 pub mod program;
 pub mod proxy;
@@ -22,6 +23,7 @@ pub mod seen;
 pub mod signing;
 pub mod tls;
 pub mod upstream;
+pub mod workload_api;
 
 use std::fs;
 use std::path::PathBuf;

@@ -214,6 +214,7 @@ impl From<&TokenError> for Reason {
             TokenError::NotYetValid(_) => Reason::TokenNotYetValid,
             TokenError::WrongAudience(_) => Reason::TokenWrongAudience,
             TokenError::NotSenderConstrained(_) => Reason::TokenNotSenderConstrained,
+            TokenError::Revoked(_) => Reason::TokenRevoked,
             TokenError::IssuerUnavailable(_) => Reason::IssuerUnavailable,
         }
     }

@@ -58,6 +58,8 @@ pub struct RequestRecord {
     pub response_bytes: u64,
     /// The hash of the policy that decided.
     pub policy: Option<Arc<str>>,
+    /// The hash of the policy under which it was permitted no longer while it streamed.
+    pub ended_by: Option<Arc<str>>,
     /// Whether the decision cache had the standing.
     pub cache: Option<Lookup>,
     pub decision_us: Option<u64>,
@@ -250,6 +252,7 @@ pub(super) mod tests {
                 actor: ActorKind::Human,
                 on_behalf_of: ActorKind::Human,
                 chain: Vec::new(),
+                via: Vec::new(),
                 roles: Vec::new(),
                 scopes: vec!["orders:write".into()],
                 groups: Vec::new(),
@@ -277,6 +280,7 @@ pub(super) mod tests {
             request_bytes: 0,
             response_bytes: 154,
             policy: Some("sha256:ab".into()),
+            ended_by: None,
             cache: Some(Lookup::Hit),
             decision_us: Some(3),
             total_us: 212,
@@ -323,12 +327,12 @@ pub(super) mod tests {
             r#""peer":{"service":"storefront","spiffe_id":"spiffe://shop.example/ns/prod/sa/storefront","#,
             r#""dns_names":[],"trust_domain":"shop.example","certificate":"sha256:00ff","hop":"direct"},"#,
             r#""caller":{"issuer":"corp","subject":"alice","client":"storefront-web","actor":"human","#,
-            r#""on_behalf_of":"human","chain":[],"roles":[],"scopes":["orders:write"],"groups":[],"token_roles":[],"#,
+            r#""on_behalf_of":"human","chain":[],"via":[],"roles":[],"scopes":["orders:write"],"groups":[],"token_roles":[],"#,
             r#""acr":null,"auth_time":"2023-11-14T22:00:00.000Z","claims":{"sub":"alice"},"redacted":[]},"#,
             r#""action":{"method":"GET","host":"orders.shop.example","path":"/customers/alice/orders/7","#,
             r#""grpc":false,"route":"orders"},"connection":{"listener":"mesh","protocol":"h2","peer_ip":"192.0.2.1","#,
             r#""client_ip":"192.0.2.1"},"status":403,"upstream":null,"request_bytes":0,"response_bytes":154,"#,
-            r#""policy":"sha256:ab","cache":"hit","decision_us":3,"total_us":212,"#,
+            r#""policy":"sha256:ab","ended_by":null,"cache":"hit","decision_us":3,"total_us":212,"#,
             r#""trace":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}"#,
         );
         assert_eq!(line(&denied()), expected);

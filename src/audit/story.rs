@@ -68,11 +68,18 @@ fn outcome(record: &RequestRecord, story: &mut String) {
         (Verdict::Allow, Reason::Preflight) => {
             story.push_str(": answered as a CORS preflight, not forwarded");
         }
+        (Verdict::Allow, Reason::Allowed) if record.rule.is_none() => {
+            story.push_str(": answered by the proxy itself, which tells this to everybody");
+        }
         (Verdict::Allow, reason) => {
             permission(record, story);
-            if reason != Reason::Allowed && reason != Reason::Unenforced {
-                story.push_str(", but ");
-                because(reason, record, story);
+            match &record.detail {
+                Some(detail) if record.ended_by.is_some() => story.extend([", but ", detail]),
+                _ if matches!(reason, Reason::Allowed | Reason::Unenforced) => {}
+                _ => {
+                    story.push_str(", but ");
+                    because(reason, record, story);
+                }
             }
         }
         (Verdict::Deny, Reason::ClientGone) => {

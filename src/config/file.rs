@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 
 use super::definition::{choice, table};
-use super::elsewhere::{AuditOutput, Pem, Secret};
+use super::elsewhere::{AuditOutput, FilePath, Pem, Secret};
 use super::file_identity::Identity;
 use super::file_policy::{Issuer, Role, Route, Rule, Service};
 use super::read::{Keyed, List};
@@ -32,6 +32,8 @@ table! {
         listener: Keyed<Name, Listener>,
         /// Who may say on whose behalf a connection comes.
         trusted_hop: Keyed<Name, TrustedHop>,
+        /// What upstreams are told of who asks, signed by this proxy.
+        assertion: Assertion,
         /// Who vouches for callers.
         issuer: Keyed<Name, Issuer>,
         /// Names for workloads.
@@ -50,6 +52,8 @@ table! {
         require: List<Rule>,
         /// Findings of `check` that are meant to be so.
         lint: Lint,
+        /// Who is revoked before credentials end by themselves.
+        revocation: Revocation,
         /// The record of every decision.
         audit: Audit,
         /// What is too much.
@@ -59,7 +63,7 @@ table! {
         /// The process's own log.
         log: Log,
     }
-    later { revocation, session }
+    later { session }
 }
 
 choice! {
@@ -159,6 +163,8 @@ choice! {
     HopKind {
         /// By a PROXY protocol header before the first byte, as network load balancers do.
         Proxy = "proxy",
+        /// By an assertion, as another Countersign does.
+        Countersign = "countersign",
     }
     later { "alb", "envoy", "rfc9440" }
 }
@@ -166,12 +172,13 @@ choice! {
 table! {
     /// Who may say on whose behalf a connection comes.
     TrustedHop {
-        /// How it tells: `proxy`, by the PROXY protocol.
+        /// How it tells: `proxy`, by the PROXY protocol; `countersign`, by an assertion in `x-auth-assertion`.
         kind: HopKind = required,
         /// The addresses it comes from, as ranges, as `10.0.0.0/16`; mandatory with `proxy`.
         address: List<IpNet>,
+        /// Who it is, by its own certificate; mandatory with `countersign`.
+        spiffe_id: List<SpiffePattern>,
     }
-    later { spiffe_id }
 }
 
 table! {
@@ -187,6 +194,8 @@ table! {
         /// CA certificates that vouch for the server, as PEM; our own certificate is presented then. Default: those
         /// of the trust domain of `server_spiffe_id`, else those of the system.
         ca: Pem,
+        /// The `aud` of assertions for it. Default: its name here.
+        assertion_audience: String,
         /// To get a connection, TLS included; for each attempt. Default: 5s.
         connect_timeout: Timeout,
         /// From the end of the request until the response's head. Default: 30s.
@@ -197,6 +206,18 @@ table! {
         eject_after_failures: u32,
     }
     later { credential, health_path }
+}
+
+table! {
+    /// What upstreams are told of who asks, signed by this proxy: a JWT in `x-auth-assertion`, ES256, for at most 60
+    /// seconds. Its keys are made at the start, replaced every 12 hours, and published at
+    /// `/.well-known/countersign/jwks.json` on every listener.
+    Assertion {
+        /// Its `iss`, as `https://orders.shop.example`: whoever verifies it expects this very text.
+        issuer: String = required,
+        /// Claims of the caller's token, by top-level name, that are passed on as they are. Default: none.
+        claims: List<String>,
+    }
 }
 
 table! {
@@ -230,6 +251,15 @@ table! {
         listener: Name,
         /// The hop it is about.
         trusted_hop: Name,
+    }
+}
+
+table! {
+    /// Who is revoked before credentials end by themselves.
+    Revocation {
+        /// The list: a TOML file of its own, whose format `countersign schema --revocation` tells. Watched by itself: a change takes
+        /// effect within a second whatever the configuration's files say meanwhile; a bad list keeps the last good.
+        file: FilePath = required,
     }
 }
 

@@ -33,6 +33,10 @@ pub fn consul(
         let remedy = "write its name in Consul: letters, digits, `-`, `_` and `.`";
         found.error("bad_value", name.span, message, remedy);
     }
+    let address = match &typed.address {
+        Some(address) => api(address, found),
+        None => CONSUL_ADDRESS_DEFAULT.parse().ok(),
+    };
     let access = match (&typed.token, &typed.login) {
         (Some(_), Some(login)) => {
             let message = "a token is given, and a login that gets one";
@@ -49,10 +53,7 @@ pub fn consul(
     let ca = typed.ca.as_ref().and_then(|ca| material.server_ca(ca, found));
     let text = |typed: &Option<At<String>>| typed.as_ref().map(|text| text.value.clone());
     Some(consul::Settings {
-        address: match &typed.address {
-            Some(address) => api(address, found)?,
-            None => CONSUL_ADDRESS_DEFAULT.parse().ok()?,
-        },
+        address: address?,
         ca,
         access,
         whose: Whose {
@@ -74,6 +75,7 @@ pub fn aws_private_ca(
         let message = format!("`{}` is no DNS name", name.value);
         found.error("bad_value", name.span, message, "write it as `\"orders.shop.example\"`");
     }
+    let endpoint = typed.endpoint.as_ref().map(|endpoint| api(endpoint, found));
     let arn = typed.certificate_authority_arn.as_ref()?;
     let Some((region, host)) = place_of(&arn.value) else {
         let remedy = "write `arn:aws:acm-pca:REGION:ACCOUNT:certificate-authority/ID`";
@@ -91,10 +93,7 @@ pub fn aws_private_ca(
         }
     };
     Some(aws_private_ca::Settings {
-        api: match &typed.endpoint {
-            Some(endpoint) => api(endpoint, found)?,
-            None => format!("https://{host}/").parse().ok()?,
-        },
+        api: endpoint.unwrap_or_else(|| format!("https://{host}/").parse().ok())?,
         region: region.to_owned(),
         authority: arn.value.clone(),
         spiffe_id: typed.spiffe_id.as_ref()?.value.clone(),

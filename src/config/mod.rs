@@ -4,6 +4,7 @@
 //! outside this folder sees a key, a default or a name that was not looked up. The runtime imports
 //! nothing from here.
 
+mod assertion;
 mod canonical;
 pub(crate) mod definition;
 mod effective;
@@ -12,6 +13,7 @@ pub(crate) mod error;
 mod file;
 mod file_identity;
 mod file_policy;
+mod hops;
 mod identity_sources;
 mod issuer_checks;
 mod issuers;
@@ -24,6 +26,7 @@ mod places;
 mod ranges;
 pub(crate) mod read;
 mod resolve;
+mod revocation;
 mod routes;
 mod rules;
 mod settings;
@@ -31,7 +34,7 @@ pub(crate) mod source;
 mod surroundings;
 pub(crate) mod tree;
 mod upstreams;
-mod value;
+pub(crate) mod value;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -39,6 +42,7 @@ use std::path::{Path, PathBuf};
 pub use error::{Diagnostic, Diagnostics, Report};
 pub use listeners::{ListenerSettings, ListenerTlsSettings};
 pub use resolve::Config;
+pub use revocation::{RevocationSettings, load as load_revocations, schema as revocation_schema};
 pub use settings::{LogFormat, LogSettings};
 pub use source::{At, FileId, Position, Sources, Span};
 pub use tree::Environment;

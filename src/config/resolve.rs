@@ -10,13 +10,14 @@ use super::listeners::{self, ListenerSettings};
 use super::material::Material;
 use super::names::{Names, entries, items, roles, services};
 use super::places::Places;
+use super::revocation::{self, RevocationSettings};
 use super::routes::routes;
 use super::rules::{TypedRule, Vocabulary, rule, typed_rules};
 use super::settings::{self, LogSettings};
 use super::source::{At, Sources};
 use super::tree::SYNTAX;
 use super::upstreams::{UpstreamConfig, upstreams};
-use super::{canonical, effective, lints, own_identity, surroundings};
+use super::{assertion, canonical, effective, hops, lints, own_identity, surroundings};
 use crate::audit::SinkSettings;
 use crate::clock::Timestamp;
 use crate::decisions::DecisionsSettings;
@@ -24,9 +25,12 @@ use crate::identity::Name;
 use crate::policy::difference::Approach;
 use crate::policy::lint::Finding;
 use crate::policy::{Policy, PolicyParts};
+use crate::proxy::assertion::AssertionSettings;
+use crate::proxy::hop::TrustedHop;
 use crate::proxy::limits::Limits;
 use crate::proxy::normalize::OddNames;
 use crate::proxy::route::RouteSettings;
+use crate::revocation::Revocations;
 use crate::tls::source::SourceSettings;
 use crate::tls::{ClientCertificates, Own};
 use crate::token::{IssuerSettings, TokenCacheSettings};
@@ -52,7 +56,15 @@ pub struct Config {
     pub upstreams: Vec<UpstreamConfig>,
     /// By `RouteId`.
     pub routes: Vec<RouteSettings>,
+    /// By whose word callers are known; those that speak the PROXY protocol are with their listeners.
+    pub hops: Vec<TrustedHop>,
+    /// `[assertion]`.
+    pub assertion: Option<AssertionSettings>,
     pub policy: Policy,
+    /// `[revocation]`.
+    pub revocation: Option<RevocationSettings>,
+    /// What its list says.
+    pub revoked: Revocations,
     pub audit: SinkSettings,
     pub limits: Limits,
     pub odd_names: OddNames,
@@ -66,20 +78,21 @@ pub struct Config {
 }
 
 impl Config {
-    /// How requests come to the policy.
+    /// How requests come to the policy; a configuration without listeners takes whoever it is told of.
     pub fn approach(&self) -> Approach {
-        let hops = self.resolved.get("trusted_hop").and_then(toml::Value::as_table);
-        let hops = hops.into_iter().flat_map(toml::Table::keys).filter_map(|name| name.parse().ok());
-        Approach { takes_nobody: self.takes_nobody(), hops: hops.collect() }
-    }
-
-    /// Whether some listener lets a client without a certificate get as far as the policy.
-    fn takes_nobody(&self) -> bool {
-        let lets_in = |listener: &ListenerSettings| {
-            let clients = listener.tls.as_ref().map(|tls| &tls.clients);
-            !matches!(clients, Some(ClientCertificates::Required(_)))
+        let names = |kind: &str| {
+            let table = self.resolved.get(kind).and_then(toml::Value::as_table);
+            table.into_iter().flat_map(toml::Table::keys)
         };
-        self.listeners.is_empty() || self.listeners.iter().any(lets_in)
+        let clients = || self.listeners.iter().map(|listener| Some(&listener.tls.as_ref()?.clients));
+        let asks = clients().any(|clients| clients.is_some_and(|clients| clients.trust().is_some()));
+        let none = self.listeners.is_empty();
+        Approach {
+            takes_nobody: none || clients().any(|it| !matches!(it, Some(ClientCertificates::Required(_)))),
+            takes_peers: none || asks,
+            trust_domains: names("trust_domain").filter_map(|name| name.parse().ok()).collect(),
+            hops: names("trusted_hop").filter_map(|name| name.parse().ok()).collect(),
+        }
     }
 }
 
@@ -93,7 +106,7 @@ struct Resolved {
 
 pub fn resolve(
     typed: Option<Typed>,
-    sources: Sources,
+    mut sources: Sources,
     mut found: Diagnostics,
     mut material: Material<'_>,
 ) -> Result<Config, Report> {
@@ -105,9 +118,11 @@ pub fn resolve(
     let (own, source) = own_identity::own(typed, &mut material, &mut found);
     let trust = listeners::trust(typed, &mut material, &mut found);
     let listeners = listeners::listeners(typed, own.as_ref(), trust.as_ref(), &mut material, &mut found);
+    let hops = hops::hops(typed, &mut found);
     let upstreams = upstreams(typed, own.as_ref(), trust.as_ref(), &mut material, &mut found);
     let (issuer_names, issuers) = issuers(typed, &sources, &mut material, &mut found);
     let rules = typed_rules(typed, &mut found);
+    let (revocation, revoked) = revocation::configured(typed, &mut sources, material.now, &mut found);
     let resolved = parts(typed, &rules, (issuer_names, issuers), upstreams, &limits, &mut found);
     let Resolved { parts, issuers, upstreams, routes } = resolved;
     let policy = policy(&file, &rules, parts, &issuers, material.now, &mut found);
@@ -133,7 +148,11 @@ pub fn resolve(
         issuers,
         upstreams,
         routes,
+        hops,
+        assertion: assertion::assertion(typed, &mut found),
         policy,
+        revocation,
+        revoked,
         audit: settings::audit(typed),
         limits,
         odd_names: settings::odd_names(typed),

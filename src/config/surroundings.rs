@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use super::error::{Diagnostic, Diagnostics};
-use super::file::{ClientCertificate, File, Listener};
+use super::file::{ClientCertificate, File, HopKind, Listener, TrustedHop};
 use super::lints::{self, Subject};
 use super::names::{entries, items};
 use super::source::{At, Span};
@@ -72,7 +72,8 @@ impl Look<'_> {
 
     fn hops(&mut self) {
         let asked = entries(&self.file.listener).iter().any(|(_, it)| it.value.proxy_protocol.is_some());
-        for (name, _) in entries(&self.file.trusted_hop).iter().filter(|_| !asked) {
+        let speaks = |hop: &At<TrustedHop>| hop.value.kind.is_some_and(|kind| kind.value == HopKind::Proxy);
+        for (name, _) in entries(&self.file.trusted_hop).iter().filter(|(_, hop)| !asked && speaks(hop)) {
             let message = format!("hop `{}` is never used: no listener has `proxy_protocol`", name.value);
             let remedy = "remove it, or add `proxy_protocol = \"v2\"` to the listener that it connects to";
             self.add(Code::NameUnused, name.span, Some(Subject::TrustedHop(&name.value)), message, remedy);

@@ -140,6 +140,8 @@ pub struct Metrics {
     pub connections_before_certificate: Counter,
     certificate_not_after: Named<Gauge>,
     cache_entries: Named<Gauge>,
+    revocations: Named<Gauge>,
+    revocation_success: Gauge,
     /// Counted when they are asked for.
     tasks: Gauge,
     runtimes: Mutex<Vec<RuntimeMetrics>>,
@@ -240,6 +242,12 @@ impl Metrics {
                 "When a certificate of ours expires",
             ),
             cache_entries: new(&mut to, "cache_entries", "Entries of a cache"),
+            revocations: new(&mut to, "revocations", "Entries of the revocation list, by what they name"),
+            revocation_success: new(
+                &mut to,
+                "revocation_list_last_read_success",
+                "1 if what the revocation list said last was taken",
+            ),
             tasks: new(&mut to, "tasks", "Tasks alive: connections, streams, tunnels, what keeps house"),
             runtimes: Mutex::default(),
             servers: new(&mut to, "upstream_servers", "Servers of an upstream"),
@@ -324,6 +332,17 @@ impl Metrics {
     pub fn reloaded(&self, taken: bool, at: Timestamp) {
         self.reload_success.set(i64::from(taken));
         self.reload_time.set(at.unix_seconds());
+    }
+
+    /// The revocation list was read, and taken or not.
+    pub fn revocation_list_read(&self, taken: bool) {
+        self.revocation_success.set(i64::from(taken));
+    }
+
+    /// This many entries of a kind are in force from now on.
+    pub fn revocations(&self, kind: &str, entries: usize) {
+        let entries = i64::try_from(entries).unwrap_or(i64::MAX);
+        self.revocations.get_or_create(&named("kind", kind)).set(entries);
     }
 
     /// This policy is the one that decides from now on.

@@ -4,10 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use http::Method;
 use rustls::pki_types::CertificateDer;
-use tokio::time::sleep;
 
+use super::assertion::Signed;
 use super::generation::{Generation, Security, Shared};
 use super::headers;
 use super::stall::{Busy, Pulse};
@@ -52,6 +53,8 @@ pub struct Known {
 pub struct Telling {
     pub headers: Arc<headers::Identity>,
     pub signers: Signers,
+    /// The last one that was signed, and may be sent again.
+    pub assertion: Arc<ArcSwapOption<Signed>>,
 }
 
 /// What is told of one standing is kept up to here: it is beside the memory that tokens were given, and may be
@@ -152,26 +155,13 @@ impl Connection {
         self.known.take();
     }
 
-    /// Waits until the peer would be refused: a reload took away what vouched for it, or its chain or
-    /// revocation list ended.
-    pub async fn refused(&self, shared: &Shared) -> PeerError {
-        let mut reloaded = shared.reloaded.subscribe();
-        loop {
-            let generation = shared.generation.load_full();
-            let now = shared.clock.now();
-            let until = match (self.peer(&generation, now), self.security(&generation)) {
-                (Err(error), _) => return error,
-                (Ok(Signature::Verified(peer)), Some(Security::Tls(tls))) => tls.vouched_until(&peer),
-                (Ok(_), _) => Timestamp::MAX,
-            };
-            drop(generation);
-            tokio::select! {
-                () = sleep(until.since(now)) => {}
-                changed = reloaded.changed() => if changed.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            }
-        }
+    /// Until when the peer stays verified without being asked about again: its chain ends, or a list by which it
+    /// was not revoked.
+    pub fn vouched_until(&self, generation: &Generation) -> Timestamp {
+        let (Some(tls), Some(Security::Tls(current))) = (&self.tls, self.security(generation)) else {
+            return Timestamp::MAX;
+        };
+        tls.verified.borrow().1.verified().map_or(Timestamp::MAX, |peer| current.vouched_until(peer))
     }
 
     /// Waits until a reload takes away what vouched for the peer.

@@ -10,7 +10,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
+use super::assertion::Assertions;
 use super::connection::Telling;
+use super::hop::TrustedHop;
 use super::http2_error::{Ended, ErrorCode};
 use super::limits::Limits;
 use super::normalize::OddNames;
@@ -21,6 +23,7 @@ use crate::decisions::Decisions;
 use crate::identity::{Name, SpiffeId};
 use crate::metrics::{CounterBy, Metrics};
 use crate::policy::Policy;
+use crate::revocation::Revocations;
 use crate::tls::ListenerTls;
 use crate::token::Verifier;
 use crate::upstream::Upstream;
@@ -34,6 +37,7 @@ pub struct Generation {
     pub policy: Arc<Policy>,
     pub verifier: Arc<Verifier>,
     pub standings: Arc<Decisions<Telling>>,
+    pub revocations: Arc<Revocations>,
     /// By `RouteId`.
     pub routes: Arc<[RouteSettings]>,
     /// By `UpstreamId`.
@@ -42,6 +46,10 @@ pub struct Generation {
     pub listeners: Vec<ListenerState>,
     /// Our own SPIFFE ID, where our certificate has one.
     pub own_id: Option<SpiffeId>,
+    /// Whose word on somebody else is taken.
+    pub hops: Arc<[TrustedHop]>,
+    /// With `[assertion]`.
+    pub assertions: Option<Arc<Assertions>>,
     pub limits: Limits,
     pub odd_names: OddNames,
 }

@@ -3,8 +3,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use serde_json::Value;
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::AssembleError;
@@ -12,21 +15,25 @@ use super::identities::Identities;
 use crate::audit::SinkSettings;
 use crate::clock::Clock;
 use crate::config::{
-    Config, ListenerSettings, ListenerTlsSettings, LogSettings, UpstreamConfig, UpstreamTls,
+    Config, ListenerSettings, ListenerTlsSettings, LogSettings, RevocationSettings, UpstreamConfig,
+    UpstreamTls,
 };
 use crate::decisions::Decisions;
 use crate::identity::Name;
 use crate::metrics::Metrics;
+use crate::proxy::assertion::{AssertionKeys, AssertionSettings, Assertions, Audience};
 use crate::proxy::generation::Security;
 use crate::proxy::limits::Limits;
 use crate::proxy::{Generation, ListenerState};
+use crate::revocation::Revocations;
 use crate::tls::client::{ExpectedServer, client_config};
 use crate::tls::source::Issued;
-use crate::tls::{Alpn, ListenerTls, Own};
-use crate::token::{Issuer, IssuerKeys, IssuerSettings, KeySource, Verifier};
+use crate::tls::{Alpn, ListenerTls, Own, OwnCertificate};
+use crate::token::{Issuer, IssuerKeys, IssuerSettings, KeySource, SigningError, Verifier};
 use crate::upstream::{ServerSettings, Upstream, UpstreamLimits, UpstreamSettings};
 
 /// What a generation was made from, as far as the next one may keep it.
+#[derive(Clone)]
 pub struct Assembled {
     fixed: Fixed,
     /// As the configuration has it.
@@ -34,7 +41,10 @@ pub struct Assembled {
     /// The same with what the source of service identity gave.
     pub identities: Identities,
     pub issuers: Vec<KeyedIssuer>,
+    pub revocation: Option<RevocationSettings>,
     pub upstreams: Vec<LiveUpstream>,
+    /// For as long as the process lives, or until nothing is asserted.
+    assertion_keys: Option<Arc<AssertionKeys>>,
 }
 
 /// An upstream with what its TLS configuration was made from.
@@ -102,16 +112,31 @@ pub fn reissued(
     let before = Some((present, assembled));
     let listeners = listeners(&identities, before, &tools)?;
     let upstreams = upstreams(&identities, &present.limits, before, &tools)?;
+    let assertions = present.assertions.as_ref();
+    let assertions =
+        assertions.map(|old| assertions_of(old.settings.clone(), Arc::clone(&old.keys), &identities));
     let generation = Generation {
         number: present.number + 1,
+        assertions,
         upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
         listeners,
         own_id: identities.own_id(),
         ..present.clone()
     };
-    let issuers = assembled.issuers.clone();
-    let assembled = Assembled { fixed: assembled.fixed.clone(), configured, identities, issuers, upstreams };
+    let assembled = Assembled { configured, identities, upstreams, ..assembled.clone() };
     Ok((generation, assembled))
+}
+
+/// The generation after `present`, with what a revocation list says that was read as `settings` say.
+pub fn revoked(
+    present: &Generation,
+    assembled: &Assembled,
+    settings: &RevocationSettings,
+    revocations: Revocations,
+) -> (Generation, Assembled) {
+    let is_in_force = assembled.revocation.as_ref() == Some(settings);
+    let revocations = if is_in_force { Arc::new(revocations) } else { Arc::clone(&present.revocations) };
+    (Generation { number: present.number + 1, revocations, ..present.clone() }, assembled.clone())
 }
 
 fn assemble(
@@ -126,10 +151,17 @@ fn assemble(
     let identities = configured.with(tools.issued, old.map(|old| &old.identities))?;
     let listeners = listeners(&identities, before, tools)?;
     let upstreams = upstreams(&identities, &config.limits, before, tools)?;
+    let own_keys = match (&config.assertion, old.and_then(|old| old.assertion_keys.clone())) {
+        (None, _) => None,
+        (Some(_), Some(kept)) => Some(kept),
+        (Some(_), None) => Some(Arc::new(AssertionKeys::new(tools.clock.now())?)),
+    };
+    let assertions = config.assertion.clone().zip(own_keys.clone());
+    let assertions = assertions.map(|(settings, keys)| assertions_of(settings, keys, &identities));
     let issuers = config
         .issuers
         .iter()
-        .map(|settings| issuer(settings, old, tools))
+        .map(|settings| issuer(settings, own_keys.as_ref(), old, tools))
         .collect::<Result<Vec<_>, AssembleError>>()?;
     let verified = config
         .issuers
@@ -148,14 +180,19 @@ fn assemble(
             tools.clock.clone(),
         )?),
         standings: Arc::new(Decisions::new(config.decisions, tools.metrics.decision_cache.clone())),
+        revocations: Arc::new(config.revoked),
         routes: config.routes.into(),
         upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
         listeners,
         own_id: identities.own_id(),
+        hops: config.hops.into(),
+        assertions,
         limits: config.limits,
         odd_names: config.odd_names,
     };
-    let assembled = Assembled { fixed, configured, identities, issuers, upstreams };
+    let revocation = config.revocation;
+    let assembled =
+        Assembled { fixed, configured, identities, issuers, revocation, upstreams, assertion_keys: own_keys };
     Ok((generation, assembled))
 }
 
@@ -205,6 +242,7 @@ fn listener(
 
 fn issuer(
     settings: &IssuerSettings,
+    own: Option<&Arc<AssertionKeys>>,
     old: Option<&Assembled>,
     tools: &Tools<'_>,
 ) -> Result<KeyedIssuer, AssembleError> {
@@ -217,9 +255,17 @@ fn issuer(
         }
         return Ok(kept.clone());
     }
+    if let KeySource::Own = settings.keys.source {
+        // There is an issuer of this kind only with `[assertion]`.
+        let own = own.ok_or(SigningError)?;
+        let keys = Arc::new(IssuerKeys::held(settings.keys.clone(), tools.clock.clone()));
+        let known = hold(&keys, own, None, tools.clock)?;
+        let fresh = keep_own(Arc::clone(&keys), Arc::clone(own), known, tools.clock.clone());
+        return Ok(KeyedIssuer::new(settings, keys, tools.background.spawn(fresh)));
+    }
     let expected = match (&settings.keys.source, &settings.keys.ca) {
         // Never dialled.
-        (KeySource::File(_), _) => ExpectedServer::Ca(Vec::new()),
+        (KeySource::File(_) | KeySource::Own, _) => ExpectedServer::Ca(Vec::new()),
         (_, Some(ca)) => ExpectedServer::Ca(ca.clone()),
         (_, None) => ExpectedServer::PublicCa,
     };
@@ -228,7 +274,55 @@ fn issuer(
     let metrics = tools.metrics.issuer(settings.name.as_str());
     let keys = Arc::new(IssuerKeys::new(settings.keys.clone(), &tls, metrics, tools.clock.clone()));
     let fresh = tools.background.spawn(Arc::clone(&keys).keep_fresh());
-    Ok(KeyedIssuer { name: settings.name.clone(), keys, _fresh: Arc::new(AbortOnDropHandle::new(fresh)) })
+    Ok(KeyedIssuer::new(settings, keys, fresh))
+}
+
+impl KeyedIssuer {
+    fn new(settings: &IssuerSettings, keys: Arc<IssuerKeys>, fresh: JoinHandle<()>) -> KeyedIssuer {
+        KeyedIssuer { name: settings.name.clone(), keys, _fresh: Arc::new(AbortOnDropHandle::new(fresh)) }
+    }
+}
+
+/// Hands our own public keys over, if they are others than `known`.
+fn hold(
+    keys: &IssuerKeys,
+    own: &AssertionKeys,
+    known: Option<Value>,
+    clock: &Clock,
+) -> Result<Option<Value>, SigningError> {
+    let set = own.key_set(clock.now())?;
+    if known.as_ref() != Some(&set) {
+        keys.hold(set.to_string().as_bytes()).map_err(|_| SigningError)?;
+    }
+    Ok(Some(set))
+}
+
+/// Each of our keys is published for hours before it signs.
+const OWN_KEYS_PERIOD: Duration = Duration::from_secs(60);
+
+async fn keep_own(keys: Arc<IssuerKeys>, own: Arc<AssertionKeys>, mut known: Option<Value>, clock: Clock) {
+    loop {
+        tokio::time::sleep(OWN_KEYS_PERIOD).await;
+        match hold(&keys, &own, known.clone(), &clock) {
+            Ok(now) => known = now,
+            Err(error) => tracing::error!(%error, "our own assertions will not be taken"),
+        }
+    }
+}
+
+/// What is asserted to an upstream is bound to the certificate that it is shown.
+fn assertions_of(
+    settings: AssertionSettings,
+    keys: Arc<AssertionKeys>,
+    identities: &Identities,
+) -> Arc<Assertions> {
+    let own = |upstream: &UpstreamConfig| upstream.tls.own.as_ref()?.known().map(OwnCertificate::hash);
+    let audience = |upstream: &UpstreamConfig| Audience {
+        name: Arc::clone(&upstream.audience),
+        bound_to: own(upstream),
+    };
+    let audiences = identities.upstreams.iter().map(audience).collect();
+    Arc::new(Assertions { settings, audiences, keys })
 }
 
 fn upstreams(

@@ -14,9 +14,10 @@ use super::AssembleError;
 use super::assemble::{self, Assembled, Tools};
 use super::report;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, RevocationSettings};
 use crate::metrics::Metrics;
 use crate::proxy::{Generation, Shared};
+use crate::revocation::Revocations;
 use crate::tls::Own;
 use crate::tls::source::{Issued, Source, SourceSettings, State};
 
@@ -90,6 +91,19 @@ impl Live {
         }
     }
 
+    /// Takes what the revocation list says that is read as `settings` say.
+    pub fn revoke(&self, settings: &RevocationSettings, revocations: Revocations) {
+        if *self.shared.generation.load().revocations == revocations {
+            return;
+        }
+        let taken = self.replace(|present, assembled, _| {
+            Ok(assemble::revoked(present, assembled, settings, revocations))
+        });
+        if let Err(error) = taken {
+            tracing::error!(%error, "the revocation list cannot be put in force");
+        }
+    }
+
     fn reissue(&self) {
         let refused = match self.replace(assemble::reissued) {
             Ok(()) => None,
@@ -120,6 +134,9 @@ impl Live {
         let (generation, next) = make(&present, &assembled, tools)?;
         let generation = Arc::new(generation);
         report::changes(&shared.audit, (&present, &assembled), (&generation, &next));
+        if present.revocations != generation.revocations {
+            report::revoked(shared, &generation);
+        }
         report::forget(&shared.metrics, (&present, &assembled), (&generation, &next));
         shared.metrics.policy_in_force(&generation.policy.hash(), generation.number);
         shared.generation.store(generation);

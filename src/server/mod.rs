@@ -9,6 +9,7 @@ mod assemble;
 mod identities;
 mod live;
 mod report;
+mod revocations;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -33,7 +34,7 @@ use crate::proxy::admission::Admission;
 use crate::proxy::{Shared, listener, worker};
 use crate::tls::TrustError;
 use crate::tls::client::ClientTlsError;
-use crate::token::{self, SameIssuer, SelfTestError};
+use crate::token::{self, SameIssuer, SelfTestError, SigningError};
 
 use assemble::Tools;
 use live::Live;
@@ -82,6 +83,8 @@ pub enum AssembleError {
     Listener { listener: Name, source: rustls::Error },
     #[error("the TLS configuration for `{name}` cannot be made: {source}")]
     Client { name: Name, source: ClientTlsError },
+    #[error("keys for assertions: {0}")]
+    Assertion(#[from] SigningError),
     #[error("upstream `{name}`: {source}")]
     Upstream { name: Name, source: crate::upstream::ServerError },
     #[error(
@@ -156,6 +159,9 @@ impl Server {
             draining: CancellationToken::new(),
             stopped: CancellationToken::new(),
         });
+        if assembled.revocation.is_some() {
+            report::revoked(&shared, &shared.generation.load());
+        }
         let live = Live::new(Arc::clone(&shared), assembled, background.handle.clone(), source);
         let live = Arc::new(live);
         for (socket, pages) in [(admin, Pages::Admin), (health, Pages::Health)] {
@@ -166,6 +172,7 @@ impl Server {
         let reporting = report::keep_reporting(Arc::clone(&live), Arc::clone(&status), addresses.clone());
         background.handle.spawn(reporting);
         background.handle.spawn(Arc::clone(&live).follow());
+        background.handle.spawn(revocations::follow(Arc::clone(&live)));
         let mut server = Server { live, shared, status, addresses, background, workers: Vec::new() };
         for (core, sockets) in sockets.into_iter().enumerate() {
             let shared = Arc::clone(&server.shared);

@@ -159,6 +159,21 @@ pub fn forget(metrics: &Metrics, old: (&Generation, &Assembled), new: (&Generati
     }
 }
 
+/// Records which revocation list is in force from now on.
+pub fn revoked(shared: &Shared, generation: &Generation) {
+    let counts = generation.revocations.counts();
+    for (kind, entries) in [
+        ("token", counts.tokens),
+        ("subject", counts.subjects),
+        ("client", counts.clients),
+        ("workload", counts.workloads),
+        ("certificate", counts.certificates),
+    ] {
+        shared.metrics.revocations(kind, entries);
+    }
+    shared.audit.event(&Event::RevocationLoaded { counts });
+}
+
 /// Records what a reload changed.
 pub fn changes(audit: &Audit, old: (&Generation, &Assembled), new: (&Generation, &Assembled)) {
     let (old_policy, new_policy) = (&old.0.policy, &new.0.policy);

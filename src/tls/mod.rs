@@ -31,7 +31,7 @@ use rustls::time_provider::TimeProvider;
 pub use domain::BadCa;
 pub use encrypted::EncryptedKeyError;
 pub use own::{CertificateSettings, Own, OwnCertificate, OwnCertificateError, Unusable};
-pub use peer::{MalformedCertificate, PeerError, Unverified};
+pub use peer::{MalformedCertificate, PeerError, Unverified, dns_peer};
 pub use pem::{PemError, PemSource};
 pub use server::{Accepted, ClientCertificates, HandshakeFailure, ListenerTls};
 pub use trust::{Bundles, Trust, TrustDomainSettings, TrustError, ca_certificates};

@@ -33,6 +33,8 @@ pub enum TokenError {
     WrongAudience(Detail),
     #[error("bound to a key that was not proven: {0}")]
     NotSenderConstrained(Detail),
+    #[error("revoked: {0}")]
+    Revoked(Detail),
     #[error("the issuer's keys are not to be had: {0}")]
     IssuerUnavailable(Detail),
 }
@@ -52,6 +54,7 @@ impl TokenError {
             TokenError::NotYetValid(_) => "token_not_yet_valid",
             TokenError::WrongAudience(_) => "token_wrong_audience",
             TokenError::NotSenderConstrained(_) => "token_not_sender_constrained",
+            TokenError::Revoked(_) => "token_revoked",
             TokenError::IssuerUnavailable(_) => "issuer_unavailable",
         }
     }

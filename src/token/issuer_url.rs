@@ -58,6 +58,11 @@ impl IssuerUrl {
         })
     }
 
+    /// Whether `iss` is this issuer's one name.
+    pub fn is(&self, iss: &str) -> bool {
+        matches!(&self.0[..], [IssuerForm::Exact(name)] if **name == *iss)
+    }
+
     /// The `iss` that this issuer puts into its tokens, by its first URL; `tenant` is asked for where that has
     /// `{tid}`. `None` for a trust domain, whose tokens need none.
     pub fn issued(&self, tenant: impl FnOnce() -> String) -> Option<String> {

@@ -7,6 +7,7 @@
 //! A remembered caller is given out only while, by our own clock, its token has not expired, and while
 //! the key that signed it is still one of its issuer's.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,11 +15,12 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{self, SHA256};
 use futures_util::FutureExt as _;
 use http::HeaderMap;
+use http::header::{AUTHORIZATION, HeaderValue};
 use serde_json::{Map, Value};
 
 use super::algorithm::Algorithm;
 use super::credential::{Credential, CredentialError, authorization, bearer};
-use super::error::TokenError;
+use super::error::{TokenError, malformed};
 use super::issuer::IssuerSettings;
 use super::jwt::Unverified;
 use super::key_cache::{HeldKeys, IssuerKeys};
@@ -52,8 +54,19 @@ pub struct Issuer {
 /// A token that a [`Verifier`] found good, by the field that it came in.
 #[derive(Debug)]
 pub struct KnownToken {
-    authorization: Box<[u8]>,
+    authorization: TokenField,
     remembered: Arc<Remembered>,
+}
+
+/// The field that a token came in, for presenting it again. Cheap to clone.
+#[derive(Clone)]
+pub struct TokenField(Arc<[u8]>);
+
+/// The header that a token came in.
+#[derive(Clone, Copy)]
+enum Carrier {
+    Authorization,
+    Assertion,
 }
 
 /// Two issuers that one token could be of.
@@ -104,7 +117,38 @@ impl Verifier {
         certificate: Option<&CertificateHash>,
     ) -> Result<Signature<Caller>, TokenError> {
         let Credential::Bearer(token) = credential else { return Ok(Signature::Absent) };
-        self.remembered(token).await?.presented(certificate)
+        let remembered = self.remembered(token).await?;
+        self.check_carrier(&remembered, Carrier::Authorization)?;
+        remembered.presented(certificate)
+    }
+
+    /// Who an assertion of another Countersign stands for: nobody, where that was shown no token itself.
+    pub async fn verify_assertion(
+        &self,
+        assertion: &HeaderValue,
+        certificate: Option<&CertificateHash>,
+    ) -> Result<Signature<Caller>, TokenError> {
+        let assertion = assertion.to_str().map_err(|_| malformed("the assertion is not in ASCII"))?;
+        let remembered = self.remembered(assertion).await?;
+        self.check_carrier(&remembered, Carrier::Assertion)?;
+        let caller = remembered.presented(certificate)?;
+        let names_caller = caller.verified().is_some_and(|caller| caller.claims.contains_key("actor"));
+        Ok(if names_caller { caller } else { Signature::Absent })
+    }
+
+    /// A token is of one kind, and each kind comes in one header: an assertion is no bearer token, which anybody may
+    /// present, and no token of a provider is an assertion.
+    fn check_carrier(&self, remembered: &Remembered, carrier: Carrier) -> Result<(), TokenError> {
+        let is_assertion = self.issuers[remembered.issuer].settings.token_type.is_assertion();
+        match (carrier, is_assertion) {
+            (Carrier::Authorization, false) | (Carrier::Assertion, true) => Ok(()),
+            (Carrier::Authorization, true) => {
+                Err(TokenError::TypeRefused("an assertion is no bearer token".into()))
+            }
+            (Carrier::Assertion, false) => {
+                Err(TokenError::TypeRefused("its issuer is no Countersign, so it is no assertion".into()))
+            }
+        }
     }
 
     /// As [`Verifier::verify`] with what these headers present, for somebody who expects the token that came last
@@ -119,7 +163,7 @@ impl Verifier {
         let Some(field) = authorization(headers)? else { return Ok(Signature::Absent) };
         // A field of the same bytes is as well formed as it was. More of them are compared at once than can be
         // guessed, so how long it takes tells nothing.
-        let same = known.as_ref().filter(|known| *known.authorization == *field.as_bytes()).map(Arc::clone);
+        let same = known.as_ref().filter(|known| *known.authorization.0 == *field.as_bytes()).map(Arc::clone);
         if let Some(same) = same
             && self.still_holds(&same.remembered).await?
         {
@@ -127,11 +171,30 @@ impl Verifier {
             return Ok(same.remembered.presented(certificate)?);
         }
         let remembered = self.remembered(bearer(field)?).await?;
+        self.check_carrier(&remembered, Carrier::Authorization)?;
         *known = (remembered.bytes <= KNOWN_BYTES_MAX).then(|| {
             let remembered = Arc::clone(&remembered);
-            Arc::new(KnownToken { authorization: field.as_bytes().into(), remembered })
+            Arc::new(KnownToken { authorization: TokenField::of(field), remembered })
         });
         Ok(remembered.presented(certificate)?)
+    }
+
+    /// As [`Verifier::verify`] for a token that a verifier, perhaps of another configuration, found good before.
+    pub async fn verify_field(
+        &self,
+        field: &TokenField,
+        certificate: Option<&CertificateHash>,
+    ) -> Result<Signature<Caller>, CredentialError> {
+        let field = HeaderValue::from_bytes(&field.0).map_err(|_| malformed("it is no text"))?;
+        let remembered = self.remembered(bearer(&field)?).await?;
+        self.check_carrier(&remembered, Carrier::Authorization)?;
+        Ok(remembered.presented(certificate)?)
+    }
+
+    /// Whether the tokens of this issuer are assertions.
+    pub fn takes_assertions_of(&self, issuer: &Name) -> bool {
+        let is_its = |known: &&Issuer| known.settings.name == *issuer;
+        self.issuers.iter().find(is_its).is_some_and(|known| known.settings.token_type.is_assertion())
     }
 
     async fn remembered(&self, token: &str) -> Result<Arc<Remembered>, TokenError> {
@@ -282,6 +345,30 @@ impl Verifier {
     }
 }
 
+impl KnownToken {
+    pub fn field(&self) -> TokenField {
+        self.authorization.clone()
+    }
+}
+
+impl TokenField {
+    /// The one in these headers, if there is one.
+    pub fn in_headers(headers: &HeaderMap) -> Option<TokenField> {
+        headers.get(AUTHORIZATION).map(TokenField::of)
+    }
+
+    fn of(field: &HeaderValue) -> TokenField {
+        TokenField(field.as_bytes().into())
+    }
+}
+
+/// Says that there is one, never what it is.
+impl fmt::Debug for TokenField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenField")
+    }
+}
+
 impl Issuer {
     async fn current_keys(&self) -> Result<Arc<HeldKeys>, TokenError> {
         let keys = self.keys.current().await;
@@ -327,7 +414,10 @@ impl Remembered {
 
 /// RFC 8705 §3: a bound token is worth something only in the hands of whom it was bound to. Judged on
 /// every request, since the same token may come over another connection.
-fn check_confirmation(caller: &Caller, certificate: Option<&CertificateHash>) -> Result<(), TokenError> {
+pub(super) fn check_confirmation(
+    caller: &Caller,
+    certificate: Option<&CertificateHash>,
+) -> Result<(), TokenError> {
     let detail = match (&caller.confirmation, certificate) {
         (None, _) => return Ok(()),
         (Some(Confirmation::Certificate(bound)), Some(CertificateHash(presented))) => {

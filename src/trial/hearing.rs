@@ -16,7 +16,7 @@ use crate::identity::{Peer, Signature};
 use crate::policy::Verdict;
 use crate::proxy::Generation;
 use crate::proxy::exchange::note;
-use crate::proxy::forward::{carries, rewrite};
+use crate::proxy::forward::{Told, carries, rewrite};
 use crate::proxy::headers::{Origin, given_traceparent};
 use crate::proxy::judgement::{self, Addresses};
 use crate::proxy::normalize::Asked;
@@ -88,7 +88,9 @@ impl Hearing<'_> {
     fn judge(&mut self, asked: Asked, headers: &HeaderMap) -> Result<Result<Case, Refusal>, Unaskable> {
         let Hearing { generation, verifier, peer, from, now, draft, .. } = self;
         let (policy, peer) = (&generation.policy, || Ok(peer.clone()));
-        let verified = judgement::verify(verifier, policy, headers, peer, &mut None, draft).now_or_never();
+        let mut known = None;
+        let verified = judgement::verify(generation, verifier, headers, peer, || *now, &mut known, draft);
+        let verified = verified.now_or_never();
         let signatures = match verified.ok_or(Unaskable::Waits)? {
             Ok(signatures) => signatures,
             Err(refusal) => return Ok(Err(refusal)),
@@ -113,7 +115,8 @@ impl Hearing<'_> {
         let is_too_large = length.is_some_and(|length: u64| length > route.body_bytes_max);
         carries(route, case.asked.kind, is_too_large)?;
         let who = case.signatures.introduce(self.generation, &case.decision).into();
-        rewrite(&self.origin, route, &mut head, &case.asked, permit, &who, &mut self.draft)?;
+        let told = Told { asked: &case.asked, permit, who: &who, assertion: None };
+        rewrite(&self.origin, route, &mut head, &told, &mut self.draft)?;
         self.draft.forwarding(permit).map_err(|_| Refusal::of(Reason::AuditUnavailable))?;
         Ok(head)
     }

@@ -17,7 +17,6 @@ mod claims;
 mod hearing;
 mod peers;
 mod question;
-pub mod signing;
 mod tokens;
 
 use std::sync::Arc;
@@ -27,6 +26,7 @@ use http::header::{AUTHORIZATION, HeaderValue};
 use http::request::Parts;
 
 pub use answer::{Answer, Answered, Case};
+pub use peers::certificate_of;
 pub use question::{Bearer, Claims, Presented, Question, STAND_IN, Unsendable, head};
 
 use crate::audit::{Arrival, Audit, Protocol, Sink};
@@ -42,10 +42,9 @@ use crate::proxy::headers::Origin;
 use crate::proxy::judgement::{self, Addresses};
 use crate::proxy::normalize::Asked;
 use crate::proxy::refusal::Refusal;
-use crate::token::{IssuerSettings, KeysError, SameIssuer, Trace, Verifier};
+use crate::token::{IssuerSettings, KeysError, SameIssuer, SigningError, Step, TokenError, Trace, Verifier};
 use hearing::Hearing;
 use peers::Handshake;
-use signing::SigningError;
 use tokens::Tokens;
 
 /// The listener of records where the configuration has none.
@@ -121,11 +120,15 @@ impl Trial {
                 clock.clone(),
             )?),
             standings: Arc::new(Decisions::new(decisions, metrics.decision_cache.clone())),
+            revocations: Arc::new(config.revoked),
             routes: config.routes.into(),
             // Nothing is ever sent there, and nobody connects.
             upstreams: Vec::new(),
             listeners: Vec::new(),
             own_id: config.own.as_ref().and_then(|own| own.known()?.spiffe_id.clone()),
+            hops: config.hops.into(),
+            // Who asks what would become of a request has no use for signatures.
+            assertions: None,
             limits: config.limits,
             odd_names: config.odd_names,
         };
@@ -214,7 +217,14 @@ impl Trial {
         let (token, verifier) = self.tokens.present(&question.caller, now)?;
         let Some(token) = token else { return Ok(None) };
         let trace = verifier.trace(&token, peer.map(|peer| &peer.certificate)).now_or_never();
-        trace.map(Some).ok_or(Unaskable::Waits)
+        let mut trace = trace.ok_or(Unaskable::Waits)?;
+        if let Ok(caller) = &trace.outcome {
+            trace.last = Step::Revocation;
+            if let Some(revoked) = self.generation.revocations.caller(caller, now) {
+                trace.outcome = Err(TokenError::Revoked(revoked.to_string().into()));
+            }
+        }
+        Ok(Some(trace))
     }
 
     fn listener_name(&self, listener: Option<usize>) -> &Name {

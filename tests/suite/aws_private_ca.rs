@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use countersign::clock::Clock;
+use countersign::clock::{Clock, Timestamp};
 use http::Request;
 use http::header::{AUTHORIZATION, CONNECTION};
 use rustls::ClientConfig;
@@ -22,7 +22,6 @@ use crate::world::certificates::{Who, parsed};
 use crate::world::client::{Client, Protocol, get};
 use crate::world::presented::presented;
 use crate::world::proxy::{HOST, Proxy};
-use crate::world::tls::now;
 use crate::world::{Body, World, sha256, soon};
 
 const IDENTITY: &str = r#"[identity]
@@ -31,6 +30,7 @@ source = "aws_private_ca"
 certificate_authority_arn = "@arn@"
 spiffe_id = "spiffe://orders.example/ns/prod/sa/orders"
 dns = ["orders.shop.example"]
+validity = "10m"
 endpoint = "@aws@"
 
 [trust_domain."orders.example"]
@@ -42,7 +42,12 @@ ca = "partner-ca.pem"
 
 const READ: &str =
     "\n[[allow]]\nname = \"read\"\nservice = \"storefront\"\nrole = \"order-reader\"\nmethod = \"GET\"\n";
-const DAY: Duration = Duration::from_secs(24 * 3600);
+const LIFE: Duration = Duration::from_secs(600);
+
+/// Whole seconds, as certificates count.
+fn start() -> Timestamp {
+    Timestamp::from_unix_seconds(Clock::system().now().unix_seconds())
+}
 
 async fn world(clock: Clock, aws: &Aws) -> World {
     let mut world = World::at(clock).await;
@@ -98,7 +103,8 @@ async fn failure(proxy: &Proxy<'_>, words: &str) {
 
 #[tokio::test]
 async fn a_certificate_is_ordered_with_the_spiffe_id_and_a_key_that_nobody_else_has() {
-    let clock = Clock::manual(now());
+    let start = start();
+    let clock = Clock::manual(start);
     let ca = Ca::new("Orders CA", &clock);
     let root = ca.root().to_owned();
     let aws = Aws::start(ca, clock.clone()).await;
@@ -119,9 +125,9 @@ async fn a_certificate_is_ordered_with_the_spiffe_id_and_a_key_that_nobody_else_
     assert_eq!(names.len(), 2, "{names:?}");
     assert!(names[0].contains("spiffe://orders.example/ns/prod/sa/orders"), "{names:?}");
     assert!(names[1].contains("orders.shop.example"), "{names:?}");
-    assert_eq!(read.validity().not_after.timestamp(), now().plus(DAY).unix_seconds());
+    assert_eq!(read.validity().not_after.timestamp(), start.plus(LIFE).unix_seconds());
     let asked = aws.calls("IssueCertificate");
-    assert_eq!((asked.len(), &asked[0]["Validity"]["Value"]), (1, &json!(now().plus(DAY).unix_seconds())));
+    assert_eq!((asked.len(), &asked[0]["Validity"]["Value"]), (1, &json!(start.plus(LIFE).unix_seconds())));
     assert_eq!(asked[0].get("TemplateArn"), None);
     assert!(aws.calls("GetCertificate").len() >= 2, "it was in work at first");
     assert_eq!(aws.issued(), 1);
@@ -129,13 +135,14 @@ async fn a_certificate_is_ordered_with_the_spiffe_id_and_a_key_that_nobody_else_
 
 #[tokio::test]
 async fn it_is_renewed_at_two_thirds_of_its_life_with_a_new_key() {
-    let clock = Clock::manual(now());
+    let start = start();
+    let clock = Clock::manual(start);
     let ca = Ca::new("Orders CA", &clock);
     let aws = Aws::start(ca, clock.clone()).await;
     let world = world(clock.clone(), &aws).await;
     let proxy = world.start(READ);
     let first = another(&proxy, None).await;
-    clock.set(now().plus(DAY.mul_f64(0.59)));
+    clock.set(start.plus(LIFE.mul_f64(0.59)));
     // The clock is looked at once a second; nothing may come of it.
     proxy.metrics_once("countersign_identity_updates_total 1").await;
     assert_eq!(aws.issued(), 1);
@@ -144,7 +151,7 @@ async fn it_is_renewed_at_two_thirds_of_its_life_with_a_new_key() {
     let next_ca = Ca::new("Orders CA 2", &clock);
     let next_root = next_ca.root().to_owned();
     aws.issues_by(next_ca);
-    clock.set(now().plus(DAY.mul_f64(0.67)));
+    clock.set(start.plus(LIFE.mul_f64(0.67)));
     let second = another(&proxy, Some(&first)).await;
     assert_eq!(aws.issued(), 2);
     let key = |der| X509Certificate::from_der(der).unwrap().1.public_key().raw.to_vec();
@@ -155,14 +162,14 @@ async fn it_is_renewed_at_two_thirds_of_its_life_with_a_new_key() {
 
 #[tokio::test]
 async fn whatever_fails_the_last_good_stays_and_one_order_is_paid_once() {
-    let clock = Clock::manual(now());
+    let start = start();
+    let clock = Clock::manual(start);
     let ca = Ca::new("Orders CA", &clock);
     let root = ca.root().to_owned();
     let aws = Aws::start(ca, clock.clone()).await;
     let world = world(clock.clone(), &aws).await;
     let proxy = world.start(READ);
     let first = another(&proxy, None).await;
-    let client = client(&world, &proxy, &root).await;
     let error = |code: &str| json!({"__type": code, "message": "CANARY"}).to_string();
     let cases = [
         ("credentials", 401, String::new(), "the credentials of the task's role"),
@@ -187,40 +194,39 @@ async fn whatever_fails_the_last_good_stays_and_one_order_is_paid_once() {
         ("GetCertificate", 400, error("ResourceNotFoundException"), "refuses GetCertificate"),
         ("GetCertificate", 200, "[]".to_owned(), "does not parse (GetCertificate)"),
     ];
-    aws.fails(cases[0].0, cases[0].1, &cases[0].2);
-    clock.set(now().plus(DAY.mul_f64(0.67)));
-    let mut seen = 0;
+    let (mut seen, mut last) = (0, first);
     for (call, status, body, why) in &cases {
-        aws.recovers();
         aws.fails(call, *status, body);
+        clock.advance(LIFE.mul_f64(0.67));
         failure(&proxy, why).await;
-        assert_eq!(presented(proxy.address("mesh")).await.as_ref(), Some(&first), "{why}");
+        assert_eq!(presented(proxy.address("mesh")).await.as_ref(), Some(&last), "{why}");
+        let client = client(&world, &proxy, &root).await;
         assert_eq!(client.ask(signed(&world)).await.unwrap().status, 200, "{why}");
         assert_eq!(proxy.admin("/readyz").await.status, 200, "{why}");
+        aws.recovers();
+        last = another(&proxy, Some(&last)).await;
+        identity(&proxy, |it| it["failure"].is_null()).await;
         seen += 1;
+        assert_eq!(aws.issued(), seen + 1, "one order for all attempts: {why}");
     }
     assert_eq!(seen, 11);
-    aws.recovers();
-    another(&proxy, Some(&first)).await;
-    identity(&proxy, |it| it["failure"].is_null()).await;
-    assert_eq!(aws.issued(), 2, "one order for all attempts");
 }
 
 #[tokio::test]
 async fn leaf_and_issuing_ca_rotate_without_a_failed_request() {
     const ROTATIONS: usize = 5;
     const LANES: usize = 8;
-    let clock = Clock::manual(now());
+    let start = start();
+    let clock = Clock::manual(start);
     let ca = Ca::new("Orders CA", &clock);
     let root = ca.root().to_owned();
     let aws = Aws::start(ca, clock.clone()).await;
-    let mut world = world(clock.clone(), &aws).await;
-    world.identity = world.identity.map(|text| text.replace("endpoint", "validity = \"10m\"\nendpoint"));
+    let world = world(clock.clone(), &aws).await;
     let proxy = world.start(READ);
     let mut leaf = another(&proxy, None).await;
 
     let (config, address) = (client_config(&world, &root), proxy.address("mesh"));
-    let token = world.issuer.token(json!({"exp": now().plus(DAY).unix_seconds()}));
+    let token = world.issuer.token(json!({"exp": start.plus(LIFE * 100).unix_seconds()}));
     let (counts, mut seen) = watch::channel([0; LANES]);
     let mut lanes = JoinSet::new();
     for lane in 0..LANES {
@@ -248,7 +254,7 @@ async fn leaf_and_issuing_ca_rotate_without_a_failed_request() {
         let all_asked = |now: &[u64; LANES]| now.iter().zip(before).all(|(now, before)| *now > before + 4);
         soon("requests of all lanes", seen.wait_for(all_asked)).await.unwrap();
         aws.issues_by_next(&format!("Orders CA {number}"));
-        clock.advance(Duration::from_secs(7 * 60));
+        clock.advance(LIFE.mul_f64(0.67));
         leaf = another(&proxy, Some(&leaf)).await;
     }
     let before = *seen.borrow_and_update();
@@ -264,7 +270,8 @@ async fn leaf_and_issuing_ca_rotate_without_a_failed_request() {
 
 #[tokio::test]
 async fn what_is_of_no_use_is_not_ordered_again_at_once() {
-    let clock = Clock::manual(now());
+    let start = start();
+    let clock = Clock::manual(start);
     let aws = Aws::start(Ca::new("Orders CA", &clock), clock.clone()).await;
     aws.names_others(Some("spiffe://orders.example/ns/prod/sa/other"));
     let world = world(clock.clone(), &aws).await;
@@ -276,16 +283,17 @@ async fn what_is_of_no_use_is_not_ordered_again_at_once() {
 
 #[tokio::test]
 async fn who_gets_none_until_his_certificate_ends_is_not_ready() {
-    let clock = Clock::manual(now());
+    let start = start();
+    let clock = Clock::manual(start);
     let aws = Aws::start(Ca::new("Orders CA", &clock), clock.clone()).await;
     let world = world(clock.clone(), &aws).await;
     let proxy = world.start(READ);
     another(&proxy, None).await;
     drop(aws);
-    clock.set(now().plus(DAY.mul_f64(0.67)));
+    clock.set(start.plus(LIFE.mul_f64(0.67)));
     failure(&proxy, "could not connect").await;
     assert_eq!(proxy.admin("/readyz").await.status, 200);
-    clock.set(now().plus(DAY));
+    clock.set(start.plus(LIFE));
     readiness(&proxy, 503, "certificate identity: expired at").await;
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::configuration::resolved_sample;
 
 /// The order in which the tables are told.
-const TABLES: [&str; 20] = [
+const TABLES: [&str; 22] = [
     "version",
     "proxy",
     "admin",
@@ -24,10 +24,12 @@ const TABLES: [&str; 20] = [
     "service",
     "role",
     "upstream",
+    "assertion",
     "route",
     "allow",
     "deny",
     "require",
+    "revocation",
     "audit",
     "limit",
     "cache",

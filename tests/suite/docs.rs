@@ -22,13 +22,14 @@ use crate::world::client::{Protocol, get};
 
 const SAMPLE: &str = include_str!("../../config/sidecar.toml");
 const ALLOW: &str = "[[allow]]\nname = \"read\"\nservice = \"storefront\"\nrole = \"any\"\n";
-pub const PAGES: [&str; 18] = [
+pub const PAGES: [&str; 19] = [
     "README.md",
     "CHANGELOG.md",
     "SECURITY.md",
     "benches/README.md",
     "certs/README.md",
     "deploy/README.md",
+    "docs/assertion.md",
     "docs/attacks.md",
     "docs/capacity.md",
     "docs/configuration.md",

@@ -248,7 +248,7 @@ async fn a_whole_request_has_its_time_whatever_moves() {
         let answer = client.ask(world.signed(request)).await;
         assert!(answer.as_ref().map_or(true, |answer| answer.status == 504), "{answer:?}");
         // A client that takes an endless answer, a little at a time, and an upstream that ends none.
-        for path in ["/hasty/1?download=10000000000", "/hasty/1?events=2"] {
+        for path in ["/hasty/1?download=10000000000", "/hasty/1?events=2&plain"] {
             let client = proxy.client(Who::Storefront, protocol).await;
             let mut body = client.send(world.signed(get(path))).await.unwrap().into_body();
             let ended = async {

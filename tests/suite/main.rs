@@ -4,6 +4,7 @@
 
 mod access;
 mod agreement;
+mod assertion;
 mod aws_private_ca;
 mod balancer;
 mod broken_config;
@@ -47,10 +48,12 @@ mod reload_certificates;
 mod reload_order;
 mod reload_policy;
 mod replay;
+mod revocation;
 mod rotation;
 mod signals;
 mod soak;
 mod spiffe;
+mod streams;
 mod tidy;
 mod tls_files;
 mod tls_peers;

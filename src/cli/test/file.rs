@@ -9,12 +9,12 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Number, Value as Json};
 
 use crate::audit::Reason;
-use crate::clock::Timestamp;
 use crate::config::definition::{choice, table};
 use crate::config::error::suggestion;
 use crate::config::read::{Field, Keyed, List, Reader};
 use crate::config::source::At;
 use crate::config::tree::{Node, Value};
+use crate::config::value::Moment;
 use crate::identity::{Name, SpiffeId, TrustDomain};
 
 table! {
@@ -41,7 +41,8 @@ table! {
         /// A PEM file with the client's chain, leaf first, which is verified as in a handshake; from the folder of
         /// this file.
         certificate: List<String>,
-        /// The same by DNS name, as certificates of `trust_domain` have it.
+        /// The same by DNS name, as certificates of `trust_domain` have it; of one that has several, all of them with
+        /// spaces between.
         dns_name: List<String>,
         /// Of `dns_name`.
         trust_domain: TrustDomain,
@@ -113,10 +114,6 @@ choice! {
 /// A reason code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Code(pub Reason);
-
-/// A moment: a date and time with its offset, or a day in UTC for its first moment.
-#[derive(Clone, Copy, Debug)]
-pub struct Moment(pub Timestamp);
 
 /// A header field's value, or its absence.
 #[derive(Clone, Debug)]
@@ -246,29 +243,6 @@ fn claim(node: &Node, reader: &mut Reader<'_>) -> Option<Json> {
             reader.mismatch(node, "a text, a whole number, a boolean, a moment, a list or a table");
             None
         }
-    }
-}
-
-impl Field for Moment {
-    fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
-        const EXPECTED: &str = "a moment, as `2027-01-31T12:00:00Z` or `2027-01-31`";
-        let typed = match &node.value {
-            Value::Date(date) => date.to_string(),
-            _ => reader.text(node, EXPECTED)?.to_owned(),
-        };
-        let whole =
-            if typed.len() == 10 { format!("{typed}T00:00:00Z") } else { typed.replacen(' ', "T", 1) };
-        match whole.parse() {
-            Ok(at) => Some(Moment(at)),
-            Err(why) => {
-                reader.refuse(node.span, &typed, &why, EXPECTED);
-                None
-            }
-        }
-    }
-
-    fn schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string" })
     }
 }
 

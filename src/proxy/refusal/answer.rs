@@ -7,7 +7,7 @@ use http::header::{
     ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE,
 };
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::Full;
 
@@ -97,12 +97,18 @@ impl Refusal {
 
     fn grpc(&self, id: &str) -> Response<Full<Bytes>> {
         let mut response = answer(StatusCode::OK, "application/grpc", String::new());
-        let headers = response.headers_mut();
-        headers.insert("grpc-status", HeaderValue::from(grpc_status(self.status)));
-        if let Ok(message) = HeaderValue::from_str(&format!("{}, decision {id}", self.reason.as_str())) {
-            headers.insert("grpc-message", message);
-        }
+        response.headers_mut().extend(self.trailers(id));
         response
+    }
+
+    /// What ends a gRPC call.
+    pub fn trailers(&self, id: &str) -> HeaderMap {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from(grpc_status(self.status)));
+        if let Ok(message) = HeaderValue::from_str(&format!("{}, decision {id}", self.reason.as_str())) {
+            trailers.insert("grpc-message", message);
+        }
+        trailers
     }
 }
 

@@ -142,8 +142,8 @@ pub async fn follow(settings: Settings, publisher: Publisher, clock: Clock) {
     let mut back_off = BackOff::default();
     let mut order: Option<Order> = None;
     loop {
-        let is_stale = |order: &mut Order| order.made.plus(settings.validity / 3) <= clock.now();
-        let taken = match order.take_if(is_stale).and(None).or(order.take()) {
+        let is_good = |order: &Order| clock.now() < order.made.plus(settings.validity / 3);
+        let taken = match order.take().filter(is_good) {
             Some(order) => Ok(order),
             None => Order::new(&settings, clock.now()),
         };

@@ -5,6 +5,7 @@
 //! cluster names the old root and the new one, and both are believed.
 
 use std::convert::Infallible;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -179,20 +180,36 @@ async fn watch(
     let mut leaf = Watched::new(format!("{LEAF}{}", settings.whose.service));
     let mut roots = Watched::new(ROOTS.to_owned());
     tokio::try_join!(leaf.news(&agent), roots.news(&agent))?;
-    loop {
-        publisher.issued(issued(&leaf.known, &roots.known, &settings.whose, clock.now())?);
-        *back_off = BackOff::default();
-        // The query that is dropped is asked again, after the same index.
-        tokio::select! {
-            news = leaf.news(&agent) => {
-                news?;
-                // The root that it leads to may be new as well.
-                roots.index = None;
-                roots.look(&agent).await?;
-            }
-            news = roots.news(&agent) => news?,
+    let known = std::sync::Mutex::new((leaf.known.clone(), roots.known.clone()));
+    let publish = |leaf: Option<&Bytes>, roots: Option<&Bytes>| -> Result<(), AgentError> {
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.0 = leaf.unwrap_or(&known.0).clone();
+        known.1 = roots.unwrap_or(&known.1).clone();
+        publisher.issued(issued(&known.0, &known.1, &settings.whose, clock.now())?);
+        Ok(())
+    };
+    publish(None, None)?;
+    *back_off = BackOff::default();
+    let leaves = endless(async {
+        loop {
+            leaf.news(&agent).await?;
+            // The root that it leads to may be new as well.
+            let roots = agent.get(ROOTS, None).await?.body;
+            publish(Some(&leaf.known), Some(&roots))?;
         }
-    }
+    });
+    let roots = endless(async {
+        loop {
+            roots.news(&agent).await?;
+            publish(None, Some(&roots.known))?;
+        }
+    });
+    Ok(tokio::try_join!(leaves, roots)?.0)
+}
+
+/// Says of what kind it is.
+fn endless<F: Future<Output = Result<Infallible, AgentError>>>(future: F) -> F {
+    future
 }
 
 /// Something that is asked for again and again.

@@ -55,7 +55,8 @@ async fn a_trace_says_at_which_step_a_token_is_refused() {
         steps.push(last);
     }
     steps.dedup();
-    assert_eq!(steps, Step::ALL);
+    // the list of what is revoked is asked beside it
+    assert_eq!(steps, Step::ALL[..13]);
 
     let certificate = CertificateHash([7; 32]);
     for (token, certificate) in [(claims(json!({})), None), (claims(bound), Some(&certificate))] {

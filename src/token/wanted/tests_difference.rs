@@ -59,7 +59,8 @@ fn case(seed: u64, requests: usize, seen: &mut Seen) {
     let compiled = [old.compiled(), new.compiled()];
     let policies = [&compiled[0], &compiled[1]];
     let issuers = [&old.issuers[..], &new.issuers[..]];
-    let comparison = Comparison::new(policies, &vouched(issuers), &approach(), NOW);
+    let approach = approach();
+    let comparison = Comparison::new(policies, &vouched(issuers), [&approach; 2], NOW);
     let limits = [&TokenLimits::FOR_TESTS; 2];
     let kinds = comparison.kinds();
     let mint = Mint::new(issuers, limits, comparison.globs(), comparison.places(), &kinds, NOW);
@@ -128,9 +129,9 @@ fn run(seeds: impl Iterator<Item = u64>, requests: usize) -> Seen {
 
 #[test]
 fn no_difference_is_missed_and_each_witness_shows_one() {
-    // what these become takes long to compare
-    let quick = (0..24).filter(|seed| ![1, 4, 10, 11, 20].contains(seed));
-    let seen = run(quick, 100);
+    let seen = run(0..24, 100);
+    // callers whom nothing tells apart are asked about once
+    assert!(seen.judged < 120_000, "{seen:?}");
     assert!(seen.flips.len() == 3 && seen.allowed * 5 >= seen.requests, "{seen:?}");
 }
 

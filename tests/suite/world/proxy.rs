@@ -37,6 +37,16 @@ impl World {
         Proxy { world: self, server: server.unwrap_or_else(|error| panic!("{error}")), records }
     }
 
+    /// Starts another one beside it, on a file of its own in the same folder; its records go to `records`.
+    pub fn start_from(&self, name: &str, text: &str, records: &str) -> Proxy<'_> {
+        let path = self.write(name, text);
+        let loaded = countersign::config::load(&[path], &|_| None, self.clock.now());
+        let config = loaded.unwrap_or_else(|report| panic!("{}", report.to_text(false)));
+        let records = Records::of(self.folder.path().join(records));
+        let server = Server::start(config, self.clock.clone());
+        Proxy { world: self, server: server.unwrap_or_else(|error| panic!("{error}")), records }
+    }
+
     /// What the world's configuration says now.
     pub fn load(&self) -> Config {
         self.try_load().unwrap_or_else(|report| panic!("{report}"))

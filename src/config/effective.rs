@@ -12,6 +12,7 @@ use super::upstreams::UpstreamConfig;
 use crate::policy::claim::{ClaimPath, ClaimTest, ClaimValue};
 use crate::proxy::normalize::OddNames;
 use crate::proxy::route::RouteSettings;
+use crate::tls::source::SourceSettings;
 use crate::token::{ActorEntry, IssuerSettings, TokenType};
 
 /// The tree as TOML.
@@ -39,6 +40,19 @@ pub fn filled(mut whole: Toml, config: &Config) -> Toml {
         let odd_names = if config.odd_names == OddNames::Drop { "drop" } else { "refuse" };
         set(proxy, "odd_header_names", odd_names);
     });
+    match &config.source {
+        Some(SourceSettings::Consul(settings)) => within(&mut whole, "identity", |identity| {
+            within(identity, "consul", |table| set(table, "address", settings.address.as_str()));
+        }),
+        Some(SourceSettings::AwsPrivateCa(settings)) => within(&mut whole, "identity", |identity| {
+            within(identity, "aws_private_ca", |table| {
+                set(table, "signing_algorithm", settings.signing_algorithm);
+                set(table, "validity", time(settings.validity));
+                set(table, "endpoint", settings.api.as_str());
+            });
+        }),
+        Some(SourceSettings::WorkloadApi(_)) | None => {}
+    }
     within(&mut whole, "issuer", |issuers| {
         for issuer in &config.issuers {
             within(issuers, issuer.name.as_str(), |table| fill_issuer(table, issuer));

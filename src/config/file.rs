@@ -1,14 +1,15 @@
 //! What can be typed: every table and key, with its meaning, its type and its default. Private to
 //! `config/`; the rest of the program sees domain types only.
 //!
-//! Names, rules and routes are in `file_policy.rs`.
+//! Names, rules and routes are in `file_policy.rs`, our own identity in `file_identity.rs`.
 
 use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
 use super::definition::{choice, table};
-use super::elsewhere::{AuditOutput, FilePath, Pem, Secret, UnixSocket};
+use super::elsewhere::{AuditOutput, FilePath, Pem, Secret};
+use super::file_identity::Identity;
 use super::file_policy::{Issuer, Role, Route, Rule, Service};
 use super::read::{Keyed, List};
 use super::value::{Bytes, Timeout, Version};
@@ -96,37 +97,6 @@ table! {
         /// `/livez` and `/readyz` alone, over plain HTTP, for load balancers that reach neither
         /// loopback nor mTLS. Default: none.
         health_address: SocketAddr,
-    }
-}
-
-choice! {
-    /// Where our own certificate comes from.
-    IdentitySource {
-        /// From `certificate` and `private_key`.
-        Files = "files",
-        /// From the SPIFFE Workload API, with the CAs of trust domains that name none.
-        WorkloadApi = "workload_api",
-    }
-    later { "consul", "aws_private_ca" }
-}
-
-table! {
-    /// Our own certificate, presented to clients and to upstreams.
-    Identity {
-        /// Where it comes from. Default: `files`.
-        source: IdentitySource,
-        /// The certificate and its chain, leaf first, as PEM. Watched: a new one is served without
-        /// a restart, a bad one keeps the last good.
-        certificate: Pem,
-        /// Its private key as PEM.
-        private_key: Pem,
-        /// The passphrase of the private key, where that is encrypted (PKCS #8).
-        passphrase: Secret,
-        /// With `workload_api`: its socket, as `unix:/run/spire/sockets/agent.sock`. Default: what the variable
-        /// `SPIFFE_ENDPOINT_SOCKET` says.
-        workload_api: UnixSocket,
-        /// With `workload_api`: which SVID is ours, by its hint, where there are several. Default: the first.
-        hint: String,
     }
 }
 

@@ -112,15 +112,9 @@ fn check_fetch(text: &str, span: Span, issuer: &Issuer, found: &mut Diagnostics)
             return;
         }
     };
-    let loopback = match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(domain)) => domain == "localhost",
-        None => false,
-    };
     match url.scheme() {
         "https" => {}
-        "http" if !loopback => {
+        "http" if !is_loopback(&url) => {
             let remedy = "write `https://…`; plain http is for loopback only, with `allow_http = true`";
             found.error("insecure_fetch", span, "what is fetched over plain http can be anybody's", remedy);
         }
@@ -137,6 +131,16 @@ fn check_fetch(text: &str, span: Span, issuer: &Issuer, found: &mut Diagnostics)
                 "write `https://…`",
             );
         }
+    }
+}
+
+/// Whether a URL leads to this very machine.
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(domain)) => domain == "localhost",
+        None => false,
     }
 }
 

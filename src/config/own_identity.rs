@@ -2,7 +2,9 @@
 
 use super::elsewhere::{NotASocket, UnixSocket};
 use super::error::Diagnostics;
-use super::file::{File, Identity, IdentitySource};
+use super::file::File;
+use super::file_identity::{Identity, IdentitySource};
+use super::identity_sources;
 use super::listeners::check_pair;
 use super::material::Material;
 use super::source::At;
@@ -13,9 +15,13 @@ use crate::tls::source::{SourceSettings, workload_api};
 /// (SPIFFE Workload Endpoint §4).
 const SOCKET_VARIABLE: &str = "SPIFFE_ENDPOINT_SOCKET";
 
-/// Keys that belong to one source alone.
-const OF_FILES: [&str; 3] = ["certificate", "private_key", "passphrase"];
-const OF_WORKLOAD_API: [&str; 2] = ["workload_api", "hint"];
+/// Keys that belong to one source alone, and the source's own name.
+const OF_SOURCES: [(IdentitySource, &str, &[&str]); 4] = [
+    (IdentitySource::Files, "files", &["certificate", "private_key", "passphrase"]),
+    (IdentitySource::WorkloadApi, "workload_api", &["workload_api", "hint"]),
+    (IdentitySource::Consul, "consul", &["consul"]),
+    (IdentitySource::AwsPrivateCa, "aws_private_ca", &["aws_private_ca"]),
+];
 
 /// `[identity]`, where it is given and can be read: what we present, and the source that gives it unless files do.
 pub fn own(
@@ -30,17 +36,32 @@ pub fn own(
         None => IdentitySource::Files,
         Some(source) => source.value,
     };
-    match source {
-        IdentitySource::Files => {
-            refuse(identity, &OF_WORKLOAD_API, "files", found);
-            (from_files(table, material, found), None)
-        }
-        IdentitySource::WorkloadApi => {
-            refuse(identity, &OF_FILES, "workload_api", found);
-            let settings = workload_api(table, material, found);
-            (Some(Own::Awaited), settings.map(SourceSettings::WorkloadApi))
-        }
+    refuse_keys_of_others(identity, source, found);
+    let settings = match source {
+        IdentitySource::Files => return (from_files(table, material, found), None),
+        IdentitySource::WorkloadApi => workload_api(table, material, found).map(SourceSettings::WorkloadApi),
+        IdentitySource::Consul => mandatory("consul", &identity.consul, table, found)
+            .and_then(|typed| identity_sources::consul(typed, material, found))
+            .map(SourceSettings::Consul),
+        IdentitySource::AwsPrivateCa => mandatory("aws_private_ca", &identity.aws_private_ca, table, found)
+            .and_then(|typed| identity_sources::aws_private_ca(typed, material, found))
+            .map(SourceSettings::AwsPrivateCa),
+    };
+    (Some(Own::Awaited), settings)
+}
+
+/// The table of a source, which cannot do without.
+fn mandatory<'t, T>(
+    key: &str,
+    typed: &'t Option<At<T>>,
+    table: &At<Identity>,
+    found: &mut Diagnostics,
+) -> Option<&'t At<T>> {
+    if !table.value.gives(key) {
+        let message = format!("`[identity]` with `source = \"{key}\"` says nothing of it");
+        found.error("missing_key", table.span, message, format!("add `[identity.{key}]`"));
     }
+    typed.as_ref()
 }
 
 /// Whether a source gives the CAs of trust domains that name none.
@@ -96,9 +117,11 @@ fn workload_api(
 }
 
 /// Keys that mean something only with another source.
-fn refuse(identity: &Identity, keys: &[&str], source: &str, found: &mut Diagnostics) {
-    for (key, span) in keys.iter().filter_map(|key| Some((key, identity.span_of(key)?))) {
-        let message = format!("`{key}` means nothing with `source = \"{source}\"`");
+fn refuse_keys_of_others(identity: &Identity, source: IdentitySource, found: &mut Diagnostics) {
+    let name = OF_SOURCES.iter().find(|(of, ..)| *of == source).map_or("", |(_, name, _)| name);
+    let of_others = OF_SOURCES.iter().filter(|(of, ..)| *of != source).flat_map(|(.., keys)| *keys);
+    for (key, span) in of_others.filter_map(|key| Some((key, identity.span_of(key)?))) {
+        let message = format!("`{key}` means nothing with `source = \"{name}\"`");
         found.error("contradiction", span, message, "take one of the two out");
     }
 }

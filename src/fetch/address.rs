@@ -36,6 +36,19 @@ impl Guard {
     }
 }
 
+/// Where the agent of Amazon ECS gives credentials to the tasks of its machine.
+pub const ECS_AGENT: Ipv4Addr = Ipv4Addr::new(169, 254, 170, 2);
+/// The same for Amazon EKS.
+const EKS_AGENTS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)),
+];
+
+/// Whether a request to `ip` does not leave this machine: it is itself, or an agent for credentials on it.
+pub fn is_near(ip: IpAddr) -> bool {
+    is_loopback(ip) || ip == ECS_AGENT || EKS_AGENTS.contains(&ip)
+}
+
 /// Whether `ip` is this very machine.
 pub fn is_loopback(ip: IpAddr) -> bool {
     match embedded(ip) {

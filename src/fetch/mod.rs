@@ -8,6 +8,8 @@
 //!   here, once a fetch, so a name that resolves differently a moment later changes nothing.
 //! - No redirects, no compression, no body over its limit, no exchange over its time.
 //! - A credential is read anew for each fetch and goes to the one URL it is given with.
+//! - The agent that gives this task its own credentials is asked at one URL, which the environment names; nothing
+//!   else reaches its address.
 
 pub mod address;
 
@@ -67,6 +69,8 @@ pub struct Client {
     guard: Guard,
     tls: Arc<ClientConfig>,
     counts: FetchCounts,
+    /// The one URL of an agent for credentials.
+    agent: Option<Url>,
 }
 
 /// How often a [`Client`] fetched, since it was made.
@@ -136,7 +140,13 @@ impl Client {
             settings,
             tls: Arc::new(tls),
             counts: FetchCounts::default(),
+            agent: None,
         }
+    }
+
+    /// The same, which may also fetch this very URL over http from an address that [`address::is_near`].
+    pub fn allowing_agent(self, url: Url) -> Client {
+        Client { agent: Some(url), ..self }
     }
 
     pub fn counts(&self) -> &FetchCounts {
@@ -240,9 +250,13 @@ impl Client {
         }
         match url.scheme() {
             "https" => Ok(false),
-            "http" if self.settings.allow_http => Ok(true),
+            "http" if self.settings.allow_http || self.is_agent(url) => Ok(true),
             _ => Err(FetchError::Scheme(url.origin().ascii_serialization())),
         }
+    }
+
+    fn is_agent(&self, url: &Url) -> bool {
+        self.agent.as_ref() == Some(url)
     }
 
     /// The addresses of the URL's host that may be dialled; perhaps none.
@@ -257,7 +271,11 @@ impl Client {
             Host::Ipv6(ip) => vec![(ip, port).into()],
             Host::Domain(name) => lookup(name.to_owned(), port).await.map_err(|_| unresolved())?,
         };
-        let may_dial = |ip| if plain { address::is_loopback(ip) } else { self.guard.allows(ip) };
+        let may_dial = |ip| match plain {
+            true if self.is_agent(url) => address::is_near(ip),
+            true => address::is_loopback(ip),
+            false => self.guard.allows(ip),
+        };
         Ok(found.into_iter().filter(|at| may_dial(at.ip())).collect())
     }
 

@@ -311,3 +311,38 @@ fn cache_control_gives_the_shortest_lifetime_it_names() {
     }
     assert_eq!(seen, 14);
 }
+
+#[tokio::test]
+async fn the_agent_for_credentials_is_asked_at_its_one_url_and_nowhere_else() {
+    let provider = Provider::start(None).await;
+    provider.set("/role", Answer::json("{}"));
+    let strict = || client(FetchSettings { allow_http: false, allow_private_addresses: false, ..settings() });
+    let url = provider.url("/role");
+    let agent = strict().allowing_agent(url.clone());
+    assert_eq!(outcome(&strict(), url.as_str()).await, "Scheme");
+    assert_eq!(outcome(&agent, url.as_str()).await, "2 bytes");
+    for other in ["/role/", "/role?x", "/roles", "/"] {
+        assert_eq!(outcome(&agent, provider.url(other).as_str()).await, "Scheme", "{other}");
+    }
+    // Which addresses would be dialled, without dialling them.
+    let mut seen = 0;
+    for (host, is_allowed) in [
+        ("169.254.170.2", true),
+        ("169.254.170.23", true),
+        ("[fd00:ec2::23]", true),
+        ("127.0.0.1", true),
+        ("169.254.169.254", false),
+        ("169.254.170.3", false),
+        ("10.0.0.1", false),
+        ("93.184.216.34", false),
+    ] {
+        let url: Url = format!("http://{host}/role").parse().expect("a url");
+        let dialled = async |client: &Client| {
+            client.addresses(&url, true, system_lookup).await.is_ok_and(|them| !them.is_empty())
+        };
+        assert_eq!(dialled(&strict().allowing_agent(url.clone())).await, is_allowed, "{host}");
+        assert_eq!(dialled(&strict()).await, host == "127.0.0.1", "{host}");
+        seen += 1;
+    }
+    assert_eq!(seen, 8);
+}

@@ -73,7 +73,7 @@ const CONTROL: &str = "control-5d1c";
 
 /// Secrets by where they stand.
 #[derive(Default)]
-struct Canaries {
+pub struct Canaries {
     secrets: BTreeMap<String, String>,
     /// Said before each place that is planted.
     round: &'static str,
@@ -81,20 +81,20 @@ struct Canaries {
 
 impl Canaries {
     /// A new one for this place: letters and digits, so that no escaping changes it.
-    fn plant(&mut self, place: &str) -> String {
+    pub fn plant(&mut self, place: &str) -> String {
         let canary = format!("CANARY{:04}{}", self.secrets.len(), hex(place));
         self.add(place, canary.clone());
         canary
     }
 
-    fn add(&mut self, place: &str, secret: String) {
+    pub fn add(&mut self, place: &str, secret: String) {
         assert!(secret.len() >= 16, "{place}: too short to be sure");
         let place = format!("{}{place}", self.round);
         assert!(self.secrets.insert(place.clone(), secret).is_none(), "{place} twice");
     }
 
     /// Places whose secret stands in `text`, in one of the ways in which programs print bytes.
-    fn found_in(&self, text: &str) -> Vec<&str> {
+    pub fn found_in(&self, text: &str) -> Vec<&str> {
         let stands = |secret: &str| {
             // base64 of the middle comes out alike only from the same offset, so all three are looked for
             let coded = (0..3).map(|offset| STANDARD_NO_PAD.encode(&secret[offset..secret.len() - 4]));

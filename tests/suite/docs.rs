@@ -22,7 +22,7 @@ use crate::world::client::{Protocol, get};
 
 const SAMPLE: &str = include_str!("../../config/sidecar.toml");
 const ALLOW: &str = "[[allow]]\nname = \"read\"\nservice = \"storefront\"\nrole = \"any\"\n";
-pub const PAGES: [&str; 18] = [
+pub const PAGES: [&str; 20] = [
     "README.md",
     "CHANGELOG.md",
     "SECURITY.md",
@@ -34,6 +34,8 @@ pub const PAGES: [&str; 18] = [
     "docs/attacks.md",
     "docs/capacity.md",
     "docs/configuration.md",
+    "docs/consul.md",
+    "docs/fargate.md",
     "docs/operations.md",
     "docs/policy.md",
     "docs/pull-request.md",

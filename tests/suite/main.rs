@@ -5,12 +5,14 @@
 mod access;
 mod agreement;
 mod assertion;
+mod aws_private_ca;
 mod balancer;
 mod broken_config;
 mod caches;
 mod canary;
 mod configuration;
 mod configuration_reference;
+mod consul;
 mod demo;
 mod diff;
 mod difference;

@@ -24,6 +24,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::world::certificates::{TRUST_DOMAIN, parsed, store};
 use crate::world::client::{Client, Protocol, Raw, get};
+use crate::world::consul::ConsulAgent;
 use crate::world::presented::in_force;
 use crate::world::process::Process;
 use crate::world::proxy::HOST;
@@ -41,6 +42,14 @@ ca = "shop-ca.pem"
 const WORKLOAD_API: &str = r#"[identity]
 source = "workload_api"
 workload_api = "unix:@socket@"
+[trust_domain."shop.example"]
+"#;
+
+const CONSUL: &str = r#"[identity]
+source = "consul"
+[identity.consul]
+service = "orders"
+address = "@agent@"
 [trust_domain."shop.example"]
 "#;
 
@@ -91,6 +100,7 @@ struct Seen {
 enum Source {
     Files,
     WorkloadApi(WorkloadApi),
+    Consul(ConsulAgent),
 }
 
 impl Source {
@@ -102,7 +112,18 @@ impl Source {
                 world.write("orders-key.pem", &own.key);
             }
             Source::WorkloadApi(api) => api.gives(world.svid_response(own, cas)),
+            Source::Consul(agent) => agent.gives(own, TRUST_DOMAIN, cas),
         }
+    }
+
+    /// Who we are.
+    fn own(&self, world: &World, ca: &Authority) -> Minted {
+        let mut spec = world.certificates.workload(TRUST_DOMAIN, "orders");
+        spec.dns = vec![HOST.to_owned()];
+        if let Source::Consul(_) = self {
+            spec.uris = vec![format!("spiffe://{TRUST_DOMAIN}/ns/default/dc/dc1/svc/orders")];
+        }
+        ca.issue(&spec).unwrap()
     }
 }
 
@@ -122,10 +143,18 @@ async fn the_workload_api_rotates_without_a_failed_request() {
     rotate("workload_api", &world, &Source::WorkloadApi(api)).await;
 }
 
+#[tokio::test]
+async fn consul_rotates_without_a_failed_request() {
+    let mut world = World::new().await;
+    let agent = ConsulAgent::start(None).await;
+    world.identity = Some(CONSUL.replace("@agent@", &agent.url));
+    rotate("consul", &world, &Source::Consul(agent)).await;
+}
+
 async fn rotate(name: &str, world: &World, source: &Source) {
     let plan = Plan::new();
     let mut ca = new_ca(world, 0);
-    source.gives(world, &own(world, &ca), &[&ca]);
+    source.gives(world, &source.own(world, &ca), &[&ca]);
     let process = world.serve(READ).await;
     ready(&process).await;
 
@@ -144,16 +173,16 @@ async fn rotate(name: &str, world: &World, source: &Source) {
     for number in 1..=plan.rotations {
         let next = new_ca(world, number);
         // Everybody believes both.
-        step(world, &process, source, &own(world, &ca), &[&ca, &next]).await;
+        step(world, &process, source, &source.own(world, &ca), &[&ca, &next]).await;
         told.send_replace(self::clients(world, 2 * number - 1, &ca, &[&ca, &next]));
         followed(&mut asking, 2 * number - 1, plan.calm).await;
         let laggards = join_all((0..4).map(|at| laggard(world, &process, &told, at % 2 == 0))).await;
         // Everybody has a certificate of the new one.
-        step(world, &process, source, &own(world, &next), &[&ca, &next]).await;
+        step(world, &process, source, &source.own(world, &next), &[&ca, &next]).await;
         told.send_replace(self::clients(world, 2 * number, &next, &[&ca, &next]));
         followed(&mut asking, 2 * number, plan.calm).await;
         // The old one is removed, and with it who did not follow.
-        step(world, &process, source, &own(world, &next), &[&next]).await;
+        step(world, &process, source, &source.own(world, &next), &[&next]).await;
         let removed = Stopwatch::start();
         let ended = laggards.into_iter().map(async |(raw, is_idle)| {
             raw.rest().await;
@@ -186,12 +215,6 @@ async fn rotate(name: &str, world: &World, source: &Source) {
 
 fn new_ca(world: &World, number: u64) -> Authority {
     Authority::root(&CaSpec::new(&format!("shop CA {number}"), world.certificates.validity)).unwrap()
-}
-
-fn own(world: &World, ca: &Authority) -> Minted {
-    let mut spec = world.certificates.workload(TRUST_DOMAIN, "orders");
-    spec.dns = vec![HOST.to_owned()];
-    ca.issue(&spec).unwrap()
 }
 
 fn clients(world: &World, number: u64, ca: &Authority, believed: &[&Authority]) -> Clients {

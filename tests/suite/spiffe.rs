@@ -54,7 +54,7 @@ fn signed(world: &World) -> Request<Body> {
 }
 
 /// Waits until `/readyz` says this, with these words.
-async fn readiness(proxy: &Proxy<'_>, status: u16, words: &str) {
+pub async fn readiness(proxy: &Proxy<'_>, status: u16, words: &str) {
     let asking = async {
         loop {
             let answer = proxy.admin("/readyz").await;
@@ -68,7 +68,7 @@ async fn readiness(proxy: &Proxy<'_>, status: u16, words: &str) {
 }
 
 /// What `/status` says of the source, once it is as wanted.
-async fn identity(proxy: &Proxy<'_>, wanted: impl Fn(&Value) -> bool) -> Value {
+pub async fn identity(proxy: &Proxy<'_>, wanted: impl Fn(&Value) -> bool) -> Value {
     let asking = async {
         loop {
             let status = proxy.admin("/status").await.json();
@@ -82,7 +82,7 @@ async fn identity(proxy: &Proxy<'_>, wanted: impl Fn(&Value) -> bool) -> Value {
 }
 
 /// Waits until this certificate of ours is in force: its record is written a moment before.
-async fn rotated(proxy: &Proxy<'_>, own: &Minted) {
+pub async fn rotated(proxy: &Proxy<'_>, own: &Minted) {
     let hash = sha256(&parsed(own).0[0]);
     let found = |records: &[Value]| {
         let is_it = |record: &&Value| record["certificate"] == format!("sha256:{hash}");

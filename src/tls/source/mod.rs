@@ -7,24 +7,31 @@
 //! - The last good value stays until there is a better one, whatever goes wrong; what goes wrong is counted,
 //!   logged and shown. Until there is a first one, nothing stands in for it.
 
+pub mod aws_private_ca;
+pub mod consul;
 pub mod workload_api;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{Bundles, OwnCertificate};
+use super::client::{ClientTlsError, ExpectedServer, client_config};
+use super::{Alpn, Bundles, OwnCertificate};
 use crate::clock::Clock;
+use crate::fetch::{Client, FetchSettings};
 use crate::metrics::SourceMetrics;
 
 /// `[identity] source`, where it is not files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceSettings {
     WorkloadApi(workload_api::Settings),
+    Consul(consul::Settings),
+    AwsPrivateCa(aws_private_ca::Settings),
 }
 
 /// What a source gives at one time.
@@ -70,6 +77,10 @@ impl Source {
             SourceSettings::WorkloadApi(settings) => {
                 background.spawn(workload_api::follow(settings, publisher, clock))
             }
+            SourceSettings::Consul(settings) => background.spawn(consul::follow(settings, publisher, clock)),
+            SourceSettings::AwsPrivateCa(settings) => {
+                background.spawn(aws_private_ca::follow(settings, publisher, clock))
+            }
         };
         Source { settings, state, _task: AbortOnDropHandle::new(task) }
     }
@@ -110,8 +121,24 @@ impl fmt::Display for SourceSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             SourceSettings::WorkloadApi(_) => "workload_api",
+            SourceSettings::Consul(_) => "consul",
+            SourceSettings::AwsPrivateCa(_) => "aws_private_ca",
         })
     }
+}
+
+/// A client for a source that is asked over HTTP. `ca`: who vouches for it, else the system's CAs do; with none at
+/// all, for what is asked over plain http, no store of CAs is needed.
+fn client_of(
+    settings: FetchSettings,
+    ca: Option<&[CertificateDer<'static>]>,
+    clock: &Clock,
+) -> Result<Client, ClientTlsError> {
+    let expected = match ca {
+        Some(ca) => ExpectedServer::Ca(ca.to_vec()),
+        None => ExpectedServer::PublicCa,
+    };
+    Ok(Client::new(settings, &*client_config(&expected, None, &[Alpn::Http1], clock)?))
 }
 
 /// How long to wait before a source is asked again that failed: each failure in a row doubles it. Somewhat less

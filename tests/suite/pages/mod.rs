@@ -8,9 +8,12 @@ use std::collections::BTreeSet;
 use std::env;
 use std::fs;
 
+use countersign::cli::mint::LeafSpec;
+
 use crate::docs::PAGES;
 use crate::world::World;
 use crate::world::certificates::PARTNER_DOMAIN;
+use crate::world::consul::{CLUSTER, ConsulAgent};
 use crate::world::workload_api::{WorkloadApi, bundle};
 
 use page::{Page, Step, is_as_shown};
@@ -52,8 +55,13 @@ async fn play_in(mut shell: Shell, name: &str) {
 }
 
 /// Pages that are played, and how many commands there are.
-const PLAYED: [(&str, usize); 4] =
-    [("docs/pull-request.md", 39), ("docs/tools.md", 47), ("docs/operations.md", 16), ("docs/spiffe.md", 8)];
+const PLAYED: [(&str, usize); 5] = [
+    ("docs/pull-request.md", 39),
+    ("docs/tools.md", 47),
+    ("docs/operations.md", 16),
+    ("docs/spiffe.md", 8),
+    ("docs/consul.md", 7),
+];
 
 /// Commands that are not, or how they begin, with a space behind it, and why.
 const NOT_PLAYED: [(&str, &str); 9] = [
@@ -101,6 +109,19 @@ async fn an_agent_gives_what_its_page_tells() {
     response.federated_bundles.insert(PARTNER_DOMAIN.to_owned(), bundle(&[&certificates.partner]));
     api.gives(response);
     play_in(shell, "docs/spiffe.md").await;
+}
+
+#[tokio::test]
+#[ignore = "needs curl, jq and openssl; tests/run runs it"]
+async fn a_consul_agent_gives_what_its_page_tells() {
+    let (shell, world) = (Shell::open().await, World::new().await);
+    let agent = ConsulAgent::start(None).await;
+    shell.write("agent", &agent.url);
+    let id = format!("spiffe://{CLUSTER}/ns/default/dc/dc1/svc/orders");
+    let ca = &world.certificates.shop;
+    let own = ca.issue(&LeafSpec::workload(&id, world.certificates.validity)).unwrap();
+    agent.gives(&own, CLUSTER, &[ca]);
+    play_in(shell, "docs/consul.md").await;
 }
 
 #[test]

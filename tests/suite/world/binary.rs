@@ -31,6 +31,7 @@ impl World {
         let mut command = Command::new(program);
         command.arg("run").arg("-c").arg(self.folder.path().join("countersign.toml"));
         command.envs(environment.iter().copied()).kill_on_drop(true);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (mut stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());

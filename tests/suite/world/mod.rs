@@ -5,10 +5,12 @@
 //! never by waiting for some time to pass; whatever waits gives up after [`PATIENCE`] and fails.
 //! All of it ends when its handle is dropped.
 
+pub mod aws;
 pub mod binary;
 pub mod broken;
 pub mod certificates;
 pub mod client;
+pub mod consul;
 pub mod court;
 pub mod forge;
 pub mod frames;
@@ -58,6 +60,8 @@ pub struct World {
     pub folder: TempDir,
     /// What stands in the base configuration where it has `[identity]` and the trust domains.
     pub identity: Option<String>,
+    /// Variables that the proxy finds beside those of this process.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 /// The configuration that all tests start from.
@@ -76,6 +80,7 @@ impl World {
             upstream: Upstream::start().await,
             folder: tempfile::tempdir().unwrap(),
             identity: None,
+            environment: Vec::new(),
             clock,
         };
         let identity = world.certificates.server("orders");

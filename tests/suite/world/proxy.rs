@@ -60,7 +60,9 @@ impl World {
     /// The same, or what is wrong with it, as `check` prints it.
     pub fn try_load(&self) -> Result<Config, String> {
         let path = self.folder.path().join("countersign.toml");
-        let loaded = countersign::config::load(&[path], &|_| None, self.clock.now());
+        let known =
+            |name: &str| self.environment.iter().find(|(it, _)| *it == name).map(|(_, value)| value.clone());
+        let loaded = countersign::config::load(&[path], &known, self.clock.now());
         loaded.map_err(|report| report.to_text(false))
     }
 }

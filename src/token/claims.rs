@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::actor::Actors;
+use super::assertion::via;
 use super::error::{TokenError, malformed};
 use super::issuer::{ClaimMap, IssuerSettings};
 use super::issuer_url::speaks_for;
@@ -21,9 +22,6 @@ use crate::policy::claim::ClaimPath;
 
 /// The last second of the year 9999: later times are nonsense or an attempt to overflow something.
 pub(super) const SECONDS_MAX: u64 = 253_402_300_799;
-
-/// Services that an asserted request may have come through: more is a loop.
-const VIA_MAX: usize = 16;
 
 /// What the claim `typ`, or `token_use`, says of tokens that are no access tokens.
 const OTHER_TYPES: [&str; 6] = ["ID", "id", "Refresh", "refresh", "Offline", "Logout"];
@@ -293,20 +291,6 @@ fn words(
         return Err(TokenError::LimitExceeded(limit, detail.into()));
     }
     Ok(found)
-}
-
-/// The services that an asserted request came through, the first one first.
-fn via(claims: &Map<String, Value>) -> Result<Vec<Arc<str>>, TokenError> {
-    let names = match claims.get("via") {
-        None => Some(Vec::new()),
-        Some(Value::Array(list)) => list.iter().map(|name| name.as_str().map(Arc::from)).collect(),
-        Some(_) => None,
-    };
-    match names {
-        Some(names) if names.len() <= VIA_MAX => Ok(names),
-        Some(_) => Err(malformed(format!("it came through more than {VIA_MAX} services"))),
-        None => Err(malformed("`via` is no list of names")),
-    }
 }
 
 /// RFC 7800 §3.1. More than one method at once is none that can be proven here.

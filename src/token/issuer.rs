@@ -12,6 +12,7 @@ use url::{Position, Url};
 
 use super::actor::ActorEntry;
 use super::algorithm::Algorithm;
+use super::assertion::{ASSERTION_CLAIMS, ASSERTION_TYPE};
 use super::introspection::IntrospectionSettings;
 use super::issuer_url::IssuerUrl;
 use super::keys::KeyUse;
@@ -93,15 +94,6 @@ pub enum TokenType {
     Assertion,
 }
 
-/// Where a Countersign publishes what its assertions are verified with (RFC 8615).
-pub const ASSERTION_KEYS_PATH: &str = "/.well-known/countersign/jwks.json";
-
-/// What `actor` says in an assertion without a caller.
-pub const ASSERTED_NOBODY: &str = "none";
-
-/// The `typ` of assertions.
-pub const ASSERTION_TYPE: &str = "countersign+jwt";
-
 /// Where a caller's words stand in a token. Scopes are a string with spaces or a list; groups and
 /// roles a string (one name, spaces included), a list, or an object whose member names count.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,9 +122,6 @@ pub struct Quirks {
 
 /// RFC 9068 §2.2.
 const ACCESS_TOKEN_CLAIMS: [&str; 7] = ["iss", "exp", "aud", "sub", "client_id", "iat", "jti"];
-
-/// What every assertion says.
-const ASSERTION_CLAIMS: [&str; 5] = ["iss", "exp", "aud", "iat", "actor"];
 
 impl IssuerSettings {
     /// What the policy must know of this issuer: the preset's entries count like those given by hand.

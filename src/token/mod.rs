@@ -11,6 +11,7 @@
 
 mod actor;
 mod algorithm;
+mod assertion;
 mod attempts;
 mod claims;
 mod credential;
@@ -38,14 +39,12 @@ mod wanted;
 
 pub use actor::ActorEntry;
 pub use algorithm::{Algorithm, KeyKind, SelfTestError, UnknownAlgorithm, self_test};
+pub use assertion::{ASSERTED_NOBODY, ASSERTION_KEYS_PATH, ASSERTION_TYPE};
 pub use credential::{Credential, CredentialError, Scheme};
 pub use dpop::{DPOP, thumbprint};
 pub use error::{Detail, TokenError};
 pub use introspection::{Endpoint, INTROSPECTION_TIME_MAX, Introspection, IntrospectionSettings};
-pub use issuer::{
-    ASSERTED_NOBODY, ASSERTION_KEYS_PATH, ASSERTION_TYPE, ClaimMap, IssuerSettings, KeySettings, KeySource,
-    LEEWAY_MAX, Quirks, TokenType,
-};
+pub use issuer::{ClaimMap, IssuerSettings, KeySettings, KeySource, LEEWAY_MAX, Quirks, TokenType};
 pub use issuer_url::{IssuerUrl, IssuerUrlError};
 pub use jwt::claimed_signer;
 pub use key_cache::{IssuerKeys, KeyStatus, Rotation, UNKNOWN_KEY_REST};

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use super::actor::ActorEntry;
 use super::algorithm::Algorithm;
-use super::issuer::{
-    ASSERTION_KEYS_PATH, ClaimMap, IssuerSettings, KeySettings, KeySource, Quirks, TokenType,
-};
+use super::assertion::ASSERTION_KEYS_PATH;
+use super::issuer::{ClaimMap, IssuerSettings, KeySettings, KeySource, Quirks, TokenType};
 use super::issuer_url::{IssuerUrl, IssuerUrlError};
 use super::keys::KeyUse;
 use super::possession::PossessionSettings;

@@ -21,7 +21,7 @@ use super::algorithm::Algorithm;
 use super::credential::{self, Credential, CredentialError, Scheme, authorization};
 use super::error::{TokenError, malformed};
 use super::introspection::Introspection;
-use super::issuer::{ASSERTED_NOBODY, IssuerSettings};
+use super::issuer::IssuerSettings;
 use super::jwt::Unverified;
 use super::key_cache::{HeldKeys, IssuerKeys};
 use super::keys::{Key, KeyName};
@@ -31,7 +31,7 @@ use super::possession::Shown;
 use super::proofs::Proofs;
 use super::steps::{Said, Step, Trace};
 use crate::clock::{Clock, Timestamp};
-use crate::identity::{Caller, CertificateHash, Name, Signature};
+use crate::identity::{Caller, Name, Signature};
 use crate::metrics::{Lookup, TokenMetrics};
 
 /// Turns credentials into callers, for one generation of the configuration.
@@ -70,7 +70,7 @@ pub struct TokenField(Arc<[u8]>);
 
 /// The header that a token came in.
 #[derive(Clone, Copy)]
-enum Carrier {
+pub(super) enum Carrier {
     Authorization,
     Assertion,
 }
@@ -132,24 +132,9 @@ impl Verifier {
         self.presented(&remembered, scheme, shown)
     }
 
-    /// Who an assertion of another Countersign stands for: nobody, where that was shown no token itself.
-    pub async fn verify_assertion(
-        &self,
-        assertion: &HeaderValue,
-        certificate: Option<&CertificateHash>,
-    ) -> Result<Signature<Caller>, TokenError> {
-        let assertion = assertion.to_str().map_err(|_| malformed("the assertion is not in ASCII"))?;
-        let remembered = self.remembered(assertion).await?;
-        self.check_carrier(&remembered, Carrier::Assertion)?;
-        let caller = self.presented(&remembered, Scheme::Bearer, &Shown::on(certificate))?;
-        let actor = caller.verified().and_then(|caller| caller.claims.get("actor"));
-        let is_nobody = actor.is_some_and(|actor| actor.as_str() == Some(ASSERTED_NOBODY));
-        Ok(if is_nobody { Signature::Absent } else { caller })
-    }
-
     /// A token is of one kind, and each kind comes in one header: an assertion is no bearer token, which anybody may
     /// present, and no token of a provider is an assertion.
-    fn check_carrier(&self, remembered: &Remembered, carrier: Carrier) -> Result<(), TokenError> {
+    pub(super) fn check_carrier(&self, remembered: &Remembered, carrier: Carrier) -> Result<(), TokenError> {
         let is_assertion = self.issuers[remembered.issuer].settings.token_type.is_assertion();
         match (carrier, is_assertion) {
             (Carrier::Authorization, false) | (Carrier::Assertion, true) => Ok(()),
@@ -191,7 +176,7 @@ impl Verifier {
         Ok(self.presented(&remembered, scheme, shown)?)
     }
 
-    fn presented(
+    pub(super) fn presented(
         &self,
         remembered: &Remembered,
         scheme: Scheme,
@@ -212,13 +197,7 @@ impl Verifier {
         Ok(Signature::Verified(Arc::clone(&remembered.caller)))
     }
 
-    /// Whether the tokens of this issuer are assertions.
-    pub fn takes_assertions_of(&self, issuer: &Name) -> bool {
-        let is_its = |known: &&Issuer| known.settings.name == *issuer;
-        self.issuers.iter().find(is_its).is_some_and(|known| known.settings.token_type.is_assertion())
-    }
-
-    async fn remembered(&self, token: &str) -> Result<Arc<Remembered>, TokenError> {
+    pub(super) async fn remembered(&self, token: &str) -> Result<Arc<Remembered>, TokenError> {
         let hash = sha256(token);
         match self.recall(&hash).await? {
             Some(remembered) => Ok(remembered),

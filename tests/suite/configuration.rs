@@ -378,7 +378,6 @@ fn a_file_cut_anywhere_is_reported_and_never_panics() {
 fn later_keys_are_told_apart_from_unknown_ones() {
     let mut seen = 0;
     for text in [
-        "[identity]\nsource = \"consul\"",
         "[upstream.a]\nserver = \"http://a:1\"\ncredential = { file = \"x\" }",
         "[listener.a]\naddress = \"127.0.0.1:1\"\nmode = \"outbound\"",
         "[audit]\nchain = true",
@@ -387,7 +386,7 @@ fn later_keys_are_told_apart_from_unknown_ones() {
         assert!(codes(&result).contains(&"not_available"), "{text}: {:?}", codes(&result));
         seen += 1;
     }
-    assert_eq!(seen, 6);
+    assert_eq!(seen, 3);
 }
 
 #[test]

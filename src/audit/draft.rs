@@ -20,7 +20,8 @@ use ulid::Ulid;
 use super::line::bounded;
 use super::part::Part;
 use super::record::{
-    ActionRecord, Check, Checks, ConnectionRecord, PeerRecord, Protocol, RequestRecord, Signers, Verdict,
+    ActionRecord, Check, Checks, ConnectionRecord, HopRecord, PeerRecord, Protocol, RequestRecord, Signers,
+    Verdict,
 };
 use super::sink::{AuditUnavailable, Slot};
 use super::{Audit, Reason};
@@ -101,6 +102,7 @@ impl Draft {
                 protocol: arrival.protocol,
                 peer_ip: arrival.peer_ip,
                 client_ip: arrival.client_ip,
+                hop: None,
             },
             status: None,
             upstream: None,
@@ -158,6 +160,15 @@ impl Draft {
             record.action.grpc = grpc;
             record.action.host = Some(host.clone());
             record.action.path = Some(bounded(path.as_str()));
+        });
+    }
+
+    /// The request is not of whoever is at the other end of its connection: that is a trusted hop, which tells of
+    /// others. `client_ip` is not known where it tells none.
+    pub fn came_through(&mut self, hop: HopRecord, client_ip: Option<IpAddr>) {
+        self.note(|record| {
+            record.connection.client_ip = client_ip;
+            record.connection.hop = Some(hop);
         });
     }
 

@@ -18,7 +18,7 @@ use ulid::Ulid;
 use super::Reason;
 use super::part::Part;
 use crate::clock::Timestamp;
-use crate::identity::Name;
+use crate::identity::{CertificateHash, Name};
 use crate::metrics::{Label, Lookup};
 use crate::policy::Host;
 
@@ -122,6 +122,16 @@ pub struct ConnectionRecord {
     /// The other end of the connection, and the client as trusted hops tell it.
     pub peer_ip: Option<IpAddr>,
     pub client_ip: Option<IpAddr>,
+    /// The trusted hop at the other end, where it tells who its clients are.
+    pub hop: Option<HopRecord>,
+}
+
+/// A hop that is not who asks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HopRecord {
+    pub name: Name,
+    /// Its own, if it has shown one.
+    pub certificate: Option<CertificateHash>,
 }
 
 /// What the client spoke.
@@ -259,6 +269,7 @@ pub(super) mod tests {
                 token_roles: Vec::new(),
                 acr: None,
                 auth_time: Some("2023-11-14T22:00:00.000Z".into()),
+                bound: "none",
                 claims: serde_json::Map::from_iter([("sub".to_owned(), "alice".into())]),
                 redacted: Vec::new(),
             })),
@@ -274,6 +285,7 @@ pub(super) mod tests {
                 protocol: Protocol::Http2,
                 peer_ip: Some([192, 0, 2, 1].into()),
                 client_ip: Some([192, 0, 2, 1].into()),
+                hop: None,
             },
             status: Some(403),
             upstream: None,
@@ -328,10 +340,10 @@ pub(super) mod tests {
             r#""dns_names":[],"trust_domain":"shop.example","certificate":"sha256:00ff","hop":"direct"},"#,
             r#""caller":{"issuer":"corp","subject":"alice","client":"storefront-web","actor":"human","#,
             r#""on_behalf_of":"human","chain":[],"via":[],"roles":[],"scopes":["orders:write"],"groups":[],"token_roles":[],"#,
-            r#""acr":null,"auth_time":"2023-11-14T22:00:00.000Z","claims":{"sub":"alice"},"redacted":[]},"#,
+            r#""acr":null,"auth_time":"2023-11-14T22:00:00.000Z","bound":"none","claims":{"sub":"alice"},"redacted":[]},"#,
             r#""action":{"method":"GET","host":"orders.shop.example","path":"/customers/alice/orders/7","#,
             r#""grpc":false,"route":"orders"},"connection":{"listener":"mesh","protocol":"h2","peer_ip":"192.0.2.1","#,
-            r#""client_ip":"192.0.2.1"},"status":403,"upstream":null,"request_bytes":0,"response_bytes":154,"#,
+            r#""client_ip":"192.0.2.1","hop":null},"status":403,"upstream":null,"request_bytes":0,"response_bytes":154,"#,
             r#""policy":"sha256:ab","ended_by":null,"cache":"hit","decision_us":3,"total_us":212,"#,
             r#""trace":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}"#,
         );
@@ -355,6 +367,6 @@ pub(super) mod tests {
             other => panic!("{other}"),
         };
         assert_eq!(fields(&allowed()), fields(&denied()));
-        assert_eq!(fields(&allowed()).len(), 30);
+        assert_eq!(fields(&allowed()).len(), 31);
     }
 }

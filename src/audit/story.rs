@@ -136,6 +136,7 @@ fn because(reason: Reason, record: &RequestRecord, story: &mut String) {
         | Reason::NoRule
         | Reason::RequirementUnmet
         | Reason::StepUpRequired => story.push_str("no rule allows it"),
+        Reason::TokenNotSenderConstrained if record.caller.is_some() => story.push_str("no rule allows it"),
         Reason::TokenNotIssuedToService => match record.caller.as_ref().and_then(|c| c.client.as_deref()) {
             Some(client) => {
                 story.push_str("the token was issued to ");

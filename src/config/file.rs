@@ -165,19 +165,41 @@ choice! {
         Proxy = "proxy",
         /// By an assertion, as another Countersign does.
         Countersign = "countersign",
+        /// By the client's certificate in AWS's headers, as an Application Load Balancer does.
+        Alb = "alb",
+        /// By the client's certificate in `x-forwarded-client-cert`, as Envoy does.
+        Envoy = "envoy",
+        /// By the client's certificate in `Client-Cert` and `Client-Cert-Chain` (RFC 9440).
+        Rfc9440 = "rfc9440",
     }
-    later { "alb", "envoy", "rfc9440" }
+}
+
+choice! {
+    /// What an ALB does with a client's certificate.
+    MutualAuthentication {
+        /// It passes the chain on.
+        Passthrough = "passthrough",
+        /// It verifies it, and passes the leaf on.
+        Verify = "verify",
+    }
 }
 
 table! {
     /// Who may say on whose behalf a connection comes.
     TrustedHop {
-        /// How it tells: `proxy`, by the PROXY protocol; `countersign`, by an assertion in `x-auth-assertion`.
+        /// How it tells: `proxy`, by the PROXY protocol; `countersign`, by an assertion in `x-auth-assertion`; `alb`,
+        /// `envoy` and `rfc9440`, by the certificate of its own client in a header, which is verified here.
         kind: HopKind = required,
-        /// The addresses it comes from, as ranges, as `10.0.0.0/16`; mandatory with `proxy`.
+        /// The addresses it comes from, as ranges, as `10.0.0.0/16`; mandatory with `proxy` and `alb`. Of a hop that
+        /// tells certificates, it is seen at the other end of the TCP connection itself, and counts only where that
+        /// end shows no certificate of its own.
         address: List<IpNet>,
-        /// Who it is, by its own certificate; mandatory with `countersign`.
+        /// Who it is, by its own certificate; mandatory with `countersign`. With `envoy` and `rfc9440` it is this or
+        /// `address`.
         spiffe_id: List<SpiffePattern>,
+        /// With `alb`: `passthrough`, the chain in `x-amzn-mtls-clientcert` is read, or `verify`, the leaf in
+        /// `x-amzn-mtls-clientcert-leaf`. Default: `passthrough`.
+        mutual_authentication: MutualAuthentication,
     }
 }
 
@@ -310,6 +332,9 @@ table! {
         group_count_max: u32,
         /// Actors in a token's `act` chain. Default: 4.
         delegation_depth_max: u32,
+        /// DPoP proofs that are remembered so that none is used twice, of which one key may have a part; each takes
+        /// about 40 bytes. Default: 1000000.
+        dpop_proofs_max: u32,
         /// A key set or discovery document of an issuer. Default: 256KiB.
         key_document_bytes_max: Bytes,
         /// Requests in flight to one server, for each worker. Default: 1024.

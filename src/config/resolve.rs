@@ -1,6 +1,7 @@
 //! What was typed becomes what the program runs on; what is wrong with it is collected, all of it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::Typed;
 use super::error::{Diagnostics, Report};
@@ -32,7 +33,7 @@ use crate::proxy::normalize::OddNames;
 use crate::proxy::route::RouteSettings;
 use crate::revocation::Revocations;
 use crate::tls::source::SourceSettings;
-use crate::tls::{ClientCertificates, Own};
+use crate::tls::{ClientCertificates, Own, Trust};
 use crate::token::{IssuerSettings, TokenCacheSettings};
 
 /// A configuration that can be run.
@@ -58,6 +59,8 @@ pub struct Config {
     pub routes: Vec<RouteSettings>,
     /// By whose word callers are known; those that speak the PROXY protocol are with their listeners.
     pub hops: Vec<TrustedHop>,
+    /// Who vouches for the certificates that these tell: all trust domains.
+    pub trust: Option<Arc<Trust>>,
     /// `[assertion]`.
     pub assertion: Option<AssertionSettings>,
     pub policy: Policy,
@@ -149,6 +152,7 @@ pub fn resolve(
         upstreams,
         routes,
         hops,
+        trust,
         assertion: assertion::assertion(typed, &mut found),
         policy,
         revocation,
@@ -227,6 +231,7 @@ fn parts(
         services: service_names,
         roles: role_names,
         upstreams: upstream_names,
+        hops: hops::told(file).cloned().collect(),
     };
     let (route_names, routes) = routes(file, &known, limits, found);
     let (routes, route_settings) = routes.into_iter().unzip();

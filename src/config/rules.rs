@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::error::Diagnostics;
+use super::error::{Diagnostics, suggestion};
 use super::file::File;
 use super::file_policy::{self as typed, RoleNames, RuleMode};
+use super::hops::WITHOUT_HOP;
 use super::names::{Names, claim_tests, items, stands_alone, texts};
 use super::ranges::range;
 use super::read::{Keyed, List};
@@ -25,6 +26,8 @@ pub struct Vocabulary {
     pub services: Names,
     pub roles: Names,
     pub upstreams: Names,
+    /// Those that tell certificates.
+    pub hops: Vec<Name>,
 }
 
 /// A rule's effect and where it was typed.
@@ -104,10 +107,20 @@ fn conditions(
         rule.match_claim.as_ref().map(|pairs| Some(Condition::MatchClaim(match_claims(pairs)))),
         rule.grpc.as_ref().map(|list| Some(Condition::Grpc(values(list)))),
     ];
-    all.push(rule.hop.as_ref().map(|list| hops(list, found).map(Condition::Hop)));
+    all.push(rule.hop.as_ref().map(|list| hops(list, known, found).map(Condition::Hop)));
     all.push(rule.peer_ip.as_ref().map(|list| addresses(list, found).map(Condition::PeerIp)));
     all.push(rule.client_ip.as_ref().map(|list| addresses(list, found).map(Condition::ClientIp)));
+    all.push(rule.sender_constrained.as_ref().map(|wanted| sender_constrained(wanted, found)));
     all.into_iter().flatten().collect()
+}
+
+/// Conditions are positive: what is not bound to a key can be left open, and not be asked for.
+fn sender_constrained(wanted: &At<bool>, found: &mut Diagnostics) -> Option<Condition> {
+    if !wanted.value {
+        let remedy = "leave it out: then bound tokens are taken, and others too";
+        found.error("bad_value", wanted.span, "a rule cannot ask that a token be bound to no key", remedy);
+    }
+    wanted.value.then_some(Condition::SenderConstrained)
 }
 
 fn values<T: Clone>(list: &At<List<T>>) -> Vec<T> {
@@ -180,14 +193,15 @@ fn match_claims(pairs: &At<Keyed<String, ClaimPath>>) -> Vec<MatchClaim> {
     pairs.value.iter().map(pair).collect()
 }
 
-fn hops(list: &At<List<String>>, found: &mut Diagnostics) -> Option<Vec<Arc<str>>> {
+fn hops(list: &At<List<String>>, known: &Vocabulary, found: &mut Diagnostics) -> Option<Vec<Arc<str>>> {
+    let names = || WITHOUT_HOP.into_iter().chain(known.hops.iter().map(Name::as_str));
     let mut hops = Vec::new();
     for hop in &list.value {
-        if matches!(hop.value.as_str(), "direct" | "local") {
+        if names().any(|name| *name == *hop.value) {
             hops.push(Some(hop.value.as_str().into()));
         } else {
             let message = format!("no peer is learned from a hop that is called `{}`", hop.value);
-            found.error("unknown_hop", hop.span, message, "write `\"direct\"` or `\"local\"`");
+            found.error("unknown_hop", hop.span, message, suggestion(&hop.value, names()));
             hops.push(None);
         }
     }

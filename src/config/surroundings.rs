@@ -5,15 +5,20 @@ use std::net::SocketAddr;
 
 use super::error::{Diagnostic, Diagnostics};
 use super::file::{ClientCertificate, File, HopKind, Listener, TrustedHop};
+use super::hops;
 use super::lints::{self, Subject};
 use super::names::{entries, items};
 use super::source::{At, Span};
 use crate::clock::Timestamp;
-use crate::identity::TrustDomain;
+use crate::identity::{Name, TrustDomain};
 use crate::policy::PolicyParts;
 use crate::policy::condition::ServiceTerm;
 use crate::policy::lint::Code;
 use crate::policy::rule::Effect;
+
+/// Ranges that are wider than a network of one owner is.
+const WIDEST_IPV4: u8 = 8;
+const WIDEST_IPV6: u8 = 32;
 
 struct Look<'a> {
     file: &'a File,
@@ -78,6 +83,41 @@ impl Look<'_> {
             let remedy = "remove it, or add `proxy_protocol = \"v2\"` to the listener that it connects to";
             self.add(Code::NameUnused, name.span, Some(Subject::TrustedHop(&name.value)), message, remedy);
         }
+        let telling = |hop: &At<TrustedHop>| hops::tells_certificates(&hop.value);
+        for (name, hop) in entries(&self.file.trusted_hop).iter().filter(|(_, hop)| telling(hop)) {
+            self.hop_that_tells(name, &hop.value);
+        }
+    }
+
+    fn hop_that_tells(&mut self, name: &At<Name>, hop: &TrustedHop) {
+        let subject = Some(Subject::TrustedHop(&name.value));
+        let sees_it = |listener: &Listener| match &hop.address {
+            // Who comes by the PROXY protocol, or must show a certificate, is not known by its address.
+            Some(_) => !demands_certificates(listener) && listener.proxy_protocol.is_none(),
+            None => asks_for_certificates(listener),
+        };
+        if !entries(&self.file.listener).iter().any(|(_, listener)| sees_it(&listener.value)) {
+            let (message, remedy) = match &hop.address {
+                Some(_) => (
+                    "every listener demands a certificate or the PROXY protocol",
+                    "let it come to a listener with `client_certificate = \"none\"` or `\"optional\"`",
+                ),
+                None => (
+                    "no listener asks for certificates",
+                    "let it come to a listener with `client_certificate`, and show its own",
+                ),
+            };
+            let message = format!("hop `{}` is never used: {message}", name.value);
+            self.add(Code::NameUnused, name.span, subject, message, remedy);
+        }
+        for range in items(&hop.address) {
+            let widest = if range.value.addr().is_ipv4() { WIDEST_IPV4 } else { WIDEST_IPV6 };
+            if range.value.prefix_len() < widest {
+                let message = format!("whoever comes from `{}` may say who asks", range.value);
+                let remedy = "give the subnets of the load balancer alone";
+                self.add(Code::HopWide, range.span, subject, message, remedy);
+            }
+        }
     }
 
     fn listeners(&mut self, parts: &PolicyParts, now: Timestamp) {
@@ -86,10 +126,11 @@ impl Look<'_> {
             .iter()
             .any(|rule| rule.effect == Effect::Allow && rule.service() == Some(&ServiceTerm::None));
         let in_shadow = parts.routes.iter().any(|route| route.shadow_until.is_some_and(|until| until > now));
+        let is_told = hops::told(self.file).next().is_some();
         for (name, listener) in entries(&self.file.listener) {
             let subject = Some(Subject::Listener(&name.value));
             let listener = &listener.value;
-            if !asks_for_certificates(listener) && !waived && !in_shadow {
+            if !asks_for_certificates(listener) && !waived && !in_shadow && !is_told {
                 let span = listener.client_certificate.map_or(name.span, |mode| mode.span);
                 let message = format!(
                     "listener `{}` takes no certificates, and every allow wants one: all that comes in there is refused",
@@ -124,6 +165,11 @@ fn is_named(file: &File, domain: &TrustDomain) -> bool {
     });
     let upstreams = entries(&file.upstream).iter().flat_map(|(_, it)| items(&it.value.server_spiffe_id));
     of_services.any(|own| own == domain) || upstreams.into_iter().any(|id| id.value.trust_domain() == domain)
+}
+
+fn demands_certificates(listener: &Listener) -> bool {
+    let mode = listener.client_certificate.map(|mode| mode.value);
+    asks_for_certificates(listener) && mode != Some(ClientCertificate::Optional)
 }
 
 fn asks_for_certificates(listener: &Listener) -> bool {

@@ -78,8 +78,8 @@ impl Caller {
 pub enum Confirmation {
     /// `x5t#S256` (RFC 8705 §3.1): SHA-256 of a client certificate.
     Certificate([u8; 32]),
-    /// `jkt` (RFC 9449 §6.1): the thumbprint of a DPoP key.
-    Key(Arc<str>),
+    /// `jkt` (RFC 9449 §6.1): the SHA-256 thumbprint of a DPoP key.
+    Key([u8; 32]),
     /// A confirmation method that this proxy cannot check, hence never proven.
     Unsupported,
 }

@@ -50,8 +50,9 @@ pub async fn serve(
         return worker.shared.metrics.limit_hit(limit);
     }
     let listener_name = listener.name.clone();
+    let address = (peer_ip, listener.proxy_hops.is_none());
     let connection =
-        |tls, server_name| Rc::new(Connection::new(position, listener_name, peer_ip, tls, server_name));
+        |tls, server_name| Rc::new(Connection::new(position, listener_name, address, tls, server_name));
     // Boxed: a connection that rests does not keep the room of what it went through.
     let tls = match &listener.security {
         Security::Plain => {
@@ -107,6 +108,7 @@ async fn secure(
         }
     };
     let chain = accepted.stream.get_ref().1.peer_certificates().unwrap_or_default();
+    worker.shared.leaves.saw(&accepted.peer, chain, worker.shared.clock.now());
     let peer = TlsPeer::new(tls, chain, accepted.peer);
     Some(Secured { peer, server_name, alpn: accepted.alpn, io: Box::new(accepted.stream) })
 }

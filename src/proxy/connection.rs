@@ -5,17 +5,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use http::Method;
+use http::{HeaderMap, Method};
 use rustls::pki_types::CertificateDer;
 
 use super::assertion::Signed;
 use super::generation::{Generation, Security, Shared};
 use super::headers;
+use super::hop::{self, CertificateHeader, Learned, TrustedHop};
+use super::leaves::Leaves;
+use super::refusal::Refusal;
 use super::stall::{Busy, Pulse};
 use crate::audit::{Arrival, Cut, Protocol, Reason, Signers};
 use crate::clock::Timestamp;
 use crate::decisions::Judged;
-use crate::identity::{Name, Peer, Signature};
+use crate::identity::{CertificateHash, Hop, Name, Peer, Signature};
 use crate::policy::Host;
 use crate::tls::{ListenerTls, PeerError};
 use crate::token::KnownToken;
@@ -31,12 +34,15 @@ pub struct Connection {
     pub server_name: Option<Host>,
     /// The other end, after the PROXY protocol; an IPv4-mapped address is IPv4 here.
     pub peer_ip: IpAddr,
+    /// Whether that is the address of the other end itself: with the PROXY protocol it is what somebody says.
+    address_is_seen: bool,
     /// No request after the present ones is wanted: on HTTP/1 the next answer says so.
     pub ending: Cell<bool>,
     /// What upstreams are told of the client's address.
     pub origin: headers::Origin,
     pub pulse: Arc<Pulse>,
     known: RefCell<(u64, Known)>,
+    learned: RefCell<Learned>,
     cut: Arc<Cut>,
 }
 
@@ -94,7 +100,7 @@ impl Connection {
     pub fn new(
         listener: usize,
         listener_name: Name,
-        peer_ip: IpAddr,
+        (peer_ip, address_is_seen): (IpAddr, bool),
         tls: Option<TlsPeer>,
         server_name: Option<Host>,
     ) -> Connection {
@@ -106,9 +112,11 @@ impl Connection {
             tls,
             server_name,
             peer_ip,
+            address_is_seen,
             ending,
             pulse,
             known: RefCell::default(),
+            learned: RefCell::default(),
             cut,
         }
     }
@@ -150,18 +158,69 @@ impl Connection {
         Ok(verified.1.clone())
     }
 
+    /// The hop that `end`, the other end, is, where that is one that tells certificates.
+    pub fn hop<'g>(
+        &self,
+        generation: &'g Generation,
+        end: &Signature<Peer>,
+    ) -> Option<(&'g TrustedHop, CertificateHeader)> {
+        let address = self.address_is_seen.then_some(self.peer_ip);
+        hop::telling_certificates(&generation.hops, address, end)
+    }
+
+    /// Whose request these headers are of, as of now: the peer's, or whose a trusted hop tells.
+    pub fn requester(
+        &self,
+        generation: &Generation,
+        headers: &HeaderMap,
+        now: Timestamp,
+    ) -> Result<Signature<Peer>, Refusal> {
+        let end = self.peer(generation, now).map_err(|error| Refusal::from(&error))?;
+        match self.hop(generation, &end) {
+            None => Ok(end),
+            Some(hop) => self.learned.borrow_mut().peer(hop, generation.trust.as_ref(), headers, now),
+        }
+    }
+
+    /// Since when the peer has its present certificate, if it had the one `before` earlier and that is good still.
+    /// Of whom a hop tells nobody knows.
+    pub fn replaced(
+        &self,
+        leaves: &Leaves,
+        generation: &Generation,
+        before: &CertificateHash,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let Some(Security::Tls(tls)) = self.security(generation) else { return None };
+        let end = self.peer(generation, now).ok()?;
+        if self.hop(generation, &end).is_some() {
+            return None;
+        }
+        leaves.replaced(end.verified()?, before, tls, now)
+    }
+
     /// The next request may be long in coming.
     pub fn rest(&self) {
         self.known.take();
+        self.learned.take();
     }
 
-    /// Until when the peer stays verified without being asked about again: its chain ends, or a list by which it
-    /// was not revoked.
-    pub fn vouched_until(&self, generation: &Generation) -> Timestamp {
-        let (Some(tls), Some(Security::Tls(current))) = (&self.tls, self.security(generation)) else {
-            return Timestamp::MAX;
+    /// Until when nobody needs to be asked again about the other end and about `requester`: a chain ends, or a list by
+    /// which somebody was not revoked.
+    pub fn vouched_until(&self, generation: &Generation, requester: &Signature<Peer>) -> Timestamp {
+        let end = match (&self.tls, self.security(generation)) {
+            (Some(tls), Some(Security::Tls(current))) => {
+                let end = tls.verified.borrow();
+                end.1.verified().map_or(Timestamp::MAX, |peer| current.vouched_until(peer))
+            }
+            _ => Timestamp::MAX,
         };
-        tls.verified.borrow().1.verified().map_or(Timestamp::MAX, |peer| current.vouched_until(peer))
+        match (requester.verified(), &generation.trust) {
+            (Some(peer), Some(trust)) if matches!(peer.hop, Hop::Trusted(_)) => {
+                trust.vouched_until(peer).min(end)
+            }
+            _ => end,
+        }
     }
 
     /// Waits until a reload takes away what vouched for the peer.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_util::{FutureExt, TryFutureExt};
 use http::request::Parts;
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use hyper::body::Incoming;
 
 use super::assertion::{self, Asserted};
@@ -14,15 +14,19 @@ use super::body::Body;
 use super::connection::{Connection, Known, Telling};
 use super::forward::{Passage, forward};
 use super::generation::Generation;
-use super::headers::given_traceparent;
-use super::judgement::{self, Addresses, Credential};
+use super::headers::{Origin, given_traceparent};
+use super::hop;
+use super::judgement::{self, Addresses, Credential, Holder};
 use super::normalize::Asked;
 use super::refusal::{Form, Refusal};
 use super::route::CrossOrigin;
 use super::worker::Worker;
+use crate::audit::record::HopRecord;
 use crate::audit::{Draft, Protocol, Reason};
-use crate::clock::Stopwatch;
+use crate::clock::{Stopwatch, Timestamp};
+use crate::identity::CertificateHash;
 use crate::policy::{Decision, Verdict};
+use crate::token::Scheme;
 
 /// Answers one request. Whatever happens, it leaves exactly one record: that is begun here and not at the
 /// outcome's first poll, since hyper drops a request unpolled whose client has closed behind its head.
@@ -97,14 +101,19 @@ async fn judge(
 ) -> Result<Passage, Refusal> {
     let clock = &worker.shared.clock;
     let mut known = connection.known(generation);
-    let (peer, time) = (|| connection.peer(generation, clock.now()), || clock.now());
     let verifier = &generation.verifier;
-    let verified =
-        judgement::verify(generation, verifier, &head.headers, peer, time, &mut known.token, draft);
+    let (from, origin) = origin(generation, connection, &head.headers, clock.now(), draft)?;
+    let peer = || connection.requester(generation, &head.headers, clock.now());
+    let time = || clock.now();
+    let replaced = |before: &CertificateHash| {
+        connection.replaced(&worker.shared.leaves, generation, before, clock.now())
+    };
+    let holder = Holder { peer, replaced };
+    let seen = asked.seen(&head.headers, origin.as_ref().unwrap_or(&connection.origin).is_secure());
+    let verified = judgement::verify(generation, verifier, seen, holder, time, &mut known.token, draft);
     let signatures = verified.await?;
     let now = clock.now();
     let watch = Stopwatch::start();
-    let from = Addresses { peer: Some(connection.peer_ip), client: Some(connection.peer_ip) };
     let request = signatures.ask(&asked, &head.headers, from, now);
     let (decision, judged, cache) = judgement::decide(generation, &request, known.judged.as_ref());
     let took = watch.elapsed();
@@ -136,20 +145,45 @@ async fn judge(
                 assertions.of(&asserted, judged.told.get().map(|told| &*told.assertion), now)
             });
             let assertion = assertion.transpose().map_err(|_| Refusal::of(Reason::Internal));
-            let until = judgement::holds_until(&permit, &judged, connection.vouched_until(generation));
+            let vouched_until = connection.vouched_until(generation, &signatures.peer);
+            let until = judgement::holds_until(&permit, &judged, vouched_until);
             let credential = || Credential::of(&signatures, &head.headers, known.token.as_deref(), verifier);
             assertion.map(|assertion| {
                 let credential = credential();
-                Passage { asked, permit, who, assertion, from, credential, until }
+                Passage { asked, permit, who, assertion, from, origin, credential, until }
             })
         }
-        Verdict::Denial(denial) => Err(Refusal::from(&denial)),
+        Verdict::Denial(denial) => Err(Refusal::from(&denial).in_scheme(Scheme::of(&head.headers))),
     };
     // What is made of a token that is too large to be kept is not kept either.
     if known.token.is_some() || signatures.caller.verified().is_none() {
         connection.keep(generation, Known { judged: Some(Arc::clone(&judged)), ..known });
     }
     outcome
+}
+
+/// From where a request comes, and what its upstream is told of that if it is not what is known of the connection: a
+/// trusted hop tells of others than are at its end.
+fn origin(
+    generation: &Generation,
+    connection: &Connection,
+    headers: &HeaderMap,
+    now: Timestamp,
+    draft: &mut Draft,
+) -> Result<(Addresses, Option<Origin>), Refusal> {
+    let here = Addresses { peer: Some(connection.peer_ip), client: Some(connection.peer_ip) };
+    // What is wrong with the other end is told where its signature is.
+    let end = if generation.hops.is_empty() { None } else { connection.peer(generation, now).ok() };
+    match end.as_ref().and_then(|end| Some((connection.hop(generation, end)?.0, end))) {
+        None => Ok((here, None)),
+        Some((hop, end)) => {
+            let certificate = end.verified().map(|end| end.certificate);
+            let hop = HopRecord { name: hop.name.clone(), certificate };
+            let client = judgement::client(generation, hop, headers, draft)?;
+            let origin = connection.origin.told(client, hop::spoke_tls(headers));
+            Ok((Addresses { client, ..here }, Some(origin)))
+        }
+    }
 }
 
 fn protocol(version: http::Version) -> Protocol {

@@ -26,6 +26,7 @@ use super::connection::Connection;
 use super::exchange::{finish, refuse};
 use super::generation::Generation;
 use super::headers::{self, Introduction};
+use super::hop;
 use super::judgement::{Addresses, Basis, Credential};
 use super::normalize::{Asked, Kind};
 use super::refusal::{Form, Refusal};
@@ -48,6 +49,8 @@ pub struct Passage {
     /// The same, signed.
     pub assertion: Option<Arc<Signed>>,
     pub from: Addresses,
+    /// The same for the upstream, as a trusted hop tells it; without, it comes from where its connection does.
+    pub origin: Option<headers::Origin>,
     pub credential: Credential,
     /// When it is to be judged again.
     pub until: Timestamp,
@@ -84,13 +87,15 @@ pub async fn forward(
     mut draft: Draft,
 ) -> Response<Body> {
     let (mut head, body) = request.into_parts();
-    let Passage { asked, permit, who, assertion, from, credential, until } = passage;
+    let Passage { asked, permit, who, assertion, from, origin, credential, until } = passage;
     let settings = generation.routes.get(permit.route().index());
     let (Some(route), Some(pool)) = (settings, worker.pool(generation, permit.upstream())) else {
         return refuse(draft, form, &Refusal::of(Reason::Internal)).await;
     };
     let chosen_by = generation.policy.parts().routes.get(permit.route().index());
-    let headers = chosen_by.map_or_else(Vec::new, |route| route.header.clone());
+    let mut headers = chosen_by.map_or_else(Vec::new, |route| route.header.clone());
+    headers.extend(hop::fields(&generation.hops, &head.headers));
+    let origin = origin.as_ref().unwrap_or(&connection.origin);
     let basis = Basis { asked, headers, grpc: form == Form::Grpc, from, credential };
     let underway = Underway::new(worker, connection, basis, (generation.number, until));
     let asked = underway.asked();
@@ -98,7 +103,7 @@ pub async fn forward(
     let carried = carries(route, asked.kind, body.is_too_large())
         .and_then(|()| {
             let told = Told { asked, permit: &permit, who: &who, assertion: assertion.as_deref() };
-            rewrite(&connection.origin, route, &mut head, &told, &mut draft)
+            rewrite(origin, route, &mut head, &told, &mut draft)
         })
         // Last: from here on the record says that the request was passed on.
         .and_then(|()| draft.forwarding(&permit).map_err(|_| Refusal::of(Reason::AuditUnavailable)));

@@ -14,6 +14,7 @@ use super::assertion::Assertions;
 use super::connection::Telling;
 use super::hop::TrustedHop;
 use super::http2_error::{Ended, ErrorCode};
+use super::leaves::Leaves;
 use super::limits::Limits;
 use super::normalize::OddNames;
 use super::route::RouteSettings;
@@ -24,7 +25,7 @@ use crate::identity::{Name, SpiffeId};
 use crate::metrics::{CounterBy, Metrics};
 use crate::policy::Policy;
 use crate::revocation::Revocations;
-use crate::tls::ListenerTls;
+use crate::tls::{ListenerTls, Trust};
 use crate::token::Verifier;
 use crate::upstream::Upstream;
 
@@ -48,6 +49,8 @@ pub struct Generation {
     pub own_id: Option<SpiffeId>,
     /// Whose word on somebody else is taken.
     pub hops: Arc<[TrustedHop]>,
+    /// Who vouches for the certificates that they tell.
+    pub trust: Option<Arc<Trust>>,
     /// With `[assertion]`.
     pub assertions: Option<Arc<Assertions>>,
     pub limits: Limits,
@@ -85,6 +88,7 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     pub http2_errors: CounterBy<(Ended, ErrorCode)>,
     pub admission: Arc<Admission>,
+    pub leaves: Leaves,
     /// No new connections; those that are open end after what they are at.
     pub draining: CancellationToken,
     /// The drain's deadline: what is still open is cut.

@@ -1,20 +1,41 @@
 //! Hops in front of this proxy whose word on somebody else is taken: who they are is told by their own verified
-//! certificate, never by what they say.
+//! certificate, or by the address they come from, never by what they say.
+//!
+//! Invariants:
+//! - A hop that tells certificates ended somebody's TLS connection, and is not who asks: without a certificate in its
+//!   header a request has no peer, whatever the hop's own certificate is.
+//! - What it tells is a chain, and it is verified here as in a handshake. Hashes, subjects and other text are not read.
+//! - An address tells of a hop only as the other end of the TCP connection itself, and only where that end shows no
+//!   certificate of its own: whoever has one is that workload, wherever it runs.
 
-use http::{HeaderMap, HeaderValue};
+mod certificate;
+mod client;
+mod structured;
+mod xfcc;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use ipnet::IpNet;
+
+pub use certificate::CertificateHeader;
+pub use client::{client_address, spoke_tls};
 
 use super::headers::ASSERTION;
 use super::refusal::Refusal;
 use crate::audit::Reason;
-use crate::identity::{Hop, Name, Peer, PeerName, SpiffePattern};
+use crate::clock::Timestamp;
+use crate::identity::{Hop, Name, Peer, PeerName, Signature, SpiffePattern};
+use crate::tls::{PeerError, Trust};
 
 /// `[trusted_hop.NAME]`, unless it speaks the PROXY protocol.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrustedHop {
     pub name: Name,
     pub kind: HopKind,
-    /// Any of these; never empty.
-    pub spiffe_ids: Vec<SpiffePattern>,
+    pub known_by: KnownBy,
 }
 
 /// How a hop tells of whom it speaks for.
@@ -22,6 +43,31 @@ pub struct TrustedHop {
 pub enum HopKind {
     /// Another Countersign, by an assertion.
     Countersign,
+    /// Whoever ended a TLS connection, by the certificate that was shown there.
+    Certificate(CertificateHeader),
+}
+
+/// What tells a hop from others; never empty.
+#[derive(Clone, Debug, PartialEq)]
+pub enum KnownBy {
+    Address(Vec<IpNet>),
+    SpiffeId(Vec<SpiffePattern>),
+}
+
+/// The peer that the last request of a connection told, by the bytes that told it: most often the next one brings the
+/// same.
+#[derive(Debug, Default)]
+pub struct Learned(Option<LearnedPeer>);
+
+#[derive(Debug)]
+struct LearnedPeer {
+    told: Vec<Box<[u8]>>,
+    trust: Arc<Trust>,
+    hop: Name,
+    peer: Arc<Peer>,
+    /// From when to when it is believed without being verified again; the end is out.
+    since: Timestamp,
+    until: Timestamp,
 }
 
 /// The assertion that a peer passes on, if its word is taken: that of another Countersign, or of our own application,
@@ -42,17 +88,105 @@ pub fn assertion<'h>(
 
 /// Whether a peer's word on a caller is taken.
 pub fn is_believed(hops: &[TrustedHop], peer: &Peer) -> bool {
-    let is_countersign = |hop: &TrustedHop| hop.kind == HopKind::Countersign && hop.is_hop(peer);
+    let is_countersign =
+        |hop: &TrustedHop| hop.kind == HopKind::Countersign && hop.is_at_the_end(None, Some(peer));
     peer.hop == Hop::Local || hops.iter().any(is_countersign)
 }
 
+/// The hop at the other end of a connection, if it is one that tells certificates. `address` is that of the other
+/// end itself, `None` where somebody else told it.
+pub fn telling_certificates<'h>(
+    hops: &'h [TrustedHop],
+    address: Option<IpAddr>,
+    end: &Signature<Peer>,
+) -> Option<(&'h TrustedHop, CertificateHeader)> {
+    let end = end.verified().map(|peer| &**peer);
+    hops.iter().find_map(|hop| match hop.kind {
+        HopKind::Certificate(header) if hop.is_at_the_end(address, end) => Some((hop, header)),
+        HopKind::Certificate(_) | HopKind::Countersign => None,
+    })
+}
+
+/// What of these headers may tell whose request it is: for judging it again.
+pub fn fields(hops: &[TrustedHop], headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    let names: BTreeSet<&str> = hops
+        .iter()
+        .flat_map(|hop| match hop.kind {
+            HopKind::Certificate(header) => header.names(),
+            HopKind::Countersign => &[],
+        })
+        .copied()
+        .collect();
+    let field = |name| Some((HeaderName::from_static(name), headers.get(name)?.clone()));
+    names.into_iter().filter_map(field).collect()
+}
+
 impl TrustedHop {
-    fn is_hop(&self, peer: &Peer) -> bool {
-        match &peer.name {
-            PeerName::Spiffe(id) if peer.hop == Hop::Direct => {
-                self.spiffe_ids.iter().any(|pattern| pattern.matches(id))
+    fn is_at_the_end(&self, address: Option<IpAddr>, peer: Option<&Peer>) -> bool {
+        match (&self.known_by, peer) {
+            (KnownBy::Address(ranges), None) => {
+                address.is_some_and(|address| ranges.iter().any(|range| range.contains(&address)))
             }
-            PeerName::Spiffe(_) | PeerName::Dns { .. } => false,
+            (
+                KnownBy::SpiffeId(patterns),
+                Some(Peer { name: PeerName::Spiffe(id), hop: Hop::Direct, .. }),
+            ) => patterns.iter().any(|pattern| pattern.matches(id)),
+            (KnownBy::Address(_) | KnownBy::SpiffeId(_), _) => false,
         }
     }
 }
+
+impl Learned {
+    /// The peer that `hop` tells by `header`, verified as of now; absent if it tells none.
+    pub fn peer(
+        &mut self,
+        (hop, header): (&TrustedHop, CertificateHeader),
+        trust: Option<&Arc<Trust>>,
+        headers: &HeaderMap,
+        now: Timestamp,
+    ) -> Result<Signature<Peer>, Refusal> {
+        let told = header.values(headers)?;
+        if told.iter().all(Option::is_none) {
+            return Ok(Signature::Absent);
+        }
+        let trust = trust.ok_or_else(|| Refusal::of(Reason::Internal))?;
+        let bytes = || told.iter().map(|value| value.map_or(&[][..], HeaderValue::as_bytes));
+        if let Some(known) = &self.0
+            && known.told.iter().map(|told| &**told).eq(bytes())
+            && Arc::ptr_eq(&known.trust, trust)
+            && known.hop == hop.name
+            && known.since <= now
+            && now < known.until
+        {
+            return Ok(Signature::Verified(Arc::clone(&known.peer)));
+        }
+        let chain = header.chain(&told).map_err(|what| {
+            let detail = format!("what hop `{}` says of a certificate: {what}", hop.name);
+            Refusal::of(Reason::PeerMalformed).because(detail)
+        })?;
+        let peer = vouched(trust, &chain, &hop.name, now).map_err(|error| Refusal::from(&error))?;
+        self.0 = Some(LearnedPeer {
+            told: bytes().map(Box::from).collect(),
+            trust: Arc::clone(trust),
+            hop: hop.name.clone(),
+            peer: Arc::clone(&peer),
+            since: now,
+            until: trust.vouched_until(&peer),
+        });
+        Ok(Signature::Verified(peer))
+    }
+}
+
+/// Verifies the chain that a hop tells as if it were a client's of ours.
+pub fn vouched(
+    trust: &Trust,
+    chain: &[rustls::pki_types::CertificateDer<'_>],
+    hop: &Name,
+    now: Timestamp,
+) -> Result<Arc<Peer>, PeerError> {
+    let peer = trust.verify_client(chain, now)?;
+    Ok(Arc::new(Peer { hop: Hop::Trusted(hop.clone()), ..Peer::clone(&peer) }))
+}
+
+#[cfg(test)]
+mod tests;

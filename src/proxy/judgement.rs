@@ -17,15 +17,15 @@ use super::headers;
 use super::hop;
 use super::normalize::{Asked, OddNames};
 use super::refusal::Refusal;
+use crate::audit::record::HopRecord;
 use crate::audit::{Draft, Reason};
 use crate::clock::{Clock, Timestamp};
 use crate::decisions::Judged;
-use crate::identity::{Caller, Hop, Peer, Signature};
+use crate::identity::{Caller, CertificateHash, Hop, Peer, Signature};
 use crate::metrics::{Limit, Lookup};
 use crate::policy::{self, Circumstances, Decision, Host, Permit, Verdict};
 use crate::revocation::{Revocations, Revoked};
-use crate::tls::PeerError;
-use crate::token::{KnownToken, TokenError, TokenField, Verifier};
+use crate::token::{KnownToken, Scheme, Shown, Target, TokenError, TokenField, Verifier};
 
 /// Both signatures of a request, verified or absent.
 #[derive(Clone, Debug)]
@@ -37,7 +37,7 @@ pub struct Signatures {
 /// What a permit rests on, for judging it again: a request without what nobody judges.
 pub struct Basis {
     pub asked: Asked,
-    /// Those by which its route was chosen.
+    /// Those by which its route was chosen, and by which a hop may tell whose it is.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Whether its content type is gRPC's.
     pub grpc: bool,
@@ -52,6 +52,13 @@ pub enum Credential {
     /// The word of a hop, which speaks for the moment of the request: that what streams through it ends with the
     /// caller's token is that hop's business.
     Word(Arc<Caller>),
+}
+
+/// Who holds the connection: `peer` tells who is there now, `replaced` since when with the present certificate, if that
+/// stands in for this one.
+pub struct Holder<P, R> {
+    pub peer: P,
+    pub replaced: R,
 }
 
 /// From where a request comes.
@@ -74,21 +81,28 @@ pub fn read(generation: &Generation, head: &mut Parts, server_name: Option<&Host
     Ok(Asked::read(head, server_name)?)
 }
 
-/// Verifies both signatures, also when the first is bad: the record says what became of each. `peer` tells who
-/// is there now; `known` is the token that came last.
+/// Verifies both signatures, also when the first is bad: the record says what became of each. `known` is the token
+/// that came last.
 pub async fn verify(
     generation: &Generation,
     verifier: &Verifier,
-    headers: &HeaderMap,
-    peer: impl Fn() -> Result<Signature<Peer>, PeerError>,
+    request: Target<'_>,
+    holder: Holder<
+        impl Fn() -> Result<Signature<Peer>, Refusal>,
+        impl Fn(&CertificateHash) -> Option<Timestamp>,
+    >,
     now: impl Fn() -> Timestamp,
     known: &mut Option<Arc<KnownToken>>,
     draft: &mut Draft,
 ) -> Result<Signatures, Refusal> {
     let Generation { policy, revocations, .. } = generation;
+    let Holder { peer, replaced } = holder;
+    let headers = request.headers;
     let caller = async |peer: Option<&Peer>| {
-        let caller = verifier.verify_again(headers, peer.map(|peer| &peer.certificate), known).await;
-        let caller = caller.map_err(|error| Refusal::from(&error));
+        let certificate = peer.map(|peer| &peer.certificate);
+        let shown = Shown { certificate, replaced: &replaced, request: Some(request) };
+        let caller = verifier.verify_again(headers, &shown, known).await;
+        let caller = caller.map_err(|error| Refusal::from(&error).in_scheme(Scheme::of(headers)));
         match peer {
             Some(peer) if headers.contains_key(headers::ASSERTION) => {
                 // Boxed: most requests have none.
@@ -151,14 +165,14 @@ fn revoked(
 
 /// What becomes of each signature.
 async fn both(
-    peer: impl Fn() -> Result<Signature<Peer>, PeerError>,
+    peer: impl Fn() -> Result<Signature<Peer>, Refusal>,
     caller: impl AsyncFnOnce(Option<&Peer>) -> Result<Signature<Caller>, Refusal>,
 ) -> (Result<Signature<Peer>, Refusal>, Result<Signature<Caller>, Refusal>) {
     let before = peer();
     let caller = caller(before.as_ref().ok().and_then(Signature::verified).map(|peer| &**peer)).await;
     // Keys may have been waited for, and the certificate may have ended meanwhile.
     let peer = before.and_then(|_| peer());
-    (peer.map_err(|error| Refusal::from(&error)), caller)
+    (peer, caller)
 }
 
 /// Judges once more what was permitted to somebody on `connection`, by the same steps: up to when it is permitted
@@ -171,7 +185,8 @@ pub async fn again(
 ) -> Result<Timestamp, (Refusal, Option<Decision>)> {
     let Basis { asked, from, credential, .. } = basis;
     let caller = async |peer: Option<&Peer>| credential.again(generation, peer).await;
-    let (peer, caller) = both(|| connection.peer(generation, clock.now()), caller).await;
+    let headers = basis.headers();
+    let (peer, caller) = both(|| connection.requester(generation, &headers, clock.now()), caller).await;
     let [peer_revoked, caller_revoked] = revoked(&generation.revocations, &peer, &caller, || clock.now());
     let signatures = match (peer, caller) {
         (Ok(peer), Ok(caller)) if peer_revoked.is_none() && caller_revoked.is_none() => {
@@ -181,11 +196,13 @@ pub async fn again(
             return Err((first([peer.err(), peer_revoked, caller.err(), caller_revoked]), None));
         }
     };
-    let headers = basis.headers();
     let request = signatures.ask(asked, &headers, *from, clock.now());
     let (decision, judged, _) = decide(generation, &request, None);
     match &decision.verdict {
-        Verdict::Permit(permit) => Ok(holds_until(permit, &judged, connection.vouched_until(generation))),
+        Verdict::Permit(permit) => {
+            let vouched_until = connection.vouched_until(generation, &signatures.peer);
+            Ok(holds_until(permit, &judged, vouched_until))
+        }
         Verdict::Denial(denial) => Err((denial.into(), Some(decision))),
     }
 }
@@ -228,6 +245,18 @@ fn one_of(token: Signature<Caller>, asserted: Signature<Caller>) -> Result<Signa
     }
 }
 
+/// The client's address, as the hop tells it that a request came through; `None` if it does not.
+pub fn client(
+    generation: &Generation,
+    hop: HopRecord,
+    headers: &HeaderMap,
+    draft: &mut Draft,
+) -> Result<Option<IpAddr>, Refusal> {
+    let client = hop::client_address(&generation.hops, headers);
+    draft.came_through(hop, client.as_ref().ok().copied().flatten());
+    client
+}
+
 /// The one decision.
 pub fn decide(
     generation: &Generation,
@@ -266,7 +295,7 @@ impl Credential {
         match self {
             Credential::Absent => Ok(Signature::Absent),
             Credential::Token(token) => {
-                let caller = verifier.verify_field(token, peer.map(|peer| &peer.certificate)).await;
+                let caller = verifier.verify_field(token).await;
                 caller.map_err(|error| Refusal::from(&error))
             }
             Credential::Word(caller) => {

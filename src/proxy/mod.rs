@@ -19,6 +19,7 @@ pub mod http1;
 pub mod http2;
 pub mod http2_error;
 pub mod judgement;
+pub mod leaves;
 pub mod limits;
 pub mod listener;
 pub mod normalize;

@@ -29,7 +29,9 @@ use crate::revocation::Revocations;
 use crate::tls::client::{ExpectedServer, client_config};
 use crate::tls::source::Issued;
 use crate::tls::{Alpn, ListenerTls, Own, OwnCertificate};
-use crate::token::{Issuer, IssuerKeys, IssuerSettings, KeySource, SigningError, Verifier};
+use crate::token::{
+    Introspection, Issuer, IssuerKeys, IssuerSettings, KeySource, Proofs, SigningError, Verifier,
+};
 use crate::upstream::{ServerSettings, Upstream, UpstreamLimits, UpstreamSettings};
 
 /// What a generation was made from, as far as the next one may keep it.
@@ -42,6 +44,8 @@ pub struct Assembled {
     pub identities: Identities,
     pub issuers: Vec<KeyedIssuer>,
     pub revocation: Option<RevocationSettings>,
+    /// Whatever is changed, a proof is used once.
+    proofs: Arc<Proofs>,
     pub upstreams: Vec<LiveUpstream>,
     /// For as long as the process lives, or until nothing is asserted.
     assertion_keys: Option<Arc<AssertionKeys>>,
@@ -55,6 +59,7 @@ type LiveUpstream = (UpstreamTls, Option<Arc<rustls::ClientConfig>>, Arc<Upstrea
 pub struct KeyedIssuer {
     pub name: Name,
     pub keys: Arc<IssuerKeys>,
+    introspection: Option<Arc<Introspection>>,
     _fresh: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -121,6 +126,7 @@ pub fn reissued(
         upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
         listeners,
         own_id: identities.own_id(),
+        trust: identities.trust.clone(),
         ..present.clone()
     };
     let assembled = Assembled { configured, identities, upstreams, ..assembled.clone() };
@@ -147,7 +153,12 @@ fn assemble(
 ) -> Result<(Generation, Assembled), AssembleError> {
     let old = before.map(|(_, assembled)| assembled);
     let fixed = Fixed::of(&config);
-    let configured = Identities { own: config.own, listeners: config.listeners, upstreams: config.upstreams };
+    let configured = Identities {
+        own: config.own,
+        trust: config.trust,
+        listeners: config.listeners,
+        upstreams: config.upstreams,
+    };
     let identities = configured.with(tools.issued, old.map(|old| &old.identities))?;
     let listeners = listeners(&identities, before, tools)?;
     let upstreams = upstreams(&identities, &config.limits, before, tools)?;
@@ -167,8 +178,12 @@ fn assemble(
         .issuers
         .into_iter()
         .zip(&issuers)
-        .map(|(settings, keyed)| Issuer { settings, keys: Arc::clone(&keyed.keys) })
+        .map(|(settings, keyed)| {
+            let introspection = keyed.introspection.clone();
+            Issuer { settings, keys: Arc::clone(&keyed.keys), introspection }
+        })
         .collect();
+    let proofs = old.map_or_else(Arc::default, |old| Arc::clone(&old.proofs));
     let generation = Generation {
         number,
         policy: Arc::new(config.policy),
@@ -176,6 +191,7 @@ fn assemble(
             verified,
             config.limits.token,
             config.tokens,
+            Arc::clone(&proofs),
             tools.metrics.tokens.clone(),
             tools.clock.clone(),
         )?),
@@ -186,13 +202,22 @@ fn assemble(
         listeners,
         own_id: identities.own_id(),
         hops: config.hops.into(),
+        trust: identities.trust.clone(),
         assertions,
         limits: config.limits,
         odd_names: config.odd_names,
     };
     let revocation = config.revocation;
-    let assembled =
-        Assembled { fixed, configured, identities, issuers, revocation, upstreams, assertion_keys: own_keys };
+    let assembled = Assembled {
+        fixed,
+        configured,
+        identities,
+        issuers,
+        revocation,
+        proofs,
+        upstreams,
+        assertion_keys: own_keys,
+    };
     Ok((generation, assembled))
 }
 
@@ -246,7 +271,12 @@ fn issuer(
     old: Option<&Assembled>,
     tools: &Tools<'_>,
 ) -> Result<KeyedIssuer, AssembleError> {
-    let same = |keyed: &&KeyedIssuer| keyed.name == settings.name && *keyed.keys.settings() == settings.keys;
+    let same = |keyed: &&KeyedIssuer| {
+        let introspection = keyed.introspection.as_ref().map(|asked| asked.settings());
+        keyed.name == settings.name
+            && *keyed.keys.settings() == settings.keys
+            && introspection == settings.introspection.as_ref()
+    };
     if let Some(kept) = old.into_iter().flat_map(|old| &old.issuers).find(same) {
         if let KeySource::File(_) = settings.keys.source {
             // The file may be why there is a reload.
@@ -265,21 +295,26 @@ fn issuer(
     }
     let expected = match (&settings.keys.source, &settings.keys.ca) {
         // Never dialled.
-        (KeySource::File(_) | KeySource::Own, _) => ExpectedServer::Ca(Vec::new()),
+        (KeySource::File(_) | KeySource::Own, _) if settings.introspection.is_none() => {
+            ExpectedServer::Ca(Vec::new())
+        }
         (_, Some(ca)) => ExpectedServer::Ca(ca.clone()),
         (_, None) => ExpectedServer::PublicCa,
     };
     let tls = client_config(&expected, None, &[Alpn::Http1], tools.clock);
     let tls = tls.map_err(|source| AssembleError::Client { name: settings.name.clone(), source })?;
+    let introspection = settings.introspection.clone();
+    let introspection = introspection.map(|asked| Arc::new(Introspection::new(asked, &settings.keys, &tls)));
     let metrics = tools.metrics.issuer(settings.name.as_str());
     let keys = Arc::new(IssuerKeys::new(settings.keys.clone(), &tls, metrics, tools.clock.clone()));
     let fresh = tools.background.spawn(Arc::clone(&keys).keep_fresh());
-    Ok(KeyedIssuer::new(settings, keys, fresh))
+    Ok(KeyedIssuer { introspection, ..KeyedIssuer::new(settings, keys, fresh) })
 }
 
 impl KeyedIssuer {
     fn new(settings: &IssuerSettings, keys: Arc<IssuerKeys>, fresh: JoinHandle<()>) -> KeyedIssuer {
-        KeyedIssuer { name: settings.name.clone(), keys, _fresh: Arc::new(AbortOnDropHandle::new(fresh)) }
+        let name = settings.name.clone();
+        KeyedIssuer { name, keys, introspection: None, _fresh: Arc::new(AbortOnDropHandle::new(fresh)) }
     }
 }
 
@@ -377,7 +412,8 @@ fn upstream(
         Some(kept) => Arc::clone(kept),
         None => {
             let _inside = tools.background.enter();
-            Upstream::start(settings)
+            let before = old().map(|(.., upstream)| upstream).find(|it| it.settings().name == settings.name);
+            Upstream::start(settings, before.map(AsRef::as_ref))
         }
     };
     Ok((config.tls.clone(), tls, upstream))

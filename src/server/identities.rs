@@ -12,6 +12,8 @@ use crate::tls::{ClientCertificates, Own, OwnCertificate, Trust, TrustError};
 #[derive(Clone)]
 pub struct Identities {
     pub own: Option<Own>,
+    /// For certificates that hops tell.
+    pub trust: Option<Arc<Trust>>,
     pub listeners: Vec<ListenerSettings>,
     /// By `UpstreamId`.
     pub upstreams: Vec<UpstreamConfig>,
@@ -59,6 +61,7 @@ impl Identities {
 
     fn trusts(&self) -> impl Iterator<Item = &Arc<Trust>> {
         let listeners = self.listeners.iter().filter_map(|listener| listener.tls.as_ref()?.clients.trust());
+        let listeners = listeners.chain(&self.trust);
         listeners.chain(self.upstreams.iter().filter_map(|upstream| match &upstream.tls.expected {
             ExpectedServer::Workload { trust, .. } => Some(trust),
             ExpectedServer::PublicCa | ExpectedServer::Ca(_) => None,
@@ -71,6 +74,7 @@ impl Identities {
                 ClientCertificates::Required(trust) | ClientCertificates::Optional(trust) => Some(trust),
                 ClientCertificates::Off => None,
             });
+        let listeners = listeners.chain(&mut self.trust);
         listeners.chain(self.upstreams.iter_mut().filter_map(|upstream| match &mut upstream.tls.expected {
             ExpectedServer::Workload { trust, .. } => Some(trust),
             ExpectedServer::PublicCa | ExpectedServer::Ca(_) => None,

@@ -134,7 +134,7 @@ impl Live {
         let (generation, next) = make(&present, &assembled, tools)?;
         let generation = Arc::new(generation);
         report::changes(&shared.audit, (&present, &assembled), (&generation, &next));
-        if present.revocations != generation.revocations {
+        if assembled.revocation != next.revocation || present.revocations != generation.revocations {
             report::revoked(shared, &generation);
         }
         report::forget(&shared.metrics, (&present, &assembled), (&generation, &next));

@@ -31,6 +31,7 @@ use crate::config::Config;
 use crate::identity::Name;
 use crate::metrics::Metrics;
 use crate::proxy::admission::Admission;
+use crate::proxy::leaves::Leaves;
 use crate::proxy::{Shared, listener, worker};
 use crate::tls::TrustError;
 use crate::tls::client::ClientTlsError;
@@ -156,6 +157,7 @@ impl Server {
                 .counter_by("http2_errors", "HTTP/2 streams and connections that we ended, by error"),
             metrics,
             admission: Arc::new(Admission::default()),
+            leaves: Leaves::default(),
             draining: CancellationToken::new(),
             stopped: CancellationToken::new(),
         });

@@ -144,7 +144,7 @@ impl Trust {
     }
 
     /// When the chain of a verified peer ends, or the first revocation list of its trust domain.
-    pub(super) fn vouched_until(&self, peer: &Peer) -> Timestamp {
+    pub fn vouched_until(&self, peer: &Peer) -> Timestamp {
         let domain = self.domains.iter().find(|domain| domain.name == *peer.name.trust_domain());
         domain.map_or(Timestamp::MIN, |domain| domain.lists.end.min(peer.not_after))
     }
@@ -166,6 +166,16 @@ impl Trust {
     pub(super) fn subjects(&self) -> Vec<DistinguishedName> {
         let anchors = self.domains.iter().flat_map(|domain| &domain.cas.anchors);
         anchors.map(|anchor| DistinguishedName::in_sequence(&anchor.subject)).collect()
+    }
+
+    /// Judges the chain (leaf first) of a client that somebody else had the handshake with.
+    pub fn verify_client(
+        &self,
+        chain: &[CertificateDer<'_>],
+        now: Timestamp,
+    ) -> Result<Arc<Peer>, PeerError> {
+        let (leaf, others) = chain.split_first().ok_or(PeerError::Missing)?;
+        self.verify(leaf, others, Role::Client, now)
     }
 
     /// Judges a chain as a whole, as of now: form, issuer, time, trust domain, revocation; the first of

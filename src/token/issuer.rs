@@ -12,8 +12,10 @@ use url::{Position, Url};
 
 use super::actor::ActorEntry;
 use super::algorithm::Algorithm;
+use super::introspection::IntrospectionSettings;
 use super::issuer_url::IssuerUrl;
 use super::keys::KeyUse;
+use super::possession::PossessionSettings;
 use crate::fetch::SecretSource;
 use crate::identity::{ActorKind, Name};
 use crate::policy::claim::{ClaimPath, ClaimTest};
@@ -39,6 +41,9 @@ pub struct IssuerSettings {
     pub claims: ClaimMap,
     pub actors: Vec<ActorEntry>,
     pub quirks: Quirks,
+    pub possession: PossessionSettings,
+    /// Where opaque tokens are asked about; without it there are none of this issuer.
+    pub introspection: Option<IntrospectionSettings>,
 }
 
 /// The longest [`IssuerSettings::leeway`].
@@ -91,6 +96,9 @@ pub enum TokenType {
 /// Where a Countersign publishes what its assertions are verified with (RFC 8615).
 pub const ASSERTION_KEYS_PATH: &str = "/.well-known/countersign/jwks.json";
 
+/// What `actor` says in an assertion without a caller.
+pub const ASSERTED_NOBODY: &str = "none";
+
 /// The `typ` of assertions.
 pub const ASSERTION_TYPE: &str = "countersign+jwt";
 
@@ -124,7 +132,7 @@ pub struct Quirks {
 const ACCESS_TOKEN_CLAIMS: [&str; 7] = ["iss", "exp", "aud", "sub", "client_id", "iat", "jti"];
 
 /// What every assertion says.
-const ASSERTION_CLAIMS: [&str; 4] = ["iss", "exp", "aud", "iat"];
+const ASSERTION_CLAIMS: [&str; 5] = ["iss", "exp", "aud", "iat", "actor"];
 
 impl IssuerSettings {
     /// What the policy must know of this issuer: the preset's entries count like those given by hand.

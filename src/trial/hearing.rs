@@ -10,25 +10,29 @@ use http::response::Parts as AnswerParts;
 
 use super::Unaskable;
 use super::answer::{Answered, Case};
+use crate::audit::record::HopRecord;
 use crate::audit::{Draft, Reason};
 use crate::clock::Timestamp;
-use crate::identity::{Peer, Signature};
+use crate::identity::{CertificateHash, Name, Peer, Signature};
 use crate::policy::Verdict;
 use crate::proxy::Generation;
 use crate::proxy::exchange::note;
 use crate::proxy::forward::{Told, carries, rewrite};
 use crate::proxy::headers::{Origin, given_traceparent};
-use crate::proxy::judgement::{self, Addresses};
+use crate::proxy::hop::spoke_tls;
+use crate::proxy::judgement::{self, Addresses, Holder};
 use crate::proxy::normalize::Asked;
 use crate::proxy::refusal::{Form, Refusal};
 use crate::proxy::route::CrossOrigin;
-use crate::token::Verifier;
+use crate::token::{Scheme, Verifier};
 
 /// One request and all that it is judged by.
 pub struct Hearing<'t> {
     pub generation: &'t Generation,
     pub verifier: &'t Verifier,
-    pub peer: Signature<Peer>,
+    pub peer: Result<Signature<Peer>, Refusal>,
+    /// Which tells whose it is.
+    pub hop: Option<Name>,
     pub from: Addresses,
     pub origin: Origin,
     pub now: Timestamp,
@@ -86,10 +90,19 @@ impl Hearing<'_> {
     }
 
     fn judge(&mut self, asked: Asked, headers: &HeaderMap) -> Result<Result<Case, Refusal>, Unaskable> {
-        let Hearing { generation, verifier, peer, from, now, draft, .. } = self;
-        let (policy, peer) = (&generation.policy, || Ok(peer.clone()));
-        let mut known = None;
-        let verified = judgement::verify(generation, verifier, headers, peer, || *now, &mut known, draft);
+        let Hearing { generation, verifier, peer, hop, from, origin, now, draft } = self;
+        if let Some(name) = hop.take() {
+            match judgement::client(generation, HopRecord { name, certificate: None }, headers, draft) {
+                Ok(told) => from.client = from.client.or(told),
+                Err(refusal) => return Ok(Err(refusal)),
+            }
+            *origin = origin.told(from.client, spoke_tls(headers));
+        }
+        let (policy, peer) = (&generation.policy, || peer.clone());
+        let holder = Holder { peer, replaced: |_: &CertificateHash| None };
+        let seen = asked.seen(headers, origin.is_secure());
+        let (time, mut known) = (|| *now, None);
+        let verified = judgement::verify(generation, verifier, seen, holder, time, &mut known, draft);
         let verified = verified.now_or_never();
         let signatures = match verified.ok_or(Unaskable::Waits)? {
             Ok(signatures) => signatures,
@@ -107,7 +120,9 @@ impl Hearing<'_> {
     fn forward(&mut self, mut head: Parts, case: &Case) -> Result<Parts, Refusal> {
         let permit = match &case.decision.verdict {
             Verdict::Permit(permit) => permit,
-            Verdict::Denial(denial) => return Err(denial.into()),
+            Verdict::Denial(denial) => {
+                return Err(Refusal::from(denial).in_scheme(Scheme::of(&head.headers)));
+            }
         };
         let internal = || Refusal::of(Reason::Internal);
         let route = self.generation.routes.get(permit.route().index()).ok_or_else(internal)?;

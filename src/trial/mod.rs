@@ -26,7 +26,6 @@ use http::header::{AUTHORIZATION, HeaderValue};
 use http::request::Parts;
 
 pub use answer::{Answer, Answered, Case};
-pub use peers::certificate_of;
 pub use question::{Bearer, Claims, Presented, Question, STAND_IN, Unsendable, head};
 
 use crate::audit::{Arrival, Audit, Protocol, Sink};
@@ -39,13 +38,17 @@ use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::proxy::Generation;
 use crate::proxy::headers::Origin;
+use crate::proxy::hop::spoke_tls;
 use crate::proxy::judgement::{self, Addresses};
 use crate::proxy::normalize::Asked;
 use crate::proxy::refusal::Refusal;
-use crate::token::{IssuerSettings, KeysError, SameIssuer, SigningError, Step, TokenError, Trace, Verifier};
+use crate::token::{
+    DPOP, IssuerSettings, KeysError, Proofs, SameIssuer, Scheme, Shown, SigningError, Step, TokenError,
+    Trace, Verifier,
+};
 use hearing::Hearing;
 use peers::Handshake;
-use tokens::Tokens;
+use tokens::{Credential, Tokens};
 
 /// The listener of records where the configuration has none.
 const NOWHERE: &str = "no-listener";
@@ -116,6 +119,7 @@ impl Trial {
                 Vec::new(),
                 config.limits.token,
                 config.tokens,
+                Arc::<Proofs>::default(),
                 metrics.tokens.clone(),
                 clock.clone(),
             )?),
@@ -127,6 +131,7 @@ impl Trial {
             listeners: Vec::new(),
             own_id: config.own.as_ref().and_then(|own| own.known()?.spiffe_id.clone()),
             hops: config.hops.into(),
+            trust: config.trust,
             // Who asks what would become of a request has no use for signatures.
             assertions: None,
             limits: config.limits,
@@ -169,20 +174,17 @@ impl Trial {
     pub fn ask(&mut self, question: &Question) -> Result<Answer, Unaskable> {
         let now = self.at(question);
         self.clock.set(now);
-        let Handshake { listener, peer } = self.handshake(question)?;
+        let Handshake { listener, peer, hop } = self.handshake(question)?;
         let peer = match peer {
             Ok(peer) => peer,
             Err(refused) => return Ok(Answer::Handshake(refused)),
         };
-        let (token, verifier) = self.tokens.present(&question.caller, now)?;
-        let mut head = question.head.clone();
-        if let Some(token) = token {
-            let field = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| Unaskable::Token)?;
-            head.headers.append(AUTHORIZATION, field);
-        }
+        let (credential, verifier) = self.tokens.present(&question.caller, &question.head, now)?;
+        let head = with(credential.as_ref(), &question.head)?;
         let name = listener.map_or(&self.nowhere, |at| &self.listeners[at].name);
         let secure = listener.is_some_and(|at| self.listeners[at].tls.is_some());
-        let from = Addresses { peer: question.peer_ip, client: question.client_ip.or(question.peer_ip) };
+        let here = if hop.is_some() { None } else { question.peer_ip };
+        let from = Addresses { peer: question.peer_ip, client: question.client_ip.or(here) };
         let arrival = Arrival {
             method: Some(&head.method),
             listener: name,
@@ -195,6 +197,7 @@ impl Trial {
             generation: &self.generation,
             verifier,
             peer,
+            hop,
             from,
             origin: Origin::new(from.peer, secure),
             now,
@@ -212,11 +215,21 @@ impl Trial {
     pub fn trace(&mut self, question: &Question) -> Result<Option<Trace>, Unaskable> {
         let now = self.at(question);
         self.clock.set(now);
-        let peer = self.handshake(question)?.peer.ok();
+        let Handshake { listener, peer, hop } = self.handshake(question)?;
+        let secure = listener.is_some_and(|at| self.listeners[at].tls.is_some());
+        let told = hop.and_then(|_| spoke_tls(&question.head.headers));
+        let secure = told.unwrap_or(secure);
+        let peer = peer.ok().and_then(Result::ok);
         let peer = peer.as_ref().and_then(Signature::verified);
-        let (token, verifier) = self.tokens.present(&question.caller, now)?;
-        let Some(token) = token else { return Ok(None) };
-        let trace = verifier.trace(&token, peer.map(|peer| &peer.certificate)).now_or_never();
+        let (credential, verifier) = self.tokens.present(&question.caller, &question.head, now)?;
+        let Some(credential) = credential else { return Ok(None) };
+        let mut head = with(Some(&credential), &question.head)?;
+        let asked = judgement::read(&self.generation, &mut head, None).ok();
+        let shown = Shown {
+            request: asked.as_ref().map(|asked| asked.seen(&head.headers, secure)),
+            ..Shown::on(peer.map(|peer| &peer.certificate))
+        };
+        let trace = verifier.trace(credential.scheme, &credential.token, &shown).now_or_never();
         let mut trace = trace.ok_or(Unaskable::Waits)?;
         if let Ok(caller) = &trace.outcome {
             trace.last = Step::Revocation;
@@ -230,4 +243,21 @@ impl Trial {
     fn listener_name(&self, listener: Option<usize>) -> &Name {
         listener.map_or(&self.nowhere, |at| &self.listeners[at].name)
     }
+}
+
+/// The head with what the question presents besides.
+fn with(credential: Option<&Credential>, head: &Parts) -> Result<Parts, Unaskable> {
+    let mut head = head.clone();
+    if let Some(Credential { scheme, token, proof }) = credential {
+        let scheme = match scheme {
+            Scheme::Bearer => "Bearer",
+            Scheme::Dpop => "DPoP",
+        };
+        let field = |text: &str| HeaderValue::from_str(text).map_err(|_| Unaskable::Token);
+        head.headers.append(AUTHORIZATION, field(&format!("{scheme} {token}"))?);
+        if let Some(proof) = proof {
+            head.headers.append(DPOP, field(proof)?);
+        }
+    }
+    Ok(head)
 }

@@ -7,9 +7,11 @@ use super::{Trial, Unaskable};
 use crate::audit::{Claimed, Reason, RefusedHandshake};
 use crate::clock::Timestamp;
 use crate::config::ListenerSettings;
-use crate::identity::{CertificateHash, Peer, PeerName, Signature};
+use crate::identity::{CertificateHash, Hop, Name, Peer, PeerName, Signature};
 use crate::policy::pattern::HostPattern;
 use crate::policy::role::PeerPattern;
+use crate::proxy::hop::{self, CertificateHeader, HopKind, KnownBy, Learned, TrustedHop};
+use crate::proxy::refusal::Refusal;
 use crate::tls::peer::certificate_hash;
 use crate::tls::{ClientCertificates, PeerError, Unverified};
 
@@ -17,22 +19,22 @@ use crate::tls::{ClientCertificates, PeerError, Unverified};
 pub struct Handshake {
     /// `None` where the configuration has none: it then takes what it is told.
     pub listener: Option<usize>,
-    pub peer: Result<Signature<Peer>, RefusedHandshake>,
+    /// Whose its requests are, where it is made at all.
+    pub peer: Result<Result<Signature<Peer>, Refusal>, RefusedHandshake>,
+    /// The hop at its other end, where that tells whose they are.
+    pub hop: Option<Name>,
 }
 
 impl Trial {
     pub(super) fn handshake(&self, question: &Question) -> Result<Handshake, Unaskable> {
         let listener = self.choose_listener(question)?;
+        if let Some(hop) = self.hop(question) {
+            return self.told(question, hop, listener);
+        }
         let clients = listener.map(|at| clients(&self.listeners[at]));
         let presented = match &question.peer {
             Presented::Nothing => None,
-            Presented::Service(name) => {
-                let services = &self.policy().parts().services;
-                let service = services.iter().find(|service| service.name == *name);
-                let service = service.ok_or_else(|| Unaskable::Service(name.clone()))?;
-                let name_of_it = service.identities.iter().find_map(example);
-                Some(name_of_it.ok_or_else(|| Unaskable::Nobody(name.clone()))?)
-            }
+            Presented::Service(name) => Some(self.workload_of(name)?),
             Presented::Named(name) => Some(name.clone()),
             Presented::Chain(chain) => {
                 let clients = clients.ok_or(Unaskable::NoListener)?;
@@ -43,7 +45,7 @@ impl Trial {
                 let claimed = chain.first().map(|leaf| Unverified::read(leaf));
                 let claimed = claimed.map(|it| Claimed { spiffe_id: it.uri, certificate: it.certificate });
                 let refused = |error| self.refused(question, listener, &error, claimed);
-                return Ok(Handshake { listener, peer: peer.map_err(refused) });
+                return Ok(Handshake { listener, peer: peer.map(Ok).map_err(refused), hop: None });
             }
         };
         let peer = match (clients, &presented) {
@@ -64,7 +66,65 @@ impl Trial {
             },
         });
         let refused = |error| self.refused(question, listener, &error, claimed);
-        Ok(Handshake { listener, peer: peer.map_err(refused) })
+        Ok(Handshake { listener, peer: peer.map(Ok).map_err(refused), hop: None })
+    }
+
+    /// The hop that a question comes through, where that is one that tells certificates.
+    fn hop(&self, question: &Question) -> Option<(&TrustedHop, CertificateHeader)> {
+        let Hop::Trusted(name) = &question.hop else { return None };
+        self.generation.hops.iter().find_map(|hop| match hop.kind {
+            HopKind::Certificate(header) if hop.name == *name => Some((hop, header)),
+            HopKind::Certificate(_) | HopKind::Countersign => None,
+        })
+    }
+
+    /// What a hop tells: of whoever is presented, or what stands in the header fields that it is asked with.
+    fn told(
+        &self,
+        question: &Question,
+        (hop, header): (&TrustedHop, CertificateHeader),
+        listener: Option<usize>,
+    ) -> Result<Handshake, Unaskable> {
+        let settings = listener.map(|at| &self.listeners[at]);
+        let is_known = match (&hop.known_by, settings.map(clients)) {
+            (KnownBy::Address(_), Some(ClientCertificates::Required(_))) => {
+                let refused = self.refused(question, listener, &PeerError::Missing, None);
+                return Ok(Handshake { listener, peer: Err(refused), hop: None });
+            }
+            (KnownBy::SpiffeId(_), Some(clients)) => *clients != ClientCertificates::Off,
+            (KnownBy::Address(_), Some(_)) => settings.is_none_or(|it| it.proxy_hops.is_none()),
+            (_, None) => true,
+        };
+        if !is_known {
+            return Ok(Handshake { listener, peer: Ok(Ok(Signature::Absent)), hop: None });
+        }
+        let (trust, now) = (self.generation.trust.as_ref(), self.at(question));
+        if let Some(domain) = trust.and_then(|trust| trust.awaited().next()) {
+            return Err(Unaskable::Awaited(domain.clone()));
+        }
+        let no_trust = || Refusal::of(Reason::Internal);
+        let named = |name: &PeerName| {
+            let checked = trust.ok_or_else(no_trust)?.check_name(name);
+            checked.map(|()| verified(name, question)).map_err(|error| Refusal::from(&error))
+        };
+        let peer = match &question.peer {
+            Presented::Nothing => Learned::default().peer((hop, header), trust, &question.head.headers, now),
+            Presented::Chain(chain) => trust.ok_or_else(no_trust).and_then(|trust| {
+                let peer = hop::vouched(trust, chain, &hop.name, now).map(Signature::Verified);
+                peer.map_err(|error| Refusal::from(&error))
+            }),
+            Presented::Service(name) => named(&self.workload_of(name)?),
+            Presented::Named(name) => named(name),
+        };
+        Ok(Handshake { listener, peer: Ok(peer), hop: Some(hop.name.clone()) })
+    }
+
+    fn workload_of(&self, name: &Name) -> Result<PeerName, Unaskable> {
+        let services = &self.policy().parts().services;
+        let service = services.iter().find(|service| service.name == *name);
+        let service = service.ok_or_else(|| Unaskable::Service(name.clone()))?;
+        let name_of_it = service.identities.iter().find_map(example);
+        name_of_it.ok_or_else(|| Unaskable::Nobody(name.clone()))
     }
 
     fn choose_listener(&self, question: &Question) -> Result<Option<usize>, Unaskable> {
@@ -72,10 +132,14 @@ impl Trial {
             let found = self.listeners.iter().position(|listener| listener.name == *name);
             return found.map(Some).ok_or_else(|| Unaskable::Listener(name.clone()));
         }
-        let fits = |listener: &ListenerSettings| match (clients(listener), &question.peer) {
-            (ClientCertificates::Required(_), peer) => !matches!(peer, Presented::Nothing),
-            (ClientCertificates::Optional(_), _) => true,
-            (ClientCertificates::Off, peer) => matches!(peer, Presented::Nothing),
+        let shows_one = match self.hop(question) {
+            Some((hop, _)) => matches!(hop.known_by, KnownBy::SpiffeId(_)),
+            None => !matches!(question.peer, Presented::Nothing),
+        };
+        let fits = |listener: &ListenerSettings| match clients(listener) {
+            ClientCertificates::Required(_) => shows_one,
+            ClientCertificates::Optional(_) => true,
+            ClientCertificates::Off => !shows_one,
         };
         let first = (!self.listeners.is_empty()).then_some(0);
         Ok(self.listeners.iter().position(fits).or(first))
@@ -105,7 +169,7 @@ fn clients(listener: &ListenerSettings) -> &ClientCertificates {
 }
 
 /// The certificate of somebody of whom only a name is given.
-pub fn certificate_of(name: &PeerName) -> CertificateHash {
+fn certificate_of(name: &PeerName) -> CertificateHash {
     certificate_hash(name.to_string().as_bytes())
 }
 

@@ -22,13 +22,14 @@ use crate::world::client::{Protocol, get};
 
 const SAMPLE: &str = include_str!("../../config/sidecar.toml");
 const ALLOW: &str = "[[allow]]\nname = \"read\"\nservice = \"storefront\"\nrole = \"any\"\n";
-pub const PAGES: [&str; 19] = [
+pub const PAGES: [&str; 20] = [
     "README.md",
     "CHANGELOG.md",
     "SECURITY.md",
     "benches/README.md",
     "certs/README.md",
     "deploy/README.md",
+    "docs/alb.md",
     "docs/assertion.md",
     "docs/attacks.md",
     "docs/capacity.md",
@@ -192,6 +193,29 @@ fn every_example_of_the_rule_language_is_one() {
         seen += 1;
     }
     assert!(seen >= 10, "{seen}");
+}
+
+/// What stands in front of the sample's proxy, block by block.
+#[test]
+fn what_is_shown_of_load_balancers_loads_beside_the_sample() {
+    let folder = TempDir::new().unwrap();
+    fs::create_dir(folder.path().join("certs")).unwrap();
+    write_certificates(&folder.path().join("certs"));
+    fs::write(folder.path().join("10-sample.toml"), SAMPLE).unwrap();
+    let blocks = blocks(&page("docs/alb.md"));
+    for block in &blocks {
+        fs::write(folder.path().join("20-hop.toml"), format!("version = 1\n{}", block.text)).unwrap();
+        let loaded = config::load(&[folder.path().to_owned()], &|_| None, NOW);
+        let report = loaded.as_ref().map_or_else(|report| report, |config| &config.report);
+        let codes: Vec<_> = report.diagnostics().iter().map(|it| it.code).collect();
+        assert!(
+            loaded.is_ok() && !codes.contains(&"name_unused"),
+            "{}\n{}",
+            report.to_text(false),
+            block.text
+        );
+    }
+    assert_eq!(blocks.len(), 3);
 }
 
 #[test]

@@ -26,7 +26,7 @@ use crate::world::signing::KEYS;
 use crate::world::{World, soon};
 
 /// The key, the test that hits it, and whether `limits_hit` counts it.
-const HITS: [(&str, &str, bool); 27] = [
+const HITS: [(&str, &str, bool); 28] = [
     ("audit_queue_max", "a_flood_of_refusals_waits_for_its_own_records_and_takes_nobody_s_place", true),
     (
         "audit_wait_timeout",
@@ -40,6 +40,7 @@ const HITS: [(&str, &str, bool); 27] = [
     ("connections_per_peer_max", "connections_have_their_number", true),
     ("control_frames_per_connection_max", "each_flood_of_frames_is_ended_and_counted", true),
     ("delegation_depth_max", "tokens_have_their_bounds", true),
+    ("dpop_proofs_max", "proofs_have_their_number_and_one_key_its_part", true),
     // The process that would tell of it has ended.
     ("drain_timeout", "what_the_drain_cuts_is_seen_as_cut_and_has_its_record", false),
     ("group_count_max", "tokens_have_their_bounds", true),

@@ -154,6 +154,15 @@ impl Line<'_> {
         self.word(r#","protocol":""#, connection.protocol.as_str());
         self.address(r#"","peer_ip":"#, connection.peer_ip);
         self.address(r#","client_ip":"#, connection.client_ip);
+        match &connection.hop {
+            Some(hop) => {
+                self.text(r#","hop":{"name":"#, hop.name.as_str());
+                let certificate = hop.certificate.map(|certificate| certificate.to_string());
+                self.optional(r#","certificate":"#, certificate.as_deref());
+                self.fixed("}");
+            }
+            None => self.null(r#","hop":"#),
+        }
         self.fixed("}");
     }
 }

@@ -141,13 +141,15 @@ pub struct Description {
     pub without: Vec<String>,
     /// Claims that are a time so long before the request, in seconds.
     pub ago: Vec<(String, Duration)>,
+    /// Whether the token is bound to a key, of which the request brings a proof.
+    pub dpop: Option<bool>,
 }
 
 /// Says that there is none, wherever there could be one.
 pub const NONE: &str = "none";
 
 /// Keys of a caller that are no claims.
-const DESCRIPTION_KEYS: [&str; 5] = ["issuer", "like", "without", "ago", "claims"];
+const DESCRIPTION_KEYS: [&str; 6] = ["issuer", "like", "without", "ago", "claims", "dpop"];
 
 impl Field for CallerTerm {
     fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
@@ -162,12 +164,14 @@ impl Field for CallerTerm {
         let without: Option<At<List<String>>> = reader.key(table, node.span, "without", false);
         let ago: Option<At<Keyed<String, Duration>>> = reader.key(table, node.span, "ago", false);
         let more: Option<At<Claims>> = reader.key(table, node.span, "claims", false);
+        let dpop: Option<At<bool>> = reader.key(table, node.span, "dpop", false);
         let mut description = Description {
             issuer: reader.key(table, node.span, "issuer", false),
             like: reader.key(table, node.span, "like", false),
             claims: more.map(|claims| claims.value.0).unwrap_or_default(),
             without: without.into_iter().flat_map(|it| it.value).map(|name| name.value).collect(),
             ago: ago.into_iter().flat_map(|it| it.value).map(|(name, by)| (name.value, by.value)).collect(),
+            dpop: dpop.map(|dpop| dpop.value),
         };
         for (name, entry) in &table.entries {
             if !DESCRIPTION_KEYS.contains(&name.as_str()) {
@@ -194,6 +198,10 @@ impl Field for CallerTerm {
                         "type": "object",
                         "additionalProperties": Duration::schema(generator),
                         "description": "Claims that are a time so long before the request, as `auth_time = \"20m\"`.",
+                    },
+                    "dpop": {
+                        "type": "boolean",
+                        "description": "Binds the token to a key, and proves with the request to have it (RFC 9449).",
                     },
                     "claims": {
                         "type": "object",

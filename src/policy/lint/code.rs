@@ -37,6 +37,7 @@ codes! {
     DenyByPath = "deny_by_path" Finding,
     DenyRedundant = "deny_redundant" Finding,
     GuardRail = "guard_rail" Information,
+    HopWide = "hop_wide" Finding,
     HostOnly = "host_only" Finding,
     ListenerClosed = "listener_closed" Finding,
     NameUnused = "name_unused" Finding,

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{Asserted, AssertionSettings, Audience};
 use crate::clock::Timestamp;
 use crate::identity::{ActorKind, Caller, CertificateHash, Delegate, Hop, Name, Peer, PeerName};
+use crate::token::ASSERTED_NOBODY;
 
 /// The names that an assertion gives a meaning of its own; a claim that is passed on cannot have one of these.
 pub const NAMES: [&str; 22] = [
@@ -58,9 +59,12 @@ pub fn claims(
         say("cnf", json!({ "x5t#S256": thumbprint(certificate) }));
     }
     let caller = signatures.caller.verified();
-    if let Some(caller) = caller {
-        tell_caller(caller, &settings.claims, &mut say);
-        say("roles", texts(evidence.roles.iter().map(Name::as_str)));
+    match caller {
+        Some(caller) => {
+            tell_caller(caller, &settings.claims, &mut say);
+            say("roles", texts(evidence.roles.iter().map(Name::as_str)));
+        }
+        None => say("actor", ASSERTED_NOBODY.into()),
     }
     let before = caller.and_then(|caller| caller.via.as_deref()).unwrap_or_default();
     let peer = signatures.peer.verified();

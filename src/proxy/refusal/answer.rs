@@ -14,6 +14,7 @@ use http_body_util::Full;
 use super::Refusal;
 use crate::policy::action::is_grpc;
 
+const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 /// In what form the client understands a refusal.
@@ -61,6 +62,11 @@ impl Refusal {
             && let Ok(challenge) = HeaderValue::from_str(challenge)
         {
             headers.insert(WWW_AUTHENTICATE, challenge);
+        }
+        if let Some(nonce) = &self.nonce
+            && let Ok(nonce) = HeaderValue::from_str(nonce)
+        {
+            headers.insert(DPOP_NONCE, nonce);
         }
         response
     }

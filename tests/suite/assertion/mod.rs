@@ -149,7 +149,8 @@ async fn an_upstream_verifies_who_asks_with_any_library() {
 
     // no caller: the service alone
     let told = verified(&proxy, &asserted(&client, get("/public/7")).await, "orders").await;
-    for name in ["sub", "actor", "subject_issuer", "roles", "scope"] {
+    assert_eq!(told["actor"], "none");
+    for name in ["sub", "on_behalf_of", "subject_issuer", "roles", "scope"] {
         assert_eq!(told[name], Value::Null, "{name}");
     }
     assert_eq!(told["peer"]["service"], json!(["storefront"]));

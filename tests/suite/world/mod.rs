@@ -146,7 +146,11 @@ pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
 
 /// SHA-256 in lower-case hex.
 pub fn sha256(bytes: &[u8]) -> String {
-    hex(digest::digest(&digest::SHA256, bytes))
+    hex(sha256_of(bytes))
+}
+
+pub fn sha256_of(bytes: impl AsRef<[u8]>) -> Vec<u8> {
+    digest::digest(&digest::SHA256, bytes.as_ref()).as_ref().to_vec()
 }
 
 pub fn hex(bytes: impl AsRef<[u8]>) -> String {

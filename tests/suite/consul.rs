@@ -267,20 +267,15 @@ async fn whatever_else_comes_the_last_good_stays() {
         ("longer than", Failing::Text(" ".repeat(2 << 20))),
         ("broke off", Failing::HangUp),
     ];
-    let mut cases: Vec<(&str, Box<dyn Fn()>)> = Vec::new();
-    let (agent_of, leaf_of, roots_of) = (&agent, &good_leaf, &good_roots);
-    cases.extend(leaves.map(|(why, leaf)| {
-        (why, Box::new(move || agent_of.says(leaf.clone(), roots_of.clone())) as Box<dyn Fn()>)
-    }));
-    cases.extend(said.map(|(why, roots)| {
-        (why, Box::new(move || agent_of.says(leaf_of.clone(), roots.clone())) as Box<dyn Fn()>)
-    }));
-    cases.extend(
-        failing.map(|(why, how)| (why, Box::new(move || agent_of.fails(how.clone())) as Box<dyn Fn()>)),
-    );
+    let leaves = leaves.map(|(why, leaf)| (why, Ok((leaf, good_roots.clone()))));
+    let said = said.map(|(why, roots)| (why, Ok((good_leaf.clone(), roots))));
+    let failing = failing.map(|(why, how)| (why, Err(how)));
     let mut seen = 0;
-    for (why, say) in cases {
-        say();
+    for (why, said) in leaves.into_iter().chain(said).chain(failing) {
+        match said {
+            Ok((leaf, roots)) => agent.says(leaf, roots),
+            Err(how) => agent.fails(how),
+        }
         let told = identity(&proxy, |it| it["failure"].as_str().is_some_and(|told| told.contains(why))).await;
         assert_eq!(told["awaited"], false, "{why}");
         in_force(proxy.address("mesh"), &own).await;

@@ -131,7 +131,7 @@ fn claim_test(test: &ClaimTest) -> String {
 }
 
 fn route(route: &Route, parts: &PolicyParts) -> String {
-    let Route { name, host, path, header, upstream, variants, shadow_until } = route;
+    let Route { name, direction, host, path, header, upstream, variants, shadow_until } = route;
     let upstream_name = |id: UpstreamId| parts.upstreams.get(id.index()).map(|name| name.as_str());
     // The first variant whose role holds wins, so their order counts.
     let variants: Vec<_> = variants
@@ -141,7 +141,7 @@ fn route(route: &Route, parts: &PolicyParts) -> String {
         })
         .collect();
     format!(
-        "route {:?} {} {:?} {} {:?} {variants:?} {:?}",
+        "route {:?} {direction:?} {} {:?} {} {:?} {variants:?} {:?}",
         name.as_str(),
         set(host),
         path.to_string(),

@@ -12,7 +12,7 @@ use super::elsewhere::{AuditOutput, Pem};
 use super::file_policy::{Issuer, Role, Route, Rule, Service};
 use super::read::{Keyed, List};
 use super::value::{Bytes, Timeout, Version};
-use crate::identity::{Name, SpiffePattern, TrustDomain};
+use crate::identity::{Direction, Name, SpiffePattern, TrustDomain};
 
 table! {
     /// A configuration of Countersign. Several files add up to one.
@@ -139,9 +139,10 @@ choice! {
 }
 
 choice! {
-    /// What a listener is for.
-    ListenerMode { Inbound = "inbound", }
-    later { "outbound" }
+    for Direction {
+        Inbound = "inbound",
+        Outbound = "outbound",
+    }
 }
 
 choice! {
@@ -157,8 +158,9 @@ table! {
         /// Whether clients present a certificate; with `optional`, who presents none is judged by rules that
         /// waive the service. Default: `required`.
         client_certificate: ClientCertificate,
-        /// What it is for. Default: `inbound`.
-        mode: ListenerMode,
+        /// Whose requests come in there: `inbound`, those of clients, or `outbound`, those that the local application
+        /// sends over plain HTTP on loopback, as this very workload. Default: `inbound`.
+        mode: Direction,
         /// Another certificate than `[identity]`'s, as PEM. Default: that one.
         certificate: Pem,
         /// Its private key, as PEM. Default: that of `[identity]`.

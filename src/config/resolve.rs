@@ -99,7 +99,7 @@ pub fn resolve(
     let rules = typed_rules(typed, &mut found);
     let resolved = parts(typed, &rules, (issuer_names, issuers), upstreams, &limits, &mut found);
     let Resolved { parts, issuers, upstreams, routes } = resolved;
-    let policy = policy(&file, &rules, parts, &issuers, material.now, &mut found);
+    let policy = policy(&file, &rules, (own.as_ref(), parts), &issuers, material.now, &mut found);
     drop_consequences(&sources, &mut found);
     if !found.has_errors() && !policy.as_ref().is_some_and(|policy| is_whole(typed, policy, &listeners)) {
         let message = "this configuration cannot be resolved whole, and nothing says why";
@@ -139,7 +139,7 @@ pub fn resolve(
 fn policy(
     file: &At<File>,
     rules: &[TypedRule<'_>],
-    parts: PolicyParts,
+    (own, parts): (Option<&OwnCertificate>, PolicyParts),
     issuers: &[IssuerSettings],
     now: Timestamp,
     found: &mut Diagnostics,
@@ -151,7 +151,7 @@ fn policy(
             // What looks odd may do so only because a table next to it could not be read.
             if !found.has_errors() {
                 places.add(findings, &file.value, found);
-                surroundings::look(&file.value, policy.parts(), now, found);
+                surroundings::look(&file.value, own, policy.parts(), now, found);
             }
             Some(policy)
         }

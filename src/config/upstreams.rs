@@ -1,10 +1,11 @@
 //! Upstreams: where requests may go, and who must be there.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use url::Url;
+use url::{Host, Url};
 
 use super::error::Diagnostics;
 use super::file::{File, Upstream};
@@ -12,6 +13,7 @@ use super::material::{Material, TypedTrustDomain};
 use super::names::{entries, items, known_trust_domain, refuse_reserved};
 use super::settings::seconds;
 use super::source::At;
+use crate::fetch::address::is_metadata;
 use crate::identity::Name;
 use crate::tls::client::ExpectedServer;
 use crate::tls::{OwnCertificate, Trust, TrustDomainSettings};
@@ -140,7 +142,17 @@ fn check_server(server: &At<String>, upstream: &Upstream, found: &mut Diagnostic
     };
     let bare = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
     let anonymous = url.username().is_empty() && url.password().is_none();
+    let literal = match url.host() {
+        Some(Host::Ipv4(ip)) => Some(IpAddr::from(ip)),
+        Some(Host::Ipv6(ip)) => Some(IpAddr::from(ip)),
+        // `h2c://` is not one of the schemes of which `url` reads addresses.
+        Some(Host::Domain(name)) => name.parse().ok(),
+        None => None,
+    };
     match url.scheme() {
+        _ if literal.is_some_and(is_metadata) => {
+            refuse("a link-local or metadata address is never dialled", found);
+        }
         _ if !url.has_host() => refuse("it names no host", found),
         _ if !bare || !anonymous => refuse("it has more than a host and a port", found),
         "https" => {}

@@ -24,7 +24,7 @@ use super::{headers, http1, http2};
 use crate::audit::{Arrival, Claimed, Cut, Protocol, Reason, RefusedHandshake, Signers};
 use crate::clock::Timestamp;
 use crate::decisions::Judged;
-use crate::identity::{Name, Peer, Signature};
+use crate::identity::{Direction, Name, Peer, Signature};
 use crate::metrics::Limit;
 use crate::policy::Host;
 use crate::tls::{Accepted, Alpn, HandshakeFailure, ListenerTls, PeerError};
@@ -37,6 +37,7 @@ pub struct Connection {
     /// Position among the listeners of every generation.
     listener: usize,
     pub listener_name: Name,
+    pub direction: Direction,
     /// `None` on a plain-text listener.
     tls: Option<TlsPeer>,
     /// The name the client asked for in its handshake.
@@ -109,8 +110,12 @@ impl Connection {
     /// not revoked; and where a reload has changed CAs, CRLs or the mode, what is in force now counts. In
     /// each case its chain is verified again.
     pub fn peer(&self, generation: &Generation, now: Timestamp) -> Result<Signature<Peer>, PeerError> {
+        if self.is_turned(generation) {
+            return Err(PeerError::Missing);
+        }
         let (tls, current) = match (&self.tls, self.current_tls(generation)) {
             (Some(tls), Some(current)) => (tls, current),
+            (None, None) if self.direction == Direction::Outbound => return generation.ourselves(now),
             (None, None) => return Ok(Signature::Absent),
             // Plain text where there is TLS now, or the other way round.
             _ => return Err(PeerError::Missing),
@@ -139,6 +144,7 @@ impl Connection {
             let until = match (self.peer(&generation, now), self.current_tls(&generation)) {
                 (Err(error), _) => return error,
                 (Ok(Signature::Verified(peer)), Some(tls)) => tls.vouched_until(&peer),
+                (Ok(Signature::Verified(peer)), None) => peer.not_after,
                 (Ok(_), _) => Timestamp::MAX,
             };
             drop(generation);
@@ -188,9 +194,14 @@ impl Connection {
         generation.listeners.get(self.listener)?.tls.as_ref()
     }
 
+    /// Whether the listener is for the other direction by now.
+    fn is_turned(&self, generation: &Generation) -> bool {
+        generation.listeners.get(self.listener).is_none_or(|listener| listener.direction != self.direction)
+    }
+
     /// Whether new connections are made under another TLS configuration by now.
     pub fn is_outdated(&self, generation: &Generation) -> bool {
-        match (&self.tls, self.current_tls(generation)) {
+        self.is_turned(generation) || match (&self.tls, self.current_tls(generation)) {
             (Some(mine), Some(current)) => !Arc::ptr_eq(&mine.made_under, current),
             (None, None) => false,
             _ => true,
@@ -227,6 +238,7 @@ pub async fn serve(
         Rc::new(Connection {
             listener: position,
             listener_name,
+            direction: listener.direction,
             origin: headers::Origin::new(Some(peer_ip), tls.is_some()),
             tls,
             server_name,

@@ -65,7 +65,7 @@ async fn answer(
         }
     };
     draft.asked(&asked.host, &asked.path, form == Form::Grpc);
-    let cross_origin = CrossOrigin::of(&generation, &asked, &head.headers);
+    let cross_origin = CrossOrigin::of(&generation, connection.direction, &asked, &head.headers);
     if let Some(answer) = cross_origin.preflight(&asked, &head.headers) {
         draft.because(Reason::Preflight);
         return finish(draft, answer).await;

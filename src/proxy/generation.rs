@@ -16,12 +16,13 @@ use super::limits::Limits;
 use super::normalize::OddNames;
 use super::route::RouteSettings;
 use crate::audit::Audit;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::decisions::Decisions;
-use crate::identity::{Name, SpiffeId};
+use crate::identity::{Direction, Name, Peer, Signature, SpiffeId};
 use crate::metrics::{CounterBy, Metrics};
 use crate::policy::Policy;
-use crate::tls::ListenerTls;
+use crate::tls::peer::OutOfDate;
+use crate::tls::{ListenerTls, PeerError};
 use crate::token::Verifier;
 use crate::upstream::Upstream;
 
@@ -40,6 +41,8 @@ pub struct Generation {
     pub listeners: Vec<ListenerState>,
     /// Our own SPIFFE ID, where our certificate has one.
     pub own_id: Option<SpiffeId>,
+    /// Ourselves as a peer: that of all requests that the local application sends.
+    pub own_peer: Option<Arc<Peer>>,
     pub limits: Limits,
     pub odd_names: OddNames,
 }
@@ -48,11 +51,23 @@ pub struct Generation {
 #[derive(Clone)]
 pub struct ListenerState {
     pub name: Name,
-    /// `None` only with `allow_plaintext`. The same `Arc` as in the last generation unless a certificate,
+    pub direction: Direction,
+    /// `None` only with `allow_plaintext`, and where requests are the local application's. The same `Arc` as in the last generation unless a certificate,
     /// CA, CRL or mode changed; a connection made under another one is asked to end.
     pub tls: Option<Arc<ListenerTls>>,
     /// With `proxy_protocol`: the hops that speak it, and must.
     pub proxy_hops: Option<Vec<IpNet>>,
+}
+
+impl Generation {
+    /// The peer of what the local application sends, while our certificate is good.
+    pub fn ourselves(&self, now: Timestamp) -> Result<Signature<Peer>, PeerError> {
+        match &self.own_peer {
+            Some(own) if own.not_after <= now => Err(PeerError::Expired(OutOfDate::Expired(own.not_after))),
+            Some(own) => Ok(Signature::Verified(Arc::clone(own))),
+            None => Err(PeerError::Missing),
+        }
+    }
 }
 
 /// What all cores share.

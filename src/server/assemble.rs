@@ -130,6 +130,7 @@ fn assemble(
         upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
         listeners,
         own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
+        own_peer: config.own.as_ref().and_then(OwnCertificate::as_local_peer).map(Arc::new),
         limits: config.limits,
         odd_names: config.odd_names,
     };
@@ -168,7 +169,12 @@ fn listener(
             Some(Arc::new(made.map_err(failed)?))
         }
     };
-    Ok(ListenerState { name: settings.name.clone(), tls, proxy_hops: settings.proxy_hops.clone() })
+    Ok(ListenerState {
+        name: settings.name.clone(),
+        direction: settings.direction,
+        tls,
+        proxy_hops: settings.proxy_hops.clone(),
+    })
 }
 
 fn issuer(

@@ -12,7 +12,7 @@ use super::Unaskable;
 use super::answer::{Answered, Case};
 use crate::audit::{Draft, Reason};
 use crate::clock::Timestamp;
-use crate::identity::{Peer, Signature};
+use crate::identity::{Direction, Peer, Signature};
 use crate::policy::Verdict;
 use crate::proxy::Generation;
 use crate::proxy::exchange::note;
@@ -22,13 +22,15 @@ use crate::proxy::judgement::{self, Addresses};
 use crate::proxy::normalize::Asked;
 use crate::proxy::refusal::{Form, Refusal};
 use crate::proxy::route::CrossOrigin;
+use crate::tls::PeerError;
 use crate::token::Verifier;
 
 /// One request and all that it is judged by.
 pub struct Hearing<'t> {
     pub generation: &'t Generation,
     pub verifier: &'t Verifier,
-    pub peer: Signature<Peer>,
+    pub peer: Result<Signature<Peer>, PeerError>,
+    pub direction: Direction,
     pub from: Addresses,
     pub origin: Origin,
     pub now: Timestamp,
@@ -66,7 +68,7 @@ impl Hearing<'_> {
             Err(refusal) => return Ok(End::Answered(self.refuse(form, &refusal))),
         };
         self.draft.asked(&asked.host, &asked.path, form == Form::Grpc);
-        let cross_origin = CrossOrigin::of(self.generation, &asked, &head.headers);
+        let cross_origin = CrossOrigin::of(self.generation, self.direction, &asked, &head.headers);
         if let Some(answer) = cross_origin.preflight(&asked, &head.headers) {
             self.draft.because(Reason::Preflight);
             return Ok(End::Answered(answer.into_parts().0));
@@ -87,7 +89,7 @@ impl Hearing<'_> {
 
     fn judge(&mut self, asked: Asked, headers: &HeaderMap) -> Result<Result<Case, Refusal>, Unaskable> {
         let Hearing { generation, verifier, peer, from, now, draft, .. } = self;
-        let (policy, peer) = (&generation.policy, || Ok(peer.clone()));
+        let (policy, peer) = (&generation.policy, || peer.clone());
         let verified = judgement::verify(verifier, policy, headers, peer, &mut None, draft).now_or_never();
         let signatures = match verified.ok_or(Unaskable::Waits)? {
             Ok(signatures) => signatures,

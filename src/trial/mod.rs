@@ -42,7 +42,7 @@ use crate::proxy::judgement::{self, Addresses};
 use crate::proxy::normalize::Asked;
 use crate::proxy::refusal::Refusal;
 use crate::proxy::{Generation, ListenerState};
-use crate::tls::ListenerTls;
+use crate::tls::{ListenerTls, OwnCertificate};
 use crate::token::{IssuerSettings, KeysError, SameIssuer, Trace, Verifier};
 use hearing::Hearing;
 use peers::Handshake;
@@ -90,6 +90,8 @@ pub enum Unaskable {
     Algorithm(Name),
     #[error("a certificate can only be verified for a `[listener]`, and there is none")]
     NoListener,
+    #[error("no certificate is presented by the local application: it speaks with this proxy's own")]
+    LocalCertificate,
     #[error("what stands in `Authorization` cannot be sent")]
     Token,
     #[error(transparent)]
@@ -126,6 +128,7 @@ impl Trial {
             upstreams: Vec::new(),
             listeners,
             own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
+            own_peer: config.own.as_ref().and_then(OwnCertificate::as_local_peer).map(Arc::new),
             limits: config.limits,
             odd_names: config.odd_names,
         };
@@ -166,7 +169,7 @@ impl Trial {
     pub fn ask(&mut self, question: &Question) -> Result<Answer, Unaskable> {
         let now = self.at(question);
         self.clock.set(now);
-        let Handshake { listener, peer } = self.handshake(question)?;
+        let Handshake { listener, direction, peer } = self.handshake(question)?;
         let peer = match peer {
             Ok(peer) => peer,
             Err(refused) => return Ok(Answer::Handshake(refused)),
@@ -192,6 +195,7 @@ impl Trial {
             generation: &self.generation,
             verifier,
             peer,
+            direction,
             from,
             origin: Origin::new(from.peer, secure),
             now,
@@ -209,7 +213,7 @@ impl Trial {
     pub fn trace(&mut self, question: &Question) -> Result<Option<Trace>, Unaskable> {
         let now = self.at(question);
         self.clock.set(now);
-        let peer = self.handshake(question)?.peer.ok();
+        let peer = self.handshake(question)?.peer.ok().and_then(Result::ok);
         let peer = peer.as_ref().and_then(Signature::verified);
         let (token, verifier) = self.tokens.present(&question.caller, now)?;
         let Some(token) = token else { return Ok(None) };
@@ -227,5 +231,10 @@ fn listener(settings: &ListenerSettings, clock: &Clock) -> Result<ListenerState,
         settings.tls.as_ref().map(|tls| ListenerTls::new(&tls.own, tls.clients.clone(), clock.clone()));
     let failed = |source| TrialError::Listener { listener: settings.name.clone(), source };
     let tls = made.transpose().map_err(failed)?.map(Arc::new);
-    Ok(ListenerState { name: settings.name.clone(), tls, proxy_hops: settings.proxy_hops.clone() })
+    Ok(ListenerState {
+        name: settings.name.clone(),
+        direction: settings.direction,
+        tls,
+        proxy_hops: settings.proxy_hops.clone(),
+    })
 }

@@ -7,9 +7,9 @@ use super::{Trial, Unaskable};
 use crate::audit::{Claimed, Reason, RefusedHandshake};
 use crate::clock::Timestamp;
 use crate::config::ListenerSettings;
-use crate::identity::{Peer, PeerName, Signature};
+use crate::identity::{Direction, Hop, Name, Peer, PeerName, Signature};
 use crate::policy::pattern::HostPattern;
-use crate::policy::role::PeerPattern;
+use crate::policy::role::{PeerPattern, Service};
 use crate::tls::peer::certificate_hash;
 use crate::tls::{ClientCertificates, PeerError, Unverified};
 
@@ -17,22 +17,26 @@ use crate::tls::{ClientCertificates, PeerError, Unverified};
 pub struct Handshake {
     /// `None` where the configuration has none: it then takes what it is told.
     pub listener: Option<usize>,
-    pub peer: Result<Signature<Peer>, RefusedHandshake>,
+    pub direction: Direction,
+    /// What every request of the connection finds there, where it is made at all.
+    pub peer: Result<Result<Signature<Peer>, PeerError>, RefusedHandshake>,
 }
 
 impl Trial {
     pub(super) fn handshake(&self, question: &Question) -> Result<Handshake, Unaskable> {
         let listener = self.choose_listener(question)?;
+        let direction = match listener {
+            Some(at) => self.listeners[at].direction,
+            None => question.hop.direction(),
+        };
+        if direction == Direction::Outbound {
+            let peer = Ok(self.local_peer(question)?);
+            return Ok(Handshake { listener, direction, peer });
+        }
         let clients = listener.map(|at| clients(&self.listeners[at]));
         let presented = match &question.peer {
             Presented::Nothing => None,
-            Presented::Service(name) => {
-                let services = &self.policy().parts().services;
-                let service = services.iter().find(|service| service.name == *name);
-                let service = service.ok_or_else(|| Unaskable::Service(name.clone()))?;
-                let name_of_it = service.identities.iter().find_map(example);
-                Some(name_of_it.ok_or_else(|| Unaskable::Nobody(name.clone()))?)
-            }
+            Presented::Service(name) => Some(self.workload_of(name)?),
             Presented::Named(name) => Some(name.clone()),
             Presented::Chain(chain) => {
                 let at = listener.ok_or(Unaskable::NoListener)?;
@@ -41,7 +45,7 @@ impl Trial {
                 let claimed = chain.first().map(|leaf| Unverified::read(leaf));
                 let claimed = claimed.map(|it| Claimed { spiffe_id: it.uri, certificate: it.certificate });
                 let refused = |error| self.refused(question, listener, &error, claimed);
-                return Ok(Handshake { listener, peer: peer.map_err(refused) });
+                return Ok(Handshake { listener, direction, peer: peer.map(Ok).map_err(refused) });
             }
         };
         let peer = match (clients, &presented) {
@@ -62,7 +66,38 @@ impl Trial {
             },
         });
         let refused = |error| self.refused(question, listener, &error, claimed);
-        Ok(Handshake { listener, peer: peer.map_err(refused) })
+        Ok(Handshake { listener, direction, peer: peer.map(Ok).map_err(refused) })
+    }
+
+    /// Whom the local application speaks as: this proxy, or the workload that a question puts in its place, as
+    /// if the configuration were that one's.
+    fn local_peer(&self, question: &Question) -> Result<Result<Signature<Peer>, PeerError>, Unaskable> {
+        let own = self.generation.own_peer.as_ref();
+        let name = match &question.peer {
+            Presented::Nothing => return Ok(self.generation.ourselves(self.at(question))),
+            Presented::Service(name) => {
+                let service = self.service(name)?;
+                let is_ours = |own: &&Arc<Peer>| service.identities.iter().any(|id| id.matches(&own.name));
+                match own.filter(is_ours) {
+                    Some(_) => return Ok(self.generation.ourselves(self.at(question))),
+                    None => self.workload_of(name)?,
+                }
+            }
+            Presented::Named(name) => name.clone(),
+            Presented::Chain(_) => return Err(Unaskable::LocalCertificate),
+        };
+        let local = Question { hop: Hop::Local, ..question.clone() };
+        Ok(Ok(verified(&name, &local)))
+    }
+
+    fn service(&self, name: &Name) -> Result<&Service, Unaskable> {
+        let mut services = self.policy().parts().services.iter();
+        services.find(|service| service.name == *name).ok_or_else(|| Unaskable::Service(name.clone()))
+    }
+
+    fn workload_of(&self, service: &Name) -> Result<PeerName, Unaskable> {
+        let found = self.service(service)?.identities.iter().find_map(example);
+        found.ok_or_else(|| Unaskable::Nobody(service.clone()))
     }
 
     fn choose_listener(&self, question: &Question) -> Result<Option<usize>, Unaskable> {
@@ -70,13 +105,18 @@ impl Trial {
             let found = self.listeners.iter().position(|listener| listener.name == *name);
             return found.map(Some).ok_or_else(|| Unaskable::Listener(name.clone()));
         }
+        let local = question.hop.direction();
+        let mut of_direction = self.listeners.iter().enumerate().filter(|(_, it)| it.direction == local);
+        if local == Direction::Outbound {
+            return Ok(of_direction.next().map(|(at, _)| at));
+        }
         let fits = |listener: &ListenerSettings| match (clients(listener), &question.peer) {
             (ClientCertificates::Required(_), peer) => !matches!(peer, Presented::Nothing),
             (ClientCertificates::Optional(_), _) => true,
             (ClientCertificates::Off, peer) => matches!(peer, Presented::Nothing),
         };
-        let first = (!self.listeners.is_empty()).then_some(0);
-        Ok(self.listeners.iter().position(fits).or(first))
+        let fitting = of_direction.clone().find(|(_, listener)| fits(listener));
+        Ok(fitting.or_else(|| of_direction.next()).map(|(at, _)| at))
     }
 
     fn refused(

@@ -127,7 +127,7 @@ impl Domains {
         let addresses = self.nets.least(demand.address);
         let lengths = self.lengths(&demand.path);
         let times = self.times(demand);
-        let hops = self.hops.iter().filter(|hop| demand.hops.as_ref().is_none_or(|hops| hops.contains(hop)));
+        let hops = self.hops.iter().filter(|hop| demand.takes_hop(hop));
         let hops: Vec<_> = hops.collect();
         for (method, alike) in self.methods_of(demand) {
             for &length in &lengths {

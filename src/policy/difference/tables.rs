@@ -180,7 +180,8 @@ fn entries(parts: &PolicyParts, side: Side, vouched: &[Vouched]) -> Vec<Entry> {
     let each = parts.routes.iter().zip(ids).flat_map(|(route, id)| {
         cells::entries(route, id, side).into_iter().map(move |way| {
             let Demand { host, path, headers, .. } = &way;
-            let meaning = format!("{} {host:?} {path} {headers:?}", route.name);
+            let direction = route.direction;
+            let meaning = format!("{} {direction:?} {host:?} {path} {headers:?}", route.name);
             Entry { route: route.name.clone(), meaning, way, targets: targets(route) }
         })
     });

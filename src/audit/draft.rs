@@ -6,6 +6,8 @@
 //! drain's deadline. What the draft was told by the steps themselves decides verdict and reason; the exchange states neither, so what is
 //! logged cannot differ from what was done.
 
+mod decided;
+
 use std::mem;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
@@ -18,20 +20,14 @@ use ulid::Ulid;
 use super::line::bounded;
 use super::part::Part;
 use super::record::{
-    ActionRecord, Check, Checks, ConnectionRecord, NearMissRecord, PeerRecord, Protocol, RequestRecord,
-    Signers, Verdict,
+    ActionRecord, Check, Checks, ConnectionRecord, PeerRecord, Protocol, RequestRecord, Signers, Verdict,
 };
 use super::sink::{AuditUnavailable, Slot};
 use super::{Audit, Reason};
 use crate::clock::Stopwatch;
 use crate::identity::{Caller, Name, Peer, Signature};
-use crate::metrics::{Limit, Lookup};
-use crate::policy::decision::ShadowVerdict;
-use crate::policy::near_miss::NearMiss;
-use crate::policy::{
-    Cause, Decision, Evidence, Host, NormalPath, Permit, Policy, PolicyParts, RuleId, UpstreamId,
-    Verdict as Judged,
-};
+use crate::metrics::Limit;
+use crate::policy::{Host, NormalPath, Permit, Policy};
 
 /// What is known of a request when its head is complete.
 #[derive(Clone, Copy, Debug)]
@@ -211,58 +207,6 @@ impl Draft {
         }
     }
 
-    /// The decision that is acted upon, and the policy that made it.
-    pub fn decided(&mut self, policy: &Policy, decision: &Decision, cache: Lookup, took: Duration) {
-        self.audit.metrics().decided(took);
-        self.note(|record| {
-            record.policy = Some(Arc::clone(policy.hash_text()));
-            record.cache = Some(cache);
-            record.decision_us = Some(whole_us(took));
-        });
-        let policy = policy.parts();
-        match &decision.verdict {
-            Judged::Permit(permit) => self.permitted(policy, permit.upstream(), permit.enforced()),
-            Judged::Denial(denial) => self.denied(&denial.causes),
-        }
-        self.rests_on(policy, &decision.evidence);
-    }
-
-    fn permitted(&mut self, policy: &PolicyParts, upstream: UpstreamId, enforced: bool) {
-        self.granted = Some(if enforced { Reason::Allowed } else { Reason::Unenforced });
-        self.note(|record| record.upstream = policy.upstreams.get(upstream.index()).cloned());
-    }
-
-    fn denied(&mut self, causes: &[Cause]) {
-        self.reasons.extend(causes.iter().map(|&cause| Reason::from(cause)));
-        if causes.is_empty() {
-            self.reasons.push(Reason::Internal);
-        }
-    }
-
-    fn rests_on(&mut self, policy: &PolicyParts, evidence: &Evidence) {
-        self.named(&evidence.services);
-        self.roles = Some(Arc::clone(&evidence.roles));
-        let Some(record) = &mut self.record else { return };
-        if let Some(rule) = evidence.rule.and_then(|rule| policy.rules.get(rule.index())) {
-            record.rule = Some(bounded(&rule.name));
-            record.owner = rule.owner.as_deref().map(bounded);
-            record.ticket = rule.ticket.as_deref().map(bounded);
-        }
-        record.action.route =
-            evidence.route.and_then(|route| policy.routes.get(route.index())).map(|route| route.name.clone());
-        record.near_miss = evidence.near_miss.as_ref().map(|near| near_miss(policy, near));
-        for verdict in &evidence.shadow {
-            self.audit.0.shadow.inc(verdict.into());
-            match verdict {
-                ShadowVerdict::WouldAllow(rule) => record.would_allow.push(rule_name(policy, *rule)),
-                ShadowVerdict::WouldDeny(rule) => record.would_deny.push(rule_name(policy, *rule)),
-                ShadowVerdict::Unenforced(causes) => {
-                    record.unenforced = causes.iter().map(|&cause| cause.into()).collect();
-                }
-            }
-        }
-    }
-
     /// To be called before the permit is acted upon: takes the record's place in the queue.
     /// Without one nothing may be forwarded, and that is this request's reason.
     pub fn forwarding(&mut self, _: &Permit) -> Result<(), AuditUnavailable> {
@@ -383,18 +327,6 @@ impl Drop for Draft {
 
 fn verified<T>(outcome: Result<&Signature<T>, Reason>) -> Option<Arc<T>> {
     outcome.ok().and_then(Signature::verified).map(Arc::clone)
-}
-
-fn near_miss(policy: &PolicyParts, near: &NearMiss) -> NearMissRecord {
-    NearMissRecord {
-        rule: rule_name(policy, near.rule),
-        lacks: near.failures.iter().map(|failure| bounded(&failure.wanted)).collect(),
-        seen: near.failures.iter().map(|failure| bounded(&failure.seen)).collect(),
-    }
-}
-
-fn rule_name(policy: &PolicyParts, rule: RuleId) -> String {
-    policy.rules.get(rule.index()).map_or_else(String::new, |rule| bounded(&rule.name))
 }
 
 fn whole_us(duration: Duration) -> u64 {

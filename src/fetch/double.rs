@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::Full;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -25,7 +25,15 @@ pub(crate) struct Provider {
 #[derive(Default)]
 struct State {
     answers: HashMap<String, Answer>,
-    seen: Vec<(String, HeaderMap)>,
+    seen: Vec<Seen>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Seen {
+    pub method: Method,
+    pub path: String,
+    pub headers: HeaderMap,
+    pub body: Bytes,
 }
 
 #[derive(Clone)]
@@ -84,21 +92,28 @@ impl Provider {
 
     /// Requests for `path` so far.
     pub fn hits(&self, path: &str) -> usize {
-        self.state.lock().expect("the state").seen.iter().filter(|(seen, _)| seen == path).count()
+        self.state.lock().expect("the state").seen.iter().filter(|seen| seen.path == path).count()
     }
 
     /// The header fields of the last request for `path`.
     pub fn last(&self, path: &str) -> HeaderMap {
+        self.last_request(path).map(|seen| seen.headers).unwrap_or_default()
+    }
+
+    /// The last request for `path`.
+    pub fn last_request(&self, path: &str) -> Option<Seen> {
         let state = self.state.lock().expect("the state");
-        let last = state.seen.iter().rev().find(|(seen, _)| seen == path);
-        last.map(|(_, headers)| headers.clone()).unwrap_or_default()
+        state.seen.iter().rev().find(|seen| seen.path == path).cloned()
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, http::Error> {
-        let path = request.uri().path().to_owned();
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let path = head.uri.path().to_owned();
         let answer = {
             let mut state = self.state.lock().expect("the state");
-            state.seen.push((path.clone(), request.headers().clone()));
+            let seen = Seen { method: head.method, path: path.clone(), headers: head.headers, body };
+            state.seen.push(seen);
             state.answers.get(&path).cloned()
         };
         self.gate.acquire().await.expect("an open gate").forget();

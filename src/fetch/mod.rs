@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -85,6 +85,15 @@ pub struct Fetched {
     pub lifetime: Option<Duration>,
 }
 
+/// What a server answered, whole.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Never a redirect.
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
 /// Why a fetch brought nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
@@ -139,7 +148,32 @@ impl Client {
         self.get_from(url, credential, system_lookup).await
     }
 
-    /// The same, from where `lookup` says that the URL's host is.
+    /// One `POST` of a form, as token endpoints take it (RFC 6749 appendix B). What it answers may be an error
+    /// in words (RFC 6749 §5.2), so its status is the caller's to read.
+    pub async fn post_form(
+        &self,
+        url: &Url,
+        mut headers: HeaderMap,
+        fields: &[(&str, &str)],
+    ) -> Result<Answer, FetchError> {
+        let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
+        headers.insert(header::CONTENT_TYPE, form_type);
+        self.send(url, Method::POST, headers, form.into()).await
+    }
+
+    /// One request with these headers beside those that every fetch has. Any status is an answer but a redirect.
+    pub async fn send(
+        &self,
+        url: &Url,
+        method: Method,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Answer, FetchError> {
+        self.counted(self.exchange(url, (method, headers, body), system_lookup)).await
+    }
+
+    /// As [`Client::get`], from where `lookup` says that the URL's host is.
     async fn get_from<L>(
         &self,
         url: &Url,
@@ -149,9 +183,22 @@ impl Client {
     where
         L: AsyncFn(String, u16) -> io::Result<Vec<SocketAddr>>,
     {
+        let document = async {
+            let headers = bearer(credential).await?;
+            let answer = self.exchange(url, (Method::GET, headers, Bytes::new()), lookup).await?;
+            if answer.status != StatusCode::OK {
+                return Err(FetchError::Status(answer.status.as_u16()));
+            }
+            Ok(Fetched { lifetime: lifetime(&answer.headers), body: answer.body })
+        };
+        self.counted(document).await
+    }
+
+    /// Within the time that a fetch may take.
+    async fn counted<T>(&self, fetch: impl Future<Output = Result<T, FetchError>>) -> Result<T, FetchError> {
         self.counts.started.fetch_add(1, Ordering::Relaxed);
         let limit = self.settings.total_timeout;
-        let outcome = match timeout(limit, self.exchange(url, credential, lookup)).await {
+        let outcome = match timeout(limit, fetch).await {
             Ok(outcome) => outcome,
             Err(_) => Err(FetchError::Timeout(limit)),
         };
@@ -164,14 +211,14 @@ impl Client {
     async fn exchange<L>(
         &self,
         url: &Url,
-        credential: Option<&SecretSource>,
+        asked: (Method, HeaderMap, Bytes),
         lookup: L,
-    ) -> Result<Fetched, FetchError>
+    ) -> Result<Answer, FetchError>
     where
         L: AsyncFn(String, u16) -> io::Result<Vec<SocketAddr>>,
     {
         let plain = self.check(url)?;
-        let request = request(url, credential).await?;
+        let request = request(url, asked)?;
         let addresses = self.addresses(url, plain, lookup).await?;
         let limit = self.settings.connect_timeout;
         let mut failure = FetchError::AddressRefused(host_of(url));
@@ -228,13 +275,13 @@ impl Client {
     }
 
     /// Sends the request and reads the answer; the connection is driven here and ends here.
-    async fn converse<S>(&self, stream: S, request: Request<Empty<Bytes>>) -> Result<Fetched, FetchError>
+    async fn converse<S>(&self, stream: S, request: Request<Full<Bytes>>) -> Result<Answer, FetchError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let (mut sender, connection) = http1::Builder::new()
             .max_buf_size(HEAD_BYTES_MAX)
-            .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
+            .handshake::<_, Full<Bytes>>(TokioIo::new(stream))
             .await?;
         let mut connection = pin!(connection);
         let mut answer = pin!(async { self.read(sender.send_request(request).await?).await });
@@ -244,22 +291,18 @@ impl Client {
         }
     }
 
-    async fn read(&self, answer: Response<Incoming>) -> Result<Fetched, FetchError> {
-        let status = answer.status();
-        if status.is_redirection() {
+    async fn read(&self, answer: Response<Incoming>) -> Result<Answer, FetchError> {
+        let (head, body) = answer.into_parts();
+        if head.status.is_redirection() {
             return Err(FetchError::Redirect);
         }
-        if status != StatusCode::OK {
-            return Err(FetchError::Status(status.as_u16()));
-        }
-        let encodings = answer.headers().get_all(header::CONTENT_ENCODING);
+        let encodings = head.headers.get_all(header::CONTENT_ENCODING);
         if encodings.iter().any(|value| value != "identity") {
             return Err(FetchError::Compressed);
         }
-        let lifetime = lifetime(answer.headers());
         let limit = self.settings.body_bytes_max;
-        match Limited::new(answer.into_body(), limit).collect().await {
-            Ok(body) => Ok(Fetched { body: body.to_bytes(), lifetime }),
+        match Limited::new(body, limit).collect().await {
+            Ok(body) => Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() }),
             Err(error) => Err(match error.downcast::<hyper::Error>() {
                 Ok(broken) => FetchError::Http(*broken),
                 // the only other: `LengthLimitError`
@@ -288,7 +331,7 @@ impl FetchCounts {
 
 impl SecretSource {
     /// The secret as it is now, without the white space around it.
-    async fn read(&self) -> Result<String, FetchError> {
+    pub async fn read(&self) -> Result<String, FetchError> {
         let text = match self {
             SecretSource::Env(name) => std::env::var(name).ok(),
             SecretSource::File(path) => tokio::fs::read_to_string(path).await.ok(),
@@ -304,25 +347,33 @@ async fn system_lookup(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(tokio::net::lookup_host((host, port)).await?.collect())
 }
 
-async fn request(url: &Url, credential: Option<&SecretSource>) -> Result<Request<Empty<Bytes>>, FetchError> {
-    let mut request = Request::new(Empty::new());
+fn request(url: &Url, asked: (Method, HeaderMap, Bytes)) -> Result<Request<Full<Bytes>>, FetchError> {
+    let (method, headers, body) = asked;
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = method;
     let target = &url[url::Position::BeforePath..url::Position::AfterQuery];
     let host = &url[url::Position::BeforeHost..url::Position::AfterPort];
     let bad_url = |_| FetchError::Scheme(url.origin().ascii_serialization());
     *request.uri_mut() = target.parse().map_err(bad_url)?;
     let host = HeaderValue::from_str(host).map_err(|_| FetchError::UrlPart)?;
+    *request.headers_mut() = headers;
     let headers = request.headers_mut();
     headers.insert(header::HOST, host);
-    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    headers.entry(header::ACCEPT).or_insert(HeaderValue::from_static("application/json"));
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers.insert(header::USER_AGENT, HeaderValue::from_static("countersign"));
+    Ok(request)
+}
+
+async fn bearer(credential: Option<&SecretSource>) -> Result<HeaderMap, FetchError> {
+    let mut headers = HeaderMap::new();
     if let Some(source) = credential {
         let mut value = HeaderValue::try_from(format!("Bearer {}", source.read().await?))
             .map_err(|_| FetchError::Credential)?;
         value.set_sensitive(true);
         headers.insert(header::AUTHORIZATION, value);
     }
-    Ok(request)
+    Ok(headers)
 }
 
 fn host_of(url: &Url) -> String {

@@ -77,6 +77,33 @@ async fn only_a_plain_whole_answer_counts() {
 }
 
 #[tokio::test]
+async fn a_form_is_posted_and_an_error_in_words_is_an_answer() {
+    let provider = Provider::start(None).await;
+    let client = client(settings());
+    provider.set("/token", Answer { status: 400, ..Answer::json(r#"{"error":"invalid_grant"}"#) });
+    provider.set("/moved", Answer { status: 307, ..Answer::json("{}").with("location", "/token") });
+    let headers = HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static("Basic YTpi"))]);
+    let fields = [("grant_type", "client_credentials"), ("scope", "a b&c=d")];
+    let post = async |url: Url| client.post_form(&url, headers.clone(), &fields).await;
+    let answer = post(provider.url("/token")).await.unwrap();
+    assert_eq!(
+        (answer.status, &answer.body[..]),
+        (StatusCode::BAD_REQUEST, &br#"{"error":"invalid_grant"}"#[..])
+    );
+    let seen = provider.last_request("/token").unwrap();
+    assert_eq!(
+        (seen.method, &seen.body[..]),
+        (Method::POST, &b"grant_type=client_credentials&scope=a+b%26c%3Dd"[..])
+    );
+    assert_eq!(seen.headers["authorization"], "Basic YTpi");
+    assert_eq!(seen.headers["content-type"], "application/x-www-form-urlencoded");
+    assert!(matches!(post(provider.url("/moved")).await, Err(FetchError::Redirect)));
+    assert_eq!(provider.hits("/token"), 1, "a credential follows no redirect");
+    let elsewhere = post("http://192.0.2.1/token".parse().unwrap()).await;
+    assert!(matches!(elsewhere, Err(FetchError::AddressRefused(_))));
+}
+
+#[tokio::test]
 async fn nothing_is_dialled_that_the_guard_refuses() {
     let provider = Provider::start(None).await;
     provider.set("/", Answer::json("{}"));
@@ -230,8 +257,8 @@ async fn the_credential_is_read_for_each_fetch() {
         assert!(matches!(outcome, Err(FetchError::Credential)), "{missing:?}");
     }
     assert_eq!(provider.hits("/"), 2);
-    let request = request(&provider.url("/"), Some(&source)).await.expect("a request");
-    assert!(request.headers()["authorization"].is_sensitive(), "never printed");
+    let headers = bearer(Some(&source)).await.expect("a credential");
+    assert!(headers["authorization"].is_sensitive(), "never printed");
 }
 
 #[tokio::test]

@@ -18,6 +18,18 @@ use crate::identity::*;
 
 pub const NOW: Timestamp = Timestamp::from_unix_seconds(1_800_000_000);
 pub const HASH: PolicyHash = PolicyHash([7; 32]);
+pub const ABSENT: Signature<Caller> = Signature::Absent;
+pub const NO_PEER: Signature<Peer> = Signature::Absent;
+pub const OWN: &str = "/customers/alice/orders/7";
+pub const REFUND: &str = "/customers/alice/orders/7/refund";
+
+pub fn permits(decision: &Decision) -> bool {
+    matches!(decision.verdict, Verdict::Permit(_))
+}
+
+pub fn rule_name<'p>(policy: &'p Policy, decision: &Decision) -> Option<&'p str> {
+    decision.evidence.rule.map(|id| policy.rule(id).name.as_str())
+}
 
 pub fn text(text: &str) -> Arc<str> {
     text.into()

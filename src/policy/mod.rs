@@ -42,6 +42,8 @@ mod fixture;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
+mod tests_challenges;
+#[cfg(test)]
 mod tests_check;
 #[cfg(test)]
 mod tests_decision;

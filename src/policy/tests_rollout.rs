@@ -7,15 +7,6 @@ use super::rule::Mode;
 use super::*;
 use crate::identity::*;
 
-const ABSENT: Signature<Caller> = Signature::Absent;
-const NO_PEER: Signature<Peer> = Signature::Absent;
-const OWN: &str = "/customers/alice/orders/7";
-const REFUND: &str = "/customers/alice/orders/7/refund";
-
-fn permits(decision: &Decision) -> bool {
-    matches!(decision.verdict, Verdict::Permit(_))
-}
-
 #[test]
 fn shadow_rules_say_what_they_would_do_and_do_nothing() {
     let shadow = |rule: super::rule::Rule| super::rule::Rule { mode: Mode::Shadow, ..rule };

@@ -4,34 +4,29 @@
 //! client's `x-auth-subject` can reach an upstream, also where nothing is set in its place. Names with
 //! characters other than `[A-Za-z0-9-]` were refused or dropped before, so there are no aliases left.
 
-use std::fmt::Write as _;
+mod identity;
+mod traceparent;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::BytesMut;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, HeaderName, HeaderValue, TE};
-
 use smallvec::SmallVec;
 
-use super::normalize::{connection_tokens, is_plain_name};
-use crate::identity::{Caller, Name, Peer, PeerName, SpiffeId};
+pub use identity::Identity;
+use traceparent::TRACEPARENT;
+pub use traceparent::{given_traceparent, new_traceparent};
 
-const SERVICE: HeaderName = HeaderName::from_static("x-auth-service");
-const ISSUER: HeaderName = HeaderName::from_static("x-auth-issuer");
-const SUBJECT: HeaderName = HeaderName::from_static("x-auth-subject");
-const CLIENT: HeaderName = HeaderName::from_static("x-auth-client");
-const ACTOR: HeaderName = HeaderName::from_static("x-auth-actor");
-const ROLES: HeaderName = HeaderName::from_static("x-auth-roles");
-const SCOPES: HeaderName = HeaderName::from_static("x-auth-scopes");
+use super::normalize::{connection_tokens, is_plain_name};
+
 const DECISION: HeaderName = HeaderName::from_static("x-auth-decision");
 const ENFORCED: HeaderName = HeaderName::from_static("x-auth-enforced");
-const XFCC: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Starts of names that only this proxy, or a hop in front of it that it trusts, may use.
@@ -100,10 +95,6 @@ const ROOM_BYTES: usize = 256;
 /// Headers that are set for each request besides.
 const SET_MAX: usize = 10;
 
-/// The headers that tell an upstream who asks: the same for all requests that rest on the same standing.
-#[derive(Clone, Debug, Default)]
-pub struct Identity(Vec<(HeaderName, HeaderValue)>);
-
 /// Where requests come from: the same for all of a client's on one connection.
 #[derive(Clone, Debug)]
 pub struct Origin {
@@ -128,52 +119,6 @@ pub struct Introduction<'a> {
     /// Whether the traceparent is the client's own, so that its tracestate belongs to it.
     pub trace_continued: bool,
     pub forward_authorization: bool,
-}
-
-impl Identity {
-    /// `own` is our own SPIFFE ID: XFCC's `By`.
-    pub fn new(
-        peer: Option<&Peer>,
-        services: &[Name],
-        caller: Option<&Caller>,
-        roles: &[Name],
-        own: Option<&SpiffeId>,
-    ) -> Identity {
-        let mut headers = Vec::new();
-        let mut tell = |name, value: String| {
-            // Built from visible ASCII, so it always is one header value; copied, as it is kept for long and
-            // should have no room to spare.
-            headers.extend(HeaderValue::from_str(&value).ok().map(|value| (name, value)));
-        };
-        if !services.is_empty() {
-            tell(SERVICE, list(services.iter().map(Name::as_str), ','));
-        }
-        if let Some(caller) = caller {
-            tell(ISSUER, caller.issuer.to_string());
-            if let Some(subject) = &caller.subject {
-                tell(SUBJECT, escaped(subject));
-            }
-            if let Some(client) = &caller.client {
-                tell(CLIENT, escaped(client));
-            }
-            tell(ACTOR, caller.actor.to_string());
-            if !roles.is_empty() {
-                tell(ROLES, list(roles.iter().map(Name::as_str), ','));
-            }
-            if !caller.scopes.is_empty() {
-                tell(SCOPES, list(caller.scopes.iter().map(|scope| &**scope), ' '));
-            }
-        }
-        if let Some(peer) = peer {
-            tell(XFCC, client_certificate(peer, own));
-        }
-        Identity(headers)
-    }
-
-    /// What its names and values take.
-    pub fn bytes(&self) -> usize {
-        self.0.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
-    }
 }
 
 impl Origin {
@@ -320,23 +265,6 @@ fn set_origin(headers: &mut HeaderMap, with: &Introduction<'_>, room: &mut Bytes
     set(headers, TRACEPARENT, value(room, &[with.traceparent.as_bytes()]));
 }
 
-/// Envoy's `x-forwarded-client-cert` with one element.
-fn client_certificate(peer: &Peer, own: Option<&SpiffeId>) -> String {
-    let mut text = String::new();
-    if let Some(own) = own {
-        let _ = write!(text, "By={own};");
-    }
-    let hash = peer.certificate.to_string();
-    let _ = write!(text, "Hash={}", hash.strip_prefix("sha256:").unwrap_or(&hash));
-    let _ = match &peer.name {
-        PeerName::Spiffe(id) => write!(text, ";URI={id}"),
-        PeerName::Dns { names, .. } => {
-            names.iter().try_for_each(|name| write!(text, ";DNS={}", escaped(name)))
-        }
-    };
-    text
-}
-
 /// Every value set here is built from visible ASCII, so it always is one header value.
 fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
     match value {
@@ -349,58 +277,4 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
 fn value(room: &mut BytesMut, parts: &[&[u8]]) -> Option<HeaderValue> {
     parts.iter().for_each(|part| room.extend_from_slice(part));
     HeaderValue::from_maybe_shared(room.split().freeze()).ok()
-}
-
-/// Visible ASCII stays; every other byte, `%` and `,` are percent-encoded, so that a value can neither
-/// end its header nor look like two members of a list.
-fn escaped(value: &str) -> String {
-    let mut text = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        match byte {
-            b'%' | b',' => drop(write!(text, "%{byte:02X}")),
-            0x21..=0x7e => text.push(char::from(byte)),
-            _ => drop(write!(text, "%{byte:02X}")),
-        }
-    }
-    text
-}
-
-fn list<'a>(members: impl Iterator<Item = &'a str>, separator: char) -> String {
-    let mut text = String::new();
-    for member in members {
-        if !text.is_empty() {
-            text.push(separator);
-        }
-        text.push_str(&escaped(member));
-    }
-    text
-}
-
-/// The client's `traceparent`, if it is one by W3C Trace Context §3.2 (version 00).
-pub fn given_traceparent(headers: &HeaderMap) -> Option<&str> {
-    let mut given = headers.get_all(TRACEPARENT).iter();
-    let (Some(value), None) = (given.next(), given.next()) else { return None };
-    value.to_str().ok().filter(|text| is_traceparent(text))
-}
-
-/// A `traceparent` for a request that came without one; neither id may be zero.
-pub fn new_traceparent(trace: u128, span: u64) -> String {
-    let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
-    let (trace, span) = (trace.max(1).to_be_bytes(), span.max(1).to_be_bytes());
-    for (place, id) in [(3..35, &trace[..]), (36..52, &span[..])] {
-        // It fails for a length that is not the id's.
-        let _ = hex::encode_to_slice(id, &mut text[place]);
-    }
-    String::from_utf8_lossy(&text).into_owned()
-}
-
-fn is_traceparent(text: &str) -> bool {
-    let mut parts = text.split('-');
-    let mut next = || parts.next();
-    let hex = |part: &str, len: usize| {
-        part.len() == len && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    };
-    let zero = |part: &str| part.bytes().all(|b| b == b'0');
-    matches!((next(), next(), next(), next(), next()), (Some("00"), Some(trace), Some(span), Some(flags), None)
-        if hex(trace, 32) && !zero(trace) && hex(span, 16) && !zero(span) && hex(flags, 2))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::connection;
+use super::accept;
 use super::seldom::Seldom;
 use super::worker::Worker;
 
@@ -93,7 +93,7 @@ fn admit(worker: &Rc<Worker>, position: usize, stream: TcpStream, from: SocketAd
     let limits = &worker.shared.generation.load().limits;
     match worker.shared.admission.connection(limits.connections_max) {
         Ok(admitted) => {
-            let connection = connection::serve(Rc::clone(worker), position, stream, from, admitted);
+            let connection = accept::serve(Rc::clone(worker), position, stream, from, admitted);
             worker.tasks.spawn_local(connection);
         }
         Err(limit) => worker.shared.metrics.limit_hit(limit),

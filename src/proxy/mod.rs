@@ -3,6 +3,7 @@
 //! [`exchange`](exchange::exchange) shows the path of a request from top to bottom. Everything else here
 //! is a step of it, or carries it: one [`worker`] per core, with sockets, connections and pools of its own.
 
+mod accept;
 pub mod admission;
 pub mod body;
 pub mod connection;
@@ -30,6 +31,8 @@ pub mod worker;
 
 #[cfg(test)]
 mod tests_headers;
+#[cfg(test)]
+mod tests_normalize;
 #[cfg(test)]
 mod tests_stall;
 

@@ -3,29 +3,22 @@
 //! An answer names the reason code and the decision's id, and gives nothing of the policy away: what a
 //! caller may be told about coming back is the [`Challenge`] that the policy chose.
 
+mod answer;
+
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{
-    ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE,
-};
-use http::request::Parts;
-use http::{Method, Response, StatusCode};
-use http_body::Body as _;
-use http_body_util::Full;
+pub use answer::Form;
+use http::StatusCode;
 
 use super::body::Fault;
 use super::normalize::HeadError;
 use crate::audit::Reason;
 use crate::metrics::Limit;
-use crate::policy::action::is_grpc;
 use crate::policy::{Challenge, Denial, PathError};
 use crate::tls::PeerError;
 use crate::token::{CredentialError, TokenError};
 use crate::upstream::UpstreamError;
-
-const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 /// Why a request is not forwarded, or why its forwarding failed before an answer came.
 #[derive(Clone, Debug)]
@@ -38,37 +31,6 @@ pub struct Refusal {
     pub limit: Option<Limit>,
     status: StatusCode,
     challenge: Option<String>,
-}
-
-/// In what form the client understands a refusal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// `application/problem+json` (RFC 9457).
-    Problem,
-    /// A page, for a browser that navigates.
-    Page,
-    /// Trailers-only `grpc-status`.
-    Grpc,
-    /// The header fields of `Problem` alone, for a HEAD (RFC 9110 §9.3.2): hyper withholds the content on
-    /// HTTP/1.1 only.
-    Head,
-}
-
-impl Form {
-    pub fn of(head: &Parts) -> Form {
-        let header = |name: HeaderName| head.headers.get(name).map(HeaderValue::as_bytes);
-        let navigates = || header(SEC_FETCH_MODE) == Some(b"navigate");
-        let wants_page = || header(ACCEPT).is_some_and(|accept| accept.starts_with(b"text/html"));
-        if head.method == Method::HEAD {
-            Form::Head
-        } else if is_grpc(&head.headers) {
-            Form::Grpc
-        } else if head.method == Method::GET && (navigates() || wants_page()) {
-            Form::Page
-        } else {
-            Form::Problem
-        }
-    }
 }
 
 impl Refusal {
@@ -142,63 +104,6 @@ impl Refusal {
 
     pub fn status(&self) -> StatusCode {
         self.status
-    }
-
-    pub fn answer(&self, form: Form, id: &str) -> Response<Full<Bytes>> {
-        let mut response = match form {
-            Form::Problem => self.problem(id),
-            Form::Page => self.page(id),
-            Form::Grpc => self.grpc(id),
-            Form::Head => without_content(self.problem(id)),
-        };
-        let headers = response.headers_mut();
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(challenge) = &self.challenge
-            && let Ok(challenge) = HeaderValue::from_str(challenge)
-        {
-            headers.insert(WWW_AUTHENTICATE, challenge);
-        }
-        response
-    }
-
-    fn problem(&self, id: &str) -> Response<Full<Bytes>> {
-        let body = serde_json::json!({
-            "type": "about:blank",
-            "title": self.status.canonical_reason().unwrap_or("Refused"),
-            "status": self.status.as_u16(),
-            "reason": self.reason.as_str(),
-            "decision": id,
-        });
-        answer(self.status, "application/problem+json", body.to_string())
-    }
-
-    fn page(&self, id: &str) -> Response<Full<Bytes>> {
-        let title = self.status.canonical_reason().unwrap_or("Refused");
-        let mut body = String::new();
-        // Status texts, reason codes and ids are made of letters, digits and `_`: nothing to escape.
-        let _ = write!(
-            body,
-            "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title></head>\n\
-             <body><h1>{title}</h1><p>This request was refused: <code>{reason}</code>.</p>\n\
-             <p>If you think that it should not have been, quote this decision: <code>{id}</code></p></body></html>\n",
-            reason = self.reason.as_str()
-        );
-        let mut response = answer(self.status, "text/html; charset=utf-8", body);
-        response.headers_mut().insert(
-            HeaderName::from_static("content-security-policy"),
-            HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
-        );
-        response
-    }
-
-    fn grpc(&self, id: &str) -> Response<Full<Bytes>> {
-        let mut response = answer(StatusCode::OK, "application/grpc", String::new());
-        let headers = response.headers_mut();
-        headers.insert("grpc-status", HeaderValue::from(grpc_status(self.status)));
-        if let Ok(message) = HeaderValue::from_str(&format!("{}, decision {id}", self.reason.as_str())) {
-            headers.insert("grpc-message", message);
-        }
-        response
     }
 }
 
@@ -356,39 +261,10 @@ fn answer_to(reason: Reason) -> (StatusCode, Option<&'static str>) {
     }
 }
 
-/// gRPC's own mapping of HTTP statuses, as far as refusals have them.
-fn grpc_status(status: StatusCode) -> u16 {
-    match status {
-        StatusCode::BAD_REQUEST | StatusCode::MISDIRECTED_REQUEST => 3,
-        StatusCode::UNAUTHORIZED => 16,
-        StatusCode::FORBIDDEN => 7,
-        StatusCode::NOT_FOUND => 12,
-        StatusCode::GATEWAY_TIMEOUT => 4,
-        StatusCode::PAYLOAD_TOO_LARGE
-        | StatusCode::TOO_MANY_REQUESTS
-        | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => 8,
-        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => 14,
-        _ => 13,
-    }
-}
-
-fn answer(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
-}
-
-fn without_content(mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
-    let content = std::mem::take(response.body_mut());
-    if let Some(length) = content.size_hint().exact() {
-        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
-    }
-    response
-}
-
 #[cfg(test)]
 mod tests {
+    use http::header::WWW_AUTHENTICATE;
+
     use super::*;
     use crate::policy::Cause;
 
@@ -420,17 +296,5 @@ mod tests {
         let both = Refusal::of(Reason::TokenExpired).and(Refusal::of(Reason::PeerExpired));
         assert_eq!(both.reason, Reason::PeerExpired);
         assert_eq!(both.status(), StatusCode::FORBIDDEN);
-    }
-
-    #[test]
-    fn grpc_is_refused_in_its_own_terms() {
-        for (reason, status) in
-            [(Reason::TokenMissing, "16"), (Reason::NoRule, "7"), (Reason::Internal, "13")]
-        {
-            let response = Refusal::of(reason).answer(Form::Grpc, "01J");
-            assert_eq!(response.status(), StatusCode::OK);
-            assert_eq!(response.headers()["grpc-status"], status);
-            assert_eq!(response.headers()[CONTENT_TYPE], "application/grpc");
-        }
     }
 }

@@ -2,7 +2,7 @@
 //! in which the issuer's [`KeySettings`] did not change.
 //!
 //! Invariants:
-//! - At most one fetch at a time, for [`ATTEMPT_TIMEOUT`] at most, and after one a rest before a request
+//! - At most one fetch at a time, for [`ATTEMPT_TIMEOUT`](super::key_fetch::ATTEMPT_TIMEOUT) at most, and after one a rest before a request
 //!   may cause the next. No request waits longer.
 //! - A fetch that fails, or brings something that is no good key set, leaves the keys as they were.
 //! - Keys older than their lifetime stay in use while they cannot be fetched, visibly, for `max_stale`
@@ -13,39 +13,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use bytes::Bytes;
 use rustls::ClientConfig;
-use url::Url;
 
 use super::attempts::Attempted;
-use super::issuer::{KeySettings, KeySource};
-use super::key_document::jwks_uri;
-use super::keys::{KeyName, KeySet, KeySetError};
+use super::issuer::KeySettings;
+use super::key_fetch::{KeyFetch, KeysError, LIFETIME_MAX};
+use super::keys::{KeyName, KeySet};
 use crate::clock::{Clock, Timestamp};
-use crate::fetch::{Client, FetchError, FetchSettings};
+use crate::fetch::FetchError;
 use crate::metrics::IssuerMetrics;
 
-/// Keys are used for this long without a new fetch, whatever `Cache-Control` says.
-pub const LIFETIME_MIN: Duration = Duration::from_secs(60);
-pub const LIFETIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-/// Where `Cache-Control` says nothing.
-const LIFETIME_DEFAULT: Duration = Duration::from_secs(10 * 60);
 /// After a fetch, unknown `kid`s cause no other for this long.
 pub const UNKNOWN_KEY_REST: Duration = Duration::from_secs(10);
 /// After a failed fetch, requests that find no keys cause no other for this long.
 const NO_KEYS_REST: Duration = Duration::from_secs(1);
 /// Between background attempts while they fail, growing from one second.
 const RETRY_MAX: Duration = Duration::from_secs(60);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For one attempt, discovery included, and so for whoever waits for it.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// The live keys of one issuer.
 #[derive(Debug)]
 pub struct IssuerKeys {
     settings: KeySettings,
     /// None where keys are handed over: then nothing is ever fetched.
-    client: Option<Client>,
+    fetch: Option<KeyFetch>,
     metrics: IssuerMetrics,
     clock: Clock,
     /// How the last attempt left things, once there was one.
@@ -55,8 +44,6 @@ pub struct IssuerKeys {
     status: ArcSwap<KeyStatus>,
     /// Not yet taken.
     rotations: Mutex<Vec<Rotation>>,
-    /// Where discovery last said that the keys are.
-    named: Mutex<Option<Url>>,
 }
 
 /// A fetch brought other keys than the one before it.
@@ -100,25 +87,6 @@ pub struct KeyStatus {
     pub last_error: Option<Arc<str>>,
 }
 
-/// Why an issuer's keys could not be fetched.
-#[derive(Debug, thiserror::Error)]
-pub enum KeysError {
-    #[error("discovery: {0}")]
-    Discovery(FetchError),
-    #[error("discovery: the document has another `issuer` than the one configured, or no `jwks_uri`")]
-    DiscoveryDocument,
-    #[error("key set: {0}")]
-    Fetch(#[from] FetchError),
-    #[error("key set: {0}")]
-    File(#[from] std::io::Error),
-    #[error(transparent)]
-    KeySet(#[from] KeySetError),
-    #[error("its keys were not handed over")]
-    NotHandedOver,
-    #[error("discovery and key set together took longer than {} ms", ATTEMPT_TIMEOUT.as_millis())]
-    Timeout,
-}
-
 impl IssuerKeys {
     /// Holds no keys until [`IssuerKeys::refresh`]. `tls` verifies the issuer, with the trust anchors
     /// that [`KeySettings::ca`] names.
@@ -128,14 +96,8 @@ impl IssuerKeys {
         metrics: IssuerMetrics,
         clock: Clock,
     ) -> IssuerKeys {
-        let fetch = FetchSettings {
-            allow_http: settings.allow_http,
-            allow_private_addresses: settings.allow_private_addresses,
-            body_bytes_max: settings.document_bytes_max,
-            connect_timeout: CONNECT_TIMEOUT,
-            total_timeout: ATTEMPT_TIMEOUT,
-        };
-        IssuerKeys::with(settings, Some(Client::new(fetch, tls)), metrics, clock)
+        let fetch = KeyFetch::new(&settings, tls);
+        IssuerKeys::with(settings, Some(fetch), metrics, clock)
     }
 
     /// Holds what [`IssuerKeys::hold`] hands over, for ever, and never fetches anything: for questions that are
@@ -146,20 +108,19 @@ impl IssuerKeys {
 
     fn with(
         settings: KeySettings,
-        client: Option<Client>,
+        fetch: Option<KeyFetch>,
         metrics: IssuerMetrics,
         clock: Clock,
     ) -> IssuerKeys {
         IssuerKeys {
             settings,
-            client,
+            fetch,
             metrics,
             clock,
             last: ArcSwapOption::empty(),
             attempting: tokio::sync::Mutex::default(),
             status: ArcSwap::default(),
             rotations: Mutex::default(),
-            named: Mutex::default(),
         }
     }
 
@@ -239,7 +200,7 @@ impl IssuerKeys {
         let after = self.attempt_after(NO_KEYS_REST).await;
         self.usable(after.as_deref(), now).ok_or_else(|| {
             let error = self.status.load().last_error.clone();
-            error.unwrap_or_else(|| match self.client {
+            error.unwrap_or_else(|| match self.fetch {
                 Some(_) => "no keys were fetched yet".into(),
                 None => KeysError::NotHandedOver.to_string().into(),
             })
@@ -261,7 +222,7 @@ impl IssuerKeys {
     /// goes away: others may wait for it, and starting anew each time would void the rest.
     async fn attempt_after(self: &Arc<Self>, rest: Duration) -> Option<Arc<Attempt>> {
         let before = self.last.load_full();
-        if self.client.is_none() {
+        if self.fetch.is_none() {
             return before;
         }
         // After that: an attempt that ended later than now is taken for one under a clock that was set back.
@@ -282,8 +243,10 @@ impl IssuerKeys {
         if !Attempted::is_wanted(before.as_deref(), seen) {
             return;
         }
-        let in_time = tokio::time::timeout(ATTEMPT_TIMEOUT, self.fetch()).await;
-        let outcome = in_time.unwrap_or(Err(KeysError::Timeout));
+        let outcome = match &self.fetch {
+            Some(fetch) => fetch.key_set(&self.settings).await,
+            None => Err(KeysError::NotHandedOver),
+        };
         let ended = self.clock.now();
         let fetched = self.note(outcome, seen + 1, ended);
         self.last.store(Some(Arc::new(Attempted::after(before.as_deref(), fetched, ended))));
@@ -329,44 +292,6 @@ impl IssuerKeys {
             }
         }
     }
-
-    /// Tells of keys that move to another host: the issuer may do so, but seldom does.
-    fn named(&self, url: &Url, issuer: &str) {
-        let before = self.named.lock().unwrap_or_else(PoisonError::into_inner).replace(url.clone());
-        if let Some(before) = before
-            && before.host() != url.host()
-        {
-            let [before, now] = [&before, url].map(|url| url.host_str().unwrap_or_default());
-            tracing::warn!(
-                issuer,
-                before,
-                now,
-                "an issuer's discovery document names another host for its keys"
-            );
-        }
-    }
-
-    async fn fetch(&self) -> Result<(KeySet, Duration), KeysError> {
-        let credential = self.settings.credential.as_ref();
-        let client = self.client.as_ref().ok_or(KeysError::NotHandedOver)?;
-        let (body, lifetime) = match &self.settings.source {
-            KeySource::File(path) => (Bytes::from(tokio::fs::read(path).await?), Some(LIFETIME_MIN)),
-            KeySource::Url(url) => {
-                let fetched = client.get(url, credential).await?;
-                (fetched.body, fetched.lifetime)
-            }
-            KeySource::Discovery { document, issuer } => {
-                let found = client.get(document, credential).await.map_err(KeysError::Discovery)?;
-                let url = jwks_uri(&found.body, issuer).ok_or(KeysError::DiscoveryDocument)?;
-                self.named(&url, issuer);
-                let credential = credential.filter(|_| url.origin() == document.origin());
-                let fetched = client.get(&url, credential).await?;
-                (fetched.body, fetched.lifetime)
-            }
-        };
-        let set = KeySet::parse(&body, self.settings.key_use)?;
-        Ok((set, lifetime.unwrap_or(LIFETIME_DEFAULT).clamp(LIFETIME_MIN, LIFETIME_MAX)))
-    }
 }
 
 impl HeldKeys {
@@ -380,7 +305,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::token::KeyUse;
+    use crate::token::{KeySource, KeyUse};
 
     fn keys_in(file: &Path, clock: &Clock) -> IssuerKeys {
         let settings = KeySettings {

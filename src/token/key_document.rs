@@ -6,7 +6,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::json::{self, JsonLimits};
-use super::key_cache::KeysError;
+use super::key_fetch::KeysError;
 use super::keys::{KeySet, KeyUse};
 
 const DISCOVERY_LIMITS: JsonLimits = JsonLimits { depth_max: 8, values_max: 4096 };

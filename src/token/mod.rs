@@ -19,6 +19,7 @@ mod json;
 mod jwt;
 mod key_cache;
 mod key_document;
+mod key_fetch;
 mod keys;
 mod limits;
 mod memory;
@@ -34,10 +35,9 @@ pub use error::{Detail, TokenError};
 pub use issuer::{ClaimMap, IssuerSettings, KeySettings, KeySource, LEEWAY_MAX, Quirks, TokenType};
 pub use issuer_url::{IssuerUrl, IssuerUrlError};
 pub use jwt::claimed_signer;
-pub use key_cache::{
-    IssuerKeys, KeyStatus, KeysError, LIFETIME_MAX, LIFETIME_MIN, Rotation, UNKNOWN_KEY_REST,
-};
+pub use key_cache::{IssuerKeys, KeyStatus, Rotation, UNKNOWN_KEY_REST};
 pub use key_document::{check_key_file, check_key_set, jwks_uri};
+pub use key_fetch::{KeysError, LIFETIME_MAX, LIFETIME_MIN};
 pub use keys::{KEYS_MAX, KeyUse};
 pub use limits::TokenLimits;
 pub use memory::TokenCacheSettings;

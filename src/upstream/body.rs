@@ -19,9 +19,9 @@ use hyper::body::Incoming;
 use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
-use super::pool::Lease;
 use super::refusal::refused;
 use super::settings::UpstreamSettings;
+use super::slot::Lease;
 use super::{UpstreamError, Wait, in_full};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -26,6 +26,7 @@ mod pool;
 mod refusal;
 mod send;
 mod settings;
+mod slot;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -24,9 +24,10 @@ use tokio_util::sync::CancellationToken;
 use super::body::{Exchange, RequestBody, ResponseBody};
 use super::connect::{HEADS_BYTES_MAX, Offer};
 use super::head::HeadBudget;
-use super::pool::{Lease, Link, NoLease, Pool, Slot};
+use super::pool::Pool;
 use super::refusal::refused;
 use super::settings::{ServerSettings, Transport};
+use super::slot::{Lease, Link, NoLease, Slot};
 use super::tunnel::{Tunnel, copy};
 use super::{UpstreamError, Wait};
 

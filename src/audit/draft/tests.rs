@@ -3,6 +3,7 @@
 use super::*;
 use crate::audit::Output;
 use crate::audit::record::tests::{audit_to, lines};
+use crate::policy::{PolicyParts, UpstreamId};
 use serde_json::Value;
 
 fn begin(audit: &Audit) -> Draft {

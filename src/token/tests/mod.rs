@@ -2,6 +2,7 @@
 
 mod caching;
 mod claims;
+mod fetching;
 mod memory;
 mod presets;
 mod signatures;
@@ -31,6 +32,9 @@ use crate::metrics::{IssuerMetrics, TokenMetrics};
 pub(super) const NOW: i64 = 1_800_000_000;
 pub(super) const ISS: &str = "https://login.example.com";
 pub(super) const AUD: &str = "https://orders.example";
+
+/// Where a [`World`] serves its keys.
+const JWKS: &str = "/jwks";
 
 pub(super) const CACHE: TokenCacheSettings = TokenCacheSettings {
     bytes_max: 1 << 20,
@@ -135,6 +139,11 @@ pub(super) fn mint_with(pair: &Pair, header: Value, claims: impl AsRef<[u8]>) ->
     format!("{message}.{}", b64(signature))
 }
 
+fn token_of(pair: &Pair, kid: &str, jti: usize) -> String {
+    let claims = with(good_claims(), json!({ "jti": jti.to_string() }));
+    mint_with(pair, json!({ "alg": "ES256", "kid": kid }), claims.to_string())
+}
+
 pub(super) fn key_set(keys: &[Value]) -> Answer {
     Answer::json(json!({ "keys": keys }))
 }
@@ -178,8 +187,8 @@ impl World {
     /// One issuer [`ISS`] with the generic preset and the key `k1`, changed by `change`.
     pub async fn new(change: impl FnOnce(&mut IssuerSettings)) -> World {
         let provider = Provider::start(None).await;
-        provider.set("/jwks", key_set(&[P256.jwk("k1")]));
-        let keys = keys_at(KeySource::Url(provider.url("/jwks")));
+        provider.set(JWKS, key_set(&[P256.jwk("k1")]));
+        let keys = keys_at(KeySource::Url(provider.url(JWKS)));
         let mut settings = settings(Preset::Generic, ISS, keys);
         change(&mut settings);
         World::of(provider, vec![settings])
@@ -196,6 +205,10 @@ impl World {
         let verifier = Verifier::new(issuers.collect(), limits, CACHE, metrics.clone(), clock.clone())
             .expect("distinct issuers");
         World { clock, provider, verifier, metrics }
+    }
+
+    fn keys(&self) -> &Arc<IssuerKeys> {
+        &self.verifier.issuers()[0].keys
     }
 
     pub async fn caller(&self, token: &str) -> Result<Arc<Caller>, TokenError> {

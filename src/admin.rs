@@ -24,7 +24,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
 use status::Report;
-pub use status::{CertificateStatus, IssuerStatus, ListenerStatus, Serving, Status, UpstreamStatus};
+pub use status::{
+    CertificateStatus, CredentialStatus, IssuerStatus, ListenerStatus, Serving, Status, UpstreamStatus,
+};
 
 use crate::audit::line::line;
 use crate::policy::Host;
@@ -201,6 +203,7 @@ mod tests {
                 name: "identity".to_owned(),
                 not_after: NOW.plus(Duration::from_secs(60)),
             }],
+            credentials: Vec::new(),
             upstreams: vec![UpstreamStatus { name: name("orders"), servers: 2, ejected: 1 }],
         });
         status

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::definition::{choice, table};
 use super::elsewhere::{AuditOutput, Pem};
+use super::file_credential::Credential;
 use super::file_policy::{Issuer, Role, Route, Rule, Service};
 use super::read::{Keyed, List};
 use super::value::{Bytes, Timeout, Version};
@@ -213,8 +214,10 @@ table! {
         idle_timeout: Timeout,
         /// Failures in a row after which a server is left out for a while. Default: 5.
         eject_after_failures: u32,
+        /// What it is shown in `Authorization`. Default: what the route's `forward_authorization` says.
+        credential: Credential,
     }
-    later { credential, health_path }
+    later { health_path }
 }
 
 table! {

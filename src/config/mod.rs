@@ -5,11 +5,13 @@
 //! nothing from here.
 
 mod canonical;
+mod credentials;
 pub(crate) mod definition;
 mod effective;
 mod elsewhere;
 pub(crate) mod error;
 mod file;
+mod file_credential;
 mod file_policy;
 mod issuer_checks;
 mod issuers;

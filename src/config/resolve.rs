@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::Typed;
+use super::credentials::check_routes;
 use super::error::{Diagnostics, Report};
 use super::file::{Admin, File};
 use super::issuers::issuers;
@@ -94,8 +95,10 @@ pub fn resolve(
     let own = listeners::own(typed, &mut material, &mut found);
     let trust = listeners::trust(typed, &mut material, &mut found);
     let listeners = listeners::listeners(typed, own.as_ref(), trust.as_ref(), &mut material, &mut found);
-    let upstreams = upstreams(typed, own.as_ref(), trust.as_ref(), &mut material, &mut found);
     let (issuer_names, issuers) = issuers(typed, &sources, &mut material, &mut found);
+    check_routes(typed, &mut found);
+    let named = (&issuer_names, &issuers[..]);
+    let upstreams = upstreams(typed, own.as_ref(), trust.as_ref(), named, &mut material, &mut found);
     let rules = typed_rules(typed, &mut found);
     let resolved = parts(typed, &rules, (issuer_names, issuers), upstreams, &limits, &mut found);
     let Resolved { parts, issuers, upstreams, routes } = resolved;

@@ -7,16 +7,19 @@ use std::time::Duration;
 
 use url::{Host, Url};
 
+use super::credentials::credential;
 use super::error::Diagnostics;
 use super::file::{File, Upstream};
 use super::material::{Material, TypedTrustDomain};
-use super::names::{entries, items, known_trust_domain, refuse_reserved};
+use super::names::{Names, entries, items, known_trust_domain, refuse_reserved};
 use super::settings::seconds;
 use super::source::At;
 use crate::fetch::address::is_metadata;
 use crate::identity::Name;
 use crate::tls::client::ExpectedServer;
 use crate::tls::{OwnCertificate, Trust, TrustDomainSettings};
+use crate::token::IssuerSettings;
+use crate::upstream::credential::CredentialSettings;
 
 /// `[upstream.NAME]`, as far as it needs no live connection.
 #[derive(Debug)]
@@ -29,6 +32,7 @@ pub struct UpstreamConfig {
     pub first_byte_timeout: Duration,
     pub idle_timeout: Duration,
     pub eject_after_failures: u32,
+    pub credential: CredentialSettings,
 }
 
 /// How its https servers are verified. Equal if and only if whom we expect, whom we trust and what we
@@ -45,6 +49,7 @@ pub fn upstreams(
     file: &File,
     own: Option<&OwnCertificate>,
     trust: Option<&Arc<Trust>>,
+    issuers: (&Names, &[IssuerSettings]),
     material: &mut Material<'_>,
     found: &mut Diagnostics,
 ) -> Vec<UpstreamConfig> {
@@ -58,7 +63,9 @@ pub fn upstreams(
                 known_trust_domain(file, id.value.trust_domain(), id.span, found);
             }
         }
+        let credential = credential(typed, own, issuers, material, found);
         let Some(expected) = expected(typed, trust, material, found) else { continue };
+        let Some(credential) = credential else { continue };
         let known_to_us = typed.gives("ca") || typed.gives("server_spiffe_id");
         upstreams.push(UpstreamConfig {
             name: name.value.clone(),
@@ -68,6 +75,7 @@ pub fn upstreams(
             first_byte_timeout: seconds(&typed.first_byte_timeout, 30),
             idle_timeout: seconds(&typed.idle_timeout, 60),
             eject_after_failures: typed.eject_after_failures.map_or(5, |failures| failures.value),
+            credential,
         });
     }
     upstreams

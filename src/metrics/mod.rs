@@ -4,8 +4,10 @@
 //! configuration, so the number of series does not depend on who asks for what. Series on the path
 //! of a request are resolved once, when they are registered, and cost one atomic each.
 
+mod credential;
 mod limit;
 
+pub use credential::CredentialMetrics;
 pub use limit::Limit;
 
 use std::fmt;
@@ -128,6 +130,7 @@ pub struct Metrics {
     key_fetches: Named<Counter>,
     key_fetch_failures: Named<Counter>,
     certificate_not_after: Named<Gauge>,
+    pub credentials: credential::Credentials,
     cache_entries: Named<Gauge>,
     /// Counted when they are asked for.
     tasks: Gauge,
@@ -211,6 +214,7 @@ impl Metrics {
                 "certificate_expiry_timestamp_seconds",
                 "When a certificate of ours expires",
             ),
+            credentials: credential::Credentials::new(&mut to),
             cache_entries: new(&mut to, "cache_entries", "Entries of a cache"),
             tasks: new(&mut to, "tasks", "Tasks alive: connections, streams, tunnels, what keeps house"),
             runtimes: Mutex::default(),

@@ -37,7 +37,8 @@ fn action(rule: &Rule, region: &Region<'_>, parts: &PolicyParts) -> Option<Impos
     let mut routes = parts.routes.iter().enumerate().filter(|(at, _)| named(*at)).peekable();
     if routes.peek().is_some() && !routes.any(|(_, route)| reach::comes_by(rule, route.direction)) {
         let why = "no route of its requests takes those that come by its `hop`";
-        let remedy = "requests of the local application go by routes with `mode = \"outbound\"`, all others never";
+        let remedy =
+            "requests of the local application go by routes with `mode = \"outbound\"`, all others never";
         return Some(because("hop", why, remedy));
     }
     if region.routes.is_empty() {

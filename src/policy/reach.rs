@@ -71,9 +71,8 @@ impl<'p> Region<'p> {
 /// Whether requests of that direction can have the rule's `hop`.
 pub(super) fn comes_by(rule: &Rule, direction: Direction) -> bool {
     let local = |hop: &Arc<str>| **hop == *Hop::Local.as_str();
-    stated!(rule, Hop).is_none_or(|hops| {
-        hops.iter().any(|hop| local(hop) == (direction == Hop::Local.direction()))
-    })
+    stated!(rule, Hop)
+        .is_none_or(|hops| hops.iter().any(|hop| local(hop) == (direction == Hop::Local.direction())))
 }
 
 fn any_overlap(one: &[PathPattern], other: &[PathPattern]) -> bool {

@@ -224,10 +224,11 @@ impl Connection {
 
     /// Whether new connections are made under another TLS configuration by now.
     pub fn is_outdated(&self, generation: &Generation) -> bool {
-        self.is_turned(generation) || match (&self.tls, self.current_tls(generation)) {
-            (Some(mine), Some(current)) => !Arc::ptr_eq(&mine.made_under, current),
-            (None, None) => false,
-            _ => true,
-        }
+        self.is_turned(generation)
+            || match (&self.tls, self.current_tls(generation)) {
+                (Some(mine), Some(current)) => !Arc::ptr_eq(&mine.made_under, current),
+                (None, None) => false,
+                _ => true,
+            }
     }
 }

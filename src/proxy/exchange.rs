@@ -128,7 +128,8 @@ async fn judge(
         Verdict::Permit(permit) => permit,
         Verdict::Denial(denial) => return Err(Refusal::from(&denial)),
     };
-    Ok(Passage { asked, permit, who })
+    let caller_until = signatures.caller.verified().map(|caller| caller.expires);
+    Ok(Passage { asked, permit, who, caller_until })
 }
 
 fn protocol(version: http::Version) -> Protocol {

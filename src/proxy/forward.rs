@@ -23,14 +23,17 @@ use super::body::{Body, Meter, RequestBody, ResponseBody};
 use super::connection::Connection;
 use super::exchange::refuse;
 use super::generation::Generation;
-use super::headers::{self, Introduction};
+use super::headers::{self, Authorization, Introduction};
 use super::normalize::{Asked, Kind};
 use super::refusal::{Form, Refusal};
 use super::route::RouteSettings;
 use super::worker::Worker;
 use crate::audit::{Draft, Reason};
+use crate::clock::Timestamp;
 use crate::metrics::Limit;
 use crate::policy::Permit;
+use crate::token::Credential as Presented;
+use crate::upstream::credential::{Credential, CredentialKind, Subject};
 use crate::upstream::{self, Pool, Switched, TunnelEnd, Upgrade};
 
 /// A request that was permitted, with all that it rests on.
@@ -39,6 +42,18 @@ pub struct Passage {
     pub permit: Permit,
     /// Whom it is permitted to.
     pub who: Arc<headers::Identity>,
+    /// When the caller's token ends, if there is one.
+    pub caller_until: Option<Timestamp>,
+}
+
+/// What an upstream is shown, as far as that is known before anybody is asked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    Nothing,
+    /// The caller's own token.
+    Callers,
+    /// A token that this proxy gets for it.
+    Ours,
 }
 
 /// One request on its way.
@@ -63,16 +78,32 @@ pub async fn forward(
     let (mut head, body) = request.into_parts();
     let permit = &passage.permit;
     let settings = generation.routes.get(permit.route().index());
-    let (Some(route), Some(pool)) = (settings, worker.pool(generation, permit.upstream())) else {
+    let credential = generation.credentials.get(permit.upstream().index());
+    let pool = worker.pool(generation, permit.upstream());
+    let (Some(route), Some(pool), Some(credential)) = (settings, pool, credential) else {
         return refuse(draft, form, &Refusal::of(Reason::Internal)).await;
     };
     let journey = Journey { worker, connection, pool, deadline: Instant::now() + route.total_timeout };
     let meter = Rc::new(Meter::default());
     let body = RequestBody::new(body, Rc::clone(&meter), route.body_bytes_max, connection.pulse.upload());
-    let carried = carries(route, passage.asked.kind, body.is_too_large())
-        .and_then(|()| {
-            let Passage { asked, permit, who } = &passage;
-            rewrite(&connection.origin, route, &mut head, asked, permit, who, &mut draft)
+    let carried = carries(route, passage.asked.kind, body.is_too_large());
+    let shown = carried.and_then(|()| shown(credential.kind, route, passage.caller_until.is_some()));
+    let authorization = match shown {
+        Ok(Shown::Nothing) => Ok(Authorization::Stripped),
+        Ok(Shown::Callers) => Ok(Authorization::Forwarded),
+        Ok(Shown::Ours) => {
+            // Boxed: it waits seldom, and would make every request's future large.
+            let obtained = Box::pin(obtain(credential, &head.headers, passage.caller_until));
+            let obtained = timeout_at(journey.deadline, obtained).await;
+            obtained.unwrap_or_else(|_| Err(Refusal::over(Limit::TotalTimeout)))
+        }
+        Err(refusal) => Err(refusal),
+    };
+    let carried = authorization
+        .and_then(|authorization| {
+            let Passage { asked, permit, who, .. } = &passage;
+            let by = (&connection.origin, authorization);
+            rewrite(by, route, &mut head, asked, permit, who, &mut draft)
         })
         // Last: from here on the record says that the request was passed on.
         .and_then(|()| draft.forwarding(permit).map_err(|_| Refusal::of(Reason::AuditUnavailable)));
@@ -96,9 +127,36 @@ pub fn carries(route: &RouteSettings, kind: Kind, is_too_large: bool) -> Result<
     if is_too_large { Err(Refusal::over(Limit::BodyBytesMax)) } else { Ok(()) }
 }
 
+/// What `kind` comes to on this route, for a request with or without a caller.
+pub fn shown(kind: CredentialKind, route: &RouteSettings, has_caller: bool) -> Result<Shown, Refusal> {
+    match kind {
+        CredentialKind::ByRoute if route.forward_authorization => Ok(Shown::Callers),
+        CredentialKind::ByRoute | CredentialKind::None => Ok(Shown::Nothing),
+        CredentialKind::Forward => Ok(Shown::Callers),
+        CredentialKind::ClientCredentials => Ok(Shown::Ours),
+        CredentialKind::Exchange if has_caller => Ok(Shown::Ours),
+        CredentialKind::Exchange => Err(Refusal::of(Reason::TokenMissing)
+            .because("the upstream takes a token that is exchanged for the caller's, and there is none")),
+    }
+}
+
+/// Gets what the upstream is shown; the caller's token is good until `until`.
+async fn obtain(
+    credential: &Credential,
+    headers: &HeaderMap,
+    until: Option<Timestamp>,
+) -> Result<Authorization, Refusal> {
+    let subject = match (Presented::from_headers(headers), until) {
+        (Ok(Presented::Bearer(token)), Some(expires)) => Some(Subject { token, expires }),
+        _ => None,
+    };
+    let obtained = credential.obtain(subject).await;
+    obtained.map(Authorization::Ours).map_err(|error| Refusal::from(&error))
+}
+
 /// Turns the head that was judged into the one that goes upstream.
 pub fn rewrite(
-    origin: &headers::Origin,
+    (origin, authorization): (&headers::Origin, Authorization),
     route: &RouteSettings,
     head: &mut Parts,
     asked: &Asked,
@@ -130,7 +188,7 @@ pub fn rewrite(
         authority: &asked.authority,
         traceparent: &traceparent,
         trace_continued,
-        forward_authorization: route.forward_authorization,
+        authorization,
     };
     headers::for_upstream(&mut head.headers, &introduction);
     Ok(())

@@ -25,6 +25,7 @@ use crate::tls::peer::OutOfDate;
 use crate::tls::{ListenerTls, PeerError};
 use crate::token::Verifier;
 use crate::upstream::Upstream;
+use crate::upstream::credential::Credential;
 
 /// One load of the configuration.
 pub struct Generation {
@@ -37,6 +38,8 @@ pub struct Generation {
     pub routes: Vec<RouteSettings>,
     /// By `UpstreamId`.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// What each is shown, by `UpstreamId`.
+    pub credentials: Vec<Credential>,
     /// In the order in which their sockets were opened at the start.
     pub listeners: Vec<ListenerState>,
     /// Our own SPIFFE ID, where our certificate has one.

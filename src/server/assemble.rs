@@ -13,12 +13,13 @@ use crate::clock::Clock;
 use crate::config::{Config, ListenerSettings, LogSettings, UpstreamConfig, UpstreamTls};
 use crate::decisions::Decisions;
 use crate::identity::Name;
-use crate::metrics::Metrics;
+use crate::metrics::{CacheMetrics, CredentialMetrics, Metrics};
 use crate::proxy::limits::Limits;
 use crate::proxy::{Generation, ListenerState};
 use crate::tls::client::{ExpectedServer, client_config};
 use crate::tls::{Alpn, ListenerTls, OwnCertificate};
 use crate::token::{Issuer, IssuerKeys, IssuerSettings, KeySource, Verifier};
+use crate::upstream::credential::{Credential, CredentialSettings, Exchanges, OwnSettings, OwnToken, Wanted};
 use crate::upstream::{ServerSettings, Upstream, UpstreamLimits, UpstreamSettings};
 
 /// What a generation was made from, as far as the next one may keep it.
@@ -28,6 +29,16 @@ pub struct Assembled {
     pub own: Option<OwnCertificate>,
     pub issuers: Vec<KeyedIssuer>,
     pub upstreams: Vec<(UpstreamTls, Arc<rustls::ClientConfig>, Arc<Upstream>)>,
+    pub credentials: Vec<KeptCredential>,
+}
+
+/// What an upstream is shown, with the task that keeps a token of our own fresh.
+#[derive(Clone)]
+pub struct KeptCredential {
+    pub upstream: Name,
+    settings: CredentialSettings,
+    pub credential: Credential,
+    _fresh: Option<Arc<AbortOnDropHandle<()>>>,
 }
 
 /// An issuer's keys with the task that keeps them fresh, which ends with the last generation that uses it.
@@ -99,6 +110,11 @@ fn assemble(
         .enumerate()
         .map(|(position, settings)| listener(settings, position, before, tools))
         .collect::<Result<Vec<_>, _>>()?;
+    let credentials = config
+        .upstreams
+        .iter()
+        .map(|upstream| credential(upstream, old, tools))
+        .collect::<Result<Vec<_>, _>>()?;
     let upstreams = config
         .upstreams
         .into_iter()
@@ -128,13 +144,15 @@ fn assemble(
         standings: Decisions::new(config.decisions, tools.metrics.decision_cache.clone()),
         routes: config.routes,
         upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
+        credentials: credentials.iter().map(|kept| kept.credential.clone()).collect(),
         listeners,
         own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
         own_peer: config.own.as_ref().and_then(OwnCertificate::as_local_peer).map(Arc::new),
         limits: config.limits,
         odd_names: config.odd_names,
     };
-    let assembled = Assembled { fixed, listeners: config.listeners, own: config.own, issuers, upstreams };
+    let (listeners, own) = (config.listeners, config.own);
+    let assembled = Assembled { fixed, listeners, own, issuers, upstreams, credentials };
     Ok((generation, assembled))
 }
 
@@ -203,6 +221,50 @@ fn issuer(
     let keys = Arc::new(IssuerKeys::new(settings.keys.clone(), &tls, metrics, tools.clock.clone()));
     let fresh = tools.background.spawn(Arc::clone(&keys).keep_fresh());
     Ok(KeyedIssuer { name: settings.name.clone(), keys, _fresh: Arc::new(AbortOnDropHandle::new(fresh)) })
+}
+
+fn credential(
+    config: &UpstreamConfig,
+    old: Option<&Assembled>,
+    tools: &Tools<'_>,
+) -> Result<KeptCredential, AssembleError> {
+    let (upstream, settings) = (config.name.clone(), config.credential.clone());
+    let same = |kept: &&KeptCredential| kept.upstream == upstream && kept.settings == settings;
+    if let Some(kept) = old.into_iter().flat_map(|old| &old.credentials).find(same) {
+        return Ok(kept.clone());
+    }
+    let Some(endpoint) = settings.endpoint() else {
+        let credential = Credential::of_kind(settings.kind());
+        return Ok(KeptCredential { upstream, settings, credential, _fresh: None });
+    };
+    let expected = endpoint.ca.clone().map_or(ExpectedServer::PublicCa, ExpectedServer::Ca);
+    let tls = client_config(&expected, endpoint.own.as_ref(), &[Alpn::Http1], tools.clock);
+    let tls = tls.map_err(|source| AssembleError::Client { name: upstream.clone(), source })?;
+    let (metrics, clock) = (tools.metrics.credentials.of(upstream.as_str()), tools.clock);
+    let own = |settings: OwnSettings, metrics: CredentialMetrics| {
+        Arc::new(OwnToken::new(settings, &tls, metrics, clock.clone()))
+    };
+    let (credential, kept_fresh) = match &settings {
+        CredentialSettings::Exchange(exchange) => {
+            let actor = exchange.with_actor.then(|| {
+                let wanted = Wanted::default();
+                // Its lookups are no request's.
+                let metrics = CredentialMetrics { cache: CacheMetrics::default(), ..metrics.clone() };
+                own(OwnSettings { endpoint: exchange.endpoint.clone(), wanted }, metrics)
+            });
+            let exchanges =
+                Exchanges::new(exchange.clone(), &tls, actor.clone(), metrics.clone(), clock.clone());
+            (Credential::exchange(Arc::new(exchanges)), actor)
+        }
+        CredentialSettings::ClientCredentials(settings) => {
+            let token = own(settings.clone(), metrics.clone());
+            (Credential::own(Arc::clone(&token)), Some(token))
+        }
+        other => (Credential::of_kind(other.kind()), None),
+    };
+    let fresh = kept_fresh.map(|own| tools.background.spawn(own.keep_fresh()));
+    let fresh = fresh.map(|task| Arc::new(AbortOnDropHandle::new(task)));
+    Ok(KeptCredential { upstream, settings, credential, _fresh: fresh })
 }
 
 fn upstream(

@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Addresses;
-use super::assemble::Assembled;
-use crate::admin::{CertificateStatus, IssuerStatus, ListenerStatus, Serving, Status, UpstreamStatus};
+use super::assemble::{Assembled, KeptCredential};
+use crate::admin::{
+    CertificateStatus, CredentialStatus, IssuerStatus, ListenerStatus, Serving, Status, UpstreamStatus,
+};
 use crate::audit::{Audit, Event};
 use crate::clock::Timestamp;
 use crate::identity::Name;
@@ -103,7 +105,20 @@ fn serving(generation: &Generation, assembled: &Assembled, addresses: &Addresses
                 UpstreamStatus { name: name.clone(), servers: status.endpoints.len(), ejected }
             })
             .collect(),
+        credentials: assembled.credentials.iter().filter_map(credential).collect(),
     }
+}
+
+fn credential(kept: &KeptCredential) -> Option<CredentialStatus> {
+    let status = kept.credential.status()?;
+    Some(CredentialStatus {
+        upstream: kept.upstream.clone(),
+        kind: kept.credential.kind.as_str()?,
+        expires: status.expires.map(|at| at.to_string()),
+        refresh: status.refresh.map(|at| at.to_string()),
+        entries: status.entries,
+        failure: status.failure.as_deref().map(str::to_owned),
+    })
 }
 
 /// Our own certificates, by their place in the configuration.
@@ -143,6 +158,12 @@ pub fn forget(metrics: &Metrics, old: (&Generation, &Assembled), new: (&Generati
     for issuer in &old.1.issuers {
         if !new.1.issuers.iter().any(|kept| kept.name == issuer.name) {
             metrics.forget_issuer(issuer.name.as_str());
+        }
+    }
+    let gets_tokens = |kept: &&KeptCredential| kept.credential.status().is_some();
+    for kept in old.1.credentials.iter().filter(gets_tokens) {
+        if !new.1.credentials.iter().filter(gets_tokens).any(|new| new.upstream == kept.upstream) {
+            metrics.credentials.forget(kept.upstream.as_str());
         }
     }
     let upstreams = |generation: &Generation| generation.policy.parts().upstreams.clone();

@@ -74,7 +74,7 @@ impl PemSource {
     }
 
     /// The one private key in it, as PKCS#8, PKCS#1 or SEC1. Warns of a file that anyone may read.
-    pub(super) fn private_key(&self) -> Result<PrivateKeyDer<'static>, PemError> {
+    pub fn private_key(&self) -> Result<PrivateKeyDer<'static>, PemError> {
         let mut keys = self.sections(PRIVATE_KEY, |kind, der| match kind {
             SectionKind::PrivateKey => Some(PrivatePkcs8KeyDer::from(der).into()),
             SectionKind::RsaPrivateKey => Some(PrivatePkcs1KeyDer::from(der).into()),

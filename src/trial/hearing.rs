@@ -16,8 +16,8 @@ use crate::identity::{Direction, Peer, Signature};
 use crate::policy::Verdict;
 use crate::proxy::Generation;
 use crate::proxy::exchange::note;
-use crate::proxy::forward::{carries, rewrite};
-use crate::proxy::headers::{Origin, given_traceparent};
+use crate::proxy::forward::{Shown, carries, rewrite, shown};
+use crate::proxy::headers::{Authorization, Origin, given_traceparent};
 use crate::proxy::judgement::{self, Addresses};
 use crate::proxy::normalize::Asked;
 use crate::proxy::refusal::{Form, Refusal};
@@ -114,8 +114,16 @@ impl Hearing<'_> {
         let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let is_too_large = length.is_some_and(|length: u64| length > route.body_bytes_max);
         carries(route, case.asked.kind, is_too_large)?;
+        let credential = self.generation.credentials.get(permit.upstream().index()).ok_or_else(internal)?;
+        let has_caller = case.signatures.caller.verified().is_some();
+        let authorization = match shown(credential.kind, route, has_caller)? {
+            Shown::Callers => Authorization::Forwarded,
+            // Which token it would be is not asked.
+            Shown::Nothing | Shown::Ours => Authorization::Stripped,
+        };
         let who = case.signatures.introduce(self.generation, &case.decision).into();
-        rewrite(&self.origin, route, &mut head, &case.asked, permit, &who, &mut self.draft)?;
+        let by = (&self.origin, authorization);
+        rewrite(by, route, &mut head, &case.asked, permit, &who, &mut self.draft)?;
         self.draft.forwarding(permit).map_err(|_| Refusal::of(Reason::AuditUnavailable))?;
         Ok(head)
     }

@@ -44,6 +44,7 @@ use crate::proxy::refusal::Refusal;
 use crate::proxy::{Generation, ListenerState};
 use crate::tls::{ListenerTls, OwnCertificate};
 use crate::token::{IssuerSettings, KeysError, SameIssuer, Trace, Verifier};
+use crate::upstream::credential::Credential;
 use hearing::Hearing;
 use peers::Handshake;
 use signing::SigningError;
@@ -126,6 +127,11 @@ impl Trial {
             routes: config.routes,
             // Nothing is ever sent there.
             upstreams: Vec::new(),
+            credentials: config
+                .upstreams
+                .iter()
+                .map(|upstream| Credential::of_kind(upstream.credential.kind()))
+                .collect(),
             listeners,
             own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
             own_peer: config.own.as_ref().and_then(OwnCertificate::as_local_peer).map(Arc::new),

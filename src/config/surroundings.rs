@@ -10,12 +10,14 @@ use super::names::{entries, items};
 use super::source::{At, Span};
 use crate::clock::Timestamp;
 use crate::identity::{Direction, TrustDomain};
-use crate::policy::PolicyParts;
 use crate::policy::condition::ServiceTerm;
 use crate::policy::lint::Code;
 use crate::policy::role::PeerPattern;
+use crate::policy::route::Route;
 use crate::policy::rule::Effect;
+use crate::policy::{PolicyParts, RouteId, UpstreamId};
 use crate::tls::OwnCertificate;
+use crate::upstream::credential::CredentialKind;
 
 struct Look<'a> {
     file: &'a File,
@@ -36,6 +38,7 @@ pub fn look(
     look.hops();
     look.listeners(parts, now);
     look.directions(parts, own);
+    look.exchanges(parts);
 }
 
 impl Look<'_> {
@@ -73,6 +76,35 @@ impl Look<'_> {
                 );
                 let remedy = "add a `[service.NAME]` with this `spiffe_id`, for rules to speak of";
                 self.add(Code::ListenerClosed, name.span, subject, message, remedy);
+            }
+        }
+    }
+
+    /// Whether a caller who is waived is wanted after all.
+    fn exchanges(&mut self, parts: &PolicyParts) {
+        for (name, upstream) in entries(&self.file.upstream) {
+            let credential = upstream.value.credential.as_ref().and_then(|credential| credential.value.kind);
+            let Some(kind) = credential.filter(|kind| kind.value == CredentialKind::Exchange) else {
+                continue;
+            };
+            let leads_there = |id: UpstreamId| parts.upstreams[id.index()] == name.value;
+            let led = |route: &Route| {
+                leads_there(route.upstream)
+                    || route.variants.iter().any(|variant| leads_there(variant.upstream))
+            };
+            let waiving =
+                parts.rules.iter().filter(|rule| rule.effect == Effect::Allow && rule.waives_caller());
+            let found = waiving
+                .flat_map(|rule| parts.routes.iter().zip((0..).map(RouteId)).map(move |it| (rule, it)));
+            let found = found.filter(|(rule, (route, id))| led(route) && parts.may_reach(rule, *id));
+            if let Some((rule, (route, _))) = found.take(1).next() {
+                let message = format!(
+                    "`{}` asks for no token on route `{}`, and upstream `{}` takes one that the caller's is exchanged for: who has none is refused",
+                    rule.name, route.name, name.value
+                );
+                let remedy = "ask for a `role` there, or show the upstream a token of this proxy, by `client_credentials`";
+                let subject = Some(Subject::Upstream(&name.value));
+                self.add(Code::ExchangeWithoutCaller, kind.span, subject, message, remedy);
             }
         }
     }

@@ -68,6 +68,15 @@ impl<'p> Region<'p> {
     }
 }
 
+impl PolicyParts {
+    /// Whether some request of this route can have the rule's `route host method path grpc` and `hop`; said too
+    /// often rather than too seldom.
+    pub fn may_reach(&self, rule: &Rule, route: RouteId) -> bool {
+        let region = Region::of(rule, self);
+        !region.is_empty() && region.routes.contains(&route)
+    }
+}
+
 /// Whether requests of that direction can have the rule's `hop`.
 pub(super) fn comes_by(rule: &Rule, direction: Direction) -> bool {
     let local = |hop: &Arc<str>| **hop == *Hop::Local.as_str();

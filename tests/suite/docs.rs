@@ -22,7 +22,7 @@ use crate::world::client::{Protocol, get};
 
 const SAMPLE: &str = include_str!("../../config/sidecar.toml");
 const ALLOW: &str = "[[allow]]\nname = \"read\"\nservice = \"storefront\"\nrole = \"any\"\n";
-pub const PAGES: [&str; 15] = [
+pub const PAGES: [&str; 16] = [
     "README.md",
     "CHANGELOG.md",
     "SECURITY.md",
@@ -37,6 +37,7 @@ pub const PAGES: [&str; 15] = [
     "docs/pull-request.md",
     "docs/reasons.md",
     "docs/security.md",
+    "docs/sidecar.md",
     "docs/tools.md",
 ];
 

@@ -15,10 +15,10 @@ use url::form_urlencoded;
 
 use super::{reason, told};
 use crate::provider::Provider;
-use crate::world::certificates::Who;
+use crate::world::certificates::{TRUST_DOMAIN, Who};
 use crate::world::client::{Client, Protocol, get};
 use crate::world::listen::{Listening, listen};
-use crate::world::proxy::Proxy;
+use crate::world::proxy::{HOST, Proxy};
 use crate::world::{Body, World, full};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -378,8 +378,8 @@ kind  = "human"
 claim = { groups = "eng" }
 
 [service.web]
-spiffe_id = "spiffe://shop.example/ns/prod/sa/storefront"
-client_id = [{ issuer = "real", client = "storefront-web" }, { issuer = "corp", client = "storefront-web" }]
+spiffe_id = "spiffe://shop.example/ns/prod/sa/web"
+client_id = [{ issuer = "real", client = "storefront-web" }]
 
 [upstream.exchanged]
 server = "@upstream@"
@@ -430,7 +430,9 @@ role    = "any"
 actor   = ["human", "unknown"]
 "#;
     let proxy = world.start(&more.replace("@issuer@", &provider.issuer));
-    let client = storefront(&proxy).await;
+    let web = world.certificates.shop.issue(&world.certificates.workload(TRUST_DOMAIN, "web")).unwrap();
+    let config = world.certificates.client_config_with(Some(&web));
+    let client = Client::tls(proxy.address("mesh"), HOST, config, Protocol::H2).await.unwrap();
     let person = provider.person_token("alice", "orders:read").await.unwrap();
     let mut shown = Vec::new();
     for _ in 0..3 {

@@ -278,6 +278,7 @@ async fn the_trial_and_the_proxy_agree_on_what_leaves() {
                     hop: countersign::identity::Hop::Local,
                     caller: Bearer::TokenOnTrust(token.clone()),
                     listener,
+                    peer_ip: Some("127.0.0.1".parse().unwrap()),
                     ..Question::new(head(method, &url, []).unwrap())
                 };
                 let answered = trial.ask(&question).unwrap();

@@ -46,8 +46,8 @@ async fn play(name: &str) {
 }
 
 /// Pages that are played, and how many commands there are.
-const PLAYED: [(&str, usize); 3] =
-    [("docs/pull-request.md", 39), ("docs/tools.md", 47), ("docs/operations.md", 9)];
+const PLAYED: [(&str, usize); 4] =
+    [("docs/pull-request.md", 39), ("docs/sidecar.md", 28), ("docs/tools.md", 47), ("docs/operations.md", 9)];
 
 /// Commands that are not, or how they begin, with a space behind it, and why.
 const NOT_PLAYED: [(&str, &str); 9] = [
@@ -83,6 +83,12 @@ async fn the_tools_print_what_is_shown() {
 #[ignore = "needs curl and jq; tests/run runs it"]
 async fn a_running_proxy_answers_what_is_shown() {
     play("docs/operations.md").await;
+}
+
+#[tokio::test]
+#[ignore = "needs curl, jq and python3; tests/run runs it"]
+async fn a_sidecar_stands_in_ten_minutes() {
+    play("docs/sidecar.md").await;
 }
 
 #[test]

@@ -171,6 +171,7 @@ mod tests {
             authenticated_at: None,
             acr: None,
             confirmation: None,
+            via: None,
             token_id: None,
             claims: Map::new(),
             token_hash: [2; 32],

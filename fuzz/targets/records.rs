@@ -48,6 +48,7 @@ pub fn record(data: &[u8]) {
             actor: ActorKind::Agent,
             on_behalf_of: ActorKind::Human,
             chain: vec![Delegate { subject: text.into(), issuer: Some(text.into()) }; 2],
+            via: Vec::new(),
             roles: Vec::new(),
             scopes: vec![text.to_owned()],
             groups: vec![text.to_owned()],

@@ -187,7 +187,7 @@ impl<'t> Table<'t> {
         let Flip { mut witness, demand, .. } =
             of_column.iter().find_map(|both| self.alone.first(both, is_asked, is_wanted))?;
         // without one it is in fewer ranges still
-        witness.address = witness.address.filter(|_| demand.address.is_some());
+        witness.forget_addresses(&demand);
         let meeting = |barriers: &[(RuleId, Vec<Demand>)]| -> Vec<RuleId> {
             let meets = |ways: &[Demand]| {
                 ways.iter().any(|way| of_column.iter().any(|both| both.join(way).is_some()))

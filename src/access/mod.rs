@@ -22,7 +22,7 @@ use crate::clock::Timestamp;
 use crate::identity::ActorKind;
 use crate::policy::cells::{Kinds, Side};
 use crate::policy::condition::Kind;
-use crate::policy::difference::{Alone, Comparison};
+use crate::policy::difference::{Alone, Approach, Comparison};
 use crate::policy::rule::Rule;
 use crate::policy::{Action, Condition, Policy};
 use crate::token::{IssuerSettings, Mint, TokenLimits, vouched};
@@ -39,22 +39,22 @@ pub struct Access<'a> {
 }
 
 impl<'a> Access<'a> {
-    /// `nothing` is the same policy [without anything that permits](Policy::permitting_nothing); `takes_nobody`
-    /// says whether a request without a certificate gets as far as a policy.
+    /// `nothing` is the same policy [without anything that permits](Policy::permitting_nothing); `approach`
+    /// says how requests come to it.
     pub fn new(
         policy: &'a Policy,
         nothing: &'a Policy,
         issuers: &'a [IssuerSettings],
         limits: &'a TokenLimits,
-        takes_nobody: bool,
+        approach: &Approach,
         now: Timestamp,
     ) -> Access<'a> {
         let both = [issuers, issuers];
-        let comparison = Comparison::new([nothing, policy], &vouched(both), takes_nobody, now);
+        let comparison = Comparison::new([nothing, policy], &vouched(both), approach, now);
         let mut kinds = comparison.kinds();
         // whom no rule tells apart is still told of one by one
         kinds[SIDE].extend(ActorKind::ALL.map(|kind| Kinds::of(&[kind])));
-        let mint = Mint::new(both, [limits, limits], comparison.globs(), &kinds, now);
+        let mint = Mint::new(both, [limits, limits], comparison.globs(), comparison.places(), &kinds, now);
         Access { policy, comparison, mint, now }
     }
 

@@ -241,6 +241,7 @@ fn telling(closed: &Closed) -> u8 {
         Closed::NoToken => 0,
         Closed::NoClaims => 1,
         Closed::Denied(_) => 2,
+        Closed::Open(_) => 3,
     }
 }
 
@@ -271,7 +272,8 @@ impl Asked<'_> {
             host: Some(HostPattern::Exact(self.action.host.clone())),
             path: Shape { segments: segments.collect(), rest: false },
             methods: self.named.then(|| vec![self.action.method.clone()]),
-            address: self.address.map(|address| IpNet::from(address.to_canonical())),
+            peer_ip: self.address.map(|address| IpNet::from(address.to_canonical())),
+            client_ip: self.address.map(|address| IpNet::from(address.to_canonical())),
             time: (now, now.plus(Duration::from_millis(1))),
             ..Demand::nothing()
         };
@@ -288,7 +290,7 @@ impl Asked<'_> {
             flip.witness.method = method.clone();
             (flip.witness.host, flip.witness.path) = (host.clone(), path.clone());
             flip.witness.headers = headers.clone();
-            flip.witness.address = flip.witness.address.filter(|_| flip.demand.address.is_some());
+            flip.witness.forget_addresses(&flip.demand);
             let outcome = flip.witness.judged(policy, SIDE);
             match outcome {
                 Outcome::Permitted { .. } => open.push(flip),

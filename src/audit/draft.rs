@@ -64,8 +64,8 @@ pub struct Draft {
     reasons: Vec<Reason>,
     /// Of a permit: the reason that stands if nothing speaks against it.
     granted: Option<Reason>,
-    /// A permit was acted upon.
-    forwarded: bool,
+    /// A permit was acted upon, or what we answered is for everybody.
+    passed: bool,
     slot: Option<Slot>,
     watch: Stopwatch,
     cut: Arc<Cut>,
@@ -123,7 +123,7 @@ impl Draft {
             signers: None,
             reasons: Vec::new(),
             granted: None,
-            forwarded: false,
+            passed: false,
             slot: None,
             watch: Stopwatch::start(),
             cut: Arc::clone(arrival.cut),
@@ -224,7 +224,7 @@ impl Draft {
         match self.audit.sink().reserve() {
             Ok(slot) => {
                 self.slot = Some(slot);
-                self.forwarded = true;
+                self.passed = true;
                 Ok(())
             }
             Err(unavailable) => {
@@ -237,6 +237,11 @@ impl Draft {
     /// Something besides signatures and decision that ends the request, or answers it.
     pub fn because(&mut self, reason: Reason) {
         self.reasons.push(reason);
+    }
+
+    /// The answer is our own, for whoever asks: nobody is judged.
+    pub fn for_everybody(&mut self) {
+        (self.granted, self.passed) = (Some(Reason::Allowed), true);
     }
 
     /// What exactly was wrong, in words that hold no secret.
@@ -297,7 +302,7 @@ impl Draft {
         }
         record.reason = reason;
         record.verdict =
-            if self.forwarded || reason == Reason::Preflight { Verdict::Allow } else { Verdict::Deny };
+            if self.passed || reason == Reason::Preflight { Verdict::Allow } else { Verdict::Deny };
         (record.peer, record.caller) = (signers.peer, signers.caller);
         Some(record)
     }

@@ -212,6 +212,7 @@ mod tests {
             authenticated_at: None,
             acr: None,
             confirmation: None,
+            via: None,
             token_id: Some("canary-jti".into()),
             claims: serde_json::Map::from_iter([("secret".to_owned(), "canary-claim".into())]),
             token_hash: [0xca; 32],

@@ -68,6 +68,9 @@ fn outcome(record: &RequestRecord, story: &mut String) {
         (Verdict::Allow, Reason::Preflight) => {
             story.push_str(": answered as a CORS preflight, not forwarded");
         }
+        (Verdict::Allow, Reason::Allowed) if record.rule.is_none() => {
+            story.push_str(": answered by the proxy itself, which tells this to everybody");
+        }
         (Verdict::Allow, reason) => {
             permission(record, story);
             if reason != Reason::Allowed && reason != Reason::Unenforced {

@@ -5,7 +5,7 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use crate::identity::Name;
+use crate::identity::{Direction, Name};
 use crate::policy::claim::{ClaimPath, ClaimTest};
 use crate::policy::condition::{Condition, RoleTerm, RouteTerm, ServiceTerm};
 use crate::policy::role::{CarriedClients, PeerPattern, Role, RoleEntries, RoleEntry, Service};
@@ -132,6 +132,8 @@ fn claim_test(test: &ClaimTest) -> String {
 
 fn route(route: &Route, parts: &PolicyParts) -> String {
     let Route { name, direction, host, path, header, upstream, variants, shadow_until } = route;
+    // Said only where it is said: most policies have none.
+    let side = if *direction == Direction::Outbound { " outbound" } else { "" };
     let upstream_name = |id: UpstreamId| parts.upstreams.get(id.index()).map(|name| name.as_str());
     // The first variant whose role holds wins, so their order counts.
     let variants: Vec<_> = variants
@@ -141,7 +143,7 @@ fn route(route: &Route, parts: &PolicyParts) -> String {
         })
         .collect();
     format!(
-        "route {:?} {direction:?} {} {:?} {} {:?} {variants:?} {:?}",
+        "route{side} {:?} {} {:?} {} {:?} {variants:?} {:?}",
         name.as_str(),
         set(host),
         path.to_string(),

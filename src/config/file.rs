@@ -32,6 +32,8 @@ table! {
         listener: Keyed<Name, Listener>,
         /// Who may say on whose behalf a connection comes.
         trusted_hop: Keyed<Name, TrustedHop>,
+        /// What upstreams are told of who asks, signed by this proxy.
+        assertion: Assertion,
         /// Who vouches for callers.
         issuer: Keyed<Name, Issuer>,
         /// Names for workloads.
@@ -178,6 +180,8 @@ choice! {
     HopKind {
         /// By a PROXY protocol header before the first byte, as network load balancers do.
         Proxy = "proxy",
+        /// By an assertion, as another Countersign does.
+        Countersign = "countersign",
     }
     later { "alb", "envoy", "rfc9440" }
 }
@@ -185,12 +189,13 @@ choice! {
 table! {
     /// Who may say on whose behalf a connection comes.
     TrustedHop {
-        /// How it tells: `proxy`, by the PROXY protocol.
+        /// How it tells: `proxy`, by the PROXY protocol; `countersign`, by an assertion in `x-auth-assertion`.
         kind: HopKind = required,
         /// The addresses it comes from, as ranges, as `10.0.0.0/16`; mandatory with `proxy`.
         address: List<IpNet>,
+        /// Who it is, by its own certificate; mandatory with `countersign`.
+        spiffe_id: List<SpiffePattern>,
     }
-    later { spiffe_id }
 }
 
 table! {
@@ -206,6 +211,8 @@ table! {
         /// CA certificates that vouch for the server, as PEM; our own certificate is presented then. Default: those
         /// of the trust domain of `server_spiffe_id`, else those of the system.
         ca: Pem,
+        /// The `aud` of assertions for it. Default: its name here.
+        assertion_audience: String,
         /// To get a connection, TLS included; for each attempt. Default: 5s.
         connect_timeout: Timeout,
         /// From the end of the request until the response's head. Default: 30s.
@@ -218,6 +225,18 @@ table! {
         credential: Credential,
     }
     later { health_path }
+}
+
+table! {
+    /// What upstreams are told of who asks, signed by this proxy: a JWT in `x-auth-assertion`, ES256, for at most 60
+    /// seconds. Its keys are made at the start, replaced every 12 hours, and published at
+    /// `/.well-known/countersign/jwks.json` on every listener.
+    Assertion {
+        /// Its `iss`, as `https://orders.shop.example`: whoever verifies it expects this very text.
+        issuer: String = required,
+        /// Claims of the caller's token, by top-level name, that are passed on as they are. Default: none.
+        claims: List<String>,
+    }
 }
 
 table! {

@@ -46,6 +46,7 @@ choice! {
         Kubernetes = "kubernetes",
         Github = "github",
         Spiffe = "spiffe",
+        Countersign = "countersign",
         Generic = "generic",
     }
 }

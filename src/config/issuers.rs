@@ -30,7 +30,7 @@ pub fn issuers(
     let settings: Vec<_> = entries(&file.issuer)
         .iter()
         .map(|(name, typed)| {
-            let settings = settings(name, &typed.value, document_bytes_max, sources, material, found);
+            let settings = settings((file, name, &typed.value), document_bytes_max, sources, material, found);
             if let Some(settings) = &settings {
                 check_agents(&typed.value, &settings.facts().requires, found);
             }
@@ -42,8 +42,7 @@ pub fn issuers(
 }
 
 fn settings(
-    name: &At<Name>,
-    typed: &Issuer,
+    (file, name, typed): (&File, &At<Name>, &Issuer),
     document_bytes_max: usize,
     sources: &Sources,
     material: &mut Material<'_>,
@@ -70,7 +69,7 @@ fn settings(
     };
     check_only(name, typed, preset, &url, found);
     let keys = KeySettings {
-        source: key_source(name, typed, preset, &url, sources, material, found)?,
+        source: key_source((file, name, typed), preset, &url, sources, material, found)?,
         key_use: preset.key_use(),
         ca: typed.ca.as_ref().and_then(|ca| material.server_ca(ca, found)),
         credential: typed.jwks_credential.as_ref().map(|secret| material.secret(secret, found)),
@@ -150,8 +149,7 @@ fn check_only(name: &At<Name>, typed: &Issuer, preset: Preset, url: &IssuerUrl, 
 }
 
 fn key_source(
-    name: &At<Name>,
-    typed: &Issuer,
+    (file, name, typed): (&File, &At<Name>, &Issuer),
     preset: Preset,
     url: &IssuerUrl,
     sources: &Sources,
@@ -162,7 +160,11 @@ fn key_source(
         if typed.gives("jwks") {
             return None;
         }
-        return match url.discovery() {
+        let asserts = file.assertion.as_ref().and_then(|assertion| assertion.value.issuer.as_ref());
+        if preset == Preset::Countersign && asserts.is_some_and(|own| url.is(&own.value)) {
+            return Some(KeySource::Own);
+        }
+        return match preset.keys(url) {
             Ok(source) => Some(source),
             Err(error) => {
                 let span = typed.url.as_ref().map_or(name.span, |url| url.span);

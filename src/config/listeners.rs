@@ -8,10 +8,10 @@ use ipnet::IpNet;
 
 use super::elsewhere::Pem;
 use super::error::Diagnostics;
-use super::file::{ClientCertificate, File, HopKind, Listener};
+use super::file::{ClientCertificate, File, Listener};
+use super::hops;
 use super::material::{Material, TypedTrustDomain};
-use super::names::{entries, items, refuse_reserved};
-use super::ranges::range;
+use super::names::{entries, refuse_reserved};
 use super::source::{At, Span};
 use crate::identity::{Direction, Name};
 use crate::tls::{ClientCertificates, OwnCertificate, Trust, TrustDomainSettings};
@@ -71,7 +71,7 @@ pub fn listeners(
     found: &mut Diagnostics,
 ) -> Vec<ListenerSettings> {
     check(file, own, found);
-    let hops = proxy_hops(file, found);
+    let hops = hops::proxies(file, found);
     let mut listeners = Vec::new();
     for (name, typed) in entries(&file.listener) {
         let listener = &typed.value;
@@ -112,21 +112,6 @@ fn clients(listener: &Listener, trust: Option<&Arc<Trust>>) -> Option<ClientCert
         Some(ClientCertificate::Optional) => trust.cloned().map(ClientCertificates::Optional),
         Some(ClientCertificate::Required) | None => trust.cloned().map(ClientCertificates::Required),
     }
-}
-
-/// The addresses of all hops that speak the PROXY protocol.
-fn proxy_hops(file: &File, found: &mut Diagnostics) -> Vec<IpNet> {
-    refuse_reserved("hop", &file.trusted_hop, found);
-    let mut networks = Vec::new();
-    for (name, hop) in entries(&file.trusted_hop) {
-        let Some(HopKind::Proxy) = hop.value.kind.map(|kind| kind.value) else { continue };
-        if !hop.value.gives("address") {
-            let message = format!("hop `{}` has no address that it comes from", name.value);
-            found.error("missing_key", name.span, message, "add `address = [\"10.0.0.0/8\"]`");
-        }
-        networks.extend(items(&hop.value.address).iter().filter_map(|address| range(address, found)));
-    }
-    networks
 }
 
 fn direction(listener: &Listener) -> Direction {

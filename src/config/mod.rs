@@ -4,6 +4,7 @@
 //! outside this folder sees a key, a default or a name that was not looked up. The runtime imports
 //! nothing from here.
 
+mod assertion;
 mod canonical;
 mod credentials;
 pub(crate) mod definition;
@@ -13,6 +14,7 @@ pub(crate) mod error;
 mod file;
 mod file_credential;
 mod file_policy;
+mod hops;
 mod issuer_checks;
 mod issuers;
 mod lints;

@@ -17,13 +17,16 @@ use super::settings::{self, LogSettings};
 use super::source::{At, Sources};
 use super::tree::SYNTAX;
 use super::upstreams::{UpstreamConfig, upstreams};
-use super::{canonical, effective, lints, surroundings};
+use super::{assertion, canonical, effective, hops, lints, surroundings};
 use crate::audit::SinkSettings;
 use crate::clock::Timestamp;
 use crate::decisions::DecisionsSettings;
 use crate::identity::Name;
+use crate::policy::difference::Approach;
 use crate::policy::lint::Finding;
 use crate::policy::{Policy, PolicyParts};
+use crate::proxy::assertion::AssertionSettings;
+use crate::proxy::hop::TrustedHop;
 use crate::proxy::limits::Limits;
 use crate::proxy::normalize::OddNames;
 use crate::proxy::route::RouteSettings;
@@ -49,6 +52,10 @@ pub struct Config {
     pub upstreams: Vec<UpstreamConfig>,
     /// By `RouteId`.
     pub routes: Vec<RouteSettings>,
+    /// By whose word callers are known; those that speak the PROXY protocol are with their listeners.
+    pub hops: Vec<TrustedHop>,
+    /// `[assertion]`.
+    pub assertion: Option<AssertionSettings>,
     pub policy: Policy,
     pub audit: SinkSettings,
     pub limits: Limits,
@@ -63,8 +70,15 @@ pub struct Config {
 }
 
 impl Config {
+    /// How requests come to the policy.
+    pub fn approach(&self) -> Approach {
+        let hops = self.resolved.get("trusted_hop").and_then(toml::Value::as_table);
+        let hops = hops.into_iter().flat_map(toml::Table::keys).filter_map(|name| name.parse().ok());
+        Approach { takes_nobody: self.takes_nobody(), hops: hops.collect() }
+    }
+
     /// Whether some listener lets a client without a certificate get as far as the policy.
-    pub fn takes_nobody(&self) -> bool {
+    fn takes_nobody(&self) -> bool {
         let lets_in = |listener: &ListenerSettings| {
             let clients = listener.tls.as_ref().map(|tls| &tls.clients);
             !matches!(clients, Some(ClientCertificates::Required(_)))
@@ -95,6 +109,7 @@ pub fn resolve(
     let own = listeners::own(typed, &mut material, &mut found);
     let trust = listeners::trust(typed, &mut material, &mut found);
     let listeners = listeners::listeners(typed, own.as_ref(), trust.as_ref(), &mut material, &mut found);
+    let hops = hops::hops(typed, &mut found);
     let (issuer_names, issuers) = issuers(typed, &sources, &mut material, &mut found);
     check_routes(typed, &mut found);
     let named = (&issuer_names, &issuers[..]);
@@ -124,6 +139,8 @@ pub fn resolve(
         issuers,
         upstreams,
         routes,
+        hops,
+        assertion: assertion::assertion(typed, &mut found),
         policy,
         audit: settings::audit(typed),
         limits,

@@ -4,13 +4,13 @@
 use std::net::SocketAddr;
 
 use super::error::{Diagnostic, Diagnostics};
-use super::file::{ClientCertificate, File, Listener};
+use super::file::{ClientCertificate, File, HopKind, Listener, TrustedHop};
 use super::lints::{self, Subject};
 use super::names::{entries, items};
 use super::source::{At, Span};
 use crate::clock::Timestamp;
 use crate::identity::{Direction, TrustDomain};
-use crate::policy::condition::ServiceTerm;
+use crate::policy::condition::{RoleTerm, ServiceTerm};
 use crate::policy::lint::Code;
 use crate::policy::role::PeerPattern;
 use crate::policy::route::Route;
@@ -92,8 +92,10 @@ impl Look<'_> {
                 leads_there(route.upstream)
                     || route.variants.iter().any(|variant| leads_there(variant.upstream))
             };
-            let waiving =
-                parts.rules.iter().filter(|rule| rule.effect == Effect::Allow && rule.waives_caller());
+            let waiving = parts
+                .rules
+                .iter()
+                .filter(|rule| rule.effect == Effect::Allow && rule.role() == Some(&RoleTerm::None));
             let found = waiving
                 .flat_map(|rule| parts.routes.iter().zip((0..).map(RouteId)).map(move |it| (rule, it)));
             let found = found.filter(|(rule, (route, id))| led(route) && parts.may_reach(rule, *id));
@@ -151,7 +153,8 @@ impl Look<'_> {
 
     fn hops(&mut self) {
         let asked = entries(&self.file.listener).iter().any(|(_, it)| it.value.proxy_protocol.is_some());
-        for (name, _) in entries(&self.file.trusted_hop).iter().filter(|_| !asked) {
+        let speaks = |hop: &At<TrustedHop>| hop.value.kind.is_some_and(|kind| kind.value == HopKind::Proxy);
+        for (name, _) in entries(&self.file.trusted_hop).iter().filter(|(_, hop)| !asked && speaks(hop)) {
             let message = format!("hop `{}` is never used: no listener has `proxy_protocol`", name.value);
             let remedy = "remove it, or add `proxy_protocol = \"v2\"` to the listener that it connects to";
             self.add(Code::NameUnused, name.span, Some(Subject::TrustedHop(&name.value)), message, remedy);

@@ -28,6 +28,8 @@ pub struct UpstreamConfig {
     /// URL and weight of each; never none.
     pub servers: Vec<(String, NonZeroU32)>,
     pub tls: UpstreamTls,
+    /// The `aud` of assertions.
+    pub audience: Arc<str>,
     pub connect_timeout: Duration,
     pub first_byte_timeout: Duration,
     pub idle_timeout: Duration,
@@ -71,6 +73,7 @@ pub fn upstreams(
             name: name.value.clone(),
             servers: servers(typed),
             tls: UpstreamTls { expected, own: own.filter(|_| known_to_us).cloned() },
+            audience: audience(typed).unwrap_or(name.value.as_str()).into(),
             connect_timeout: seconds(&typed.connect_timeout, 5),
             first_byte_timeout: seconds(&typed.first_byte_timeout, 30),
             idle_timeout: seconds(&typed.idle_timeout, 60),
@@ -79,6 +82,10 @@ pub fn upstreams(
         });
     }
     upstreams
+}
+
+fn audience(typed: &Upstream) -> Option<&str> {
+    Some(typed.assertion_audience.as_ref()?.value.as_str())
 }
 
 fn servers(typed: &Upstream) -> Vec<(String, NonZeroU32)> {

@@ -37,6 +37,9 @@ pub struct Caller {
     pub acr: Option<Arc<str>>,
     /// `cnf` (RFC 7800): the key that the token is bound to.
     pub confirmation: Option<Confirmation>,
+    /// The services that the request came through, the first one first, where another Countersign vouches for this
+    /// caller; `None` where a token does.
+    pub via: Option<Vec<Arc<str>>>,
     /// `jti`, for revocation.
     pub token_id: Option<Arc<str>>,
     /// All claims, as issued.
@@ -46,6 +49,13 @@ pub struct Caller {
 }
 
 impl Caller {
+    /// Whether this caller, for whom another Countersign vouches, is who `token` is of: the same subject, by the name
+    /// that the same issuer gave it.
+    pub fn is_of_subject_of(&self, token: &Caller) -> bool {
+        let text = |caller: &Caller, claim: &str| caller.claims.get(claim).cloned();
+        self.subject == token.subject && text(self, "subject_issuer") == text(token, "iss")
+    }
+
     /// The outermost actor, if the token's own issuer names it. What another issuer calls `bot` is no `bot` of
     /// this one.
     pub fn acting(&self) -> Option<&str> {

@@ -304,6 +304,7 @@ pub fn alice() -> Caller {
         authenticated_at: Some(NOW.minus(Duration::from_secs(60))),
         acr: Some(text("mfa")),
         confirmation: None,
+        via: None,
         token_id: None,
         claims,
         token_hash: [2; 32],

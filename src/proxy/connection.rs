@@ -4,10 +4,12 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use http::Method;
 use rustls::pki_types::CertificateDer;
 use tokio::time::sleep;
 
+use super::assertion::Signed;
 use super::generation::{Generation, ListenerState, Shared};
 use super::headers;
 use super::stall::{Busy, Pulse};
@@ -53,6 +55,8 @@ pub struct Known {
 pub struct Telling {
     pub headers: Arc<headers::Identity>,
     pub signers: Signers,
+    /// The last one that was signed, and may be sent again.
+    pub assertion: Arc<ArcSwapOption<Signed>>,
 }
 
 /// What is told of one standing is kept up to here: it is beside the memory that tokens were given, and may be

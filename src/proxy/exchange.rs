@@ -9,6 +9,7 @@ use http::request::Parts;
 use http::{Request, Response};
 use hyper::body::Incoming;
 
+use super::assertion::{self, Asserted};
 use super::body::Body;
 use super::connection::{Connection, Known, Telling};
 use super::forward::{Passage, forward};
@@ -21,7 +22,7 @@ use super::route::CrossOrigin;
 use super::worker::Worker;
 use crate::audit::{Draft, Protocol, Reason};
 use crate::clock::Stopwatch;
-use crate::policy::Verdict;
+use crate::policy::{Decision, Verdict};
 
 /// Answers one request. Whatever happens, it leaves exactly one record: that is begun here and not at the
 /// outcome's first poll, since hyper drops a request unpolled whose client has closed behind its head.
@@ -65,6 +66,10 @@ async fn answer(
         }
     };
     draft.asked(&asked.host, &asked.path, form == Form::Grpc);
+    if let Some(answer) = assertion::key_set(&generation, &asked, worker.shared.clock.now()) {
+        draft.for_everybody();
+        return finish(draft, answer.map(Body::Fixed)).await;
+    }
     let cross_origin = CrossOrigin::of(&generation, connection.direction, &asked, &head.headers);
     if let Some(answer) = cross_origin.preflight(&asked, &head.headers) {
         draft.because(Reason::Preflight);
@@ -92,9 +97,9 @@ async fn judge(
 ) -> Result<Passage, Refusal> {
     let clock = &worker.shared.clock;
     let mut known = connection.known(generation);
-    let Generation { verifier, policy, .. } = generation;
+    let verifier = &generation.verifier;
     let peer = || connection.peer(generation, clock.now());
-    let verified = judgement::verify(verifier, policy, &head.headers, peer, &mut known.token, draft);
+    let verified = judgement::verify(generation, verifier, &head.headers, peer, &mut known.token, draft);
     let signatures = verified.await?;
     let now = clock.now();
     let watch = Stopwatch::start();
@@ -112,24 +117,34 @@ async fn judge(
         let last = known.judged.as_ref().filter(|last| last.is_of_peer_of(&judged));
         let peer = last.and_then(|last| last.told.get()?.signers.peer.clone());
         let headers = Arc::new(signatures.introduce(generation, &decision));
-        let telling =
-            Telling { headers: Arc::clone(&headers), signers: draft.signers(peer, &generation.policy) };
+        let signers = draft.signers(peer, &generation.policy);
+        let telling = Telling { headers: Arc::clone(&headers), signers, assertion: Arc::default() };
         if telling.is_small() {
             // Another request of the same two may have been first.
             let _ = judged.told.set(telling);
         }
         headers
     });
+    let Decision { verdict, evidence } = decision;
+    let outcome = match verdict {
+        Verdict::Permit(permit) => {
+            let assertion = generation.assertions.as_ref().map(|assertions| {
+                let id = draft.id().to_string();
+                let asserted =
+                    Asserted { signatures: &signatures, evidence: &evidence, permit: &permit, id: &id };
+                assertions.of(&asserted, judged.told.get().map(|told| &*told.assertion), now)
+            });
+            let assertion = assertion.transpose().map_err(|_| Refusal::of(Reason::Internal));
+            let caller_until = signatures.caller.verified().map(|caller| caller.expires);
+            assertion.map(|assertion| Passage { asked, permit, who, assertion, caller_until })
+        }
+        Verdict::Denial(denial) => Err(Refusal::from(&denial)),
+    };
     // What is made of a token that is too large to be kept is not kept either.
     if known.token.is_some() || signatures.caller.verified().is_none() {
         connection.keep(generation, Known { judged: Some(judged), ..known });
     }
-    let permit = match decision.verdict {
-        Verdict::Permit(permit) => permit,
-        Verdict::Denial(denial) => return Err(Refusal::from(&denial)),
-    };
-    let caller_until = signatures.caller.verified().map(|caller| caller.expires);
-    Ok(Passage { asked, permit, who, caller_until })
+    outcome
 }
 
 fn protocol(version: http::Version) -> Protocol {

@@ -19,6 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use ulid::ULID_LEN;
 
+use super::assertion::Signed;
 use super::body::{Body, Meter, RequestBody, ResponseBody};
 use super::connection::Connection;
 use super::exchange::refuse;
@@ -42,6 +43,8 @@ pub struct Passage {
     pub permit: Permit,
     /// Whom it is permitted to.
     pub who: Arc<headers::Identity>,
+    /// The same, signed.
+    pub assertion: Option<Arc<Signed>>,
     /// When the caller's token ends, if there is one.
     pub caller_until: Option<Timestamp>,
 }
@@ -54,6 +57,15 @@ pub enum Shown {
     Callers,
     /// A token that this proxy gets for it.
     Ours,
+}
+
+/// What a head is rewritten by.
+pub struct Told<'a> {
+    pub asked: &'a Asked,
+    pub permit: &'a Permit,
+    pub who: &'a Arc<headers::Identity>,
+    pub assertion: Option<&'a Signed>,
+    pub authorization: Authorization,
 }
 
 /// One request on its way.
@@ -101,9 +113,9 @@ pub async fn forward(
     };
     let carried = authorization
         .and_then(|authorization| {
-            let Passage { asked, permit, who, .. } = &passage;
-            let by = (&connection.origin, authorization);
-            rewrite(by, route, &mut head, asked, permit, who, &mut draft)
+            let Passage { asked, permit, who, assertion, .. } = &passage;
+            let told = Told { asked, permit, who, assertion: assertion.as_deref(), authorization };
+            rewrite(&connection.origin, route, &mut head, told, &mut draft)
         })
         // Last: from here on the record says that the request was passed on.
         .and_then(|()| draft.forwarding(permit).map_err(|_| Refusal::of(Reason::AuditUnavailable)));
@@ -156,14 +168,13 @@ async fn obtain(
 
 /// Turns the head that was judged into the one that goes upstream.
 pub fn rewrite(
-    (origin, authorization): (&headers::Origin, Authorization),
+    origin: &headers::Origin,
     route: &RouteSettings,
     head: &mut Parts,
-    asked: &Asked,
-    permit: &Permit,
-    who: &Arc<headers::Identity>,
+    told: Told<'_>,
     draft: &mut Draft,
 ) -> Result<(), Refusal> {
+    let Told { asked, permit, who, assertion, authorization } = told;
     let given = head.uri.path_and_query();
     let target = match &route.strip_prefix {
         Some(prefix) => asked.target(&asked.path.strip_prefix(prefix)?, given),
@@ -183,6 +194,7 @@ pub fn rewrite(
     let introduction = Introduction {
         id: draft.id().array_to_str(&mut id),
         who: Arc::clone(who),
+        assertion: assertion.map(|signed| &signed.value),
         enforced: permit.enforced(),
         origin,
         authority: &asked.authority,

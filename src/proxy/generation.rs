@@ -10,7 +10,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::Admission;
+use super::assertion::Assertions;
 use super::connection::Telling;
+use super::hop::TrustedHop;
 use super::http2_error::{Ended, ErrorCode};
 use super::limits::Limits;
 use super::normalize::OddNames;
@@ -46,6 +48,10 @@ pub struct Generation {
     pub own_id: Option<SpiffeId>,
     /// Ourselves as a peer: that of all requests that the local application sends.
     pub own_peer: Option<Arc<Peer>>,
+    /// Whose word on somebody else is taken.
+    pub hops: Vec<TrustedHop>,
+    /// With `[assertion]`.
+    pub assertions: Option<Assertions>,
     pub limits: Limits,
     pub odd_names: OddNames,
 }

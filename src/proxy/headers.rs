@@ -21,6 +21,8 @@ pub use traceparent::{given_traceparent, new_traceparent};
 
 use super::normalize::{connection_tokens, is_plain_name};
 
+/// What another Countersign vouches for: read only from a trusted hop.
+pub const ASSERTION: HeaderName = HeaderName::from_static("x-auth-assertion");
 const DECISION: HeaderName = HeaderName::from_static("x-auth-decision");
 const ENFORCED: HeaderName = HeaderName::from_static("x-auth-enforced");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -93,7 +95,7 @@ const HOP_BY_HOP: [&str; 9] = [
 const ROOM_BYTES: usize = 256;
 
 /// Headers that are set for each request besides.
-const SET_MAX: usize = 10;
+const SET_MAX: usize = 11;
 
 /// Where requests come from: the same for all of a client's on one connection.
 #[derive(Clone, Debug)]
@@ -110,6 +112,8 @@ pub struct Introduction<'a> {
     /// The record's id.
     pub id: &'a str,
     pub who: Arc<Identity>,
+    /// The same, signed.
+    pub assertion: Option<&'a HeaderValue>,
     /// False where `shadow_until` alone let the request through.
     pub enforced: bool,
     pub origin: &'a Origin,
@@ -179,6 +183,9 @@ pub fn for_upstream(headers: &mut HeaderMap, with: &Introduction<'_>) {
     let id = value(&mut room, &[with.id.as_bytes()]);
     set(headers, DECISION, id.clone());
     set(headers, REQUEST_ID, id);
+    if let Some(assertion) = with.assertion {
+        headers.insert(ASSERTION, assertion.clone());
+    }
     if !with.enforced {
         headers.insert(ENFORCED, HeaderValue::from_static("false"));
     }

@@ -13,6 +13,7 @@ use http::request::Parts;
 use super::connection::Telling;
 use super::generation::Generation;
 use super::headers;
+use super::hop;
 use super::normalize::{Asked, OddNames};
 use super::refusal::Refusal;
 use crate::audit::{Draft, Reason};
@@ -20,9 +21,9 @@ use crate::clock::Timestamp;
 use crate::decisions::Judged;
 use crate::identity::{Caller, Hop, Peer, Signature};
 use crate::metrics::{Limit, Lookup};
-use crate::policy::{self, Circumstances, Decision, Host, Policy};
+use crate::policy::{self, Circumstances, Decision, Host};
 use crate::tls::PeerError;
-use crate::token::{KnownToken, Verifier};
+use crate::token::{KnownToken, TokenError, Verifier};
 
 /// Both signatures of a request, verified or absent.
 #[derive(Clone, Debug)]
@@ -54,17 +55,27 @@ pub fn read(generation: &Generation, head: &mut Parts, server_name: Option<&Host
 /// Verifies both signatures, also when the first is bad: the record says what became of each. `peer` tells who
 /// is there now; `known` is the token that came last.
 pub async fn verify(
+    generation: &Generation,
     verifier: &Verifier,
-    policy: &Policy,
     headers: &HeaderMap,
     peer: impl Fn() -> Result<Signature<Peer>, PeerError>,
     known: &mut Option<Arc<KnownToken>>,
     draft: &mut Draft,
 ) -> Result<Signatures, Refusal> {
+    let policy = &generation.policy;
     let before = peer();
-    let certificate = before.as_ref().ok().and_then(Signature::verified).map(|peer| &peer.certificate);
+    let there = before.as_ref().ok().and_then(Signature::verified);
+    let certificate = there.map(|peer| &peer.certificate);
     let caller = verifier.verify_again(headers, certificate, known).await;
     let caller = caller.map_err(|error| Refusal::from(&error));
+    let caller = match there {
+        Some(peer) if headers.contains_key(headers::ASSERTION) => {
+            // Boxed: most requests have none.
+            let asserted = Box::pin(asserted(generation, verifier, headers, peer)).await;
+            caller.and_then(|caller| one_of(caller, asserted?))
+        }
+        _ => caller,
+    };
     // Keys may have been waited for, and the certificate may have ended meanwhile.
     let peer = before.and_then(|_| peer());
     let peer = peer.map_err(|error| Refusal::from(&error));
@@ -84,6 +95,39 @@ pub async fn verify(
     };
     draft.signers(None, policy);
     Err(refusal)
+}
+
+/// Who a hop whose word is taken vouches for.
+async fn asserted(
+    generation: &Generation,
+    verifier: &Verifier,
+    headers: &HeaderMap,
+    peer: &Peer,
+) -> Result<Signature<Caller>, Refusal> {
+    let Some(assertion) = hop::assertion(&generation.hops, peer, headers)? else {
+        return Ok(Signature::Absent);
+    };
+    let asserted = verifier.verify_assertion(assertion, Some(&peer.certificate)).await;
+    let asserted = asserted.map_err(|error| Refusal::from(&error))?;
+    // What one proxy was told another could pass on, were it not bound to whom it was told by.
+    let is_loose = asserted.verified().is_some_and(|caller| caller.confirmation.is_none());
+    if is_loose && peer.hop == Hop::Direct {
+        let detail = "an assertion that is not bound to the certificate of the hop";
+        return Err(Refusal::from(&TokenError::NotSenderConstrained(detail.into())));
+    }
+    Ok(asserted)
+}
+
+/// An assertion beside the token that it rests on is of the same subject, or one of the two is not what it seems.
+fn one_of(token: Signature<Caller>, asserted: Signature<Caller>) -> Result<Signature<Caller>, Refusal> {
+    match (token.verified(), asserted.verified()) {
+        (Some(token), Some(asserted)) if !asserted.is_of_subject_of(token) => {
+            let detail = "the token is another subject's than the assertion";
+            Err(Refusal::from(&TokenError::Malformed(detail.into())))
+        }
+        (_, Some(_)) => Ok(asserted),
+        (_, None) => Ok(token),
+    }
 }
 
 /// The one decision.

@@ -5,6 +5,7 @@
 
 mod accept;
 pub mod admission;
+pub mod assertion;
 pub mod body;
 pub mod connection;
 pub mod exchange;
@@ -13,6 +14,7 @@ pub mod frame;
 pub mod frames;
 pub mod generation;
 pub mod headers;
+pub mod hop;
 pub mod http1;
 pub mod http2;
 pub mod http2_error;

@@ -41,6 +41,7 @@ fn caller() -> Caller {
         authenticated_at: None,
         acr: None,
         confirmation: None,
+        via: None,
         token_id: None,
         claims: serde_json::Map::new(),
         token_hash: [0; 32],
@@ -53,6 +54,7 @@ static AUTHORITY: HeaderValue = HeaderValue::from_static("orders.example:8443");
 fn introduction(peer: Option<&Peer>, caller: Option<&Caller>, names: &[Name]) -> Introduction<'static> {
     Introduction {
         id: "01J",
+        assertion: None,
         who: Arc::new(Identity::new(peer, names, caller, names, None)),
         enforced: true,
         origin: &ORIGIN,
@@ -177,7 +179,12 @@ fn what_is_told_of_two_signers_is_kept_only_while_it_is_small() {
     let (policy, _) = Policy::compile(PolicyParts::default(), PolicyHash([0; 32]), Timestamp::MIN).unwrap();
     let is_kept = |caller: &Caller| {
         let headers = Identity::new(Some(&peer()), &[], Some(caller), &[], None).into();
-        Telling { headers, signers: Signers::new(None, None, &[], Some(caller), &[], &policy) }.is_small()
+        Telling {
+            headers,
+            signers: Signers::new(None, None, &[], Some(caller), &[], &policy),
+            assertion: Arc::default(),
+        }
+        .is_small()
     };
     assert!(is_kept(&caller()));
     // escaped, a letter of two bytes takes six

@@ -176,6 +176,7 @@ impl CallerLine {
             authenticated_at: auth_time.map_err(|_| Why::Form("caller.auth_time"))?,
             acr,
             confirmation: None,
+            via: None,
             token_id: None,
             claims,
             token_hash: [0; 32],

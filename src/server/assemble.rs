@@ -3,23 +3,27 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use serde_json::Value;
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::AssembleError;
+use super::credential::KeptCredential;
 use crate::audit::SinkSettings;
 use crate::clock::Clock;
 use crate::config::{Config, ListenerSettings, LogSettings, UpstreamConfig, UpstreamTls};
 use crate::decisions::Decisions;
 use crate::identity::Name;
-use crate::metrics::{CacheMetrics, CredentialMetrics, Metrics};
+use crate::metrics::Metrics;
+use crate::proxy::assertion::{AssertionKeys, Assertions, Audience};
 use crate::proxy::limits::Limits;
 use crate::proxy::{Generation, ListenerState};
 use crate::tls::client::{ExpectedServer, client_config};
 use crate::tls::{Alpn, ListenerTls, OwnCertificate};
-use crate::token::{Issuer, IssuerKeys, IssuerSettings, KeySource, Verifier};
-use crate::upstream::credential::{Credential, CredentialSettings, Exchanges, OwnSettings, OwnToken, Wanted};
+use crate::token::{Issuer, IssuerKeys, IssuerSettings, KeySource, SigningError, Verifier};
 use crate::upstream::{ServerSettings, Upstream, UpstreamLimits, UpstreamSettings};
 
 /// What a generation was made from, as far as the next one may keep it.
@@ -30,15 +34,8 @@ pub struct Assembled {
     pub issuers: Vec<KeyedIssuer>,
     pub upstreams: Vec<(UpstreamTls, Arc<rustls::ClientConfig>, Arc<Upstream>)>,
     pub credentials: Vec<KeptCredential>,
-}
-
-/// What an upstream is shown, with the task that keeps a token of our own fresh.
-#[derive(Clone)]
-pub struct KeptCredential {
-    pub upstream: Name,
-    settings: CredentialSettings,
-    pub credential: Credential,
-    _fresh: Option<Arc<AbortOnDropHandle<()>>>,
+    /// For as long as the process lives, or until nothing is asserted.
+    assertion_keys: Option<Arc<AssertionKeys>>,
 }
 
 /// An issuer's keys with the task that keeps them fresh, which ends with the last generation that uses it.
@@ -60,10 +57,10 @@ struct Fixed {
 }
 
 /// What all steps of assembling need.
-struct Tools<'a> {
-    background: &'a Handle,
-    metrics: &'a Arc<Metrics>,
-    clock: &'a Clock,
+pub(super) struct Tools<'a> {
+    pub background: &'a Handle,
+    pub metrics: &'a Arc<Metrics>,
+    pub clock: &'a Clock,
 }
 
 /// The first generation.
@@ -113,17 +110,19 @@ fn assemble(
     let credentials = config
         .upstreams
         .iter()
-        .map(|upstream| credential(upstream, old, tools))
+        .map(|upstream| KeptCredential::assemble(upstream, old, tools))
         .collect::<Result<Vec<_>, _>>()?;
+    let assertions = assertions(&config, old, tools)?;
     let upstreams = config
         .upstreams
         .into_iter()
         .map(|settings| upstream(settings, &config.limits, old, tools))
         .collect::<Result<Vec<_>, _>>()?;
+    let own_keys = assertions.as_ref().map(|assertions| Arc::clone(&assertions.keys));
     let issuers = config
         .issuers
         .iter()
-        .map(|settings| issuer(settings, old, tools))
+        .map(|settings| issuer(settings, own_keys.as_ref(), old, tools))
         .collect::<Result<Vec<_>, AssembleError>>()?;
     let verified = config
         .issuers
@@ -148,11 +147,14 @@ fn assemble(
         listeners,
         own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
         own_peer: config.own.as_ref().and_then(OwnCertificate::as_local_peer).map(Arc::new),
+        hops: config.hops,
+        assertions,
         limits: config.limits,
         odd_names: config.odd_names,
     };
     let (listeners, own) = (config.listeners, config.own);
-    let assembled = Assembled { fixed, listeners, own, issuers, upstreams, credentials };
+    let assembled =
+        Assembled { fixed, listeners, own, issuers, upstreams, credentials, assertion_keys: own_keys };
     Ok((generation, assembled))
 }
 
@@ -197,6 +199,7 @@ fn listener(
 
 fn issuer(
     settings: &IssuerSettings,
+    own: Option<&Arc<AssertionKeys>>,
     old: Option<&Assembled>,
     tools: &Tools<'_>,
 ) -> Result<KeyedIssuer, AssembleError> {
@@ -209,9 +212,17 @@ fn issuer(
         }
         return Ok(kept.clone());
     }
+    if let KeySource::Own = settings.keys.source {
+        // There is an issuer of this kind only with `[assertion]`.
+        let own = own.ok_or(SigningError)?;
+        let keys = Arc::new(IssuerKeys::held(settings.keys.clone(), tools.clock.clone()));
+        let known = hold(&keys, own, None, tools.clock)?;
+        let fresh = keep_own(Arc::clone(&keys), Arc::clone(own), known, tools.clock.clone());
+        return Ok(KeyedIssuer::new(settings, keys, tools.background.spawn(fresh)));
+    }
     let expected = match (&settings.keys.source, &settings.keys.ca) {
         // Never dialled.
-        (KeySource::File(_), _) => ExpectedServer::Ca(Vec::new()),
+        (KeySource::File(_) | KeySource::Own, _) => ExpectedServer::Ca(Vec::new()),
         (_, Some(ca)) => ExpectedServer::Ca(ca.clone()),
         (_, None) => ExpectedServer::PublicCa,
     };
@@ -220,51 +231,57 @@ fn issuer(
     let metrics = tools.metrics.issuer(settings.name.as_str());
     let keys = Arc::new(IssuerKeys::new(settings.keys.clone(), &tls, metrics, tools.clock.clone()));
     let fresh = tools.background.spawn(Arc::clone(&keys).keep_fresh());
-    Ok(KeyedIssuer { name: settings.name.clone(), keys, _fresh: Arc::new(AbortOnDropHandle::new(fresh)) })
+    Ok(KeyedIssuer::new(settings, keys, fresh))
 }
 
-fn credential(
-    config: &UpstreamConfig,
+impl KeyedIssuer {
+    fn new(settings: &IssuerSettings, keys: Arc<IssuerKeys>, fresh: JoinHandle<()>) -> KeyedIssuer {
+        KeyedIssuer { name: settings.name.clone(), keys, _fresh: Arc::new(AbortOnDropHandle::new(fresh)) }
+    }
+}
+
+/// Hands our own public keys over, if they are others than `known`.
+fn hold(
+    keys: &IssuerKeys,
+    own: &AssertionKeys,
+    known: Option<Value>,
+    clock: &Clock,
+) -> Result<Option<Value>, SigningError> {
+    let set = own.key_set(clock.now())?;
+    if known.as_ref() != Some(&set) {
+        keys.hold(set.to_string().as_bytes()).map_err(|_| SigningError)?;
+    }
+    Ok(Some(set))
+}
+
+/// Each of our keys is published for hours before it signs.
+const OWN_KEYS_PERIOD: Duration = Duration::from_secs(60);
+
+async fn keep_own(keys: Arc<IssuerKeys>, own: Arc<AssertionKeys>, mut known: Option<Value>, clock: Clock) {
+    loop {
+        tokio::time::sleep(OWN_KEYS_PERIOD).await;
+        match hold(&keys, &own, known.clone(), &clock) {
+            Ok(now) => known = now,
+            Err(error) => tracing::error!(%error, "our own assertions will not be taken"),
+        }
+    }
+}
+
+fn assertions(
+    config: &Config,
     old: Option<&Assembled>,
     tools: &Tools<'_>,
-) -> Result<KeptCredential, AssembleError> {
-    let (upstream, settings) = (config.name.clone(), config.credential.clone());
-    let same = |kept: &&KeptCredential| kept.upstream == upstream && kept.settings == settings;
-    if let Some(kept) = old.into_iter().flat_map(|old| &old.credentials).find(same) {
-        return Ok(kept.clone());
-    }
-    let Some(endpoint) = settings.endpoint() else {
-        let credential = Credential::of_kind(settings.kind());
-        return Ok(KeptCredential { upstream, settings, credential, _fresh: None });
+) -> Result<Option<Assertions>, AssembleError> {
+    let Some(settings) = config.assertion.clone() else { return Ok(None) };
+    let keys = match old.and_then(|old| old.assertion_keys.clone()) {
+        Some(kept) => kept,
+        None => Arc::new(AssertionKeys::new(tools.clock.now())?),
     };
-    let expected = endpoint.ca.clone().map_or(ExpectedServer::PublicCa, ExpectedServer::Ca);
-    let tls = client_config(&expected, endpoint.own.as_ref(), &[Alpn::Http1], tools.clock);
-    let tls = tls.map_err(|source| AssembleError::Client { name: upstream.clone(), source })?;
-    let (metrics, clock) = (tools.metrics.credentials.of(upstream.as_str()), tools.clock);
-    let own = |settings: OwnSettings, metrics: CredentialMetrics| {
-        Arc::new(OwnToken::new(settings, &tls, metrics, clock.clone()))
+    let audience = |upstream: &UpstreamConfig| Audience {
+        name: Arc::clone(&upstream.audience),
+        bound_to: upstream.tls.own.as_ref().map(OwnCertificate::hash),
     };
-    let (credential, kept_fresh) = match &settings {
-        CredentialSettings::Exchange(exchange) => {
-            let actor = exchange.with_actor.then(|| {
-                let wanted = Wanted::default();
-                // Its lookups are no request's.
-                let metrics = CredentialMetrics { cache: CacheMetrics::default(), ..metrics.clone() };
-                own(OwnSettings { endpoint: exchange.endpoint.clone(), wanted }, metrics)
-            });
-            let exchanges =
-                Exchanges::new(exchange.clone(), &tls, actor.clone(), metrics.clone(), clock.clone());
-            (Credential::exchange(Arc::new(exchanges)), actor)
-        }
-        CredentialSettings::ClientCredentials(settings) => {
-            let token = own(settings.clone(), metrics.clone());
-            (Credential::own(Arc::clone(&token)), Some(token))
-        }
-        other => (Credential::of_kind(other.kind()), None),
-    };
-    let fresh = kept_fresh.map(|own| tools.background.spawn(own.keep_fresh()));
-    let fresh = fresh.map(|task| Arc::new(AbortOnDropHandle::new(task)));
-    Ok(KeptCredential { upstream, settings, credential, _fresh: fresh })
+    Ok(Some(Assertions { settings, audiences: config.upstreams.iter().map(audience).collect(), keys }))
 }
 
 fn upstream(

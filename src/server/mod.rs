@@ -6,6 +6,7 @@
 //! place last, so that one that fails changes nothing.
 
 mod assemble;
+mod credential;
 mod report;
 
 use std::collections::BTreeMap;
@@ -30,7 +31,7 @@ use crate::metrics::Metrics;
 use crate::proxy::admission::Admission;
 use crate::proxy::{Shared, listener, worker};
 use crate::tls::client::ClientTlsError;
-use crate::token::{self, SameIssuer, SelfTestError};
+use crate::token::{self, SameIssuer, SelfTestError, SigningError};
 
 use assemble::Assembled;
 
@@ -80,6 +81,8 @@ pub enum AssembleError {
     Listener { listener: Name, source: rustls::Error },
     #[error("the TLS configuration for `{name}` cannot be made: {source}")]
     Client { name: Name, source: ClientTlsError },
+    #[error("keys for assertions: {0}")]
+    Assertion(#[from] SigningError),
     #[error("upstream `{name}`: {source}")]
     Upstream { name: Name, source: crate::upstream::ServerError },
     #[error(

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Addresses;
-use super::assemble::{Assembled, KeptCredential};
+use super::assemble::Assembled;
+use super::credential::KeptCredential;
 use crate::admin::{
     CertificateStatus, CredentialStatus, IssuerStatus, ListenerStatus, Serving, Status, UpstreamStatus,
 };

@@ -20,7 +20,10 @@ use crate::metrics::Limit;
 use crate::policy::claim::ClaimPath;
 
 /// The last second of the year 9999: later times are nonsense or an attempt to overflow something.
-const SECONDS_MAX: u64 = 253_402_300_799;
+pub(super) const SECONDS_MAX: u64 = 253_402_300_799;
+
+/// Services that an asserted request may have come through: more is a loop.
+const VIA_MAX: usize = 16;
 
 /// What the claim `typ`, or `token_use`, says of tokens that are no access tokens.
 const OTHER_TYPES: [&str; 6] = ["ID", "id", "Refresh", "refresh", "Offline", "Logout"];
@@ -70,6 +73,7 @@ impl IssuerSettings {
             authenticated_at: times.authenticated,
             acr: text(&claims, "acr")?,
             confirmation: confirmation(&claims)?,
+            via: self.token_type.is_assertion().then(|| via(&claims)).transpose()?,
             token_id: text(&claims, "jti")?,
             token_hash,
             claims,
@@ -289,6 +293,20 @@ fn words(
         return Err(TokenError::LimitExceeded(limit, detail.into()));
     }
     Ok(found)
+}
+
+/// The services that an asserted request came through, the first one first.
+fn via(claims: &Map<String, Value>) -> Result<Vec<Arc<str>>, TokenError> {
+    let names = match claims.get("via") {
+        None => Some(Vec::new()),
+        Some(Value::Array(list)) => list.iter().map(|name| name.as_str().map(Arc::from)).collect(),
+        Some(_) => None,
+    };
+    match names {
+        Some(names) if names.len() <= VIA_MAX => Ok(names),
+        Some(_) => Err(malformed(format!("it came through more than {VIA_MAX} services"))),
+        None => Err(malformed("`via` is no list of names")),
+    }
 }
 
 /// RFC 7800 §3.1. More than one method at once is none that can be proven here.

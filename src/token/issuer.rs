@@ -72,6 +72,8 @@ pub enum KeySource {
     },
     Url(Url),
     File(PathBuf),
+    /// Our own, for what we vouched for ourselves: handed over, never fetched.
+    Own,
 }
 
 /// Which `typ` a token's header must have (RFC 8725 §3.11). Case does not count, nor does
@@ -82,7 +84,15 @@ pub enum TokenType {
     AccessToken,
     /// None, or one of these; as providers do it.
     Provider(&'static [&'static str]),
+    /// What another Countersign vouches for: [`ASSERTION_TYPE`], in the header of assertions and nowhere else.
+    Assertion,
 }
+
+/// Where a Countersign publishes what its assertions are verified with (RFC 8615).
+pub const ASSERTION_KEYS_PATH: &str = "/.well-known/countersign/jwks.json";
+
+/// The `typ` of assertions.
+pub const ASSERTION_TYPE: &str = "countersign+jwt";
 
 /// Where a caller's words stand in a token. Scopes are a string with spaces or a list; groups and
 /// roles a string (one name, spaces included), a list, or an object whose member names count.
@@ -112,6 +122,9 @@ pub struct Quirks {
 
 /// RFC 9068 §2.2.
 const ACCESS_TOKEN_CLAIMS: [&str; 7] = ["iss", "exp", "aud", "sub", "client_id", "iat", "jti"];
+
+/// What every assertion says.
+const ASSERTION_CLAIMS: [&str; 4] = ["iss", "exp", "aud", "iat"];
 
 impl IssuerSettings {
     /// What the policy must know of this issuer: the preset's entries count like those given by hand.
@@ -148,6 +161,7 @@ impl fmt::Display for KeySource {
                 f.write_str(&url[..Position::AfterPath])
             }
             KeySource::File(path) => path.display().fmt(f),
+            KeySource::Own => f.write_str("this proxy"),
         }
     }
 }
@@ -168,11 +182,17 @@ impl TokenType {
     /// Access tokens as most providers label them.
     pub const PLAIN: TokenType = TokenType::Provider(&["jwt", "at+jwt"]);
 
+    /// Whether such tokens come in the header of assertions, and in no other.
+    pub fn is_assertion(&self) -> bool {
+        *self == TokenType::Assertion
+    }
+
     /// The claims that every token of this type has.
     pub(super) fn claims(&self) -> &'static [&'static str] {
         match self {
             TokenType::AccessToken => &ACCESS_TOKEN_CLAIMS,
             TokenType::Provider(_) => &[],
+            TokenType::Assertion => &ASSERTION_CLAIMS,
         }
     }
 
@@ -181,6 +201,7 @@ impl TokenType {
         match self {
             TokenType::AccessToken => "at+jwt",
             TokenType::Provider(_) => "JWT",
+            TokenType::Assertion => ASSERTION_TYPE,
         }
     }
 
@@ -190,6 +211,7 @@ impl TokenType {
         let name = name.as_deref().map(|name| name.strip_prefix("application/").unwrap_or(name));
         match (self, name) {
             (TokenType::AccessToken, name) => name == Some("at+jwt"),
+            (TokenType::Assertion, name) => name == Some(ASSERTION_TYPE),
             (TokenType::Provider(_), None) => true,
             (TokenType::Provider(names), Some(name)) => names.contains(&name),
         }

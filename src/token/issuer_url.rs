@@ -58,6 +58,11 @@ impl IssuerUrl {
         })
     }
 
+    /// Whether `iss` is this issuer's one name.
+    pub fn is(&self, iss: &str) -> bool {
+        matches!(&self.0[..], [IssuerForm::Exact(name)] if **name == *iss)
+    }
+
     /// The `iss` that this issuer puts into its tokens, by its first URL; `tenant` is asked for where that has
     /// `{tid}`. `None` for a trust domain, whose tokens need none.
     pub fn issued(&self, tenant: impl FnOnce() -> String) -> Option<String> {
@@ -66,6 +71,31 @@ impl IssuerUrl {
             IssuerForm::Tenants { before, after } => Some(format!("{before}{}{after}", tenant())),
             IssuerForm::TrustDomain(_) => None,
         }
+    }
+
+    /// Every `iss` that its tokens can have, as the text before the tenant and what is behind that; `None` alone
+    /// stands for a token without, which a trust domain's need not have.
+    pub(super) fn forms(&self) -> impl Iterator<Item = Option<(Arc<str>, Option<Arc<str>>)>> + '_ {
+        self.0.iter().flat_map(|form| match form {
+            IssuerForm::Exact(text) => vec![Some((Arc::clone(text), None))],
+            IssuerForm::Tenants { before, after } => {
+                vec![Some((Arc::clone(before), Some(Arc::clone(after))))]
+            }
+            IssuerForm::TrustDomain(domain) => {
+                vec![None, Some((format!("spiffe://{}", domain.as_str()).into(), None))]
+            }
+        })
+    }
+
+    /// The `tid` with which this `iss` is taken: the inner `None` for any, or none.
+    pub(super) fn tenant_of<'i>(&self, iss: &'i str) -> Option<Option<&'i str>> {
+        self.0.iter().find_map(|form| match form {
+            IssuerForm::Tenants { before, after } => {
+                let tenant = iss.strip_prefix(&**before)?.strip_suffix(&**after)?;
+                is_tenant(tenant).then_some(Some(tenant))
+            }
+            form => form.accepts(iss, None).then_some(None),
+        })
     }
 
     /// Whether `key_issuer`, with `{tenantid}` filled by the token's tenant, is this issuer.

@@ -72,6 +72,7 @@ impl KeyFetch {
         let (client, credential) = (&self.client, settings.credential.as_ref());
         let (body, lifetime) = match &settings.source {
             KeySource::File(path) => (Bytes::from(tokio::fs::read(path).await?), Some(LIFETIME_MIN)),
+            KeySource::Own => return Err(KeysError::NotHandedOver),
             KeySource::Url(url) => {
                 let fetched = client.get(url, credential).await?;
                 (fetched.body, fetched.lifetime)

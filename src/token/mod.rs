@@ -24,6 +24,7 @@ mod keys;
 mod limits;
 mod memory;
 mod preset;
+mod signing;
 mod steps;
 mod verifier;
 mod wanted;
@@ -32,7 +33,10 @@ pub use actor::ActorEntry;
 pub use algorithm::{Algorithm, KeyKind, SelfTestError, UnknownAlgorithm, self_test};
 pub use credential::{Credential, CredentialError};
 pub use error::{Detail, TokenError};
-pub use issuer::{ClaimMap, IssuerSettings, KeySettings, KeySource, LEEWAY_MAX, Quirks, TokenType};
+pub use issuer::{
+    ASSERTION_KEYS_PATH, ASSERTION_TYPE, ClaimMap, IssuerSettings, KeySettings, KeySource, LEEWAY_MAX,
+    Quirks, TokenType,
+};
 pub use issuer_url::{IssuerUrl, IssuerUrlError};
 pub use jwt::claimed_signer;
 pub use key_cache::{IssuerKeys, KeyStatus, Rotation, UNKNOWN_KEY_REST};
@@ -42,6 +46,7 @@ pub use keys::{KEYS_MAX, KeyUse};
 pub use limits::TokenLimits;
 pub use memory::TokenCacheSettings;
 pub use preset::{Preset, UnknownPreset};
+pub use signing::{SigningError, SigningKey};
 pub use steps::{Said, Step, Trace};
 pub use verifier::{Issuer, KnownToken, SameIssuer, Verifier};
 #[cfg(test)]

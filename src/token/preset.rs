@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use super::actor::ActorEntry;
 use super::algorithm::Algorithm;
-use super::issuer::{ClaimMap, IssuerSettings, KeySettings, Quirks, TokenType};
-use super::issuer_url::IssuerUrl;
+use super::issuer::{
+    ASSERTION_KEYS_PATH, ClaimMap, IssuerSettings, KeySettings, KeySource, Quirks, TokenType,
+};
+use super::issuer_url::{IssuerUrl, IssuerUrlError};
 use super::keys::KeyUse;
 use crate::identity::{ActorKind, Name};
 use crate::policy::claim::{ClaimPath, ClaimTest, ClaimValue};
@@ -32,13 +34,17 @@ pub enum Preset {
     Github,
     /// JWT-SVIDs of one trust domain; `url = "spiffe://TRUST_DOMAIN"`, keys from its bundle.
     Spiffe,
+    /// Assertions of another Countersign.
+    Countersign,
     /// RFC 9068 and RFC 7519 names, no kinds of actors.
     Generic,
 }
 
 /// A text that names no [`Preset`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is none of okta auth0 entra cognito keycloak google kubernetes github spiffe generic")]
+#[error(
+    "`{0}` is none of okta auth0 entra cognito keycloak google kubernetes github spiffe countersign generic"
+)]
 pub struct UnknownPreset(pub String);
 
 /// SPIFFE JWT-SVID §2.3.
@@ -67,7 +73,7 @@ const AUTH0_PEOPLE: [&str; 16] = [
 ];
 
 impl Preset {
-    pub const ALL: [Preset; 10] = [
+    pub const ALL: [Preset; 11] = [
         Preset::Okta,
         Preset::Auth0,
         Preset::Entra,
@@ -77,6 +83,7 @@ impl Preset {
         Preset::Kubernetes,
         Preset::Github,
         Preset::Spiffe,
+        Preset::Countersign,
         Preset::Generic,
     ];
 
@@ -91,6 +98,7 @@ impl Preset {
             Preset::Kubernetes => "kubernetes",
             Preset::Github => "github",
             Preset::Spiffe => "spiffe",
+            Preset::Countersign => "countersign",
             Preset::Generic => "generic",
         }
     }
@@ -122,6 +130,18 @@ impl Preset {
         }
     }
 
+    /// Where keys are, unless the configuration says it.
+    pub fn keys(self, url: &IssuerUrl) -> Result<KeySource, IssuerUrlError> {
+        let found = url.discovery()?;
+        match found {
+            KeySource::Discovery { document, .. } if self == Preset::Countersign => {
+                let keys = document.join(ASSERTION_KEYS_PATH);
+                keys.map(KeySource::Url).map_err(|_| IssuerUrlError::NoDiscovery(document.to_string()))
+            }
+            found => Ok(found),
+        }
+    }
+
     /// How keys of the provider are marked, for [`KeySettings::key_use`].
     pub fn key_use(self) -> KeyUse {
         if self == Preset::Spiffe { KeyUse::JwtSvid } else { KeyUse::Signature }
@@ -140,7 +160,7 @@ impl Preset {
             actors: self.actors(),
             quirks: self.quirks(),
             algorithms: self.algorithms(),
-            token_type: if self == Preset::Spiffe { SVID } else { TokenType::PLAIN },
+            token_type: self.token_type(),
             leeway: LEEWAY_DEFAULT,
             requires: Vec::new(),
             only: Vec::new(),
@@ -168,12 +188,12 @@ impl Preset {
             Preset::Keycloak => map(&["azp"], &["scope"], &["groups"], &["realm_access", "roles"]),
             Preset::Google => map(&["azp"], &[], &[], &[]),
             Preset::Kubernetes | Preset::Github | Preset::Spiffe => map(&[], &[], &[], &[]),
-            Preset::Generic => map(&["client_id"], &["scope"], &["groups"], &["roles"]),
+            Preset::Countersign | Preset::Generic => map(&["client_id"], &["scope"], &["groups"], &["roles"]),
         }
     }
 
     fn actors(self) -> Vec<ActorEntry> {
-        use ActorKind::{Human, Service};
+        use ActorKind::{Agent, Human, Service};
         match self {
             Preset::Okta => vec![marked(Human, "uid", &["*"]), same(Service, "sub", "cid")],
             Preset::Auth0 => vec![
@@ -194,7 +214,20 @@ impl Preset {
             Preset::Kubernetes => vec![marked(Service, "sub", &["system:serviceaccount:*"])],
             Preset::Github => vec![marked(Service, "repository_id", &["*"])],
             Preset::Spiffe => vec![marked(Service, "sub", &["spiffe://*"])],
+            Preset::Countersign => vec![
+                marked(Agent, "actor", &["agent"]),
+                marked(Human, "on_behalf_of", &["human"]),
+                marked(Service, "on_behalf_of", &["service"]),
+            ],
             Preset::Generic => Vec::new(),
+        }
+    }
+
+    fn token_type(self) -> TokenType {
+        match self {
+            Preset::Spiffe => SVID,
+            Preset::Countersign => TokenType::Assertion,
+            _ => TokenType::PLAIN,
         }
     }
 
@@ -208,13 +241,19 @@ impl Preset {
             }
             Preset::Keycloak => Quirks { access_mark: Some(("typ", "Bearer")), ..none },
             Preset::Google => Quirks { takes_id_tokens: true, ..none },
-            Preset::Auth0 | Preset::Kubernetes | Preset::Github | Preset::Spiffe | Preset::Generic => none,
+            Preset::Auth0
+            | Preset::Kubernetes
+            | Preset::Github
+            | Preset::Spiffe
+            | Preset::Countersign
+            | Preset::Generic => none,
         }
     }
 
     fn algorithms(self) -> Vec<Algorithm> {
         let all = Algorithm::ALL.into_iter();
         match self {
+            Preset::Countersign => vec![Algorithm::Es256],
             // JWT-SVID §2.1 knows all but EdDSA
             Preset::Spiffe => all.filter(|algorithm| *algorithm != Algorithm::EdDsa).collect(),
             _ => Algorithm::DEFAULT.to_vec(),

@@ -13,12 +13,12 @@ use std::time::Duration;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{self, SHA256};
 use futures_util::FutureExt as _;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use serde_json::{Map, Value};
 
 use super::algorithm::Algorithm;
 use super::credential::{Credential, CredentialError, authorization, bearer};
-use super::error::TokenError;
+use super::error::{TokenError, malformed};
 use super::issuer::IssuerSettings;
 use super::jwt::Unverified;
 use super::key_cache::{HeldKeys, IssuerKeys};
@@ -54,6 +54,13 @@ pub struct Issuer {
 pub struct KnownToken {
     authorization: Box<[u8]>,
     remembered: Arc<Remembered>,
+}
+
+/// The header that a token came in.
+#[derive(Clone, Copy)]
+enum Carrier {
+    Authorization,
+    Assertion,
 }
 
 /// Two issuers that one token could be of.
@@ -104,7 +111,38 @@ impl Verifier {
         certificate: Option<&CertificateHash>,
     ) -> Result<Signature<Caller>, TokenError> {
         let Credential::Bearer(token) = credential else { return Ok(Signature::Absent) };
-        self.remembered(token).await?.presented(certificate)
+        let remembered = self.remembered(token).await?;
+        self.check_carrier(&remembered, Carrier::Authorization)?;
+        remembered.presented(certificate)
+    }
+
+    /// Who an assertion of another Countersign stands for: nobody, where that was shown no token itself.
+    pub async fn verify_assertion(
+        &self,
+        assertion: &HeaderValue,
+        certificate: Option<&CertificateHash>,
+    ) -> Result<Signature<Caller>, TokenError> {
+        let assertion = assertion.to_str().map_err(|_| malformed("the assertion is not in ASCII"))?;
+        let remembered = self.remembered(assertion).await?;
+        self.check_carrier(&remembered, Carrier::Assertion)?;
+        let caller = remembered.presented(certificate)?;
+        let names_caller = caller.verified().is_some_and(|caller| caller.claims.contains_key("actor"));
+        Ok(if names_caller { caller } else { Signature::Absent })
+    }
+
+    /// A token is of one kind, and each kind comes in one header: an assertion is no bearer token, which anybody may
+    /// present, and no token of a provider is an assertion.
+    fn check_carrier(&self, remembered: &Remembered, carrier: Carrier) -> Result<(), TokenError> {
+        let is_assertion = self.issuers[remembered.issuer].settings.token_type.is_assertion();
+        match (carrier, is_assertion) {
+            (Carrier::Authorization, false) | (Carrier::Assertion, true) => Ok(()),
+            (Carrier::Authorization, true) => {
+                Err(TokenError::TypeRefused("an assertion is no bearer token".into()))
+            }
+            (Carrier::Assertion, false) => {
+                Err(TokenError::TypeRefused("its issuer is no Countersign, so it is no assertion".into()))
+            }
+        }
     }
 
     /// As [`Verifier::verify`] with what these headers present, for somebody who expects the token that came last
@@ -127,6 +165,7 @@ impl Verifier {
             return Ok(same.remembered.presented(certificate)?);
         }
         let remembered = self.remembered(bearer(field)?).await?;
+        self.check_carrier(&remembered, Carrier::Authorization)?;
         *known = (remembered.bytes <= KNOWN_BYTES_MAX).then(|| {
             let remembered = Arc::clone(&remembered);
             Arc::new(KnownToken { authorization: field.as_bytes().into(), remembered })

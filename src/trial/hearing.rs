@@ -16,7 +16,7 @@ use crate::identity::{Direction, Peer, Signature};
 use crate::policy::Verdict;
 use crate::proxy::Generation;
 use crate::proxy::exchange::note;
-use crate::proxy::forward::{Shown, carries, rewrite, shown};
+use crate::proxy::forward::{Shown, Told, carries, rewrite, shown};
 use crate::proxy::headers::{Authorization, Origin, given_traceparent};
 use crate::proxy::judgement::{self, Addresses};
 use crate::proxy::normalize::Asked;
@@ -90,7 +90,8 @@ impl Hearing<'_> {
     fn judge(&mut self, asked: Asked, headers: &HeaderMap) -> Result<Result<Case, Refusal>, Unaskable> {
         let Hearing { generation, verifier, peer, from, now, draft, .. } = self;
         let (policy, peer) = (&generation.policy, || peer.clone());
-        let verified = judgement::verify(verifier, policy, headers, peer, &mut None, draft).now_or_never();
+        let verified =
+            judgement::verify(generation, verifier, headers, peer, &mut None, draft).now_or_never();
         let signatures = match verified.ok_or(Unaskable::Waits)? {
             Ok(signatures) => signatures,
             Err(refusal) => return Ok(Err(refusal)),
@@ -122,8 +123,8 @@ impl Hearing<'_> {
             Shown::Nothing | Shown::Ours => Authorization::Stripped,
         };
         let who = case.signatures.introduce(self.generation, &case.decision).into();
-        let by = (&self.origin, authorization);
-        rewrite(by, route, &mut head, &case.asked, permit, &who, &mut self.draft)?;
+        let told = Told { asked: &case.asked, permit, who: &who, assertion: None, authorization };
+        rewrite(&self.origin, route, &mut head, told, &mut self.draft)?;
         self.draft.forwarding(permit).map_err(|_| Refusal::of(Reason::AuditUnavailable))?;
         Ok(head)
     }

@@ -17,7 +17,6 @@ mod claims;
 mod hearing;
 mod peers;
 mod question;
-pub mod signing;
 mod tokens;
 
 use std::sync::Arc;
@@ -43,11 +42,10 @@ use crate::proxy::normalize::Asked;
 use crate::proxy::refusal::Refusal;
 use crate::proxy::{Generation, ListenerState};
 use crate::tls::{ListenerTls, OwnCertificate};
-use crate::token::{IssuerSettings, KeysError, SameIssuer, Trace, Verifier};
+use crate::token::{IssuerSettings, KeysError, SameIssuer, SigningError, Trace, Verifier};
 use crate::upstream::credential::Credential;
 use hearing::Hearing;
 use peers::Handshake;
-use signing::SigningError;
 use tokens::Tokens;
 
 /// The listener of records where the configuration has none.
@@ -135,6 +133,9 @@ impl Trial {
             listeners,
             own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
             own_peer: config.own.as_ref().and_then(OwnCertificate::as_local_peer).map(Arc::new),
+            hops: config.hops,
+            // Who asks what would become of a request has no use for signatures.
+            assertions: None,
             limits: config.limits,
             odd_names: config.odd_names,
         };

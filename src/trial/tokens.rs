@@ -4,14 +4,13 @@
 use std::sync::Arc;
 
 use super::question::{Bearer, Claims};
-use super::signing::SigningKey;
 use super::{Unaskable, claims};
 use crate::clock::{Clock, Timestamp};
 use crate::identity::Name;
 use crate::metrics::TokenMetrics;
 use crate::token::{
-    Issuer, IssuerKeys, IssuerSettings, KeySource, SameIssuer, TokenCacheSettings, TokenLimits, Verifier,
-    claimed_signer,
+    Issuer, IssuerKeys, IssuerSettings, KeySource, SameIssuer, SigningKey, TokenCacheSettings, TokenLimits,
+    Verifier, claimed_signer,
 };
 
 /// All issuers, three times: by whom a token is verified depends on where it comes from.

@@ -282,7 +282,7 @@ mod tests {
             let (upstream, mut known) = upstream(&["http://orders:80"]);
             assert!(resolving(&upstream, &mut known, Ok(&[address])).await);
             let pool = Pool::new(Arc::new(upstream));
-            let error = pool.send(get("http://orders.shop.example/")).await.unwrap_err();
+            let error = pool.send(get("http://orders.shop.example/")).await.err().unwrap();
             assert!(error.to_string().contains("is never dialled"), "{address}: {error}");
         }
     }

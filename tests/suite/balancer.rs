@@ -4,7 +4,6 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use serde_json::json;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, interval};
@@ -44,13 +43,6 @@ impl World {
         let config = self.certificates.client_config(Who::Storefront);
         Client::behind(&header(client), proxy.address("balanced"), HOST, config, protocol).await.unwrap()
     }
-
-    fn ask(&self, path: &str) -> http::Request<crate::world::Body> {
-        let mut request = get(path);
-        let token = format!("Bearer {}", self.issuer.token(json!({})));
-        request.headers_mut().insert("authorization", token.parse().unwrap());
-        request
-    }
 }
 
 #[tokio::test]
@@ -72,7 +64,7 @@ async fn probes_are_counted_and_not_recorded() {
     proxy.metrics_once(&format!("countersign_probes_total {PROBES}")).await;
     // Records are written in order: before this one stands none but the start.
     let client = proxy.client(Who::Storefront, Protocol::H1).await;
-    assert_eq!(client.ask(world.ask("/orders/1")).await.unwrap().status, 200);
+    assert_eq!(client.ask(world.signed(get("/orders/1"))).await.unwrap().status, 200);
     let events = proxy.records.until(|all| (all.len() > 1).then(|| all.to_vec())).await;
     let events: Vec<_> = events.iter().map(|record| record["event"].as_str().unwrap()).collect();
     assert_eq!(events, ["started", "request"]);
@@ -116,7 +108,7 @@ async fn health_turns_at_once_on_sigterm_and_what_is_under_way_is_finished() {
     let (h1, h2) = (client(Protocol::H1).await, client(Protocol::H2).await);
     let mut feeds = Vec::new();
     for client in [&h1, &h2] {
-        let mut feed = client.send(world.ask("/feed?events=2")).await.unwrap().into_body();
+        let mut feed = client.send(world.signed(get("/feed?events=2"))).await.unwrap().into_body();
         assert_eq!(next_data(&mut feed).await.unwrap().unwrap(), "data: 0\n\n");
         feeds.push(feed);
     }
@@ -150,15 +142,15 @@ async fn a_client_behind_the_balancer_is_judged_by_its_own_address() {
         let (mut allowed, mut denied) = (0, 0);
         for path in ["/peer_ip", "/client_ip"] {
             let inside = world.behind(&proxy, Ipv4Addr::new(203, 0, 113, 7), protocol).await;
-            let answer = inside.ask(world.ask(path)).await.unwrap();
+            let answer = inside.ask(world.signed(get(path))).await.unwrap();
             assert_eq!(answer.status, 200, "{path}");
             let record = proxy.record_of(&answer).await;
             assert_eq!(record["connection"]["client_ip"], "203.0.113.7", "{record}");
             allowed += 1;
             let outside = world.behind(&proxy, Ipv4Addr::new(198, 51, 100, 7), protocol).await;
-            assert_eq!(outside.ask(world.ask(path)).await.unwrap().status, 403, "{path}");
+            assert_eq!(outside.ask(world.signed(get(path))).await.unwrap().status, 403, "{path}");
             let direct = proxy.client(Who::Storefront, protocol).await;
-            assert_eq!(direct.ask(world.ask(path)).await.unwrap().status, 403, "{path}");
+            assert_eq!(direct.ask(world.signed(get(path))).await.unwrap().status, 403, "{path}");
             denied += 2;
         }
         assert_eq!((allowed, denied), (2, 4));
@@ -172,13 +164,13 @@ async fn a_client_behind_the_balancer_is_limited_by_its_own_address() {
     let proxy = world.start(&format!("{ANYTHING}{}{limit}", behind("127.0.0.1/32")));
     let [one, other] = [Ipv4Addr::new(203, 0, 113, 7), Ipv4Addr::new(203, 0, 113, 8)];
     let first = world.behind(&proxy, one, Protocol::H1).await;
-    assert_eq!(first.ask(world.ask("/1")).await.unwrap().status, 200);
+    assert_eq!(first.ask(world.signed(get("/1"))).await.unwrap().status, 200);
     let second = world.behind(&proxy, other, Protocol::H1).await;
-    assert_eq!(second.ask(world.ask("/2")).await.unwrap().status, 200);
+    assert_eq!(second.ask(world.signed(get("/2"))).await.unwrap().status, 200);
     let config = world.certificates.client_config(Who::Storefront);
     let address = proxy.address("balanced");
     assert!(Client::behind(&header(one), address, HOST, config, Protocol::H1).await.is_err());
-    assert_eq!(first.ask(world.ask("/3")).await.unwrap().status, 200);
+    assert_eq!(first.ask(world.signed(get("/3"))).await.unwrap().status, 200);
     proxy.metrics_once("countersign_limits_hit_total{limit=\"connections_per_peer_max\"} 1").await;
 }
 
@@ -212,7 +204,7 @@ async fn behind_a_balancer_each_client_has_its_own_number_of_connections() {
     let mut clients = Vec::new();
     for last in 1..=3 {
         let client = world.behind(&proxy, Ipv4Addr::new(203, 0, 113, last), Protocol::H1).await;
-        assert_eq!(client.ask(world.ask("/orders/1")).await.unwrap().status, 200, "{last}");
+        assert_eq!(client.ask(world.signed(get("/orders/1"))).await.unwrap().status, 200, "{last}");
         clients.push(client);
     }
     let mut second = Raw::plain(proxy.address("balanced")).await.unwrap();
@@ -220,7 +212,7 @@ async fn behind_a_balancer_each_client_has_its_own_number_of_connections() {
     assert_eq!(second.rest().await, b"");
     proxy.metrics_once("countersign_limits_hit_total{limit=\"connections_per_peer_max\"} 1").await;
     for client in &clients {
-        assert_eq!(client.ask(world.ask("/orders/1")).await.unwrap().status, 200);
+        assert_eq!(client.ask(world.signed(get("/orders/1"))).await.unwrap().status, 200);
     }
 }
 
@@ -237,7 +229,7 @@ async fn handshakes_that_one_client_leaves_standing_keep_nobody_else_out() {
     }
     proxy.metrics_once("countersign_limits_hit_total{limit=\"handshakes_per_peer_max\"} 1").await;
     let client = world.behind(&proxy, Ipv4Addr::new(203, 0, 113, 2), Protocol::H1).await;
-    assert_eq!(client.ask(world.ask("/orders/1")).await.unwrap().status, 200);
+    assert_eq!(client.ask(world.signed(get("/orders/1"))).await.unwrap().status, 200);
     // What has ended makes room for the next of the same client.
     drop(stalled);
     let again = async {

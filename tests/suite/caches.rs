@@ -6,12 +6,12 @@ use std::time::Duration;
 use countersign::cli::mint::Validity;
 use countersign::clock::Clock;
 use futures_util::future::join_all;
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http::{Method, Request};
 use serde_json::{Value, json};
 
 use crate::world::certificates::Who;
-use crate::world::client::{Client, Protocol, get, post};
+use crate::world::client::{Client, Protocol, get, post, with_token};
 use crate::world::issuer::Answering;
 use crate::world::proxy::{HOST, Proxy};
 use crate::world::signing::{KEYS, Key};
@@ -50,11 +50,6 @@ fn claims(world: &World, changes: Value) -> Value {
     claims
 }
 
-fn signed(token: &str, mut request: Request<Body>) -> Request<Body> {
-    request.headers_mut().insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
-    request
-}
-
 /// Status, reason and whether the standing was remembered.
 async fn outcome(proxy: &Proxy<'_>, client: &Client, request: Request<Body>) -> (u16, String, Value) {
     let answer = client.ask(request).await.unwrap();
@@ -68,7 +63,7 @@ const OWN: &str = "/customers/alice/orders";
 async fn prime(proxy: &Proxy<'_>, client: &Client, token: &str) {
     for cache in ["miss", "hit"] {
         let allowed = (200, "allowed".to_owned(), json!(cache));
-        assert_eq!(outcome(proxy, client, signed(token, get(OWN))).await, allowed);
+        assert_eq!(outcome(proxy, client, with_token(get(OWN), token)).await, allowed);
     }
 }
 
@@ -106,7 +101,7 @@ async fn with_any_one_thing_changed_it_is_decided_anew() {
             let mut changed = changed.as_object().unwrap().clone();
             changed.extend(changes.as_object().unwrap().clone());
             let changed = world.issuer.token(changed.into());
-            let (got, why, cache) = outcome(&proxy, &client, signed(&changed, get(OWN))).await;
+            let (got, why, cache) = outcome(&proxy, &client, with_token(get(OWN), &changed)).await;
             assert_eq!((got, why.as_str()), (status, reason), "{changes}");
             assert_ne!(cache, "hit", "{changes}");
             seen += 1;
@@ -114,7 +109,7 @@ async fn with_any_one_thing_changed_it_is_decided_anew() {
         assert_eq!(seen, 13);
         // the same claims in other bytes are another token
         let again = world.issuer.token_by(&KEYS[0], json!({"typ": "JWT"}), base);
-        assert_eq!(outcome(&proxy, &client, signed(&again, get(OWN))).await.2, "miss");
+        assert_eq!(outcome(&proxy, &client, with_token(get(OWN), &again)).await.2, "miss");
 
         // the standing is the same, and is not all that is judged
         let post = Request::builder().method(Method::POST).uri(OWN).body(full("")).unwrap();
@@ -124,20 +119,20 @@ async fn with_any_one_thing_changed_it_is_decided_anew() {
             (get("/customers/alice"), 403, "no_rule"),
         ] {
             let uri = request.uri().clone();
-            let (got, why, _) = outcome(&proxy, &client, signed(&token, request)).await;
+            let (got, why, _) = outcome(&proxy, &client, with_token(request, &token)).await;
             assert_eq!((got, why.as_str()), (status, reason), "{uri}");
         }
         // on a connection of its own, which ends with it
         let elsewhere = get("https://localhost/customers/alice/orders");
         let lost = proxy.client(Who::Storefront, protocol).await;
-        assert_eq!(outcome(&proxy, &lost, signed(&token, elsewhere)).await.1, "misdirected");
+        assert_eq!(outcome(&proxy, &lost, with_token(elsewhere, &token)).await.1, "misdirected");
         // on one that was made for no name, which any host may be asked for on
         let mut nameless = world.certificates.client_config(Who::Storefront);
         nameless.enable_sni = false;
         let nameless = Client::tls(proxy.address("mesh"), HOST, nameless, protocol).await.unwrap();
         for (host, status, reason) in [(HOST, 200, "allowed"), ("other.example", 404, "no_route")] {
             let request = get(&format!("https://{host}{OWN}"));
-            let (got, why, _) = outcome(&proxy, &nameless, signed(&token, request)).await;
+            let (got, why, _) = outcome(&proxy, &nameless, with_token(request, &token)).await;
             assert_eq!((got, why.as_str()), (status, reason), "{host}");
         }
         let without = client.ask(get(OWN)).await.unwrap();
@@ -152,9 +147,9 @@ async fn with_any_one_thing_changed_it_is_decided_anew() {
         ] {
             let other = proxy.client(who, protocol).await;
             let expected = (status, reason.to_owned(), cache);
-            assert_eq!(outcome(&proxy, &other, signed(&token, get(OWN))).await, expected, "{who:?}");
+            assert_eq!(outcome(&proxy, &other, with_token(get(OWN), &token)).await, expected, "{who:?}");
         }
-        assert_eq!(outcome(&proxy, &client, signed(&token, get(OWN))).await.2, "hit");
+        assert_eq!(outcome(&proxy, &client, with_token(get(OWN), &token)).await.2, "hit");
     }
 }
 
@@ -169,7 +164,7 @@ async fn what_is_remembered_ends_with_what_it_rests_on() {
     let client = proxy.client(Who::Revoked, Protocol::H2).await;
     let token = world.issuer.token(claims(&world, json!({})));
     prime(&proxy, &client, &token).await;
-    let ask = async |client: &Client, token: &str| outcome(&proxy, client, signed(token, get(OWN))).await;
+    let ask = async |client: &Client, token: &str| outcome(&proxy, client, with_token(get(OWN), token)).await;
     let refused = |status: u16, reason: &str| (status, reason.to_owned());
 
     // another policy
@@ -277,7 +272,7 @@ async fn what_is_remembered_chooses_neither_the_route_nor_the_form_of_an_answer(
             if !lane.is_empty() {
                 request.headers_mut().insert("x-lane", lane.parse().unwrap());
             }
-            let answer = client.ask(signed(&token, request)).await.unwrap();
+            let answer = client.ask(with_token(request, &token)).await.unwrap();
             let what = format!("{protocol:?}, {at}: {answer:?}");
             records += 1;
             let record = &proxy.records(records).await[records - 1];
@@ -317,7 +312,7 @@ async fn tokens_take_no_more_memory_than_they_were_given() {
     let client = process.client(Who::Storefront, Protocol::H2).await;
     let heavy = |kid: &str, at: usize| {
         let claims = json!({"sub": format!("user-{at}"), "x": vec![json!({"a": 1}); HEAVY_OBJECTS]});
-        signed(&world.issuer.token_by(&KEYS[0], json!({"kid": kid}), claims), get("/orders/7"))
+        with_token(get("/orders/7"), &world.issuer.token_by(&KEYS[0], json!({"kid": kid}), claims))
     };
     assert_eq!(client.ask(heavy("RS256", 2 * HEAVY_TOKENS)).await.unwrap().status, 200);
     let before = process.binary.memory_kib("VmRSS");

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::configuration::resolved_sample;
 
 /// The order in which the tables are told.
-const TABLES: [&str; 20] = [
+const TABLES: [&str; 21] = [
     "version",
     "proxy",
     "admin",
@@ -24,6 +24,7 @@ const TABLES: [&str; 20] = [
     "service",
     "role",
     "upstream",
+    "assertion",
     "route",
     "allow",
     "deny",

@@ -131,17 +131,33 @@ async fn exit_codes_say_whether_access_widens() {
     let old = world.write("old.toml", SAMPLE);
     let wide = world.write("wide.toml", &SAMPLE.replacen("acr     = \"mfa\"\n", "", 1));
     let broken = world.write("broken.toml", "version = 2");
-    let [old, wide, broken] = [&old, &wide, &broken].map(|path| path.to_str().unwrap());
+    // no token is made that has such a claim and is taken
+    let open = "[[allow]]\nname = \"open\"\nservice = \"any\"\nrole = \"any\"\nissuer = \"corp\"\nclaim = { hasgroups = true }\n";
+    let open = world.write("open.toml", &format!("{SAMPLE}{open}"));
+    let [old, wide, broken, open] = [&old, &wide, &broken, &open].map(|path| path.to_str().unwrap());
     for (arguments, code) in [
         (vec![old, old, "--fail-on-widen"], 0),
         (vec![old, wide], 0),
         (vec![old, wide, "--fail-on-widen"], 1),
         (vec![wide, old, "--fail-on-widen"], 0),
+        (vec![old, open], 0),
+        (vec![old, open, "--fail-on-widen"], 1),
         (vec![old, broken], 78),
         (vec![old], 2),
     ] {
         let output = run(PROGRAM, &[&["diff"][..], &arguments].concat(), "").await;
         assert_eq!(output.code, Some(code), "{arguments:?}: {}{}", output.stdout, output.stderr);
+    }
+    for (format, told) in [
+        ("text", "NOT KNOWN\n"),
+        ("text", "may widen"),
+        ("text", "\nno difference was found ("),
+        ("json", "\"why\": \"token\""),
+        ("markdown", "#### Not known"),
+        ("markdown", "**This change widens access, or may.**"),
+    ] {
+        let output = run(PROGRAM, &["diff", old, open, "--format", format], "").await;
+        assert!(output.stdout.contains(told), "{told}: {}", output.stdout);
     }
     let output = run(PROGRAM, &["diff", old, wide, "--format", "json"], "").await;
     let json: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();

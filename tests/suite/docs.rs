@@ -22,13 +22,14 @@ use crate::world::client::{Protocol, get};
 
 const SAMPLE: &str = include_str!("../../config/sidecar.toml");
 const ALLOW: &str = "[[allow]]\nname = \"read\"\nservice = \"storefront\"\nrole = \"any\"\n";
-pub const PAGES: [&str; 16] = [
+pub const PAGES: [&str; 17] = [
     "README.md",
     "CHANGELOG.md",
     "SECURITY.md",
     "benches/README.md",
     "certs/README.md",
     "deploy/README.md",
+    "docs/assertion.md",
     "docs/attacks.md",
     "docs/capacity.md",
     "docs/configuration.md",
@@ -140,7 +141,7 @@ fn every_metric_is_told() {
 fn registered() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for file in rust_files(root(), &["src"]) {
-        for call in ["&mut to,", "to.register(", "counter_by("] {
+        for call in ["&mut to,", "(to,", "                to,", "to.register(", "counter_by("] {
             for (at, _) in file.production.match_indices(call) {
                 let argument = file.text[at + call.len()..].trim_start();
                 names.extend(

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::world::certificates::Who;
-use crate::world::client::{Client, Protocol};
+use crate::world::client::{Client, Protocol, bearer};
 use crate::world::upstream::Upstream;
 use crate::world::{World, full};
 
@@ -200,8 +200,7 @@ async fn the_sample_judges_requests() {
         let client = Client::tls(address, "orders.shop.example", config, Protocol::H1).await.unwrap();
         let mut request = Request::builder().method(method).uri(path);
         if let Some(claims) = claims {
-            request =
-                request.header("authorization", format!("Bearer {}", world.issuer.token(claims.clone())));
+            request = request.header("authorization", bearer(&world.issuer.token(claims.clone())));
         }
         let answer = client.ask(request.body(full("")).unwrap()).await.unwrap();
         assert_eq!(answer.status, status, "case {at}: {answer:?}");

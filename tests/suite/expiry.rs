@@ -7,13 +7,12 @@ use std::time::Duration;
 use countersign::cli::mint::{LeafSpec, Validity};
 use countersign::clock::{Clock, Timestamp};
 use futures_util::{SinkExt, StreamExt};
-use http::header::AUTHORIZATION;
 use rustls::ServerConfig;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::world::certificates::{SERVER_NAMES, TRUST_DOMAIN, Who, parsed, spiffe_id};
-use crate::world::client::{Client, Protocol, alert_after, get};
+use crate::world::client::{Client, Protocol, alert_after, get, with_token};
 use crate::world::issuer::Answering;
 use crate::world::proxy::HOST;
 use crate::world::upstream::Upstream;
@@ -35,9 +34,7 @@ max_age = "2m"
 "#;
 
 async fn ask(client: &Client, path: &str, token: &str) -> (u16, Value) {
-    let mut request = get(path);
-    request.headers_mut().insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
-    let answer = client.ask(request).await.unwrap();
+    let answer = client.ask(with_token(get(path), token)).await.unwrap();
     (answer.status.as_u16(), answer.json()["reason"].clone())
 }
 
@@ -106,9 +103,7 @@ async fn a_rule_ends_with_its_last_day_also_where_its_permit_is_remembered() {
         let client = proxy.client(Who::Storefront, protocol).await;
         let before = world.upstream.counts().requests;
         let ask = async || {
-            let mut request = get("/orders/7");
-            request.headers_mut().insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
-            let answer = client.ask(request).await.unwrap();
+            let answer = client.ask(with_token(get("/orders/7"), &token)).await.unwrap();
             (answer.status.as_u16(), proxy.record_of(&answer).await)
         };
         ask().await;
@@ -200,9 +195,7 @@ async fn a_tunnel_ends_with_the_token_the_certificate_or_the_list_behind_it() {
     let lasting = token(list_ends.plus(hour));
     let proxy = world.start(TUNNELS);
     let open = async |client: &Client, path: &str, token: &str| {
-        let mut request = get(path);
-        request.headers_mut().insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
-        client.websocket(request).await.unwrap()
+        client.websocket(with_token(get(path), token)).await.unwrap()
     };
     let mut cases = 0;
     for protocol in Protocol::BOTH {

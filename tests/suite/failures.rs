@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::refusals::assert_says_no_more;
 use crate::world::World;
 use crate::world::certificates::Who;
-use crate::world::client::{Protocol, get};
+use crate::world::client::{Protocol, bearer, get};
 use crate::world::issuer::Answering;
 
 #[tokio::test]
@@ -35,7 +35,7 @@ route = "any"
 "#;
     let world = World::new().await;
     let proxy = world.start(&BEHIND.replace("@upstream@", &world.upstream.url));
-    let bearer = format!("Bearer {}", world.issuer.token(json!({})));
+    let bearer = bearer(&world.issuer.token(json!({})));
     for protocol in Protocol::BOTH {
         let client = proxy.client(Who::Storefront, protocol).await;
         let mut seen = 0;
@@ -45,7 +45,7 @@ route = "any"
             ("/hasty?hold", 504, "upstream_timeout"),
         ] {
             let mut request = get(path);
-            request.headers_mut().insert(AUTHORIZATION, bearer.parse().unwrap());
+            request.headers_mut().insert(AUTHORIZATION, bearer.clone());
             let answer = client.ask(request).await.unwrap();
             assert_says_no_more(&proxy, &answer, path).await;
             assert_eq!(
@@ -70,9 +70,7 @@ async fn without_its_issuer_s_keys_nobody_is_known_and_what_needs_no_token_goes_
         let client = proxy.client(Who::Storefront, protocol).await;
         assert_eq!(client.ask(get("/public")).await.unwrap().status, 200);
         for path in ["/public", "/orders/7"] {
-            let mut request = get(path);
-            let bearer = format!("Bearer {}", world.issuer.token(json!({})));
-            request.headers_mut().insert(AUTHORIZATION, bearer.parse().unwrap());
+            let request = world.signed(get(path));
             let answer = client.ask(request).await.unwrap();
             assert_says_no_more(&proxy, &answer, path).await;
             assert_eq!(

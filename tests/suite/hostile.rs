@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use countersign::cli::mint::Validity;
 use countersign::clock::Clock;
-use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
@@ -15,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::world::certificates::Who;
 use crate::world::client::{Client, Protocol, Raw, get, post};
 use crate::world::proxy::{HOST, Proxy};
-use crate::world::{Body, World, soon};
+use crate::world::{World, soon};
 
 const POLICY: &str = r#"
 [route.small]
@@ -52,14 +51,6 @@ path = "/orders/**"
 route = "orders"
 "#;
 
-impl World {
-    fn authorized(&self, mut request: Request<Body>) -> Request<Body> {
-        let bearer = format!("Bearer {}", self.issuer.token(json!({})));
-        request.headers_mut().insert(AUTHORIZATION, bearer.parse().unwrap());
-        request
-    }
-}
-
 impl Proxy<'_> {
     async fn raw(&self, who: Who) -> Raw {
         let config = self.world.certificates.client_config(who);
@@ -81,7 +72,7 @@ async fn what_is_permitted_and_then_not_forwarded_is_no_allow() {
         for (answer, status, reason) in [
             (client.ask(post("/small/1", vec![0; 2048])).await.unwrap(), 413, "limit_exceeded"),
             (client.ask(get("/v2/moved")).await.unwrap(), 400, "request_malformed"),
-            (refusal(client.websocket(world.authorized(get("/orders/1"))).await), 403, "no_route"),
+            (refusal(client.websocket(world.signed(get("/orders/1"))).await), 403, "no_route"),
         ] {
             assert_eq!(answer.status, status, "{answer:?}");
             let record = proxy.record_of(&answer).await;

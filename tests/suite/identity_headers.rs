@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::heads::forged::NAMES;
 use crate::world::certificates::Who;
-use crate::world::client::{Answer, Protocol, get};
+use crate::world::client::{Answer, Protocol, bearer, get};
 use crate::world::proxy::{Proxy, decision_of};
 use crate::world::seen::Seen;
 use crate::world::{Body, World, soon};
@@ -70,7 +70,7 @@ impl World {
     }
 
     fn bearer(&self, claims: Value) -> HeaderValue {
-        format!("Bearer {}", self.issuer.token(claims)).parse().unwrap()
+        bearer(&self.issuer.token(claims))
     }
 }
 

@@ -11,12 +11,11 @@ use countersign::clock::{Clock, Stopwatch};
 use countersign::token::UNKNOWN_KEY_REST;
 use futures_util::future::join_all;
 use http::Request;
-use http::header::AUTHORIZATION;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::world::certificates::Who;
-use crate::world::client::{Client, Protocol, get};
+use crate::world::client::{Client, Protocol, get, with_token};
 use crate::world::issuer::Answering;
 use crate::world::{Body, World, soon};
 
@@ -28,9 +27,7 @@ const SOUND_TOKENS: usize = 50;
 static SENT: AtomicU64 = AtomicU64::new(0);
 
 fn signed(token: &str) -> Request<Body> {
-    let mut request = get("/orders/7");
-    request.headers_mut().insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
-    request
+    with_token(get("/orders/7"), token)
 }
 
 /// Claims as of a sound token, under a key id that was never seen before.

@@ -1,13 +1,12 @@
 //! Holes that a reading of the policy language found, each asked of a running proxy or of a configuration:
 //! what looks allowed and is not, and what looks closed and must be.
 
-use http::header::AUTHORIZATION;
 use http::{Method, Request};
 use serde_json::{Value, json};
 
 use crate::world::World;
 use crate::world::certificates::Who;
-use crate::world::client::{Client, Protocol};
+use crate::world::client::{Client, Protocol, with_token};
 use crate::world::issuer::Issuer;
 use crate::world::seen::Seen;
 
@@ -65,9 +64,8 @@ path = "/vault/**"
 "#;
 
 async fn ask(client: &Client, method: Method, path: &str, token: &str) -> (u16, String, Option<Seen>) {
-    let mut request = Request::builder().method(method).uri(path).body(Default::default()).unwrap();
-    request.headers_mut().insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
-    let answer = client.ask(request).await.unwrap();
+    let request = Request::builder().method(method).uri(path).body(Default::default()).unwrap();
+    let answer = client.ask(with_token(request, token)).await.unwrap();
     let reason = serde_json::from_slice::<Value>(&answer.body).ok();
     let reason = reason.and_then(|body| Some(body["reason"].as_str()?.to_owned())).unwrap_or_default();
     (answer.status.as_u16(), reason, serde_json::from_slice(&answer.body).ok())

@@ -10,8 +10,7 @@ use countersign::metrics::Limit;
 use countersign::token::UNKNOWN_KEY_REST;
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
-use http::header::AUTHORIZATION;
-use http::{HeaderValue, Request};
+use http::Request;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use serde_json::{Value, json};
@@ -20,11 +19,11 @@ use tokio::net::TcpStream;
 
 use crate::tidy::source::rust_files;
 use crate::world::certificates::Who;
-use crate::world::client::{Client, Protocol, Raw, get, next_data};
+use crate::world::client::{Client, Protocol, Raw, get, next_data, with_token};
 use crate::world::issuer::Answering;
 use crate::world::proxy::{HOST, Proxy};
 use crate::world::signing::KEYS;
-use crate::world::{Body, World, soon};
+use crate::world::{World, soon};
 
 /// The key, the test that hits it, and whether `limits_hit` counts it.
 const HITS: [(&str, &str, bool); 27] = [
@@ -65,15 +64,6 @@ const HITS: [(&str, &str, bool); 27] = [
 ];
 
 const READ: &str = "[[allow]]\nname = \"read\"\nservice = \"storefront\"\nrole = \"order-reader\"\n";
-
-fn signed(world: &World, mut request: Request<Body>) -> Request<Body> {
-    request.headers_mut().insert(AUTHORIZATION, bearer(&world.issuer.token(json!({}))));
-    request
-}
-
-fn bearer(token: &str) -> HeaderValue {
-    format!("Bearer {token}").parse().unwrap()
-}
 
 /// How often the limit was hit so far.
 async fn hits(proxy: &Proxy<'_>, limit: &str) -> u64 {
@@ -119,9 +109,8 @@ async fn tokens_have_their_bounds() {
         ("delegation_depth_max", json!({"act": act(2)}), json!({"act": act(3)})),
     ] {
         let ask = async |claims: &Value| {
-            let mut request = get("/orders/1");
-            request.headers_mut().insert(AUTHORIZATION, bearer(&world.issuer.token(claims.clone())));
-            client.ask(request).await.unwrap()
+            let token = world.issuer.token(claims.clone());
+            client.ask(with_token(get("/orders/1"), &token)).await.unwrap()
         };
         let (before, asked) = (hits(&proxy, limit).await, world.upstream.counts().requests);
         // With `act` it is an agent's, whom no rule names: judged all the same.
@@ -164,7 +153,7 @@ async fn a_handshake_has_its_time_however_its_bytes_come() {
     let mut bytes = hello[..hello.len() - 1].iter();
     let cut = async {
         loop {
-            assert_eq!(healthy.ask(signed(&world, get("/orders/1"))).await.unwrap().status, 200);
+            assert_eq!(healthy.ask(world.signed(get("/orders/1"))).await.unwrap().status, 200);
             let written = match bytes.next() {
                 Some(byte) => trickle.write_all(&[*byte]).await,
                 None => Ok(()),
@@ -205,13 +194,13 @@ async fn handshakes_under_way_have_their_number() {
     };
     let closed = soon("a handshake too many", over).await;
     assert!(!matches!(closed, Ok(1..)), "{closed:?}");
-    assert_eq!(healthy.ask(signed(&world, get("/orders/1"))).await.unwrap().status, 200);
+    assert_eq!(healthy.ask(world.signed(get("/orders/1"))).await.unwrap().status, 200);
     drop(stalled);
     let again = async {
         let config = || world.certificates.client_config(Who::Storefront);
         loop {
             if let Ok(client) = Client::tls(proxy.address("mesh"), HOST, config(), Protocol::H1).await
-                && client.ask(signed(&world, get("/orders/1"))).await.is_ok_and(|answer| answer.status == 200)
+                && client.ask(world.signed(get("/orders/1"))).await.is_ok_and(|answer| answer.status == 200)
             {
                 return;
             }
@@ -227,15 +216,14 @@ async fn a_key_set_that_is_too_long_is_counted_and_the_last_one_serves_on() {
     let limit = "[limit]\nkey_document_bytes_max = \"16KiB\"";
     let proxy = world.start(&format!("{READ}{limit}"));
     let client = proxy.client(Who::Storefront, Protocol::H2).await;
-    assert_eq!(client.ask(signed(&world, get("/orders/1"))).await.unwrap().status, 200);
+    assert_eq!(client.ask(world.signed(get("/orders/1"))).await.unwrap().status, 200);
     world.issuer.jwks_answers(Answering::Huge { bytes: 64 << 20 });
     let unknown = world.issuer.token_by(&KEYS[0], json!({"kid": "never-seen"}), json!({}));
-    let mut request = get("/orders/1");
-    request.headers_mut().insert(AUTHORIZATION, bearer(&unknown));
+    let request = with_token(get("/orders/1"), &unknown);
     clock.advance(UNKNOWN_KEY_REST);
     assert_eq!(client.ask(request).await.unwrap().status, 401);
     assert_eq!(hits(&proxy, "key_document_bytes_max").await, 1);
-    assert_eq!(client.ask(signed(&world, get("/orders/1"))).await.unwrap().status, 200);
+    assert_eq!(client.ask(world.signed(get("/orders/1"))).await.unwrap().status, 200);
 }
 
 #[tokio::test]
@@ -249,7 +237,7 @@ async fn a_whole_request_has_its_time_whatever_moves() {
         let client = proxy.client(Who::Storefront, protocol).await;
         let (before, mut recorded) = (hits(&proxy, "total_timeout").await, proxy.records(0).await.len());
         // An upstream that does not answer.
-        let answer = client.ask(signed(&world, get("/hasty/1?hold"))).await.unwrap();
+        let answer = client.ask(world.signed(get("/hasty/1?hold"))).await.unwrap();
         assert_eq!((answer.status.as_u16(), &answer.json()["reason"]), (504, &json!("upstream_timeout")));
         // A client that sends on and on, a little at a time.
         let drip = stream::repeat(()).then(async |()| {
@@ -257,15 +245,15 @@ async fn a_whole_request_has_its_time_whatever_moves() {
             Ok(Frame::data(Bytes::from_static(b"drip")))
         });
         let request = Request::post("/hasty/1").body(StreamBody::new(drip).boxed_unsync()).unwrap();
-        let answer = client.ask(signed(&world, request)).await;
+        let answer = client.ask(world.signed(request)).await;
         assert!(answer.as_ref().map_or(true, |answer| answer.status == 504), "{answer:?}");
         // A client that takes an endless answer, a little at a time, and an upstream that ends none.
         for path in ["/hasty/1?download=10000000000", "/hasty/1?events=2"] {
             let client = proxy.client(Who::Storefront, protocol).await;
-            let mut body = client.send(signed(&world, get(path))).await.unwrap().into_body();
+            let mut body = client.send(world.signed(get(path))).await.unwrap().into_body();
             let ended = async {
                 while let Ok(Some(_)) = next_data(&mut body).await {
-                    assert_eq!(healthy.ask(signed(&world, get("/orders/1"))).await.unwrap().status, 200);
+                    assert_eq!(healthy.ask(world.signed(get("/orders/1"))).await.unwrap().status, 200);
                 }
             };
             soon(path, ended).await;
@@ -286,7 +274,7 @@ async fn requests_over_what_an_upstream_may_have_wait_and_then_are_refused() {
     let limits = "[limit]\nupstream_in_flight_max = 1\nupstream_pending_max = 1";
     let proxy = world.start(&format!("{READ}{limits}"));
     let client = proxy.client(Who::Storefront, Protocol::H2).await;
-    let ask = || async { client.ask(signed(&world, get("/orders/1?hold"))).await.unwrap() };
+    let ask = || async { client.ask(world.signed(get("/orders/1?hold"))).await.unwrap() };
     // One on its way, one that waits for it, and the others are too many. All come over one connection, so
     // to one worker.
     let asking = join_all((0..5).map(|_| ask()));

@@ -4,6 +4,7 @@
 
 mod access;
 mod agreement;
+mod assertion;
 mod balancer;
 mod broken_config;
 mod caches;

@@ -2,12 +2,11 @@
 
 use countersign::clock::{Clock, Timestamp};
 use countersign::token::UNKNOWN_KEY_REST;
-use http::header::AUTHORIZATION;
 use serde_json::{Value, json};
 
 use crate::world::World;
 use crate::world::certificates::Who;
-use crate::world::client::{Protocol, get};
+use crate::world::client::{Protocol, get, with_token};
 use crate::world::program::run;
 use crate::world::signing::KEYS;
 use crate::world::soon;
@@ -27,11 +26,8 @@ async fn every_figure_moves_with_what_it_counts() {
     world.issuer.publish(&KEYS[..2]);
     let proxy = world.start(READ);
     let client = proxy.client(Who::Storefront, Protocol::H1).await;
-    let ask = async |token: &str| {
-        let mut request = get("/orders/7");
-        request.headers_mut().insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
-        client.ask(request).await.unwrap().status.as_u16()
-    };
+    let ask =
+        async |token: &str| client.ask(with_token(get("/orders/7"), token)).await.unwrap().status.as_u16();
     let good = world.issuer.token(json!({}));
     let bad = format!("{}AAAA", good.rsplit_once('.').unwrap().0.to_owned() + ".");
     let outsider = world.issuer.token(json!({"scope": "other"}));

@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, Request};
 use serde_json::json;
 
 use crate::world::certificates::Who;
-use crate::world::client::{Client, Protocol, Raw, get};
+use crate::world::client::{Client, Protocol, Raw, bearer, get};
 use crate::world::proxy::HOST;
 use crate::world::signing::forged;
 use crate::world::tls::hello;
@@ -72,8 +72,7 @@ async fn no_text_from_outside_leaves_its_line_or_makes_a_series() {
                 if round % 2 == 0 {
                     request = get(&format!("/orders/{round}%e2%80%ae%c2%9b31m"));
                 }
-                let bearer = format!("Bearer {}", world.issuer.token(claims));
-                request.headers_mut().insert(AUTHORIZATION, bearer.parse().unwrap());
+                request.headers_mut().insert(AUTHORIZATION, bearer(&world.issuer.token(claims)));
                 let agent = HeaderValue::from_bytes(b"\xff\x9b[2J \"}{ \xe2\x80\xae").unwrap();
                 request.headers_mut().insert("user-agent", agent);
                 *request.method_mut() = if asked % 2 == 0 { Method::GET } else { method.clone() };
@@ -161,7 +160,7 @@ async fn a_bad_token_is_refused_where_none_is_needed() {
         ] {
             let mut request: Request<Body> = get("/open");
             if let Some(token) = token {
-                request.headers_mut().insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+                request.headers_mut().insert(AUTHORIZATION, bearer(&token));
             }
             assert_eq!(client.ask(request).await.unwrap().status, status, "{protocol:?}");
             cases += 1;

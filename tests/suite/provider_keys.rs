@@ -8,13 +8,12 @@ use std::time::Duration;
 use countersign::clock::{Clock, Stopwatch};
 use countersign::token::UNKNOWN_KEY_REST;
 use http::Request;
-use http::header::AUTHORIZATION;
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::provider::Provider;
 use crate::world::certificates::Who;
-use crate::world::client::{Protocol, get};
+use crate::world::client::{Protocol, get, with_token};
 use crate::world::proxy::Proxy;
 use crate::world::{Body, World, soon};
 
@@ -56,9 +55,7 @@ async fn world_of(provider: &Provider, clock: Clock) -> World {
 }
 
 fn signed(token: &str) -> Request<Body> {
-    let mut request = get("/orders/7");
-    request.headers_mut().insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
-    request
+    with_token(get("/orders/7"), token)
 }
 
 /// The answer's status and the record of a request.

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use countersign::cli::mint::{Authority, CaSpec, Validity};
 use countersign::clock::Stopwatch;
-use http::Request;
-use http::header::AUTHORIZATION;
+use http::HeaderValue;
 use rustix::process::Signal;
 use rustls::AlertDescription;
 use rustls::pki_types::pem::PemObject;
@@ -18,13 +17,13 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use crate::world::certificates::Who;
-use crate::world::client::{Client, Protocol, Raw, alert_after, get};
+use crate::world::client::{Client, Protocol, Raw, alert_after, bearer, get, with_token};
 use crate::world::frames::{
     ACK, END_HEADERS, END_STREAM, Frame, Frames, GOAWAY, HEADERS, PING, field, h2_config, request,
 };
 use crate::world::process::Process;
 use crate::world::proxy::{HOST, Records};
-use crate::world::{Body, Error, World, sha256, soon};
+use crate::world::{Error, World, sha256, soon};
 
 const READ: &str = r#"
 [service.partner]
@@ -37,16 +36,6 @@ service = ["storefront", "partner"]
 role = "order-reader"
 method = "GET"
 "#;
-
-fn token(world: &World) -> String {
-    format!("Bearer {}", world.issuer.token(json!({})))
-}
-
-fn signed(token: &str) -> Request<Body> {
-    let mut request = get("/orders/7");
-    request.headers_mut().insert(AUTHORIZATION, token.parse().unwrap());
-    request
-}
 
 /// SHA-256 of the certificate that a new connection is shown.
 async fn presented(process: &Process<'_>) -> String {
@@ -89,7 +78,7 @@ async fn ask_until_told(
     let connect = || Client::tls(address, HOST, config.clone(), protocol);
     let mut client = connect().await.unwrap();
     while !*told.borrow() {
-        match client.ask(signed(&token)).await {
+        match client.ask(with_token(get("/orders/7"), &token)).await {
             Ok(answer) => {
                 assert_eq!(answer.status, 200, "{answer:?}");
                 done.send_modify(|done| *done += 1);
@@ -123,7 +112,7 @@ async fn a_new_certificate_is_served_without_a_failed_request() {
             process.address,
             config,
             protocol,
-            token(&world),
+            world.issuer.token(json!({})),
             done.clone(),
             told.clone(),
         ));
@@ -164,7 +153,7 @@ async fn a_broken_certificate_keeps_the_last_good_one() {
     process.log_says(0, "orders.pem").await;
     assert_eq!(process.metric("countersign_config_last_reload_success").await, 0.0);
     assert_eq!(presented(&process).await, good);
-    assert_eq!(client.ask(signed(&token(&world))).await.unwrap().status, 200);
+    assert_eq!(client.ask(world.signed(get("/orders/7"))).await.unwrap().status, 200);
     let fresh = replace_identity(&world);
     process.log_says(0, "configuration loaded").await;
     assert_eq!(presented(&process).await, fresh);
@@ -175,21 +164,21 @@ async fn a_broken_certificate_keeps_the_last_good_one() {
 async fn who_came_by_a_removed_ca_is_refused_on_open_connections_and_new_ones() {
     let world = World::new().await;
     let process = world.serve(READ).await;
-    let token = token(&world);
+    let token = world.issuer.token(json!({}));
     let open = process.client(Who::Partner, Protocol::H1).await;
-    assert_eq!(open.ask(signed(&token)).await.unwrap().status, 200);
+    assert_eq!(open.ask(with_token(get("/orders/7"), &token)).await.unwrap().status, 200);
     let mut idle = Vec::new();
     for _ in 0..2 {
         let config = world.certificates.client_config(Who::Partner);
         let mut raw = Raw::tls(process.address, HOST, config).await.unwrap();
-        let head = format!("GET /orders/7 HTTP/1.1\r\nhost: {HOST}\r\nauthorization: {token}\r\n\r\n");
+        let head = format!("GET /orders/7 HTTP/1.1\r\nhost: {HOST}\r\nauthorization: Bearer {token}\r\n\r\n");
         raw.send(head).await.unwrap();
         assert!(raw.head().await.unwrap().starts_with("HTTP/1.1 200"));
         idle.push(raw);
     }
     replace_partner_ca(&world);
     process.log_says(0, "configuration loaded").await;
-    let answer = open.ask(signed(&token)).await.unwrap();
+    let answer = open.ask(with_token(get("/orders/7"), &token)).await.unwrap();
     let since = Stopwatch::start();
     assert_eq!((answer.status.as_u16(), &answer.json()["reason"]), (403, &json!("peer_untrusted")));
     assert_eq!(answer.headers["connection"], "close");
@@ -204,7 +193,13 @@ async fn who_came_by_a_removed_ca_is_refused_on_open_connections_and_new_ones() 
     );
     // those of other CAs are not concerned
     assert_eq!(
-        process.client(Who::Storefront, Protocol::H2).await.ask(signed(&token)).await.unwrap().status,
+        process
+            .client(Who::Storefront, Protocol::H2)
+            .await
+            .ask(with_token(get("/orders/7"), &token))
+            .await
+            .unwrap()
+            .status,
         200
     );
 }
@@ -214,7 +209,7 @@ async fn who_came_by_a_removed_ca_is_refused_on_open_connections_and_new_ones() 
 async fn http2_connections_at_rest_end_with_the_ca_that_vouched_for_them() {
     let world = World::new().await;
     let process = world.serve(READ).await;
-    let bearer = token(&world);
+    let bearer = bearer(&world.issuer.token(json!({})));
     let open = async |who| {
         let config = h2_config(&world.certificates, who);
         let mut frames = Frames::tls(process.address, HOST, config).await.unwrap();
@@ -245,7 +240,7 @@ async fn http2_connections_at_rest_end_with_the_ca_that_vouched_for_them() {
 }
 
 /// One request, which is answered with 200.
-async fn ask_over(frames: &mut Frames, stream: u32, bearer: &str) {
+async fn ask_over(frames: &mut Frames, stream: u32, bearer: &HeaderValue) {
     let head = [request("GET", HOST, "/orders/7"), field(b"authorization", bearer.as_bytes())].concat();
     frames.writer.send(&Frame::bytes(HEADERS, END_STREAM | END_HEADERS, stream, &head)).await.unwrap();
     let mut status = None;

@@ -1,15 +1,11 @@
 //! Orders of a reload and of the requests around it: each request is judged by one policy, and none by
 //! an older one than the reload before it brought.
 
-use http::Request;
-use http::header::AUTHORIZATION;
-use serde_json::json;
-
 use crate::world::certificates::Who;
 use crate::world::client::{Client, Protocol, get};
 use crate::world::issuer::Answering;
 use crate::world::proxy::Proxy;
-use crate::world::{Body, World, soon};
+use crate::world::{World, soon};
 
 const OPEN: &str = r#"
 [[allow]]
@@ -27,16 +23,9 @@ actor = "agent"
 method = "GET"
 "#;
 
-fn signed(world: &World) -> Request<Body> {
-    let mut request = get("/orders/7");
-    let token = world.issuer.token(json!({}));
-    request.headers_mut().insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
-    request
-}
-
 /// The status, and the policy that the record names.
 async fn judged(proxy: &Proxy<'_>, client: &Client) -> (u16, String) {
-    let answer = client.ask(signed(proxy.world)).await.unwrap();
+    let answer = client.ask(proxy.world.signed(get("/orders/7"))).await.unwrap();
     let record = proxy.record_of(&answer).await;
     (answer.status.as_u16(), record["policy"].as_str().unwrap().to_owned())
 }
@@ -48,7 +37,7 @@ async fn a_request_that_waits_across_a_reload_is_judged_by_one_policy() {
     let proxy = world.start(OPEN);
     let old = world.load().policy.hash().to_string();
     let client = proxy.client(Who::Storefront, Protocol::H2).await;
-    let waiting = client.ask(signed(&world));
+    let waiting = client.ask(world.signed(get("/orders/7")));
     let reloaded = async {
         proxy.metrics_once("countersign_cache_lookups_total{cache=\"tokens\",result=\"miss\"} 1").await;
         proxy.reload(CLOSED).unwrap();

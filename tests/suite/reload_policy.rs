@@ -15,7 +15,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::world::certificates::Who;
-use crate::world::client::{Client, Protocol};
+use crate::world::client::{Client, Protocol, bearer};
 use crate::world::court::{Asked, Court, Judged};
 use crate::world::process::Process;
 use crate::world::proxy::decision_of;
@@ -132,7 +132,7 @@ impl Case {
         let (method, path) = self.asked.what.split_once(' ').unwrap();
         let mut request = Request::builder().method(method).uri(path);
         if let Some(token) = &self.token {
-            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+            request = request.header(AUTHORIZATION, bearer(token));
         }
         request.body(full("")).unwrap()
     }

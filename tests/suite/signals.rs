@@ -4,17 +4,15 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use http::Request;
-use http::header::AUTHORIZATION;
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::net::TcpStream;
 
 use crate::world::certificates::Who;
 use crate::world::client::{Client, Protocol, get};
 use crate::world::process::Process;
 use crate::world::proxy::{Records, decision_of};
-use crate::world::{Body, World, soon};
+use crate::world::{World, soon};
 
 const READ: &str = r#"
 [[allow]]
@@ -23,13 +21,6 @@ service = "storefront"
 role = "order-reader"
 method = "GET"
 "#;
-
-fn signed(world: &World, uri: &str) -> Request<Body> {
-    let mut request = get(uri);
-    let token = format!("Bearer {}", world.issuer.token(json!({})));
-    request.headers_mut().insert(AUTHORIZATION, token.parse().unwrap());
-    request
-}
 
 fn records(world: &World, file: &str) -> Vec<Value> {
     let text = fs::read_to_string(world.folder.path().join(file)).unwrap();
@@ -43,7 +34,7 @@ async fn held(process: &Process<'_>) -> Vec<tokio::task::JoinHandle<Result<u16, 
     let mut asking = Vec::new();
     for protocol in Protocol::BOTH {
         let client: Client = process.client(Who::Storefront, protocol).await;
-        let request = signed(process.world, "/orders/7?hold");
+        let request = process.world.signed(get("/orders/7?hold"));
         asking.push(tokio::spawn(async move {
             let answer = client.ask(request).await.map_err(|error| error.to_string())?;
             Ok(answer.status.as_u16())
@@ -64,7 +55,7 @@ async fn an_audit_file_moved_away_is_followed_by_a_new_one_and_no_line_is_lost()
     let mut answered = BTreeSet::new();
     let mut ask = async |times: usize| {
         for at in 0..times {
-            let answer = clients[at % 2].ask(signed(&world, "/orders/7")).await.unwrap();
+            let answer = clients[at % 2].ask(world.signed(get("/orders/7"))).await.unwrap();
             assert_eq!(answer.status, 200, "{answer:?}");
             answered.insert(decision_of(&answer));
         }
@@ -168,7 +159,7 @@ async fn what_is_set_up_once_is_not_changed_by_a_reload_and_the_log_says_so() {
         process.log_says(lines, end).await;
         let success = process.metric("countersign_config_last_reload_success").await;
         assert_eq!(success, f64::from(u8::from(taken)), "{from}");
-        assert_eq!(client.ask(signed(&world, "/orders/7")).await.unwrap().status, 200);
+        assert_eq!(client.ask(world.signed(get("/orders/7"))).await.unwrap().status, 200);
         seen += 1;
     }
     assert_eq!(seen, 5);

@@ -10,7 +10,7 @@ use rustls::{AlertDescription, Error, InvalidMessage, NamedGroup, PeerIncompatib
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
-use crate::faults::{ANYTHING, signed};
+use crate::faults::ANYTHING;
 use crate::world::World;
 use crate::world::certificates::Who;
 use crate::world::client::{Client, Protocol, get};
@@ -187,7 +187,7 @@ async fn a_client_hello_of_many_records_opens_a_connection_like_any_other() {
         assert!(records(&hello(&Arc::new(config.clone()), HOST)) > 16);
         let client = Client::tls(proxy.address("mesh"), HOST, config, protocol).await.unwrap();
         for (host, status) in [(HOST, 200), ("localhost", 421)] {
-            let request = signed(&world, get(&format!("https://{host}/orders/1")));
+            let request = world.signed(get(&format!("https://{host}/orders/1")));
             assert_eq!(client.ask(request).await.unwrap().status, status, "{protocol:?} {host}");
         }
     }

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 
 use countersign::clock::Clock;
-use http::header::AUTHORIZATION;
 use rustls::AlertDescription;
 use serde_json::json;
 
 use crate::world::World;
 use crate::world::certificates::Who;
-use crate::world::client::{Client, Protocol, alert_after, get};
+use crate::world::client::{Client, Protocol, alert_after, get, with_token};
 use crate::world::issuer::Issuer;
 use crate::world::proxy::{HOST, Proxy};
 use crate::world::signing::forged;
@@ -136,10 +135,11 @@ async fn outcome(
     let address = proxy.address(listener);
     let config = proxy.world.certificates.client_config(who);
     let handshakes = proxy.records.until(|all| Some(handshakes(all))).await;
-    let mut request = get("/orders/7");
-    if let Some(token) = token {
-        request.headers_mut().insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
-    }
+    let request = get("/orders/7");
+    let request = match token {
+        Some(token) => with_token(request, token),
+        None => request,
+    };
     let client = Client::tls(address, HOST, config.clone(), protocol).await.unwrap();
     match client.ask(request).await {
         Ok(answer) => {

@@ -41,6 +41,8 @@ pub struct CallerRecord {
     pub actor: ActorKind,
     pub on_behalf_of: ActorKind,
     pub chain: Vec<Delegate>,
+    /// Where another Countersign vouches for the caller: the services that the request came through, the first one first.
+    pub via: Vec<String>,
     /// The configured roles, not the token's.
     pub roles: Vec<Name>,
     pub scopes: Vec<String>,
@@ -135,6 +137,7 @@ impl CallerRecord {
             actor: caller.actor,
             on_behalf_of: caller.on_behalf_of,
             chain: caller.chain.iter().take(LIST_ENTRIES_MAX).map(link).collect(),
+            via: caller.via.as_deref().map(bounded_list).unwrap_or_default(),
             roles: roles.to_vec(),
             scopes: bounded_list(&caller.scopes),
             groups: texts(&caller.groups, hide_groups),

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use super::DemoError;
 use super::loopback::{self, Listening, LoopbackError};
 use crate::clock::Timestamp;
+use crate::token::SigningKey;
 use crate::token::{Algorithm, KeyUse, TokenType};
-use crate::trial::signing::SigningKey;
 
 /// Signs tokens; what it signs is true only in the demo.
 pub struct IssuerKey(SigningKey);

@@ -31,7 +31,7 @@ use super::{EXIT_CONFIG, EXIT_FINDINGS, Format, log};
 use crate::clock::Clock;
 use crate::config::{LogFormat, LogSettings};
 use crate::server::StartError;
-use crate::trial::signing::SigningError;
+use crate::token::SigningError;
 
 use configuration::PolicySource;
 use stage::Stage;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Diff;
-use super::text::rows;
+use super::text::{requests, rows};
 
 pub fn markdown(diff: &Diff) -> String {
     let mut text = String::new();
@@ -45,6 +45,13 @@ pub fn markdown(diff: &Diff) -> String {
             let widens = if one.may_widen { "**may widen**" } else { one.effect };
             let cells = [&one.key, &one.old, &one.new].map(|cell| cell.replace('|', "\\|"));
             let _ = writeln!(text, "| `{}` | `{}` | `{}` | {widens} |", cells[0], cells[1], cells[2]);
+        }
+        text.push('\n');
+    }
+    if !diff.open.is_empty() {
+        let _ = writeln!(text, "#### Not known\n");
+        for one in &diff.open {
+            let _ = writeln!(text, "- **may widen**: {}: {}", escaped(&one.told), requests(one.count));
         }
         text.push('\n');
     }

@@ -22,7 +22,7 @@ use crate::audit::Reason;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config, Report};
 use crate::identity::Name;
-use crate::policy::difference::{Change, Comparison, Outcome, Part, Region, said};
+use crate::policy::difference::{Approach, Change, Comparison, Outcome, Part, Region, said};
 use crate::token::{IssuerSettings, Mint, TokenLimits, vouched};
 use crate::trial::{Trial, TrialError};
 pub use settings::Setting;
@@ -33,7 +33,8 @@ use witness::Shown;
 Says what NEW allows that OLD did not, what it denies that OLD allowed, and what it passes to another upstream, \
 as regions in words, each with a request that shows it, ready for `countersign explain`. Nothing is sampled: each way of \
 each rule is built and judged in each cell, from now on. What decides before any rule (certificates, whose tokens are \
-taken, limits) cannot be shown by requests; it is listed key by key, with what may widen access.
+taken, limits) cannot be shown by requests; it is listed key by key, with what may widen access. What could not be \
+followed is counted, and may widen too.
 
   countersign diff main/ branch/
   countersign diff old.toml new.toml --format markdown --fail-on-widen
@@ -70,10 +71,22 @@ pub struct Diff {
     pub new: String,
     pub differences: Vec<Difference>,
     pub settings: Vec<Setting>,
+    /// What is not known: requests that there may be, and that were not built.
+    pub open: Vec<Open>,
     /// Whether anything is newly allowed, or may be.
     pub widens: bool,
     /// How many requests were judged.
     pub judged: u64,
+}
+
+/// Requests that nobody was asked about.
+#[derive(Debug, Serialize)]
+pub struct Open {
+    /// As a code.
+    pub why: &'static str,
+    pub told: String,
+    /// How many demands and cells there are of them.
+    pub count: u64,
 }
 
 /// All requests that have one of each list.
@@ -148,16 +161,15 @@ pub fn run(args: &DiffArgs) -> ExitCode {
 struct Side {
     issuers: Vec<IssuerSettings>,
     limits: TokenLimits,
-    /// Whether there is a listener that clients reach without a certificate.
-    takes_nobody: bool,
+    approach: Approach,
     trial: Trial,
 }
 
 impl Side {
     fn new(config: Config, now: Timestamp) -> Result<Side, TrialError> {
-        let takes_nobody = config.takes_nobody();
+        let approach = config.approach();
         let (issuers, limits) = (config.issuers.clone(), config.limits.token);
-        Ok(Side { issuers, limits, takes_nobody, trial: Trial::new(config, now)? })
+        Ok(Side { issuers, limits, approach, trial: Trial::new(config, now)? })
     }
 }
 
@@ -173,10 +185,13 @@ pub fn compare(old: Config, new: Config, now: Timestamp) -> Result<Diff, TrialEr
     let policies = [before.trial.policy(), after.trial.policy()];
     let issuers = [&before.issuers[..], &after.issuers[..]];
     let vouched = vouched(issuers);
-    let takes_nobody = before.takes_nobody || after.takes_nobody;
-    let comparison = Comparison::new(policies, &vouched, takes_nobody, now);
+    let approach = Approach {
+        takes_nobody: before.approach.takes_nobody || after.approach.takes_nobody,
+        hops: &before.approach.hops | &after.approach.hops,
+    };
+    let comparison = Comparison::new(policies, &vouched, &approach, now);
     let limits = [&before.limits, &after.limits];
-    let mint = Mint::new(issuers, limits, comparison.globs(), &comparison.kinds(), now);
+    let mint = Mint::new(issuers, limits, comparison.globs(), comparison.places(), &comparison.kinds(), now);
     let found = mint.realm(|realm| comparison.differences(realm, mint.fresh()));
     let regions = comparison.regions(&found.flips, &vouched);
     let told = regions.iter().map(|region| Told::of(&comparison, region)).collect::<Vec<_>>();
@@ -192,9 +207,15 @@ pub fn compare(old: Config, new: Config, now: Timestamp) -> Result<Diff, TrialEr
         let shown = Shown::of(region, issuer, trials, now);
         differences.push(told.difference(region, shown));
     }
+    let open: Vec<Open> = found
+        .gaps
+        .iter()
+        .map(|(gap, count)| Open { why: gap.as_str(), told: gap.to_string(), count: *count })
+        .collect();
     let widens = settings.iter().any(|setting| setting.may_widen)
+        || !open.is_empty()
         || regions.iter().any(|region| region.change == Change::Allowed);
-    Ok(Diff { old, new, differences, settings, widens, judged: found.judged })
+    Ok(Diff { old, new, differences, settings, open, widens, judged: found.judged })
 }
 
 /// What takes the policies to say.

@@ -145,7 +145,10 @@ fn effect(path: &[&str], old: Option<&Value>, new: Option<&Value>) -> Option<Eff
         ["listener", _, "allow_plaintext"] => narrows(new.and_then(Value::as_bool) != Some(true)),
         ["listener", _, "certificate" | "private_key"] => Some(Nothing),
         ["trusted_hop", _, "address"] => narrows(is_subset(new, old)),
-        ["issuer", _, "claims" | "actor"] => Some(Judged),
+        ["issuer", _, "actor"] => Some(Judged),
+        // what it read there may have been of a wrong type, for which a token is refused
+        ["issuer", _, "claims", _] if old.is_some() => Some(MayWiden),
+        ["issuer", _, "claims", _] => Some(Judged),
         ["issuer", _, "url" | "audience" | "algorithms"] => narrows(is_subset(new, old)),
         ["issuer", _, "requires"] => narrows(is_subset(old, new)),
         ["issuer", _, "only"] => narrows(old.is_none()),
@@ -233,6 +236,10 @@ mod tests {
             ("[issuer.a]", "[issuer.a]\njwks = 'other'", Some(true)),
             ("", "[issuer.a]\nurl = 'x'", Some(true)),
             ("[issuer.a]\nurl = 'x'", "", Some(false)),
+            ("[issuer.a.claims]\ngroups = 'x'", "[issuer.a.claims]\ngroups = 'y'", Some(true)),
+            ("[issuer.a.claims]\ngroups = 'x'", "[issuer.a]", Some(true)),
+            ("[issuer.a]", "[issuer.a.claims]\ngroups = 'y'", None),
+            ("[issuer.a]", "[[issuer.a.actor]]\nkind = 'human'", None),
             ("[trust_domain.a]\nca = 'x'", "[trust_domain.a]\nca = 'y'", Some(true)),
             ("[trust_domain.a]\nca = 'x'", "[trust_domain.a]\nca = 'x'\ncrl = 'c'", Some(false)),
             ("[trust_domain.a]\nca = 'x'\ncrl = 'c'", "[trust_domain.a]\nca = 'x'", Some(true)),
@@ -260,6 +267,6 @@ mod tests {
             assert!(found.len() <= 1);
             seen += 1;
         }
-        assert_eq!(seen, 31);
+        assert_eq!(seen, 35);
     }
 }

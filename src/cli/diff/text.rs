@@ -29,14 +29,31 @@ pub fn text(diff: &Diff, new: &Path) -> String {
         let widens = if setting.may_widen { ink.red("may widen") } else { ink.faint(setting.effect) };
         let _ = writeln!(text, "  {}: {} → {}  ({widens})", setting.key, setting.old, setting.new);
     }
+    if !diff.open.is_empty() {
+        let _ = writeln!(text, "{}", ink.bold("NOT KNOWN"));
+    }
+    for one in &diff.open {
+        let _ = writeln!(text, "  {}: {}  ({})", one.told, requests(one.count), ink.red("may widen"));
+    }
     let count = diff.differences.len();
     let _ = match count {
+        0 if !diff.open.is_empty() => {
+            writeln!(text, "no difference was found ({} requests were judged)", diff.judged)
+        }
         0 => writeln!(text, "no request is judged differently ({} were judged)", diff.judged),
         1 => writeln!(text, "1 difference ({} requests were judged)", diff.judged),
         _ => writeln!(text, "{count} differences ({} requests were judged)", diff.judged),
     };
     let _ = writeln!(text, "{}", ink.faint(&format!("policy {} → {}", diff.old, diff.new)));
     text
+}
+
+/// Of what was not built, how much.
+pub fn requests(count: u64) -> String {
+    match count {
+        1 => "1 kind of request was not judged".to_owned(),
+        _ => format!("{count} kinds of requests were not judged"),
+    }
 }
 
 fn difference(text: &mut String, one: &Difference, ink: Ink, new: &Path) {

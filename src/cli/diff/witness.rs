@@ -1,5 +1,7 @@
 //! A request that shows a difference, as it can be asked again.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -25,6 +27,9 @@ pub struct Shown {
     pub claims: Map<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_ip: Option<String>,
+    /// Where it is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ip: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hop: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,8 +38,10 @@ pub struct Shown {
     pub confirmed: bool,
 }
 
-/// What every issuer puts into its tokens, so that nobody needs to write it.
-const ALWAYS: [&str; 4] = ["iss", "aud", "iat", "exp"];
+/// What is put into every token that is made up, but for `iss` and `exp`, which it must have.
+const ADDED: [&str; 4] = ["iat", "jti", "client_id", "aud"];
+/// Until `exp`, of these.
+const LIFETIME: Duration = Duration::from_secs(300);
 
 impl Shown {
     pub fn of(
@@ -46,26 +53,43 @@ impl Shown {
         let witness = &region.witness;
         let side = region.change.permitting();
         let url = format!("https://{}{}", witness.host, witness.path);
-        let mut confirmed = true;
+        let claims = witness.token.as_ref().map(|(_, token)| &token.claims);
         let usual = issuer.and_then(|names| {
             let name = names[side].as_ref()?;
             let settings = trials[side].issuers().find(|settings| settings.name == *name)?;
-            settings.audience.first().map(|audience| Value::from(&**audience))
+            let audience = settings.audience.first().map(|audience| Value::from(&**audience));
+            let tenant = || claims?.get("tid")?.as_str().map(str::to_owned);
+            let iss = settings.url.issued(|| tenant().unwrap_or_default());
+            Some([("aud", audience), ("iss", iss.map(Value::from))])
         });
-        for (at, trial) in trials.into_iter().enumerate() {
+        let mut trials = trials;
+        let mut confirms = |without: &[&str]| {
+            let sides = trials.iter_mut().enumerate();
             // a token of an issuer that one side does not know is refused there; there is nobody to sign it
-            let issuer = issuer.map(|names| names[at].clone());
-            let Some(question) = question(witness, issuer, &url) else { continue };
-            let answer = trial.ask(&question);
-            let permitted = answer.is_ok_and(|answer| answer.verdict() == Verdict::Allow);
-            confirmed &= permitted == region.outcomes[at].is_permitted();
-        }
+            let mut answers = sides.filter_map(|(at, trial)| {
+                let issuer = issuer.map(|names| names[at].clone());
+                let answer = trial.ask(&question(witness, issuer, &url, without)?);
+                let permitted = answer.is_ok_and(|answer| answer.verdict() == Verdict::Allow);
+                Some(permitted == region.outcomes[at].is_permitted())
+            });
+            answers.all(|same| same)
+        };
+        // what a token need not have is left out only where that counts
+        let lacking = ADDED.into_iter().filter(|name| claims.is_some_and(|all| !all.contains_key(*name)));
+        let lacking: Vec<&str> = lacking.collect();
+        let as_usual = confirms(&[]);
+        let without = if as_usual { &[][..] } else { &lacking[..] };
+        let confirmed = as_usual || (!lacking.is_empty() && confirms(without));
         let issuer = issuer.and_then(|names| names[side].clone());
         let mut shown = Shown { confirmed, ..Shown::alone(witness, issuer, now) };
-        // An audience that only one of the two takes is part of what shows the difference.
-        let audience = witness.token.as_ref().and_then(|(_, token)| token.claims.get("aud"));
-        if let Some(audience) = audience.filter(|audience| usual.as_ref() != Some(*audience)) {
-            shown.claims.insert("aud".to_owned(), audience.clone());
+        if confirmed {
+            shown.claims.extend(without.iter().map(|name| ((*name).to_owned(), Value::Null)));
+        }
+        // An audience, or an `iss`, that is not what everybody would write is part of what shows the difference.
+        for (name, usual) in usual.into_iter().flatten() {
+            let seen =
+                claims.and_then(|claims| claims.get(name)).filter(|seen| usual.as_ref() != Some(*seen));
+            shown.claims.extend(seen.map(|seen| (name.to_owned(), seen.clone())));
         }
         shown
     }
@@ -84,8 +108,16 @@ impl Shown {
             .iter()
             .map(|(name, value)| (name.to_string(), Value::from(value.to_str().unwrap_or_default())));
         let mut claims = witness.token.as_ref().map(|(_, token)| token.claims.clone()).unwrap_or_default();
+        let client_ip = witness.client_ip.filter(|client| witness.peer_ip != Some(*client));
         let timed = claims.contains_key("auth_time");
-        claims.retain(|name, value| !ALWAYS.contains(&name.as_str()) || (name == "aud" && value.is_array()));
+        let (seconds, lasts) = (witness.at.unix_seconds(), LIFETIME.as_secs().cast_signed());
+        claims.retain(|name, value| match name.as_str() {
+            "iss" => false,
+            "aud" => value.is_array(),
+            "iat" => *value != seconds,
+            "exp" => *value != seconds + lasts,
+            _ => true,
+        });
         Shown {
             method: witness.method.to_string(),
             url: format!("https://{}{}", witness.host, witness.path),
@@ -94,7 +126,8 @@ impl Shown {
             is_spiffe,
             issuer,
             claims,
-            peer_ip: witness.address.map(|address| address.to_string()),
+            peer_ip: witness.peer_ip.map(|address| address.to_string()),
+            client_ip: client_ip.map(|address| address.to_string()),
             hop: (witness.hop != Hop::Direct).then(|| witness.hop.as_str().to_owned()),
             at: (timed || witness.at != now).then(|| witness.at.to_string()),
             confirmed: false,
@@ -129,6 +162,7 @@ impl Shown {
             add("-H", &format!("{name}: {}", value.as_str().unwrap_or_default()));
         }
         self.peer_ip.iter().for_each(|address| add("--peer-ip", address));
+        self.client_ip.iter().for_each(|address| add("--client-ip", address));
         self.hop.iter().for_each(|hop| add("--hop", hop));
         self.at.iter().for_each(|at| add("--at", at));
         Some(format!("{line} {} {}", self.method, quoted(&self.url)))
@@ -159,11 +193,13 @@ impl Shown {
         lines.push(format!("request = {}", text(&format!("{} {}", self.method, self.url))));
         lines.extend(self.at.as_ref().map(|at| format!("at      = {at}")));
         lines.extend(self.peer_ip.as_ref().map(|address| format!("peer_ip = {}", text(address))));
+        lines.extend(self.client_ip.as_ref().map(|address| format!("client_ip = {}", text(address))));
+        lines.extend(self.hop.as_ref().map(|hop| format!("hop = {}", text(hop))));
         if !self.headers.is_empty() {
             let fields = self.headers.iter().map(|(name, value)| {
                 format!("{} = {}", text(name), text(value.as_str().unwrap_or_default()))
             });
-            lines.push(format!("headers = {{ {} }}", fields.collect::<Vec<_>>().join(", ")));
+            lines.push(format!("header = {{ {} }}", fields.collect::<Vec<_>>().join(", ")));
         }
         lines.push(format!("expect  = {{ verdict = {} }}", text(verdict)));
         lines.join("\n")
@@ -171,13 +207,19 @@ impl Shown {
 }
 
 /// `None` where this side cannot be asked: it knows no such issuer.
-fn question(witness: &Witness, issuer: Option<Option<Name>>, url: &str) -> Option<Question> {
+fn question(
+    witness: &Witness,
+    issuer: Option<Option<Name>>,
+    url: &str,
+    without: &[&str],
+) -> Option<Question> {
     let fields =
         witness.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or_default()));
     let head = trial::head(witness.method.as_str(), url, fields).ok()?;
+    let without = without.iter().map(|name| (*name).to_owned()).collect();
     let caller = match (&witness.token, issuer) {
         (Some((_, token)), Some(issuer)) => {
-            Bearer::Claims(Claims { issuer: issuer?, claims: token.claims.clone(), without: Vec::new() })
+            Bearer::Claims(Claims { issuer: issuer?, claims: token.claims.clone(), without })
         }
         _ => Bearer::Nothing,
     };
@@ -186,7 +228,8 @@ fn question(witness: &Witness, issuer: Option<Option<Name>>, url: &str) -> Optio
         peer,
         caller,
         hop: witness.hop.clone(),
-        peer_ip: witness.address,
+        peer_ip: witness.peer_ip,
+        client_ip: witness.client_ip,
         at: Some(witness.at),
         ..Question::new(head)
     })

@@ -158,6 +158,7 @@ fn unknown(said: &Said, issuers: &[&IssuerSettings]) -> String {
 fn types(token_type: &TokenType) -> String {
     match token_type {
         TokenType::AccessToken => "at+jwt".to_owned(),
+        TokenType::Assertion => token_type.media_type().to_owned(),
         TokenType::Provider(types) => format!("{} or none", types.join(" or ")),
     }
 }

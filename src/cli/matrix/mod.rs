@@ -99,7 +99,7 @@ fn answer(args: &MatrixArgs, config: &Config, now: Timestamp) -> Result<String, 
     };
     let nothing = policy.permitting_nothing();
     let access =
-        Access::new(policy, &nothing, &config.issuers, &config.limits.token, config.takes_nobody(), now);
+        Access::new(policy, &nothing, &config.issuers, &config.limits.token, &config.approach(), now);
     let matrix = access.matrix(&only);
     let view = View::new(policy, &matrix, now);
     let files: Vec<String> = args.config.files.iter().map(|file| file.display().to_string()).collect();

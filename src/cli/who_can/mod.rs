@@ -155,8 +155,7 @@ fn answer(args: &WhoCanArgs, config: Config, now: Timestamp) -> Result<Account, 
         fields.push(field.ok_or("a header is `name: value`, in one argument: -H 'name: value'")?);
     }
     let mut head = trial::head(&args.method, &args.url, fields).map_err(|error| error.to_string())?;
-    let (issuers, limits, takes_nobody) =
-        (config.issuers.clone(), config.limits.token, config.takes_nobody());
+    let (issuers, limits, approach) = (config.issuers.clone(), config.limits.token, config.approach());
     let trial = Trial::new(config, now).map_err(|error| error.to_string())?;
     let policy = trial.policy();
     let mut account = Account {
@@ -181,7 +180,7 @@ fn answer(args: &WhoCanArgs, config: Config, now: Timestamp) -> Result<Account, 
         }
     };
     let nothing = policy.permitting_nothing();
-    let access = Access::new(policy, &nothing, &issuers, &limits, takes_nobody, now);
+    let access = Access::new(policy, &nothing, &issuers, &limits, &approach, now);
     let action = asked.action(&head.headers);
     let found = access.who_can(action, args.peer_ip);
     let files = args.config.files.iter().map(|file| file.display().to_string()).collect();
@@ -282,6 +281,7 @@ impl Telling<'_> {
             Why::Over(until) => format!("the rule ended at {until}"),
             Why::Closed(Closed::NoToken) => "no token of theirs can speak of such an actor".to_owned(),
             Why::Closed(Closed::NoClaims) => "no token can say all that is asked for at once".to_owned(),
+            Why::Closed(Closed::Open(gap)) => format!("whether it does is not known: {gap}"),
             Why::Closed(Closed::Denied(outcome)) => match outcome {
                 Outcome::Denied { cause: Cause::TokenNotIssuedToService, .. } => {
                     "a service that names them may not carry such a token (client_id)".to_owned()

@@ -46,8 +46,10 @@ pub struct Demand {
     pub hops: Option<Vec<Arc<str>>>,
     /// Whether the hop must be another than `local`, whatever its name.
     pub inbound: bool,
-    /// The other end of the connection, which is the client too: no hop tells of another.
-    pub address: Option<IpNet>,
+    /// The other end of the connection.
+    pub peer_ip: Option<IpNet>,
+    /// The client, whom a hop may tell of.
+    pub client_ip: Option<IpNet>,
     /// From the first moment to before the second.
     pub time: (Timestamp, Timestamp),
 }
@@ -142,7 +144,8 @@ impl Demand {
             grpc: false,
             hops: None,
             inbound: false,
-            address: None,
+            peer_ip: None,
+            client_ip: None,
             time: (Timestamp::MIN, Timestamp::MAX),
         }
     }
@@ -176,7 +179,8 @@ impl Demand {
             grpc: self.grpc || other.grpc,
             hops: meet(&self.hops, &other.hops, |a, b| common(a, b))?,
             inbound: self.inbound || other.inbound,
-            address: meet(&self.address, &other.address, join_nets)?,
+            peer_ip: meet(&self.peer_ip, &other.peer_ip, join_nets)?,
+            client_ip: meet(&self.client_ip, &other.client_ip, join_nets)?,
             time,
         };
         let absent = joined.caller == CallerDemand::Absent;
@@ -326,6 +330,7 @@ fn join_hosts(a: &HostPattern, b: &HostPattern) -> Option<HostPattern> {
     if a.is_within(b) { Some(a.clone()) } else { b.is_within(a).then(|| b.clone()) }
 }
 
-fn join_nets(a: &IpNet, b: &IpNet) -> Option<IpNet> {
+/// The addresses of both.
+pub fn join_nets(a: &IpNet, b: &IpNet) -> Option<IpNet> {
     if a.contains(b) { Some(*b) } else { b.contains(a).then_some(*a) }
 }

@@ -188,8 +188,11 @@ fn alternatives(rule: &Rule, condition: &Condition, parts: &PolicyParts, side: S
             patterns.iter().map(|pattern| call(pattern.path())).collect()
         }
         Condition::Hop(hops) => vec![Demand { hops: Some(hops.clone()), ..Demand::nothing() }],
-        Condition::PeerIp(nets) | Condition::ClientIp(nets) => {
-            nets.iter().map(|net| Demand { address: Some(*net), ..Demand::nothing() }).collect()
+        Condition::PeerIp(nets) => {
+            nets.iter().map(|net| Demand { peer_ip: Some(*net), ..Demand::nothing() }).collect()
+        }
+        Condition::ClientIp(nets) => {
+            nets.iter().map(|net| Demand { client_ip: Some(*net), ..Demand::nothing() }).collect()
         }
     })
 }

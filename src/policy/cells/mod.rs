@@ -8,8 +8,10 @@ mod demand;
 mod expand;
 mod fresh;
 mod shape;
+mod unbuilt;
 
-pub use demand::{CallerDemand, Demand, Kinds, PeerDemand, Side, SideDemand, join_globs};
+pub use demand::{CallerDemand, Demand, Kinds, PeerDemand, Side, SideDemand, join_globs, join_nets};
 pub use expand::{carried, entries, met, peers, product, reach, role, ways};
-pub use fresh::Fresh;
+pub use fresh::{Fresh, numbers};
 pub use shape::Shape;
+pub use unbuilt::{Built, Gap, Unbuilt};

@@ -1,14 +1,12 @@
 //! One policy by itself: what it permits is what it newly allows where nothing was allowed before.
 
-use std::cell::Cell as Counter;
-
 use http::Method;
 
 use super::cells::Cell;
 use super::search::{Comparison, Met, Search};
 use super::{Change, Flip, Outcome, Realm};
 use crate::policy::RuleId;
-use crate::policy::cells::{Demand, Fresh, Side};
+use crate::policy::cells::{Demand, Fresh, Gap, Side, Unbuilt};
 
 /// Asks the newer of two policies, the older of which permits nothing and has the same tables.
 pub struct Alone<'a>(Search<'a>);
@@ -34,6 +32,8 @@ pub enum Closed {
     NoToken,
     /// What is demanded of the token contradicts itself, or its issuer never says it.
     NoClaims,
+    /// There may be somebody: no request was built.
+    Open(Gap),
     /// Judged, and denied; what would help, if there is anything, did not.
     Denied(Outcome),
 }
@@ -41,7 +41,7 @@ pub enum Closed {
 impl Comparison<'_> {
     pub fn alone<'r>(&'r self, realm: Realm<'r>, fresh: &'r Fresh) -> Alone<'r> {
         let Comparison { tables, domains } = self;
-        Alone(Search { tables, domains, realm, fresh, judged: Counter::new(0) })
+        Alone(Search::new(tables, domains, realm, fresh))
     }
 
     /// The methods that some rule names, those together that no rule tells apart.
@@ -65,14 +65,15 @@ impl Alone<'_> {
     /// requires that reach it are met.
     pub fn each(&self, demand: &Demand, is_asked: impl Fn(&Cell) -> bool) -> Tried {
         let mut tried = Tried::default();
-        let cells = self.0.cells(demand);
+        let cells = self.0.cells(demand, None);
         if cells.is_empty() {
             tried.closed.push(Closed::NoToken);
         }
         for cell in cells.iter().filter(|cell| is_asked(cell)) {
             match self.0.witness(demand, cell) {
-                None => tried.closed.push(Closed::NoClaims),
-                Some(witness) => {
+                Err(Unbuilt::Impossible) => tried.closed.push(Closed::NoClaims),
+                Err(Unbuilt::Open(gap)) => tried.closed.push(Closed::Open(gap)),
+                Ok(witness) => {
                     let (before, outcome) = (tried.open.len(), self.0.judge(Self::SIDE, &witness));
                     self.0.judge_one(demand, cell, witness, Self::CHANGE, &Met::default(), &mut tried.open);
                     if tried.open.len() == before {
@@ -92,8 +93,8 @@ impl Alone<'_> {
         is_wanted: impl Fn(&Flip) -> bool,
     ) -> Option<Flip> {
         let mut found = Vec::new();
-        for cell in self.0.cells(demand).iter().filter(|cell| is_asked(cell)) {
-            let Some(witness) = self.0.witness(demand, cell) else { continue };
+        for cell in self.0.cells(demand, None).iter().filter(|cell| is_asked(cell)) {
+            let Ok(witness) = self.0.witness(demand, cell) else { continue };
             self.0.judge_one(demand, cell, witness, Self::CHANGE, &Met::default(), &mut found);
             if let Some(at) = found.iter().position(&is_wanted) {
                 return Some(found.swap_remove(at));

@@ -1,14 +1,16 @@
 //! What is not demanded must be something: the cells that a demand falls into, and the least of each.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::Vouched;
+use super::addresses::Addresses;
+use super::moments::moments;
 use super::tables::Table;
+use super::{Approach, Vouched};
 use crate::clock::Timestamp;
 use crate::identity::TrustDomain;
 use crate::policy::cells::{CallerDemand, Demand, PeerDemand, Shape};
@@ -25,7 +27,8 @@ pub struct Cell {
     /// Segments of the path.
     pub length: usize,
     pub hop: Arc<str>,
-    pub address: Option<IpAddr>,
+    pub peer_ip: Option<IpAddr>,
+    pub client_ip: Option<IpAddr>,
     pub at: Timestamp,
 }
 
@@ -61,7 +64,7 @@ pub struct Domains {
     exact_paths: Vec<Shape>,
     exact_ids: BTreeMap<TrustDomain, Vec<Shape>>,
     hops: Vec<Arc<str>>,
-    nets: Nets,
+    addresses: Addresses,
     /// After now, in order.
     boundaries: Vec<Timestamp>,
     pub now: Timestamp,
@@ -73,7 +76,7 @@ pub struct Domains {
 }
 
 impl Domains {
-    pub fn new(tables: &[Table<'_>; 2], vouched: &[Vouched], takes_nobody: bool, now: Timestamp) -> Domains {
+    pub fn new(tables: &[Table<'_>; 2], vouched: &[Vouched], approach: &Approach, now: Timestamp) -> Domains {
         let demands = || tables.iter().flat_map(Table::demands);
         let paths: BTreeSet<&Shape> =
             demands().map(|demand| &demand.path).filter(|path| !path.rest).collect();
@@ -89,16 +92,21 @@ impl Domains {
             demands().flat_map(|demand| demand.hops.iter().flatten().cloned()).collect();
         if !hops.is_empty() {
             hops.insert("local".into());
+            hops.extend(approach.hops.iter().map(|hop| Arc::from(hop.as_str())));
         }
         hops.insert("direct".into());
+        let reads_hop = hops.len() > 1;
         let boundaries = demands().flat_map(|demand| [demand.time.0, demand.time.1]);
-        let boundaries: BTreeSet<Timestamp> =
-            boundaries.filter(|at| *at > now && *at != Timestamp::MAX).collect();
+        let leeways: Vec<Duration> = vouched.iter().flat_map(|pair| pair.leeways).collect();
+        let boundaries: BTreeSet<Timestamp> = boundaries
+            .chain(moments(&demands().collect::<Vec<_>>(), &leeways))
+            .filter(|at| *at > now && *at != Timestamp::MAX)
+            .collect();
         let (methods, other) = methods(demands());
         let [old, new] = tables;
         let same_services = old.known_meaning == new.known_meaning;
         let absence_matters = tables.iter().any(|table| table.denies_absence);
-        let known = match (absence_matters || !takes_nobody, same_services) {
+        let known = match (absence_matters || !approach.takes_nobody, same_services) {
             (false, true) => Vec::new(),
             _ => old.known.iter().chain(&new.known).cloned().collect(),
         };
@@ -108,35 +116,52 @@ impl Domains {
             exact_paths: paths.into_iter().cloned().collect(),
             exact_ids: ids,
             hops: hops.into_iter().collect(),
-            nets: Nets::new(demands().filter_map(|demand| demand.address)),
+            addresses: Addresses::new(&demands().collect::<Vec<_>>(), !approach.hops.is_empty()),
             boundaries: boundaries.into_iter().collect(),
             now,
             known,
-            unknown_matter: tables.iter().flat_map(|table| &table.grants).any(|grant| grant.rule.is_none()),
+            // whoever comes through a hop has a certificate
+            unknown_matter: reads_hop
+                || tables.iter().flat_map(|table| &table.grants).any(|grant| grant.rule.is_none()),
             absence_matters,
-            takes_nobody,
+            takes_nobody: approach.takes_nobody,
             issuers_differ: vouched.iter().any(|pair| pair.ids.contains(&None)),
         }
     }
 
-    /// All cells of a demand; `acting` gives the ways to act that it takes, by issuers.
-    pub fn of(&self, demand: &Demand, acting: &dyn Fn(&Demand) -> Vec<CallerCell>) -> Vec<Cell> {
+    /// All cells of a demand, those within `pinned` where a wider demand was found to lie there; `acting` gives the
+    /// ways to act that it takes, by issuers.
+    pub fn of(
+        &self,
+        demand: &Demand,
+        pinned: Option<(&Demand, &Cell)>,
+        acting: &dyn Fn(&Demand) -> Vec<CallerCell>,
+    ) -> Vec<Cell> {
+        let mut peers = self.peers(demand);
+        let mut callers = self.callers(demand, acting);
+        let mut lengths = self.lengths(&demand.path);
+        let mut times = self.times(demand);
+        let mut hops = self.hops.clone();
+        hops.retain(|hop| demand.takes_hop(hop));
+        let mut methods = self.methods_of(demand);
+        if let Some((wider, pinned)) = pinned {
+            peers.retain(|peer| self.peer_refines(peer, &pinned.peer, &wider.peer));
+            callers.retain(|caller| pinned.caller == CallerCell::Absent || *caller == pinned.caller);
+            lengths.retain(|length| stands_for(&wider.path, &self.exact_paths, pinned.length, *length));
+            times.retain(|at| *at == pinned.at);
+            hops.retain(|hop| *hop == pinned.hop);
+            methods.retain(|(method, _)| *method == pinned.method);
+        }
+        let addresses = self.addresses.least(demand);
         let mut found = Vec::new();
-        let peers = self.peers(demand);
-        let callers = self.callers(demand, acting);
-        let addresses = self.nets.least(demand.address);
-        let lengths = self.lengths(&demand.path);
-        let times = self.times(demand);
-        let hops = self.hops.iter().filter(|hop| demand.takes_hop(hop));
-        let hops: Vec<_> = hops.collect();
-        for (method, alike) in self.methods_of(demand) {
+        for (method, alike) in &methods {
             for &length in &lengths {
                 for peer in &peers {
-                    for caller in &callers {
+                    for &caller in &callers {
                         for hop in &hops {
-                            for &address in &addresses {
+                            for &[peer_ip, client_ip] in &addresses {
                                 for &at in &times {
-                                    let (peer, caller, hop) = (peer.clone(), *caller, Arc::clone(hop));
+                                    let (peer, hop) = (peer.clone(), Arc::clone(hop));
                                     let (method, alike) = (method.clone(), alike.clone());
                                     found.push(Cell {
                                         peer,
@@ -145,7 +170,8 @@ impl Domains {
                                         alike,
                                         length,
                                         hop,
-                                        address,
+                                        peer_ip,
+                                        client_ip,
                                         at,
                                     });
                                 }
@@ -184,18 +210,6 @@ impl Domains {
         &self.methods
     }
 
-    /// Whether a cell of a demand that was joined with more lies in the cell `pinned` of the `wider` demand, as
-    /// far as that told: a range of addresses, and what stood for many, can only have narrowed.
-    pub fn refines(&self, cell: &Cell, pinned: &Cell, wider: &Demand) -> bool {
-        let Cell { peer, caller, method, alike: _, length, hop, address: _, at } = cell;
-        *method == pinned.method
-            && stands_for(&wider.path, &self.exact_paths, pinned.length, *length)
-            && (pinned.caller == CallerCell::Absent || *caller == pinned.caller)
-            && *hop == pinned.hop
-            && *at == pinned.at
-            && self.peer_refines(peer, &pinned.peer, &wider.peer)
-    }
-
     /// Being without one stands for all whom nothing was demanded of.
     fn peer_refines(&self, peer: &PeerCell, pinned: &PeerCell, wider: &PeerDemand) -> bool {
         match (peer, pinned) {
@@ -219,6 +233,11 @@ impl Domains {
     #[cfg(test)]
     pub fn names(&self, method: &Method) -> bool {
         self.methods.iter().flatten().any(|named| named == method)
+    }
+
+    /// Whether the client can be another than the other end.
+    pub fn tells_client(&self) -> bool {
+        self.addresses.are_apart()
     }
 
     /// Whether some rule reads the hop.
@@ -333,100 +352,7 @@ fn methods<'d>(demands: impl Iterator<Item = &'d Demand>) -> (Vec<Vec<Method>>, 
     let common = [Method::DELETE, Method::PATCH, Method::PUT, Method::POST, Method::GET];
     let rare = ["REPORT", "SEARCH", "LINK", "UNLINK", "MERGE", "LOCK"];
     let rare = rare.iter().filter_map(|name| Method::from_bytes(name.as_bytes()).ok());
-    let other = common.into_iter().chain(rare).find(|method| !named.contains(method.as_str()));
-    (classes.into_values().collect(), other.unwrap_or(Method::OPTIONS))
-}
-
-/// RFC 5737, RFC 3849: nobody's.
-const EXAMPLES: [IpAddr; 2] =
-    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
-
-/// Ranges of addresses, as trees.
-struct Nets(Vec<IpNet>);
-
-impl Nets {
-    fn new(nets: impl Iterator<Item = IpNet>) -> Nets {
-        let nets: BTreeSet<IpNet> = nets.map(|net| net.trunc()).collect();
-        Nets(nets.into_iter().collect())
-    }
-
-    /// Addresses of the range, or of any, that are in as few other ranges as can be.
-    fn least(&self, within: Option<IpNet>) -> Vec<Option<IpAddr>> {
-        if self.0.is_empty() {
-            return vec![None];
-        }
-        let Some(net) = within else {
-            let families: [IpNet; 2] = [Ipv4Net::default().into(), Ipv6Net::default().into()];
-            let free = families.iter().filter(|all| !self.0.contains(all));
-            // an address in no range stands for all others
-            return match free.filter_map(|all| self.outside_children(all)).next() {
-                Some(address) => vec![Some(address)],
-                None => families.iter().flat_map(|all| self.least(Some(*all))).collect(),
-            };
-        };
-        let net = net.trunc();
-        match self.outside_children(&net) {
-            Some(address) => vec![Some(address)],
-            None => self.children(&net).into_iter().flat_map(|child| self.least(Some(child))).collect(),
-        }
-    }
-
-    /// The widest ranges within this one.
-    fn children(&self, of: &IpNet) -> Vec<IpNet> {
-        let inside: Vec<&IpNet> = self.0.iter().filter(|net| of.contains(*net) && *net != of).collect();
-        let widest =
-            inside.iter().filter(|net| !inside.iter().any(|other| other != *net && other.contains(**net)));
-        widest.map(|net| **net).collect()
-    }
-
-    /// An address of this range in none of those within it.
-    fn outside_children(&self, of: &IpNet) -> Option<IpAddr> {
-        let children = self.children(of);
-        let known =
-            EXAMPLES.iter().find(|ip| of.contains(*ip) && !children.iter().any(|net| net.contains(*ip)));
-        if let Some(example) = known {
-            return Some(*example);
-        }
-        let mut open = vec![*of];
-        while let Some(net) = open.pop() {
-            if !children.iter().any(|child| net.contains(child) || child.contains(&net)) {
-                // the second of a range looks more like somebody's than the first
-                return Some(
-                    net.hosts()
-                        .nth(if net.prefix_len() == net.max_prefix_len() { 0 } else { 1 })
-                        .unwrap_or(net.addr()),
-                );
-            }
-            if !children.iter().any(|child| child.contains(&net))
-                && let Ok(halves) = net.subnets(net.prefix_len() + 1)
-            {
-                open.extend(halves);
-            }
-        }
-        None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_in_as_few_ranges_as_can_be() {
-        let nets = |texts: &[&str]| Nets::new(texts.iter().map(|text| text.parse().unwrap()));
-        let inside = |nets: &Nets, net: Option<&str>| {
-            let found = nets.least(net.map(|net| net.parse().unwrap()));
-            let counts =
-                found.iter().flatten().map(|ip| nets.0.iter().filter(|net| net.contains(ip)).count());
-            counts.collect::<Vec<_>>()
-        };
-        let some = nets(&["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "2001:db8::/32"]);
-        assert_eq!(inside(&some, None), [0]);
-        assert_eq!(inside(&some, Some("10.0.0.0/8")), [1]);
-        assert_eq!(inside(&some, Some("10.1.2.3/32")), [3]);
-        let halves = nets(&["10.0.0.0/8", "10.0.0.0/9", "10.128.0.0/9"]);
-        assert_eq!(inside(&halves, Some("10.0.0.0/8")), [2, 2]);
-        let all = nets(&["0.0.0.0/0", "::/0", "10.0.0.0/8"]);
-        assert_eq!(inside(&all, None), [1, 1]);
-    }
+    let made_up = (0..).filter_map(|number: u32| Method::from_bytes(format!("M{number}").as_bytes()).ok());
+    let other = common.into_iter().chain(rare).chain(made_up).find(|method| !named.contains(method.as_str()));
+    (classes.into_values().collect(), other.unwrap_or_default())
 }

@@ -73,7 +73,10 @@ pub(crate) fn covers(
     let host = demand.host.as_ref().is_none_or(|host| host.matches(&request.host));
     let headers = demand.headers.iter().all(|(name, value)| request.headers.get(name) == Some(value));
     let grpc = !demand.grpc || crate::policy::action::is_grpc(&request.headers);
-    let address = demand.address.is_none_or(|net| request.address.is_some_and(|ip| net.contains(&ip)));
+    let is_in = |net: Option<ipnet::IpNet>, ip: Option<std::net::IpAddr>| {
+        net.is_none_or(|net| ip.is_some_and(|ip| net.contains(&ip)))
+    };
+    let address = is_in(demand.peer_ip, request.peer_ip) && is_in(demand.client_ip, request.client_ip);
     who && method
         && length
         && fits(&demand.path, &segments)

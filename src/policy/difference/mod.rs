@@ -20,18 +20,22 @@
 //! 6. A rule that says the same in both policies is a reason for a difference in neither: such pairs are left
 //!    out, and nothing else is.
 
+mod addresses;
 mod alone;
 mod barriers;
 mod cells;
 #[cfg(test)]
 pub(crate) mod coverage;
 mod elsewhere;
+mod moments;
 mod regions;
 mod search;
 mod tables;
 mod witness;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, Method};
 use serde_json::{Map, Value};
@@ -41,10 +45,10 @@ pub use cells::{CallerCell, Cell, PeerCell};
 pub use regions::{Part, Region, Word, said};
 pub use search::Comparison;
 
-use super::cells::{Demand, Shape, Side};
+use super::cells::{Built, Demand, Gap, Shape, Side};
 use super::{Cause, Host, IssuerId, NormalPath, RuleId, UpstreamId};
 use crate::clock::Timestamp;
-use crate::identity::{Caller, Hop, Peer, Signature};
+use crate::identity::{Caller, Hop, Name, Peer, Signature};
 
 /// The issuers that can have signed one and the same token, under each policy.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +56,17 @@ pub struct Vouched {
     pub ids: [Option<IssuerId>; 2],
     /// Whether both read all its tokens alike.
     pub alike: bool,
+    /// By how much each lets a token's times be off.
+    pub leeways: [Duration; 2],
+}
+
+/// How requests come to be judged, under either of two configurations.
+#[derive(Clone, Debug, Default)]
+pub struct Approach {
+    /// Whether one without a certificate gets as far as a policy.
+    pub takes_nobody: bool,
+    /// The hops that tell of others than are at the other end: of their certificates, or their addresses.
+    pub hops: BTreeSet<Name>,
 }
 
 /// A token, and what it says under each policy: the code of a refusal where it is refused before any rule.
@@ -64,7 +79,7 @@ pub struct Token {
 }
 
 /// By the place of the issuers and the way to act.
-pub type Minting<'r> = dyn Fn(usize, usize, &Demand, &Shape, Timestamp) -> Option<Token> + 'r;
+pub type Minting<'r> = dyn Fn(usize, usize, &Demand, &Shape, Timestamp) -> Built<Token> + 'r;
 
 /// Where tokens come from: this module knows demands, not claims.
 #[derive(Clone, Copy)]
@@ -75,6 +90,8 @@ pub struct Realm<'r> {
     /// The token that fulfils the demand in one of these ways, and nothing else. The path's segments come along,
     /// as far as they are known.
     pub token: &'r Minting<'r>,
+    /// Why some ways to act are not among those.
+    pub gaps: &'r BTreeSet<Gap>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -96,7 +113,8 @@ pub struct Witness {
     pub path: NormalPath,
     pub headers: HeaderMap,
     pub hop: Hop,
-    pub address: Option<std::net::IpAddr>,
+    pub peer_ip: Option<std::net::IpAddr>,
+    pub client_ip: Option<std::net::IpAddr>,
     pub at: Timestamp,
 }
 
@@ -132,6 +150,9 @@ pub struct Flip {
 pub struct Differences {
     pub flips: Vec<Flip>,
     pub judged: u64,
+    /// How many requests were not built that there may be, by why: differences may be missing as long as there is
+    /// any.
+    pub gaps: BTreeMap<Gap, u64>,
 }
 
 impl Outcome {

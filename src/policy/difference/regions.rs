@@ -7,7 +7,7 @@ use super::search::Comparison;
 use super::{Change, Flip, Outcome, Vouched, Witness};
 use crate::clock::Timestamp;
 use crate::identity::{ActorKind, Caller};
-use crate::policy::cells::{CallerDemand, Demand, Kinds, PeerDemand, Shape, Side};
+use crate::policy::cells::{CallerDemand, Demand, Kinds, PeerDemand, Shape, Side, join_nets};
 use crate::policy::{PolicyParts, RuleId};
 
 /// A set of requests in words: in each part, any of the words; all parts together.
@@ -215,7 +215,17 @@ impl Comparison<'_> {
         let Flip { demand, cell, .. } = flip;
         let mut said = Vec::new();
         said.extend(self.domains.reads_hop().then(|| format!("hop {}", cell.hop)));
-        said.extend(demand.address.map(|net| format!("from {net}")));
+        match (demand.peer_ip, demand.client_ip) {
+            (None, None) => {}
+            (peer, client) if self.domains.tells_client() => {
+                said.extend(peer.map(|net| format!("from {net}")));
+                said.extend(client.map(|net| format!("of a client at {net}")));
+            }
+            (Some(one), Some(other)) => {
+                said.extend(join_nets(&one, &other).map(|net| format!("from {net}")));
+            }
+            (peer, client) => said.extend(peer.or(client).map(|net| format!("from {net}"))),
+        }
         said.extend(demand.grpc.then(|| "gRPC".to_owned()));
         said.extend(
             demand.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap_or("…"))),

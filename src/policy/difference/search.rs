@@ -1,7 +1,7 @@
 //! Builds each request that could be judged differently, and has it judged.
 
-use std::cell::Cell as Counter;
-use std::collections::BTreeSet;
+use std::cell::{Cell as Counter, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,11 +12,12 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::barriers::Barriers;
 use super::cells::{CallerCell, Cell, Domains, PeerCell};
 use super::tables::{Grant, Table};
-use super::{Change, Differences, Flip, Outcome, Realm, Vouched, Witness};
+use super::{Approach, Change, Differences, Flip, Outcome, Realm, Vouched, Witness};
 use crate::clock::Timestamp;
 use crate::identity::{CertificateHash, Hop, Name, Peer, PeerName, Signature};
 use crate::policy::action::is_grpc;
-use crate::policy::cells::{self, Demand, Fresh, Kinds, Side};
+use crate::policy::cells::{self, Built, Demand, Fresh, Gap, Kinds, Side, Unbuilt};
+use crate::policy::claim::ClaimPath;
 use crate::policy::pattern::{Glob, HostPattern};
 use crate::policy::rule::Effect;
 use crate::policy::{Cause, NormalPath, Policy, RuleId, ServiceId, UpstreamId};
@@ -32,21 +33,31 @@ pub struct Comparison<'a> {
 }
 
 impl<'a> Comparison<'a> {
-    /// From `now` on. `takes_nobody` says whether a request without a certificate gets as far as a policy.
+    /// From `now` on.
     pub fn new(
         policies: [&'a Policy; 2],
         vouched: &[Vouched],
-        takes_nobody: bool,
+        approach: &Approach,
         now: Timestamp,
     ) -> Comparison<'a> {
         let tables = [0, 1].map(|side| Table::new(policies[side], side, vouched));
-        let domains = Domains::new(&tables, vouched, takes_nobody, now);
+        let domains = Domains::new(&tables, vouched, approach, now);
         Comparison { tables, domains }
     }
 
     /// Every text with which the policies compare one.
     pub fn globs(&self) -> Vec<Glob> {
         self.tables.iter().flat_map(Table::demands).flat_map(Demand::globs).collect()
+    }
+
+    /// Every claim that the policies compare with values, or with the path.
+    pub fn places(&self) -> BTreeSet<ClaimPath> {
+        let demands = self.tables.iter().flat_map(Table::demands);
+        let of = |demand: &Demand| {
+            let matched = demand.matches.iter().map(|(_, claim)| claim.clone());
+            demand.claims.iter().map(|(claim, _)| claim.clone()).chain(matched).collect::<Vec<_>>()
+        };
+        demands.flat_map(of).collect()
     }
 
     /// Every set of kinds of actors that each policy asks for.
@@ -66,11 +77,13 @@ impl<'a> Comparison<'a> {
     /// Every difference.
     pub fn differences(&self, realm: Realm<'_>, fresh: &Fresh) -> Differences {
         let Comparison { tables, domains } = self;
-        let search = Search { tables, domains, realm, fresh, judged: Counter::new(0) };
+        let search = Search::new(tables, domains, realm, fresh);
         let mut flips = search.flips(Change::Allowed);
         flips.extend(search.flips(Change::Denied));
         flips.extend(search.elsewhere());
-        Differences { flips, judged: search.judged.get() }
+        let mut gaps = search.gaps.into_inner();
+        realm.gaps.iter().for_each(|gap| *gaps.entry(*gap).or_default() += 1);
+        Differences { flips, judged: search.judged.get(), gaps }
     }
 }
 
@@ -80,6 +93,7 @@ pub(super) struct Search<'a> {
     pub realm: Realm<'a>,
     pub fresh: &'a Fresh,
     pub judged: Counter<u64>,
+    pub gaps: RefCell<BTreeMap<Gap, u64>>,
 }
 
 /// What has been joined to a demand since its cell was chosen.
@@ -99,6 +113,21 @@ pub(super) struct Tally {
 }
 
 impl<'a> Search<'a> {
+    pub(super) fn new(
+        tables: &'a [Table<'a>; 2],
+        domains: &'a Domains,
+        realm: Realm<'a>,
+        fresh: &'a Fresh,
+    ) -> Search<'a> {
+        let (judged, gaps) = (Counter::new(0), RefCell::default());
+        Search { tables, domains, realm, fresh, judged, gaps }
+    }
+
+    /// What may be missing for it is told in the end.
+    fn leave_open(&self, gap: Gap) {
+        *self.gaps.borrow_mut().entry(gap).or_default() += 1;
+    }
+
     /// All that the one policy permits and the other does not.
     fn flips(&self, change: Change) -> Vec<Flip> {
         let side = change.permitting();
@@ -161,13 +190,17 @@ impl<'a> Search<'a> {
         met: &Met,
         found: &mut Vec<Flip>,
     ) -> Tally {
-        let mut cells = self.cells(demand);
-        if let Some((wider, pinned)) = pinned {
-            cells.retain(|cell| self.domains.refines(cell, pinned, wider));
-        }
+        let cells = self.cells(demand, pinned);
         let mut tally = Tally::default();
         for cell in cells {
-            let Some(witness) = self.witness(demand, &cell) else { continue };
+            let witness = match self.witness(demand, &cell) {
+                Ok(witness) => witness,
+                Err(Unbuilt::Impossible) => continue,
+                Err(Unbuilt::Open(gap)) => {
+                    self.leave_open(gap);
+                    continue;
+                }
+            };
             tally.requests += 1;
             if self.judge_one(demand, &cell, witness, change, met, found) {
                 tally.flipped += 1;
@@ -236,33 +269,45 @@ impl<'a> Search<'a> {
         let parts = policy.parts();
         let Outcome::Denied { cause, rule } = outcome else { return None };
         let mut met = met.clone();
-        if *cause == Cause::PeerUnknown && !met.known.contains(&side) {
+        // what has been joined and still is not so was not built as it should be
+        let unmet = || {
+            self.leave_open(Gap::Unmet);
+            None
+        };
+        if *cause == Cause::PeerUnknown {
+            if met.known.contains(&side) {
+                return unmet();
+            }
             met.known.push(side);
             return Some((parts.services.iter().flat_map(cells::peers).collect(), met));
         }
         if *cause == Cause::TokenNotIssuedToService {
-            let peer = witness.peer.verified()?;
-            let caller = witness.caller(side)?;
+            let (peer, caller) = (witness.peer.verified()?, witness.caller(side)?);
             let issuer = policy.issuer_of(Some(caller));
-            let (service, id) = parts.services.iter().zip((0..).map(ServiceId)).find(|(service, id)| {
-                service.names(peer)
-                    && !service.carries(issuer, caller)
-                    && !met.carriers.contains(&(side, *id))
-            })?;
+            let mut carriers = parts.services.iter().zip((0..).map(ServiceId));
+            let stops = carriers.find(|(service, _)| service.names(peer) && !service.carries(issuer, caller));
+            let (service, id) = stops?;
+            if met.carriers.contains(&(side, id)) {
+                return unmet();
+            }
             met.carriers.push((side, id));
+            // one that carries no token has no way
             return Some((cells::carried(service, side)?, met));
         }
         let id = (*rule)?;
         let rule = policy.rule(id);
-        if rule.effect != Effect::Require || met.requires.contains(&(side, id)) {
+        if rule.effect != Effect::Require {
             return None;
+        }
+        if met.requires.contains(&(side, id)) {
+            return unmet();
         }
         met.requires.push((side, id));
         Some((cells::met(rule, parts, side), met))
     }
 
-    pub(super) fn cells(&self, demand: &Demand) -> Vec<Cell> {
-        self.domains.of(demand, &|demand| self.acting(demand))
+    pub(super) fn cells(&self, demand: &Demand, pinned: Option<(&Demand, &Cell)>) -> Vec<Cell> {
+        self.domains.of(demand, pinned, &|demand| self.acting(demand))
     }
 
     fn acting(&self, demand: &Demand) -> Vec<CallerCell> {
@@ -280,8 +325,8 @@ impl<'a> Search<'a> {
         found
     }
 
-    /// The least request that fulfils the demand in the cell; `None` where no request does.
-    pub(super) fn witness(&self, demand: &Demand, cell: &Cell) -> Option<Witness> {
+    /// The least request that fulfils the demand in the cell.
+    pub(super) fn witness(&self, demand: &Demand, cell: &Cell) -> Built<Witness> {
         let shape = demand.path.of_length(cell.length);
         let (token, path) = match cell.caller {
             CallerCell::Present { vouched, acting } => {
@@ -290,50 +335,64 @@ impl<'a> Search<'a> {
                 (Some((vouched, token)), path)
             }
             CallerCell::Absent => {
-                let fill = |(at, segment): (usize, &Option<Arc<str>>)| {
-                    segment.clone().unwrap_or_else(|| self.fresh.word(at + 1).into())
+                let fill = |(at, segment): (usize, &Option<Arc<str>>)| match segment {
+                    Some(literal) => Ok(Arc::clone(literal)),
+                    None => Ok(self.fresh.word(at + 1)?.into()),
                 };
-                (None, shape.segments.iter().enumerate().map(fill).collect())
+                (None, shape.segments.iter().enumerate().map(fill).collect::<Built<_>>()?)
             }
         };
         let encoded = path.iter().map(|segment| format!("/{}", utf8_percent_encode(segment, SEGMENT)));
         let text: String = encoded.collect();
-        let path = NormalPath::parse(if text.is_empty() { "/" } else { &text }).ok()?;
+        let path = NormalPath::parse(if text.is_empty() { "/" } else { &text });
         let mut headers: HeaderMap = demand.headers.iter().cloned().collect();
         if demand.grpc {
             headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/grpc"));
+            // each of its values must be gRPC's, and the one that is demanded is not
             if !is_grpc(&headers) {
-                return None;
+                return Err(Unbuilt::Impossible);
             }
         }
-        Some(Witness {
-            peer: self.peer(cell)?,
+        let unnamed = |_| Unbuilt::Open(Gap::Name);
+        let hop = match &*cell.hop {
+            "direct" => Hop::Direct,
+            "local" => Hop::Local,
+            name => Hop::Trusted(name.parse().map_err(|_| Unbuilt::Open(Gap::Name))?),
+        };
+        let peer = self.peer(cell, &hop)?;
+        // a hop is that of a certificate
+        if peer.verified().is_none() && hop != Hop::Direct {
+            return Err(Unbuilt::Impossible);
+        }
+        Ok(Witness {
+            peer,
             token,
             method: cell.method.clone(),
-            host: self.host(demand.host.as_ref())?.parse().ok()?,
-            path,
+            host: self.host(demand.host.as_ref())?.parse().map_err(unnamed)?,
+            path: path.map_err(|_| Unbuilt::Open(Gap::Name))?,
             headers,
-            hop: if &*cell.hop == "local" { Hop::Local } else { Hop::Direct },
-            address: cell.address,
+            hop,
+            peer_ip: cell.peer_ip,
+            client_ip: cell.client_ip,
             at: cell.at,
         })
     }
 
-    fn host(&self, pattern: Option<&HostPattern>) -> Option<String> {
-        Some(match pattern {
+    fn host(&self, pattern: Option<&HostPattern>) -> Built<String> {
+        Ok(match pattern {
             Some(HostPattern::Exact(host)) => host.to_string(),
-            Some(HostPattern::Wildcard(parent)) => format!("{}.{parent}", self.fresh.word(1)),
+            Some(HostPattern::Wildcard(parent)) => format!("{}.{parent}", self.fresh.word(1)?),
             // under no domain that a wildcard is of
-            None => format!("{}.{}", self.fresh.word(1), self.fresh.word(2)),
+            None => format!("{}.{}", self.fresh.word(1)?, self.fresh.word(2)?),
         })
     }
 
-    fn peer(&self, cell: &Cell) -> Option<Signature<Peer>> {
+    fn peer(&self, cell: &Cell, hop: &Hop) -> Built<Signature<Peer>> {
+        let spiffe = |id: String| id.parse().map(PeerName::Spiffe).map_err(|_| Unbuilt::Open(Gap::Name));
         let name = match &cell.peer {
-            PeerCell::Absent => return Some(Signature::Absent),
+            PeerCell::Absent => return Ok(Signature::Absent),
             PeerCell::Unknown => {
-                let id = format!("spiffe://{}.example/{}", self.fresh.word(1), self.fresh.word(2));
-                PeerName::Spiffe(id.parse().ok()?)
+                spiffe(format!("spiffe://{}.example/{}", self.fresh.word(1)?, self.fresh.word(2)?))?
             }
             PeerCell::Spiffe { trust_domain, path } => {
                 let mut id = format!("spiffe://{trust_domain}");
@@ -341,21 +400,21 @@ impl<'a> Search<'a> {
                     id.push('/');
                     match segment {
                         Some(literal) => id.push_str(literal),
-                        None => id.push_str(&self.fresh.word(at + 1)),
+                        None => id.push_str(&self.fresh.word(at + 1)?),
                     }
                 }
-                PeerName::Spiffe(id.parse().ok()?)
+                spiffe(id)?
             }
             PeerCell::Dns { trust_domain, names } => PeerName::Dns {
-                names: names.iter().map(|name| Some(self.host(Some(name))?.into())).collect::<Option<_>>()?,
+                names: names.iter().map(|name| Ok(self.host(Some(name))?.into())).collect::<Built<_>>()?,
                 trust_domain: trust_domain.clone(),
             },
         };
-        Some(Signature::Verified(Arc::new(Peer {
+        Ok(Signature::Verified(Arc::new(Peer {
             name,
             certificate: CertificateHash([0; 32]),
             not_after: cell.at.plus(CREDENTIALS_LAST),
-            hop: Hop::Direct,
+            hop: hop.clone(),
         })))
     }
 

@@ -2,13 +2,19 @@
 
 use super::{Outcome, Witness};
 use crate::identity::{Caller, Signature};
-use crate::policy::cells::Side;
+use crate::policy::cells::{Demand, Side};
 use crate::policy::{Action, Cause, Circumstances, Policy, Request, Standing, Verdict, decide};
 
 impl Witness {
     pub fn caller(&self, side: Side) -> Option<&Caller> {
         let (_, token) = self.token.as_ref()?;
         token.callers[side].as_ref().ok()?.verified().map(|caller| &**caller)
+    }
+
+    /// Is without an address that nothing is demanded of.
+    pub fn forget_addresses(&mut self, demand: &Demand) {
+        self.peer_ip = self.peer_ip.filter(|_| demand.peer_ip.is_some());
+        self.client_ip = self.client_ip.filter(|_| demand.client_ip.is_some());
     }
 
     /// Has it asked of a policy; the code of a refusal where its token is refused before.
@@ -31,7 +37,7 @@ impl Witness {
                 path: &self.path,
                 headers: &self.headers,
             },
-            circumstances: Circumstances { hop: &self.hop, peer_ip: self.address, client_ip: self.address },
+            circumstances: Circumstances { hop: &self.hop, peer_ip: self.peer_ip, client_ip: self.client_ip },
             now: self.at,
         };
         Ok(then(&standing, &request))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::draft::Draft;
 use crate::identity::ActorKind;
-use crate::policy::cells::join_globs;
+use crate::policy::cells::{Built, join_globs};
 use crate::policy::claim::{ClaimPath, ClaimValue};
 use crate::policy::pattern::Glob;
 use crate::token::ActorEntry;
@@ -16,6 +16,19 @@ pub struct Acting {
     pub(super) act: Option<Act>,
     /// Whose tokens are taken at all.
     pub(super) only: Vec<Way>,
+    pub(super) issued: Issued,
+}
+
+/// What a token says of who issued it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Issued {
+    /// Nothing: its subject tells.
+    #[default]
+    Unsaid,
+    /// This `iss`, and in a token of some tenant its `tid`.
+    By(Arc<str>, Option<Arc<str>>),
+    /// An `iss` that is these two with any tenant's `tid` between them.
+    ByTenant([Arc<str>; 2]),
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -63,7 +76,7 @@ impl Way {
     }
 
     /// Puts it into claims, which stand at the top or in `act`.
-    pub fn put(&self, draft: &mut Draft, within: Option<&Arc<str>>) -> Option<()> {
+    pub fn put(&self, draft: &mut Draft<'_>, within: Option<&Arc<str>>) -> Built {
         let place = |path: &ClaimPath| ClaimPath(within.into_iter().chain(&path.0).cloned().collect());
         for (path, value) in &self.claims {
             draft.value(&place(path), value);
@@ -71,7 +84,7 @@ impl Way {
         if let Some([one, other]) = &self.same {
             draft.are_same(&[place(one), place(other)])?;
         }
-        Some(())
+        Ok(())
     }
 }
 
@@ -95,11 +108,11 @@ impl Acting {
             (Some(a), Some(b)) => a.foreign == b.foreign && within(&a.ways, &b.ways),
             _ => false,
         };
-        acts && self.only == other.only && within(&self.root, &other.root)
+        acts && self.only == other.only && self.issued == other.issued && within(&self.root, &other.root)
     }
 
     /// Every choice of entries that could matter. `several` where two issuers' entries are in the pool.
-    pub fn all(pool: &[Way], only: &[Vec<Way>], several: bool) -> Vec<Acting> {
+    pub fn all(pool: &[Way], only: &[Vec<Way>], issued: &[Issued], several: bool) -> Vec<Acting> {
         let most = if several { ENTRIES_MAX + 1 } else { ENTRIES_MAX };
         let roots = subsets(pool, most);
         let acting = subsets(pool, if several { 2 } else { 1 });
@@ -108,10 +121,16 @@ impl Acting {
         let acts: Vec<_> = [None, foreign].into_iter().chain(own).collect();
         let mut found = Vec::new();
         for only in only {
-            for root in &roots {
-                let one =
-                    |act: &Option<Act>| Acting { root: root.clone(), act: act.clone(), only: only.clone() };
-                found.extend(acts.iter().map(one));
+            for issued in issued {
+                for root in &roots {
+                    let one = |act: &Option<Act>| Acting {
+                        root: root.clone(),
+                        act: act.clone(),
+                        only: only.clone(),
+                        issued: issued.clone(),
+                    };
+                    found.extend(acts.iter().map(one));
+                }
             }
         }
         found

@@ -1,77 +1,55 @@
-//! Demands that meet in one claim, and the value that fulfils all of them and nothing else.
+//! Demands that meet in one claim, and the values that fulfil all of them and nothing else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::Drafted;
-use crate::policy::cells::{Fresh, join_globs};
-use crate::policy::claim::{ClaimPath, ClaimTest, ClaimValue};
+use super::slot::{Form, Numbered, Read, Slot, Time, meet};
+use crate::policy::cells::{Built, Fresh, Gap, Unbuilt};
+use crate::policy::claim::{ClaimPath, ClaimValue};
 use crate::policy::pattern::Glob;
 
+type Place = Vec<Arc<str>>;
+
 /// Claims that are being put together, by their places.
-#[derive(Default)]
-pub struct Draft {
-    slots: BTreeMap<Vec<Arc<str>>, Slot>,
+pub struct Draft<'a> {
+    slots: BTreeMap<Place, Slot>,
     /// Segments of the path: their literal, if they have one.
     segments: Vec<Option<Arc<str>>>,
     /// What must be one text.
     same: Vec<(Node, Node)>,
-}
-
-#[derive(Default)]
-struct Slot {
-    form: Form,
-    /// Of a text: all that it must match.
-    text: Option<Glob>,
-    words: Vec<Arc<str>>,
-    values: Vec<ClaimValue>,
-    /// Whether a segment of the path is one of its members.
-    matched: bool,
-    /// A number, or `null` never: what stands here as it is.
-    fixed: Option<Value>,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Form {
-    /// A value, or a list of them.
-    #[default]
-    Free,
-    /// One non-empty string.
-    Text,
-    /// A list of strings, or a string of words.
-    Spaced,
-    /// A list of strings.
-    Words,
+    /// What `iss` is made of, around the tenant.
+    tenant: Option<[Arc<str>; 2]>,
+    /// Where values are compared.
+    pub as_claim: &'a BTreeSet<ClaimPath>,
+    pub as_same: BTreeSet<Place>,
+    pub scopes_max: usize,
 }
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Node {
+enum Node {
     Segment(usize),
-    Claim(Vec<Arc<str>>),
+    Claim(Place),
 }
 
-impl Draft {
-    pub fn new(segments: &[Option<Arc<str>>]) -> Draft {
-        Draft { segments: segments.to_vec(), ..Draft::default() }
+impl<'a> Draft<'a> {
+    pub fn new(segments: &[Option<Arc<str>>], as_claim: &'a BTreeSet<ClaimPath>) -> Draft<'a> {
+        Draft {
+            slots: BTreeMap::new(),
+            segments: segments.to_vec(),
+            same: Vec::new(),
+            tenant: None,
+            as_claim,
+            as_same: BTreeSet::new(),
+            scopes_max: usize::MAX,
+        }
     }
 
-    pub fn is_given(&self, top: &str) -> bool {
-        self.slots.keys().any(|path| path.first().is_some_and(|name| **name == *top))
-    }
-
-    /// The text that is asked for here, where it is a whole one.
-    pub fn known_text(&self, path: &ClaimPath) -> Option<Arc<str>> {
-        let slot = self.slots.get(&path.0)?;
-        let values = slot.values.iter().filter_map(|value| match value {
-            ClaimValue::Text(glob) => Some(glob),
-            _ => None,
-        });
-        slot.text.iter().chain(values).find_map(|glob| match glob {
-            Glob::Exact(text) => Some(Arc::clone(text)),
-            Glob::Prefix(_) => None,
-        })
+    /// Whether anything stands here, or deeper.
+    pub fn is_given(&self, path: &[Arc<str>]) -> bool {
+        self.slots.keys().any(|place| place.starts_with(path))
     }
 
     /// One string is read here, if anything is.
@@ -81,81 +59,170 @@ impl Draft {
         }
     }
 
-    pub fn text(&mut self, path: &ClaimPath, glob: Option<&Glob>) -> Option<()> {
+    /// Nothing but an object is read here, if anything is.
+    pub fn is_object(&mut self, path: &ClaimPath) {
+        if let Some(slot) = self.slots.get_mut(&path.0) {
+            slot.form = Form::Object;
+        }
+    }
+
+    pub fn text(&mut self, path: &ClaimPath, glob: Option<&Glob>) -> Built {
         let slot = self.slots.entry(path.0.clone()).or_default();
         slot.form = Form::Text;
         if let Some(glob) = glob {
             slot.text = Some(meet(slot.text.take(), glob.clone())?);
         }
-        Some(())
+        Ok(())
     }
 
-    pub fn words(&mut self, path: &ClaimPath, words: &[Arc<str>], spaced: bool) {
-        let slot = self.slots.entry(path.0.clone()).or_default();
-        if slot.form != Form::Text {
-            slot.form = if spaced { Form::Spaced } else { Form::Words };
+    /// A time is read here, if anything is. It is no text.
+    pub fn is_time(&mut self, path: &ClaimPath, time: Time) -> Built {
+        match self.slots.get_mut(&path.0) {
+            Some(Slot { form: Form::Text, .. }) => Err(Unbuilt::Impossible),
+            Some(slot) if slot.words.is_empty() => {
+                slot.form = Form::Time(time);
+                Ok(())
+            }
+            Some(_) => Err(Unbuilt::Impossible),
+            None => Ok(()),
         }
+    }
+
+    /// Whatever fits it.
+    pub fn anything(&mut self, path: &ClaimPath) {
+        self.slots.entry(path.0.clone()).or_default();
+    }
+
+    pub fn words(&mut self, path: &ClaimPath, words: &[Arc<str>], form: Form) {
+        let slot = self.slots.entry(path.0.clone()).or_default();
+        slot.read_as(form);
         slot.words.extend(words.iter().cloned());
+    }
+
+    /// Strings are read here, if anything is.
+    pub fn is_words(&mut self, path: &ClaimPath, form: Form) {
+        if let Some(slot) = self.slots.get_mut(&path.0) {
+            slot.read_as(form);
+        }
     }
 
     pub fn value(&mut self, path: &ClaimPath, value: &ClaimValue) {
         self.slots.entry(path.0.clone()).or_default().values.push(value.clone());
     }
 
-    pub fn fixed(&mut self, path: &ClaimPath, value: Value) {
-        self.slots.entry(path.0.clone()).or_default().fixed = Some(value);
-    }
-
     /// The segment equals the claim, or a member of it.
     pub fn segment_is(&mut self, segment: usize, path: &ClaimPath) {
-        self.slots.entry(path.0.clone()).or_default();
+        self.anything(path);
         self.same.push((Node::Segment(segment), Node::Claim(path.0.clone())));
     }
 
     /// Both are there, and one string.
-    pub fn are_same(&mut self, [one, other]: &[ClaimPath; 2]) -> Option<()> {
+    pub fn are_same(&mut self, [one, other]: &[ClaimPath; 2]) -> Built {
         self.text(one, None)?;
         self.text(other, None)?;
         self.same.push((Node::Claim(one.0.clone()), Node::Claim(other.0.clone())));
-        Some(())
+        Ok(())
+    }
+
+    /// `iss` is these two with `tid` between them.
+    pub fn has_tenant(&mut self, around: &[Arc<str>; 2]) -> Built {
+        self.text(&ClaimPath::top_level("iss"), None)?;
+        self.text(&ClaimPath::top_level("tid"), None)?;
+        self.tenant = Some(around.clone());
+        Ok(())
     }
 
     /// The claims and the path, each free thing with a value of its own.
-    pub fn filled(mut self, fresh: &Fresh) -> Option<Drafted> {
-        let mut values = Numbered { fresh, next: 0 };
-        self.values_of_texts()?;
-        let path = self.fill_texts(&mut values)?;
-        let mut claims = Map::new();
-        for (place, slot) in self.slots {
-            let value = slot.filled(&mut values)?;
-            put(&mut claims, &place, value)?;
+    pub fn filled(mut self, fresh: &Fresh, tenant: &str) -> Built<Drafted> {
+        let mut values = Numbered::new(fresh);
+        self.slots.values_mut().filter(|slot| slot.is_single()).try_for_each(Slot::gather)?;
+        if self.tenant.is_some() {
+            self.solve_tenant(fresh.is_free(tenant).then_some(tenant))?;
         }
-        Some(Drafted { claims, path })
-    }
-
-    /// What tests want of a claim that is a text is wanted of that text.
-    fn values_of_texts(&mut self) -> Option<()> {
-        for slot in self.slots.values_mut().filter(|slot| slot.form == Form::Text) {
-            for value in std::mem::take(&mut slot.values) {
-                let glob = match value {
-                    ClaimValue::Text(glob) => glob,
-                    ClaimValue::Integer(number) => Glob::Exact(number.to_string().into()),
-                    ClaimValue::Boolean(_) => return None,
-                };
-                slot.text = Some(meet(slot.text.take(), glob)?);
+        let path = self.fill_texts(&mut values)?;
+        self.put_tenant()?;
+        let places: Vec<Place> = self.slots.keys().cloned().collect();
+        let is_around = |at: usize| places.get(at + 1).is_some_and(|next| next.starts_with(&places[at]));
+        let mut found: BTreeMap<Place, Value> = BTreeMap::new();
+        for (_, place) in places.iter().enumerate().filter(|(at, _)| !is_around(*at)) {
+            let slot = self.slots.remove(place).unwrap_or_default();
+            found.insert(place.clone(), slot.filled(&mut values, self.read(place))?);
+        }
+        // what stands deeper first
+        let mut claims = Map::new();
+        while let Some((place, value)) = found.pop_last() {
+            let Some((last, around)) = place.split_last() else { return Err(Unbuilt::Impossible) };
+            if around.is_empty() {
+                claims.insert(last.to_string(), value);
+                continue;
+            }
+            let outer = self.slots.entry(around.to_vec()).or_default();
+            outer.inner.insert(last.to_string(), value);
+            // names that are next stand in it too, or around it
+            if !found.keys().next_back().is_some_and(|next| next.starts_with(around)) {
+                let slot = self.slots.remove(around).unwrap_or_default();
+                found.insert(around.to_vec(), slot.filled(&mut values, self.read(around))?);
             }
         }
-        Some(())
+        Ok(Drafted { claims, path })
+    }
+
+    fn read(&self, place: &[Arc<str>]) -> Read {
+        Read {
+            as_claim: self.as_claim.contains(&ClaimPath(place.to_vec())),
+            as_same: self.as_same.contains(place),
+            scopes_max: self.scopes_max,
+        }
+    }
+
+    /// What is demanded of `iss` is demanded of the tenant in it.
+    fn solve_tenant(&mut self, usual: Option<&str>) -> Built {
+        let Some([before, after]) = self.tenant.clone() else { return Ok(()) };
+        let place = |name: &str| vec![Arc::from(name)];
+        let iss = self.slots.get(&place("iss")).and_then(|slot| slot.text.clone());
+        let Some(tid) = self.slots.get_mut(&place("tid")) else { return Ok(()) };
+        match iss {
+            Some(Glob::Exact(text)) => {
+                let tenant = text.strip_prefix(&*before).and_then(|rest| rest.strip_suffix(&*after));
+                let tenant = Glob::Exact(tenant.ok_or(Unbuilt::Impossible)?.into());
+                tid.text = Some(meet(tid.text.take(), tenant)?);
+            }
+            Some(Glob::Prefix(start)) if !before.starts_with(&*start) => match &tid.text {
+                _ if !start.starts_with(&*before) => return Err(Unbuilt::Impossible),
+                Some(Glob::Exact(tenant)) if format!("{before}{tenant}{after}").starts_with(&*start) => {}
+                Some(Glob::Exact(_)) => return Err(Unbuilt::Impossible),
+                _ => return Err(Unbuilt::Open(Gap::Tenant)),
+            },
+            _ => {}
+        }
+        if tid.text.is_none() {
+            tid.text = usual.map(|usual| Glob::Exact(usual.into()));
+        }
+        // a segment, or another claim, is an `iss` of which only a part is known
+        let iss = Node::Claim(place("iss"));
+        let tied = self.same.iter().any(|(one, other)| *one == iss || *other == iss);
+        if tied { Err(Unbuilt::Open(Gap::Tenant)) } else { Ok(()) }
+    }
+
+    fn put_tenant(&mut self) -> Built {
+        let Some([before, after]) = &self.tenant else { return Ok(()) };
+        let known = self.slots.get(&[Arc::from("tid")][..]).and_then(|slot| slot.known.clone());
+        let tenant = known.as_ref().and_then(Value::as_str).unwrap_or_default();
+        let text = format!("{before}{tenant}{after}");
+        if let Some(slot) = self.slots.get_mut(&[Arc::from("iss")][..]) {
+            slot.known = Some(text.into());
+        }
+        Ok(())
     }
 
     /// Solves what must be equal, and gives every segment its text.
-    fn fill_texts(&mut self, values: &mut Numbered<'_>) -> Option<Vec<Arc<str>>> {
-        let is_text = |slots: &BTreeMap<Vec<Arc<str>>, Slot>, node: &Node| match node {
+    fn fill_texts(&mut self, values: &mut Numbered<'_>) -> Built<Vec<Arc<str>>> {
+        let is_text = |slots: &BTreeMap<Place, Slot>, node: &Node| match node {
             Node::Segment(_) => true,
-            Node::Claim(path) => slots.get(path).is_some_and(|slot| slot.form == Form::Text),
+            Node::Claim(place) => slots.get(place).is_some_and(Slot::is_single),
         };
-        let texts = self.slots.iter().filter(|(_, slot)| slot.form == Form::Text);
-        let mut nodes: Vec<Node> = texts.map(|(path, _)| Node::Claim(path.clone())).collect();
+        let texts = self.slots.iter().filter(|(_, slot)| slot.is_single());
+        let mut nodes: Vec<Node> = texts.map(|(place, _)| Node::Claim(place.clone())).collect();
         nodes.extend((0..self.segments.len()).map(Node::Segment));
         let mut path = vec![Arc::from(""); self.segments.len()];
         while let Some(first) = nodes.pop() {
@@ -174,8 +241,11 @@ impl Draft {
                 match node {
                     Node::Segment(at) => path[*at] = Arc::clone(&text),
                     Node::Claim(place) => {
-                        let slot = self.slots.get_mut(place)?;
-                        slot.fixed = Some(Value::String(text.to_string()));
+                        let Some(slot) = self.slots.get_mut(place) else { continue };
+                        slot.known = Some(match slot.form {
+                            Form::Time(_) => text.parse::<i64>().map_or(Value::Null, Value::from),
+                            _ => Value::String(text.to_string()),
+                        });
                     }
                 }
             }
@@ -183,7 +253,7 @@ impl Draft {
         for (a, b) in &self.same {
             if let (Node::Segment(segment), Node::Claim(place)) = (a, b)
                 && let Some(slot) = self.slots.get_mut(place)
-                && slot.form != Form::Text
+                && !slot.is_single()
             {
                 slot.matched = true;
                 if !slot.words.contains(&path[*segment]) {
@@ -191,119 +261,42 @@ impl Draft {
                 }
             }
         }
-        Some(path)
+        Ok(path)
     }
 
-    fn text_of(&self, group: &[Node], values: &mut Numbered<'_>) -> Option<Arc<str>> {
-        let mut glob = None;
-        let mut in_path = false;
+    fn text_of(&self, group: &[Node], values: &mut Numbered<'_>) -> Built<Arc<str>> {
+        let (mut glob, mut in_path, mut times) = (None, false, Vec::new());
         for node in group {
             let wanted = match node {
                 Node::Segment(at) => {
                     in_path = true;
                     self.segments[*at].as_ref().map(|literal| Glob::Exact(Arc::clone(literal)))
                 }
-                Node::Claim(place) => self.slots.get(place)?.text.clone(),
+                Node::Claim(place) => self.slots.get(place).and_then(|slot| {
+                    times.extend(match slot.form {
+                        Form::Time(time) => Some(time),
+                        _ => None,
+                    });
+                    slot.text.clone()
+                }),
             };
             if let Some(wanted) = wanted {
                 glob = Some(meet(glob, wanted)?);
             }
         }
-        let text = values.text(glob.as_ref());
-        let speakable = !text.is_empty() && !text.contains(['/', '\\']) && !text.contains(char::is_control);
-        (!in_path || (speakable && !matches!(text.split(';').next(), Some("." | "..")))).then_some(text)
-    }
-}
-
-impl Slot {
-    fn filled(self, values: &mut Numbered<'_>) -> Option<Value> {
-        if let Some(fixed) = self.fixed {
-            let here = Map::from_iter([("here".to_owned(), fixed.clone())]);
-            let fulfils = |value: &ClaimValue| {
-                ClaimTest { claim: ClaimPath::top_level("here"), values: vec![value.clone()] }.holds(&here)
-            };
-            return (self.words.is_empty() && self.values.iter().all(fulfils)).then_some(fixed);
-        }
-        let mut members: Vec<Value> = Vec::new();
-        let mut add = |value: Value| {
-            if !members.contains(&value) {
-                members.push(value);
-            }
+        let all = times.iter().copied().reduce(|one, other| Time {
+            from: one.from.max(other.from),
+            until: one.until.min(other.until),
+            usual: one.usual,
+        });
+        let text = match all {
+            Some(time) => values.time(glob.as_ref(), time)?.to_string().into(),
+            None => values.text(glob.as_ref())?,
         };
-        let only_words = self.values.is_empty();
-        self.words.iter().for_each(|word| add(Value::String(word.to_string())));
-        let listed = matches!(self.form, Form::Spaced | Form::Words);
-        // exact ones first: they can fulfil the others
-        for value in &self.values {
-            match value {
-                ClaimValue::Text(Glob::Exact(text)) => add(Value::String(text.to_string())),
-                ClaimValue::Integer(number) if listed => add(Value::String(number.to_string())),
-                ClaimValue::Integer(number) => add((*number).into()),
-                ClaimValue::Boolean(_) if listed => return None,
-                ClaimValue::Boolean(value) => add((*value).into()),
-                ClaimValue::Text(Glob::Prefix(_)) => {}
-            }
-        }
-        for value in &self.values {
-            if let ClaimValue::Text(glob @ Glob::Prefix(_)) = value
-                && !members.iter().any(|member| member.as_str().is_some_and(|text| glob.matches(text)))
-            {
-                members.push(Value::String(values.text(Some(glob)).to_string()));
-            }
-        }
-        if members.is_empty() {
-            members.push(Value::String(values.text(None).to_string()));
-        }
-        let spaces = members.iter().any(|member| member.as_str().is_some_and(|text| text.contains(' ')));
-        match self.form {
-            Form::Spaced if only_words && !spaces && !self.matched => {
-                let words: Vec<&str> = members.iter().filter_map(Value::as_str).collect();
-                Some(Value::String(words.join(" ")))
-            }
-            Form::Words | Form::Spaced => Some(Value::Array(members)),
-            Form::Free | Form::Text if members.len() == 1 => members.pop(),
-            Form::Free | Form::Text => Some(Value::Array(members)),
-        }
+        // no segment is such a text, and none is that begins as one that has a `/` in its start
+        let speakable =
+            !text.is_empty() && !text.contains(['/', '\\']) && !text.contains(|c: char| c.is_ascii_control());
+        let is_segment = speakable && !matches!(text.split(';').next(), Some("." | ".."));
+        if !in_path || is_segment { Ok(text) } else { Err(Unbuilt::Impossible) }
     }
-}
-
-struct Numbered<'f> {
-    fresh: &'f Fresh,
-    next: usize,
-}
-
-impl Numbered<'_> {
-    fn text(&mut self, glob: Option<&Glob>) -> Arc<str> {
-        match glob {
-            Some(Glob::Exact(text)) => Arc::clone(text),
-            Some(Glob::Prefix(start)) => format!("{start}{}", self.word()).into(),
-            None => self.word().into(),
-        }
-    }
-
-    fn word(&mut self) -> String {
-        self.next += 1;
-        self.fresh.word(self.next)
-    }
-}
-
-fn meet(own: Option<Glob>, other: Glob) -> Option<Glob> {
-    match own {
-        Some(own) => join_globs(&own, &other),
-        None => Some(other),
-    }
-}
-
-fn put(claims: &mut Map<String, Value>, place: &[Arc<str>], value: Value) -> Option<()> {
-    let (last, around) = place.split_last()?;
-    let mut inside = claims;
-    for name in around {
-        let next = inside.entry(name.to_string()).or_insert_with(|| Value::Object(Map::new()));
-        inside = next.as_object_mut()?;
-    }
-    if inside.contains_key(&**last) {
-        return None;
-    }
-    inside.insert(last.to_string(), value);
-    Some(())
 }

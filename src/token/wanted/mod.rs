@@ -6,7 +6,9 @@
 
 mod acting;
 mod draft;
+mod issued;
 mod realm;
+mod slot;
 #[cfg(test)]
 mod tests_difference;
 #[cfg(test)]
@@ -16,6 +18,7 @@ mod tests_requests;
 #[cfg(test)]
 pub mod tests_universe;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,14 +28,16 @@ pub use acting::Acting;
 use acting::Way;
 use draft::Draft;
 pub use realm::{Mint, vouched};
+use slot::{Form, Time};
 
+use super::claims::SECONDS_MAX;
 use super::error::TokenError;
 use super::issuer::IssuerSettings;
 use super::limits::TokenLimits;
 use super::steps::Step;
 use crate::clock::Timestamp;
 use crate::identity::Caller;
-use crate::policy::cells::{Demand, Fresh, Side};
+use crate::policy::cells::{Built, Demand, Fresh, Side, Unbuilt};
 use crate::policy::claim::{ClaimPath, ClaimTest, ClaimValue};
 use crate::policy::pattern::Glob;
 
@@ -51,6 +56,8 @@ pub struct Wanted<'a> {
     pub path: &'a [Option<Arc<str>>],
     pub acting: &'a Acting,
     pub fresh: &'a Fresh,
+    /// Claims that rules compare with values, or with the path.
+    pub places: &'a BTreeSet<ClaimPath>,
     pub now: Timestamp,
 }
 
@@ -64,8 +71,8 @@ pub struct Drafted {
 const LIFETIME: Duration = Duration::from_secs(300);
 /// Of a login that is not asked to be young: older than any that is.
 const LONG_AGO: Duration = Duration::from_secs(10 * 365 * 86_400);
-/// Who acts, where another issuer says so.
-const FOREIGN: &str = "https://another-issuer.example";
+/// More than any chain has: `delegation_depth_max` is less.
+const LINKS_MAX: usize = 64;
 const TENANT: &str = "00000000-0000-0000-0000-000000000000";
 
 impl<'a> Issuers<'a> {
@@ -91,16 +98,20 @@ impl<'a> Issuers<'a> {
         let mut ways: Vec<Vec<Way>> = ways.collect();
         let mut audiences: Vec<&[Arc<str>]> = self.known().map(|(_, issuer)| &*issuer.audience).collect();
         audiences.dedup();
-        let audiences = audiences.into_iter().map(|all| Way::of_audiences(all, globs));
-        let only = ways
-            .split_off(entries.len())
-            .into_iter()
-            .chain(audiences)
-            .fold(vec![Vec::new()], |found, ways| {
+        let carried = self.carried(&audiences, globs);
+        let audiences = audiences.into_iter().map(|all| Way::of_audiences("aud", all, globs));
+        let all = |lists: Vec<Vec<Way>>| {
+            lists.into_iter().fold(vec![Vec::new()], |found, ways| {
                 found.iter().flat_map(|found: &Vec<Way>| with_each(found, &ways)).collect()
-            });
+            })
+        };
+        let tests = ways.split_off(entries.len());
+        let mut only = all(tests.iter().cloned().chain(audiences).collect());
+        if !carried.is_empty() {
+            only.extend(all(tests.into_iter().chain([carried]).collect()));
+        }
         let several = matches!(self.sides, [Some(a), Some(b)] if a.actors != b.actors);
-        Acting::all(&ways.concat(), &only, several)
+        Acting::all(&ways.concat(), &only, &self.issued(globs), several)
     }
 
     /// Every text and glob with which their settings compare one.
@@ -113,26 +124,49 @@ impl<'a> Issuers<'a> {
         globs
     }
 
+    /// Every claim that their settings compare with values.
+    pub fn places(&self) -> impl Iterator<Item = ClaimPath> + '_ {
+        let tests = self
+            .known()
+            .flat_map(|(_, issuer)| issuer.actors.iter().flat_map(|entry| &entry.claim).chain(&issuer.only));
+        tests.map(|test| test.claim.clone())
+    }
+
+    /// The ways to be meant for us without an `aud`, where all take that and some text tells it apart.
+    fn carried(&self, audiences: &[&[Arc<str>]], globs: &[Glob]) -> Vec<Way> {
+        let told = audiences.iter().any(|all| all.iter().any(|text| globs.iter().any(|g| g.matches(text))));
+        if !told || !self.known().all(|(_, issuer)| issuer.quirks.client_is_audience) {
+            return Vec::new();
+        }
+        let Some((first, others)) = audiences.split_first() else { return Vec::new() };
+        let both = first.iter().filter(|text| others.iter().all(|other| other.contains(text)));
+        Way::of_audiences("client_id", &both.cloned().collect::<Vec<_>>(), globs)
+    }
+
     /// The claims of a token that has what is wanted, and else only what each token of these issuers must have.
-    /// `None` where there is no such token.
-    pub fn draft(&self, wanted: &Wanted<'_>) -> Option<Drafted> {
-        let Wanted { demand, path, acting, fresh, now } = *wanted;
-        let mut draft = Draft::new(path);
+    pub fn draft(&self, wanted: &Wanted<'_>) -> Built<Drafted> {
+        let Wanted { demand, path, acting, fresh, places, now } = *wanted;
+        let mut draft = Draft::new(path, places);
         for (side, issuer) in self.known() {
             let (asked, map) = (&demand.sides[side], &issuer.claims);
+            draft.scopes_max = draft.scopes_max.min(self.limits[side].scope_count_max);
+            draft
+                .as_same
+                .extend(issuer.actors.iter().flat_map(|entry| &entry.same).flatten().map(|p| p.0.clone()));
             if asked.subject.is_some() {
                 draft.text(&map.subject, asked.subject.as_ref())?;
             }
+            // an issuer that never says it has no such token
             if let Some(glob) = &asked.client {
-                draft.text(map.client.as_ref()?, Some(glob))?;
+                draft.text(map.client.as_ref().ok_or(Unbuilt::Impossible)?, Some(glob))?;
             }
-            for (words, place, spaced) in [
-                (&asked.scopes, &map.scopes, true),
-                (&asked.groups, &map.groups, false),
-                (&asked.roles, &map.roles, false),
+            for (words, place, form) in [
+                (&asked.scopes, &map.scopes, Form::Spaced),
+                (&asked.groups, &map.groups, Form::Names),
+                (&asked.roles, &map.roles, Form::Names),
             ] {
                 if !words.is_empty() {
-                    draft.words(place.as_ref()?, words, spaced);
+                    draft.words(place.as_ref().ok_or(Unbuilt::Impossible)?, words, form);
                 }
             }
         }
@@ -142,20 +176,20 @@ impl<'a> Issuers<'a> {
         if let Some(acr) = &demand.acr {
             draft.text(&ClaimPath::top_level("acr"), Some(&Glob::Exact(Arc::clone(acr))))?;
         }
-        if let Some(age) = demand.max_age {
-            // whole seconds, and not one millisecond too old
-            let login = now.minus(age).plus(Duration::from_millis(999));
-            fix(&mut draft, "auth_time", login.unix_seconds().into());
+        if demand.max_age.is_some() {
+            draft.anything(&ClaimPath::top_level("auth_time"));
         }
         for (segment, place) in &demand.matches {
             draft.segment_is(*segment, place);
         }
         acting.root.iter().chain(&acting.only).try_for_each(|way| way.put(&mut draft, None))?;
+        acting.issued.put(&mut draft)?;
         self.put_act(&mut draft, wanted)?;
-        self.put_always(&mut draft, now)?;
-        self.put_required(&mut draft, now)?;
-        self.read_as_text(&mut draft);
-        draft.filled(fresh)
+        self.put_always(&mut draft, places)?;
+        self.put_required(&mut draft)?;
+        self.read_types(&mut draft)?;
+        self.read_times(&mut draft, demand, now)?;
+        draft.filled(fresh, TENANT)
     }
 
     /// How each side reads the claims: as it reads those of every token.
@@ -170,117 +204,146 @@ impl<'a> Issuers<'a> {
         })
     }
 
-    fn put_act(&self, draft: &mut Draft, wanted: &Wanted<'_>) -> Option<()> {
+    fn put_act(&self, draft: &mut Draft<'_>, wanted: &Wanted<'_>) -> Built {
         let act: Arc<str> = "act".into();
-        let place = |name: &str| ClaimPath(vec![Arc::clone(&act), name.into()]);
-        match &wanted.acting.act {
-            None => (wanted.demand.actor_subject.is_none() && wanted.demand.act != Some(true)).then_some(()),
-            Some(_) if wanted.demand.act == Some(false) => None,
-            Some(acts) => {
-                if acts.foreign {
-                    draft.fixed(&place("iss"), FOREIGN.into());
-                }
-                draft.text(&place("sub"), wanted.demand.actor_subject.as_ref())?;
-                acts.ways.iter().try_for_each(|way| way.put(draft, Some(&act)))?;
-                (!acts.foreign || wanted.demand.actor_subject.is_none()).then_some(())
+        let place = |depth: usize, name: &str| {
+            let around = std::iter::repeat_n(Arc::clone(&act), depth);
+            ClaimPath(around.chain([name.into()]).collect())
+        };
+        let Wanted { demand, acting, .. } = *wanted;
+        let Some(acts) = &acting.act else {
+            // who is demanded to act, or to be spoken of there, is in another cell
+            let acts = demand.actor_subject.is_some() || demand.act == Some(true);
+            let given = draft.is_given(std::slice::from_ref(&act));
+            return if acts || given { Err(Unbuilt::Impossible) } else { Ok(()) };
+        };
+        if demand.act == Some(false) || (acts.foreign && demand.actor_subject.is_some()) {
+            return Err(Unbuilt::Impossible);
+        }
+        let issuer = place(1, "iss");
+        if acts.foreign {
+            draft.text(&issuer, None)?;
+        } else if draft.is_given(&issuer.0) {
+            draft.are_same(&[issuer, ClaimPath::top_level("iss")])?;
+        }
+        draft.text(&place(1, "sub"), demand.actor_subject.as_ref())?;
+        // whoever is spoken of further in has a name too
+        for depth in (2..).take_while(|depth| *depth < LINKS_MAX) {
+            if draft.is_given(&vec![Arc::clone(&act); depth]) {
+                draft.text(&place(depth, "sub"), None)?;
+                draft.is_text(&place(depth, "iss"));
             }
         }
+        acts.ways.iter().try_for_each(|way| way.put(draft, Some(&act)))
     }
 
     /// What every token of these issuers says, whoever it is about.
-    fn put_always(&self, draft: &mut Draft, now: Timestamp) -> Option<()> {
+    fn put_always(&self, draft: &mut Draft<'_>, places: &BTreeSet<ClaimPath>) -> Built {
         for (_, issuer) in self.known() {
             if let Some((name, value)) = issuer.quirks.access_mark {
-                draft.value(&ClaimPath::top_level(name), &ClaimValue::Text(Glob::Exact(value.into())));
+                draft.text(&ClaimPath::top_level(name), Some(&Glob::Exact(value.into())))?;
             }
             if let Some(domain) = issuer.url.trust_domain() {
                 let start = format!("spiffe://{}/", domain.as_str());
-                draft.text(&issuer.claims.subject, Some(&Glob::Prefix(start.into())))?;
+                draft.text(&ClaimPath::top_level("sub"), Some(&Glob::Prefix(start.into())))?;
             }
             let access = issuer.quirks.access_claims;
             if let Some(first) = access.first()
-                && !access.iter().any(|name| draft.is_given(name))
+                && !access.iter().any(|name| draft.is_given(&ClaimPath::top_level(name).0))
             {
                 draft.text(&ClaimPath::top_level(first), None)?;
             }
         }
-        fix(draft, "iat", now.unix_seconds().into());
-        fix(draft, "exp", now.plus(LIFETIME).unix_seconds().into());
-        self.put_issuer(draft);
-        Some(())
-    }
-
-    /// The `iss` that both take, if one is.
-    fn put_issuer(&self, draft: &mut Draft) {
-        let named_tenant = draft.known_text(&ClaimPath::top_level("tid"));
-        let tenant_id = named_tenant.as_deref().unwrap_or(TENANT);
-        let tenant = || tenant_id.to_owned();
-        let named = self.known().filter_map(|(_, issuer)| issuer.url.issued(tenant));
-        let accepted = |iss: &String| {
-            let claims = Map::from_iter([
-                ("iss".to_owned(), iss.as_str().into()),
-                ("tid".to_owned(), tenant_id.into()),
-            ]);
-            self.known().filter(|(_, issuer)| issuer.url.accepts(&claims) == Some(true)).count()
-        };
-        let Some(iss) = named.max_by_key(accepted) else { return };
-        if iss.contains(TENANT) && !draft.is_given("tid") {
-            fix(draft, "tid", TENANT.into());
+        draft.anything(&ClaimPath::top_level("exp"));
+        // which a token may lack, so one does where that counts
+        let issued = ClaimPath::top_level("iat");
+        if !places.contains(&issued) {
+            draft.anything(&issued);
         }
-        fix(draft, "iss", iss.into());
+        Ok(())
     }
 
     /// What `requires` asks for and nothing gave yet.
-    fn put_required(&self, draft: &mut Draft, now: Timestamp) -> Option<()> {
+    fn put_required(&self, draft: &mut Draft<'_>) -> Built {
         for (_, issuer) in self.known() {
             let facts = issuer.facts();
             let map = &issuer.claims;
             for name in facts.requires.iter().filter(|name| !name.is_empty()) {
-                if draft.is_given(name) {
+                let top = ClaimPath::top_level(name);
+                // of what is read deeper, its whole place is required
+                let reads = |path: &&ClaimPath| path.0.first() == Some(name);
+                let lists =
+                    [(&map.scopes, Form::Spaced), (&map.groups, Form::Names), (&map.roles, Form::Names)];
+                for (path, form) in lists {
+                    let missing = path.as_ref().filter(reads).filter(|path| !draft.is_given(&path.0));
+                    missing.into_iter().for_each(|path| draft.words(path, &[], form));
+                }
+                for path in [Some(&map.subject), map.client.as_ref()].into_iter().flatten().filter(reads) {
+                    if !draft.is_given(&path.0) {
+                        draft.text(path, None)?;
+                    }
+                }
+                if draft.is_given(&top.0) {
                     continue;
                 }
-                let top = ClaimPath::top_level(name);
-                let reads = |path: &&ClaimPath| path.0.first() == Some(name);
-                let lists = [&map.groups, &map.roles];
                 match &**name {
-                    "auth_time" => fix(draft, name, now.minus(LONG_AGO).unix_seconds().into()),
-                    "nbf" => fix(draft, name, now.unix_seconds().into()),
-                    "act" => {
-                        let subject = ClaimPath(vec!["act".into(), "sub".into()]);
-                        draft.text(&subject, None)?;
-                    }
-                    "cnf" => fix(draft, name, Map::from_iter([("jkt".to_owned(), "x".into())]).into()),
-                    _ => match map.scopes.as_ref().filter(reads) {
-                        Some(path) => draft.words(path, &[], true),
-                        None => match lists.into_iter().flatten().find(reads) {
-                            Some(path) => draft.words(path, &[], false),
-                            None => {
-                                let texts = [Some(&map.subject), map.client.as_ref()];
-                                let text = texts.into_iter().flatten().find(reads);
-                                draft.text(text.unwrap_or(&top), None)?;
-                            }
-                        },
-                    },
+                    "auth_time" | "nbf" | "iat" => draft.anything(&top),
+                    // one without an act is not of these issuers
+                    "act" => return Err(Unbuilt::Impossible),
+                    "cnf" => draft.text(&ClaimPath(vec!["cnf".into(), "jkt".into()]), None)?,
+                    _ => draft.text(&top, None)?,
                 }
             }
         }
-        Some(())
+        Ok(())
     }
 
-    /// What a caller's name, or how somebody logged in, is read from, is one string.
-    fn read_as_text(&self, draft: &mut Draft) {
+    /// What is read as one text, or as words, is that, whoever asked for it.
+    fn read_types(&self, draft: &mut Draft<'_>) -> Built {
+        let top = ClaimPath::top_level;
         for (_, issuer) in self.known() {
-            draft.is_text(&issuer.claims.subject);
-            issuer.claims.client.iter().for_each(|path| draft.is_text(path));
-            let by_client = issuer.quirks.client_is_audience.then_some("client_id");
-            let by_tenant = issuer.url.has_tenants().then_some("tid");
-            let read = by_client.into_iter().chain(by_tenant);
-            read.for_each(|name| draft.is_text(&ClaimPath::top_level(name)));
+            let map = &issuer.claims;
+            draft.is_text(&map.subject);
+            map.client.iter().for_each(|path| draft.is_text(path));
+            map.scopes.iter().for_each(|path| draft.is_words(path, Form::Spaced));
+            let names = map.groups.iter().chain(&map.roles);
+            names.for_each(|path| draft.is_words(path, Form::Names));
+            if issuer.quirks.client_is_audience && !draft.is_given(&top("aud").0) {
+                draft.is_text(&top("client_id"));
+            }
         }
-        for name in ["acr", "jti"] {
-            draft.is_text(&ClaimPath::top_level(name));
-        }
+        // a verifier takes none of these as a list, and no other list of whom a token is for
+        ["iss", "acr", "jti"].iter().for_each(|name| draft.is_text(&top(name)));
+        draft.is_words(&top("aud"), Form::Texts);
         draft.is_text(&ClaimPath(vec!["act".into(), "sub".into()]));
+        draft.is_text(&ClaimPath(vec!["act".into(), "iss".into()]));
+        ["act", "cnf"].iter().for_each(|name| draft.is_object(&top(name)));
+        Ok(())
+    }
+
+    /// Times are numbers, and not any.
+    fn read_times(&self, draft: &mut Draft<'_>, demand: &Demand, now: Timestamp) -> Built {
+        let leeway = self.known().map(|(_, issuer)| issuer.leeway).min().unwrap_or_default();
+        let most = i64::try_from(SECONDS_MAX).unwrap_or(i64::MAX);
+        let (seconds, begun) = (now.unix_seconds(), now.plus(leeway).unix_seconds());
+        let expires = Time {
+            from: now.minus(leeway).unix_seconds() + 1,
+            until: most,
+            usual: now.plus(LIFETIME).unix_seconds(),
+        };
+        let start = Time { from: 0, until: begun, usual: seconds };
+        let login = match demand.max_age {
+            // whole seconds, and not one millisecond too old
+            Some(age) => {
+                let from = now.minus(age).plus(Duration::from_millis(999)).unix_seconds().max(0);
+                Time { from, until: seconds, usual: from }
+            }
+            None => Time { from: 0, until: most, usual: now.minus(LONG_AGO).unix_seconds() },
+        };
+        for (name, time) in [("exp", expires), ("iat", start), ("nbf", start), ("auth_time", login)] {
+            draft.is_time(&ClaimPath::top_level(name), time)?;
+        }
+        Ok(())
     }
 }
 
@@ -295,7 +358,7 @@ impl Way {
     }
 
     /// One of those whom an issuer's tokens are meant for, of all that no text tells apart.
-    fn of_audiences(audiences: &[Arc<str>], globs: &[Glob]) -> Vec<Way> {
+    fn of_audiences(claim: &str, audiences: &[Arc<str>], globs: &[Glob]) -> Vec<Way> {
         let read = |text: &str| globs.iter().map(|glob| glob.matches(text)).collect::<Vec<_>>();
         let mut seen = Vec::new();
         let apart = audiences.iter().filter(|text| {
@@ -305,7 +368,7 @@ impl Way {
             is_new
         });
         let values = apart.map(|text| ClaimValue::Text(Glob::Exact(Arc::clone(text)))).collect();
-        Way::of_test(&ClaimTest { claim: ClaimPath::top_level("aud"), values })
+        Way::of_test(&ClaimTest { claim: ClaimPath::top_level(claim), values })
     }
 }
 
@@ -320,8 +383,4 @@ fn globs_of(test: &ClaimTest) -> Vec<Glob> {
 fn with_each(found: &[Way], ways: &[Way]) -> Vec<Vec<Way>> {
     let with = |way: &Way| found.iter().chain([way]).cloned().collect();
     ways.iter().map(with).collect()
-}
-
-fn fix(draft: &mut Draft, name: &str, value: Value) {
-    draft.fixed(&ClaimPath::top_level(name), value);
 }

@@ -1,13 +1,17 @@
 //! All tokens that two configurations could be shown, for a comparison of their policies.
 
+use std::collections::BTreeSet;
+
 use super::acting::Acting;
 use super::{Issuers, Wanted};
 use crate::clock::Timestamp;
 use crate::identity::{ActorKind, Caller, Signature};
 use crate::policy::IssuerId;
-use crate::policy::cells::{Demand, Fresh, Kinds, Shape, Side};
+use crate::policy::cells::{Built, Demand, Fresh, Gap, Kinds, Shape, Side, Unbuilt};
+use crate::policy::claim::ClaimPath;
 use crate::policy::difference::{Realm, Token, Vouched};
 use crate::policy::pattern::Glob;
+use crate::token::error::TokenError;
 use crate::token::{IssuerSettings, TokenLimits};
 
 /// The issuers of two configurations, paired where they can have signed the same token.
@@ -15,12 +19,18 @@ pub struct Mint<'a> {
     pairs: Vec<Pair<'a>>,
     vouched: Vec<Vouched>,
     fresh: Fresh,
+    /// Claims that are compared with values, or with the path.
+    places: BTreeSet<ClaimPath>,
 }
+
+/// A way to act, and what comes out under each policy.
+type Apart = (Acting, [Option<Told>; 2]);
 
 struct Pair<'a> {
     issuers: Issuers<'a>,
-    /// Ways to act that rules tell apart, with what comes out under each policy.
-    acting: Vec<(Acting, [Option<Told>; 2])>,
+    /// That rules tell apart.
+    acting: Vec<Apart>,
+    gaps: BTreeSet<Gap>,
 }
 
 /// What rules can read of who acts.
@@ -54,23 +64,30 @@ pub fn vouched(sides: [&[IssuerSettings]; 2]) -> Vec<Vouched> {
         found.extend(same.map(|(other, to)| Vouched {
             ids: [Some(at), Some(to)],
             alike: one.claims == other.claims && one.actors == other.actors,
+            leeways: [one.leeway, other.leeway],
         }));
         if found.len() == before {
-            found.push(Vouched { ids: [Some(at), None], alike: false });
+            let leeways = [one.leeway; 2];
+            found.push(Vouched { ids: [Some(at), None], alike: false, leeways });
         }
     }
     let fresh = new.iter().zip((0..).map(IssuerId));
     let fresh = fresh.filter(|(other, _)| !old.iter().any(|one| one.url.overlaps(&other.url)));
-    found.extend(fresh.map(|(_, to)| Vouched { ids: [None, Some(to)], alike: false }));
+    found.extend(fresh.map(|(other, to)| {
+        let leeways = [other.leeway; 2];
+        Vouched { ids: [None, Some(to)], alike: false, leeways }
+    }));
     found
 }
 
 impl<'a> Mint<'a> {
-    /// `globs` and `kinds` are what the policies compare texts and kinds of actors with.
+    /// `globs` and `kinds` are what the policies compare texts and kinds of actors with, and `places` the claims
+    /// that they compare.
     pub fn new(
         sides: [&'a [IssuerSettings]; 2],
         limits: [&'a TokenLimits; 2],
         mut globs: Vec<Glob>,
+        mut places: BTreeSet<ClaimPath>,
         kinds: &[Vec<Kinds>; 2],
         now: Timestamp,
     ) -> Mint<'a> {
@@ -83,11 +100,16 @@ impl<'a> Mint<'a> {
             })
             .collect();
         issuers.iter().for_each(|issuers| globs.extend(issuers.globs()));
+        issuers.iter().for_each(|issuers| places.extend(issuers.places()));
         let fresh = Fresh::among(&globs);
         let pairs = issuers
             .into_iter()
-            .map(|issuers| Pair { acting: told_apart(&issuers, &globs, kinds, &fresh, now), issuers });
-        Mint { pairs: pairs.collect(), vouched, fresh }
+            .map(|issuers| {
+                let (acting, gaps) = told_apart(&issuers, &globs, &places, kinds, &fresh, now);
+                Pair { issuers, acting, gaps }
+            })
+            .collect();
+        Mint { pairs, vouched, fresh, places }
     }
 
     pub fn fresh(&self) -> &Fresh {
@@ -106,28 +128,46 @@ impl<'a> Mint<'a> {
     pub fn realm<T>(&self, then: impl FnOnce(Realm<'_>) -> T) -> T {
         let acting = |pair: usize, demand: &Demand| self.acting(pair, demand);
         let token = |pair: usize, at: usize, demand: &Demand, path: &Shape, now: Timestamp| {
-            let Pair { issuers, acting } = &self.pairs[pair];
+            let Pair { issuers, acting, .. } = &self.pairs[pair];
             let (acting, _) = &acting[at];
-            let wanted = Wanted { demand, path: &path.segments, acting, fresh: &self.fresh, now };
+            let (fresh, places) = (&self.fresh, &self.places);
+            let wanted = Wanted { demand, path: &path.segments, acting, fresh, places, now };
             let drafted = issuers.draft(&wanted)?;
             let callers = issuers.callers(&drafted.claims, now);
             let told = callers.each_ref().map(|caller| Some(Told::of(caller.as_ref().ok()?)));
-            // what is demanded can make it another kind's
-            if told == [None, None] || !fits(demand, &told) {
-                return None;
+            issuers.taken(&callers)?;
+            // what is demanded makes it another kind's: who is of this kind all the same has more, in another cell
+            if !fits(demand, &told) {
+                return Err(Unbuilt::Impossible);
             }
             let callers = callers.map(|caller| match caller {
                 Ok(caller) => Ok(Signature::Verified(caller.into())),
                 Err(error) => Err(error.code()),
             });
-            Some(Token { claims: drafted.claims, path: drafted.path, callers })
+            Ok(Token { claims: drafted.claims, path: drafted.path, callers })
         };
-        then(Realm { vouched: &self.vouched, acting: &acting, token: &token })
+        let gaps = self.pairs.iter().flat_map(|pair| &pair.gaps).copied().collect();
+        then(Realm { vouched: &self.vouched, acting: &acting, token: &token, gaps: &gaps })
     }
 
     fn acting(&self, pair: usize, demand: &Demand) -> Vec<usize> {
         let acting = self.pairs[pair].acting.iter().enumerate();
         acting.filter(|(_, (_, told))| fits(demand, told)).map(|(at, _)| at).collect()
+    }
+}
+
+impl Issuers<'_> {
+    /// Whether either verifier takes a token. Of what both refuse, these are reasons that no other token would lack:
+    /// it has no claim but those demanded and required, and always an audience of theirs if it has one at all.
+    fn taken(&self, callers: &[Result<Caller, TokenError>; 2]) -> Built {
+        if callers.iter().any(Result::is_ok) {
+            return Ok(());
+        }
+        let hopeless = self.known().all(|(side, _)| {
+            use TokenError::{LimitExceeded, TypeRefused, WrongAudience};
+            matches!(callers[side], Err(TypeRefused(_) | LimitExceeded(..) | WrongAudience(_)))
+        });
+        Err(if hopeless { Unbuilt::Impossible } else { Unbuilt::Open(Gap::Token) })
     }
 }
 
@@ -147,10 +187,12 @@ fn fits(demand: &Demand, told: &[Option<Told>; 2]) -> bool {
 fn told_apart(
     issuers: &Issuers<'_>,
     globs: &[Glob],
+    places: &BTreeSet<ClaimPath>,
     kinds: &[Vec<Kinds>; 2],
     fresh: &Fresh,
     now: Timestamp,
-) -> Vec<(Acting, [Option<Told>; 2])> {
+) -> (Vec<Apart>, BTreeSet<Gap>) {
+    let mut gaps = BTreeSet::new();
     let nothing = Demand::nothing();
     let unlike_unknown = |kinds: &Kinds| {
         let unknown = kinds.contains(ActorKind::Unknown);
@@ -161,12 +203,20 @@ fn told_apart(
     for acting in issuers.acting(globs) {
         let mut demand = nothing.clone();
         demand.act = acting.acts().then_some(true);
-        let wanted = Wanted { demand: &demand, path: &[], acting: &acting, fresh, now };
-        let Some(drafted) = issuers.draft(&wanted) else { continue };
-        let told = issuers.callers(&drafted.claims, now).map(|caller| Some(Told::of(&caller.ok()?)));
-        if told == [None, None] {
-            continue;
-        }
+        let wanted = Wanted { demand: &demand, path: &[], acting: &acting, fresh, places, now };
+        let callers = issuers.draft(&wanted).and_then(|drafted| {
+            let callers = issuers.callers(&drafted.claims, now);
+            issuers.taken(&callers).map(|()| callers)
+        });
+        let callers = match callers {
+            Ok(callers) => callers,
+            Err(Unbuilt::Impossible) => continue,
+            Err(Unbuilt::Open(gap)) => {
+                gaps.insert(gap);
+                continue;
+            }
+        };
+        let told = callers.map(|caller| Some(Told::of(&caller.ok()?)));
         let mut seen = vec![unknown_matters && acting.contradicts()];
         for side in [0, 1] {
             let told = told[side];
@@ -182,5 +232,5 @@ fn told_apart(
             found.push((acting, told, seen));
         }
     }
-    found.into_iter().map(|(acting, told, _)| (acting, told)).collect()
+    (found.into_iter().map(|(acting, told, _)| (acting, told)).collect(), gaps)
 }

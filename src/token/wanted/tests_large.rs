@@ -6,7 +6,7 @@ use crate::clock::{Stopwatch, Timestamp};
 use crate::identity::{ActorKind, Direction};
 use crate::policy::claim::*;
 use crate::policy::condition::*;
-use crate::policy::difference::Comparison;
+use crate::policy::difference::{Approach, Comparison};
 use crate::policy::pattern::MethodSet;
 use crate::policy::role::*;
 use crate::policy::route::Route;
@@ -104,9 +104,10 @@ fn a_thousand_rules_against_a_thousand() {
         let compiled = [old.compiled(), new.compiled()];
         let policies = [&compiled[0], &compiled[1]];
         let issuers = [&old.issuers[..], &new.issuers[..]];
-        let comparison = Comparison::new(policies, &vouched(issuers), false, NOW);
+        let comparison = Comparison::new(policies, &vouched(issuers), &Approach::default(), NOW);
         let limits = [&TokenLimits::FOR_TESTS; 2];
-        let mint = Mint::new(issuers, limits, comparison.globs(), &comparison.kinds(), NOW);
+        let mint =
+            Mint::new(issuers, limits, comparison.globs(), comparison.places(), &comparison.kinds(), NOW);
         let found = mint.realm(|realm| comparison.differences(realm, mint.fresh()));
         let searched = watch.elapsed();
         let regions = comparison.regions(&found.flips, mint.vouched());

@@ -10,8 +10,14 @@ use super::tests_universe::{DAY, Dice, World, text};
 use crate::clock::Timestamp;
 use crate::identity::*;
 use crate::policy::condition::*;
-use crate::policy::difference::{Token, Witness};
+use crate::policy::difference::{Approach, Token, Witness};
 use crate::policy::*;
+
+/// Anybody comes, and two hops tell of others.
+pub fn approach() -> Approach {
+    let hops = ["alb", "edge"].map(|hop| hop.parse().unwrap());
+    Approach { takes_nobody: true, hops: hops.into_iter().collect() }
+}
 
 /// A request, as both worlds read it. Half of them ask for what some rule speaks of.
 pub fn request(
@@ -40,8 +46,16 @@ pub fn request(
         7 => Some(dns(&["db.svc.example", "x.svc.example"])),
         _ => Some(dns(&["x.svc.example"])),
     };
+    let trusted = |name: &str| Hop::Trusted(name.parse().unwrap());
+    let hop = match dice.below(12) {
+        0 => Hop::Local,
+        1 => trusted("edge"),
+        2 | 3 => trusted("alb"),
+        _ => Hop::Direct,
+    };
+    let hop = if peer.is_some() { hop } else { Hop::Direct };
     let peer = peer.map_or(Signature::Absent, |name| {
-        let (certificate, not_after, hop) = (CertificateHash([1; 32]), at.plus(DAY), Hop::Direct);
+        let (certificate, not_after, hop) = (CertificateHash([1; 32]), at.plus(DAY), hop.clone());
         Signature::Verified(Arc::new(Peer { name, certificate, not_after, hop }))
     });
     let token = match dice.one_in(7) {
@@ -107,18 +121,14 @@ pub fn request(
         .collect();
     let addresses = ["10.1.2.3", "10.2.2.2", "10.200.0.1", "192.0.2.1", "2001:db8::1"];
     let addresses = addresses.map(|address| address.parse::<std::net::IpAddr>().unwrap());
-    let addresses: Vec<_> = addresses
-        .iter()
-        .filter(|ip| {
-            said(&|condition| match condition {
-                Condition::PeerIp(nets) | Condition::ClientIp(nets) => {
-                    nets.iter().any(|net| net.contains(*ip))
-                }
-                _ => true,
-            })
-        })
-        .copied()
-        .collect();
+    let addresses: Vec<_> = addresses.to_vec();
+    let fitting = |fits: &dyn Fn(&Condition, std::net::IpAddr) -> bool| -> Vec<_> {
+        addresses.iter().filter(|ip| said(&|condition| fits(condition, **ip))).copied().collect()
+    };
+    let is_in = |nets: &[ipnet::IpNet], ip| nets.iter().any(|net| net.contains(&ip));
+    let peers = fitting(&|condition, ip| !matches!(condition, Condition::PeerIp(nets) if !is_in(nets, ip)));
+    let clients =
+        fitting(&|condition, ip| !matches!(condition, Condition::ClientIp(nets) if !is_in(nets, ip)));
     let hosts = ["a.example", "a.example", "b.example", "c.example", "x.org"]
         .map(|host| host.parse::<Host>().unwrap());
     let hosts: Vec<_> = hosts
@@ -131,7 +141,7 @@ pub fn request(
         })
         .cloned()
         .collect();
-    if [methods.len(), paths.len(), addresses.len(), hosts.len()].contains(&0) {
+    if [methods.len(), paths.len(), peers.len(), clients.len(), hosts.len()].contains(&0) {
         return None;
     }
     let mut headers = HeaderMap::new();
@@ -148,8 +158,9 @@ pub fn request(
         host: dice.pick(&hosts),
         path: NormalPath::parse(dice.pick(&paths)).unwrap(),
         headers,
-        hop: if dice.one_in(12) { Hop::Local } else { Hop::Direct },
-        address: Some(dice.pick(&addresses)),
+        hop,
+        peer_ip: Some(dice.pick(&peers)),
+        client_ip: Some(dice.pick(&clients)),
         at,
     })
 }

@@ -1,6 +1,6 @@
 //! Random policies over a small vocabulary, edits of them, and requests in the same words.
 
-pub use super::tests_requests::request;
+pub use super::tests_requests::{approach, request};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -365,7 +365,9 @@ impl World {
             Condition::Method(MethodSet::new(dice.some(&["GET", "POST", "HEAD", "PURGE"])).unwrap())
         });
         add(dice, &|_| Condition::Grpc(vec!["shop.Orders/*".parse().unwrap()]));
-        add(dice, &|dice| Condition::Hop(vec![dice.pick(&[text("direct"), text("local"), text("direct")])]));
+        add(dice, &|dice| {
+            Condition::Hop(vec![dice.pick(&[text("direct"), text("local"), text("alb"), text("direct")])])
+        });
         let nets = ["10.0.0.0/8", "10.1.0.0/16", "10.0.0.0/9", "10.128.0.0/9", "0.0.0.0/0"];
         let nets = nets.map(|net| net.parse().unwrap());
         add(dice, &|dice| Condition::PeerIp(dice.some(&nets)));

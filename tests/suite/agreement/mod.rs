@@ -147,7 +147,8 @@ impl Live<'_, '_> {
         }
         let trace_id = &trace[..35];
         let of_trace = |record: &&Value| record["trace"].as_str().is_some_and(|t| t.starts_with(trace_id));
-        self.proxy.records.until(|all| all.iter().rev().find(of_trace).cloned()).await
+        // one is asked after another, so it is among the last
+        self.proxy.records.until(|all| all.iter().rev().take(4).find(of_trace).cloned()).await
     }
 
     async fn connect(&self, who: Who) -> Client {

@@ -78,13 +78,19 @@ pub fn question(random: &mut Rng) -> Question {
     if random.u8(..4) == 0 {
         fields.push(("x-next", "1"));
     }
-    let address =
-        one(random, &["10.1.2.3", "10.1.9.9", "10.200.0.1", "192.0.2.1", "203.0.113.9", "2001:db8::1"]);
+    let addresses = ["10.1.2.3", "10.1.9.9", "10.200.0.1", "192.0.2.1", "203.0.113.9", "2001:db8::1"];
+    let address = |random: &mut Rng| one(random, &addresses).parse().unwrap();
+    let hop = match random.u8(..12) {
+        0 => Hop::Local,
+        1 => Hop::Trusted("edge".parse().unwrap()),
+        _ => Hop::Direct,
+    };
     Question {
         peer,
         caller,
-        hop: if random.u8(..10) == 0 { Hop::Local } else { Hop::Direct },
-        peer_ip: Some(address.parse().unwrap()),
+        hop,
+        peer_ip: Some(address(random)),
+        client_ip: Some(address(random)),
         at: Some(at),
         ..Question::new(head(method, &format!("https://{host}{path}"), fields).unwrap())
     }

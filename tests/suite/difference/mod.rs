@@ -3,6 +3,7 @@
 
 mod asked;
 mod missed;
+mod odd;
 mod policies;
 mod region;
 
@@ -66,6 +67,7 @@ impl Desk<'_> {
         counts.edits += 1;
         counts.differences += diff.differences.len();
         counts.judged += diff.judged;
+        assert!(diff.open.is_empty(), "seed {seed} {edit}: {:?}", diff.open);
         for told in &diff.differences {
             counts.witnesses += usize::from(told.witness.confirmed);
             let elsewhere = !diff.settings.is_empty() || told.service.iter().any(|said| said == UNKNOWN);
@@ -122,9 +124,9 @@ fn upstream(answer: &Answer) -> Option<&str> {
 }
 
 fn asked_in_words(question: &Question) -> String {
-    let Question { peer, caller, head, hop, peer_ip, at, .. } = question;
+    let Question { peer, caller, head, hop, peer_ip, client_ip, at, .. } = question;
     format!(
-        "{peer:?}\n{caller:?}\n{} {} {:?}\n{hop:?} {peer_ip:?} {at:?}",
+        "{peer:?}\n{caller:?}\n{} {} {:?}\n{hop:?} {peer_ip:?} {client_ip:?} {at:?}",
         head.method, head.uri, head.headers
     )
 }

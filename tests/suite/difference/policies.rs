@@ -22,6 +22,9 @@ ca = "partner-ca.pem"
 [listener.mesh]
 address = "127.0.0.1:0"
 client_certificate = "optional"
+[trusted_hop.edge]
+kind = "proxy"
+address = "192.0.2.0/24"
 [upstream.one]
 server = ["http://127.0.0.1:8081"]
 [upstream.two]

@@ -113,7 +113,9 @@ impl Flipped<'_> {
         let Some(claims) = self.callers().into_iter().flatten().next().map(|caller| &caller.claims) else {
             return Vec::new();
         };
-        let members = match claims.get(name) {
+        let mut names = name.split(" → ");
+        let first = names.next().and_then(|name| claims.get(name));
+        let members = match names.fold(first, |value, name| value?.get(name)) {
             Some(Value::Array(members)) => members.clone(),
             other => other.into_iter().cloned().collect(),
         };
@@ -195,6 +197,9 @@ impl Flipped<'_> {
             } else if let Some(net) = word.strip_prefix("from ") {
                 let net: ipnet::IpNet = net.parse().unwrap();
                 case.from.peer.is_some_and(|ip| net.contains(&ip))
+            } else if let Some(net) = word.strip_prefix("of a client at ") {
+                let net: ipnet::IpNet = net.parse().unwrap();
+                case.from.client.is_some_and(|ip| net.contains(&ip))
             } else if word == "gRPC" {
                 is_grpc(&case.headers)
             } else {

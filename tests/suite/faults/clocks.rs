@@ -3,20 +3,17 @@
 use std::time::Duration;
 
 use countersign::clock::Clock;
-use http::header::AUTHORIZATION;
 use serde_json::json;
 
-use super::{ANYTHING, bearer, outcome};
+use super::{ANYTHING, outcome};
 use crate::world::World;
 use crate::world::certificates::Who;
-use crate::world::client::{Client, Protocol, get};
+use crate::world::client::{Client, Protocol, get, with_token};
 
 const OFF: Duration = Duration::from_secs(600);
 
 async fn ask(client: &Client, token: &str) -> (u16, String) {
-    let mut request = get("/orders/7");
-    request.headers_mut().insert(AUTHORIZATION, bearer(token));
-    outcome(&client.ask(request).await.unwrap())
+    outcome(&client.ask(with_token(get("/orders/7"), token)).await.unwrap())
 }
 
 fn refused(reason: &str) -> (u16, String) {

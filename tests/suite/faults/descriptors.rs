@@ -5,7 +5,7 @@ use std::fs;
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use tokio::net::TcpStream;
 
-use super::{ANYTHING, Healthy, outcome, signed};
+use super::{ANYTHING, Healthy, outcome};
 use crate::world::World;
 use crate::world::certificates::Who;
 use crate::world::client::{Protocol, get};
@@ -49,7 +49,7 @@ async fn without_descriptors_what_is_connected_goes_on_and_others_wait() {
     for at in 0..2 {
         healthy.ask(at).await;
     }
-    assert_eq!(client.ask(signed(&world, get("/orders/1"))).await.unwrap().status, 200);
+    assert_eq!(client.ask(world.signed(get("/orders/1"))).await.unwrap().status, 200);
     let pid = process.binary.pid();
     allow(pid, open_files(pid));
     let mut waiting = Vec::new();
@@ -60,7 +60,7 @@ async fn without_descriptors_what_is_connected_goes_on_and_others_wait() {
     let before = ticks(pid);
     healthy
         .beside("file descriptors used up", async |_| {
-            let answer = client.ask(signed(&world, get("/other"))).await.unwrap();
+            let answer = client.ask(world.signed(get("/other"))).await.unwrap();
             assert_eq!(outcome(&answer), (502, "upstream_unavailable".to_owned()));
         })
         .await;
@@ -74,7 +74,7 @@ async fn without_descriptors_what_is_connected_goes_on_and_others_wait() {
     assert!(failures > 0.0);
     assert_eq!(process.metric("countersign_audit_records_dropped_total").await, 0.0);
     let again = process.client(Who::Storefront, Protocol::H1).await;
-    assert_eq!(again.ask(signed(&world, get("/other"))).await.unwrap().status, 200);
+    assert_eq!(again.ask(world.signed(get("/other"))).await.unwrap().status, 200);
     let (log, _) = process.binary.end().await;
     let said = log.lines().filter(|line| line.contains("no connection can be accepted")).count();
     // One for each core, and a few more if all this takes a minute.

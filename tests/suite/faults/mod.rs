@@ -16,15 +16,15 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use countersign::clock::Stopwatch;
+use http::HeaderValue;
 use http::header::AUTHORIZATION;
-use http::{HeaderValue, Request};
 use serde_json::{Value, json};
 
+use crate::world::World;
 use crate::world::certificates::Who;
-use crate::world::client::{Client, Protocol, get};
+use crate::world::client::{Client, Protocol, bearer, get};
 use crate::world::process::Process;
 use crate::world::proxy::Proxy;
-use crate::world::{Body, World};
 
 /// Whoever has both signatures may do anything, on every route.
 pub const ANYTHING: &str =
@@ -116,15 +116,6 @@ fn percentile(took: &[Duration], percent: usize) -> Duration {
 fn lasting(world: &World) -> HeaderValue {
     let until = world.clock.now().plus(Duration::from_secs(12 * 3600));
     bearer(&world.issuer.token(json!({"exp": until.unix_seconds()})))
-}
-
-pub fn bearer(token: &str) -> HeaderValue {
-    format!("Bearer {token}").parse().unwrap()
-}
-
-pub fn signed(world: &World, mut request: Request<Body>) -> Request<Body> {
-    request.headers_mut().insert(AUTHORIZATION, bearer(&world.issuer.token(json!({}))));
-    request
 }
 
 /// The status and the reason of an answer.

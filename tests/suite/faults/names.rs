@@ -1,12 +1,11 @@
 //! Names that do not resolve: what needs them is refused, and nothing else is.
 
-use http::header::AUTHORIZATION;
 use serde_json::json;
 
-use super::{ANYTHING, Healthy, bearer, outcome, signed};
+use super::{ANYTHING, Healthy, outcome};
 use crate::world::World;
 use crate::world::certificates::Who;
-use crate::world::client::{Protocol, get};
+use crate::world::client::{Protocol, get, with_token};
 use crate::world::proxy::HOST;
 
 // RFC 6761 §6.4: names under `invalid` never resolve.
@@ -33,12 +32,10 @@ async fn a_name_that_does_not_resolve_is_refused_and_nothing_else_is() {
     healthy
         .beside("names of an issuer and an upstream do not resolve", async |round| {
             let client = proxy.client(Who::Storefront, Protocol::BOTH[round % 2]).await;
-            let answer = client.ask(signed(&world, get("/lost"))).await.unwrap();
+            let answer = client.ask(world.signed(get("/lost"))).await.unwrap();
             assert_eq!(outcome(&answer), (502, "upstream_unavailable".to_owned()));
             let foreign = world.issuer.token(json!({"iss": "https://issuer.invalid"}));
-            let mut request = get("/orders/7");
-            request.headers_mut().insert(AUTHORIZATION, bearer(&foreign));
-            let answer = client.ask(request).await.unwrap();
+            let answer = client.ask(with_token(get("/orders/7"), &foreign)).await.unwrap();
             assert_eq!(outcome(&answer), (503, "issuer_unavailable".to_owned()), "{HOST}");
         })
         .await;

@@ -9,13 +9,12 @@ use std::thread;
 use countersign::cli::log;
 use countersign::clock::Clock;
 use countersign::config::{LogFormat, LogSettings};
-use http::header::AUTHORIZATION;
 use serde_json::{Value, json};
 
-use super::{ANYTHING, Healthy, bearer, outcome, signed};
+use super::{ANYTHING, Healthy, outcome};
 use crate::world::World;
 use crate::world::certificates::Who;
-use crate::world::client::{Protocol, get};
+use crate::world::client::{Protocol, get, with_token};
 use crate::world::proxy::decision_of;
 
 /// What a message of a panic may quote, of what was being read.
@@ -48,22 +47,18 @@ async fn a_panic_ends_its_own_request_with_500_and_a_record_and_nobody_else_s() 
     for protocol in Protocol::BOTH {
         let client = proxy.client(Who::Storefront, protocol).await;
         // Under TLS 1.3 the other side may not have ended its handshake yet.
-        assert_eq!(client.ask(signed(&world, get("/orders/1"))).await.unwrap().status, 200);
+        assert_eq!(client.ask(world.signed(get("/orders/1"))).await.unwrap().status, 200);
         // The first reading is for the record's own time: without that there is none.
         for reading in 1.. {
             let token = world.issuer.token(json!({"jti": format!("{protocol:?} {reading}")}));
-            let ask = || {
-                let mut request = get("/orders/1");
-                request.headers_mut().insert(AUTHORIZATION, bearer(&token));
-                client.ask(request)
-            };
+            let ask = || client.ask(with_token(get("/orders/1"), &token));
             let before = world.upstream.counts().requests;
             let held = async {
                 // On h2 the same connection carries another request meanwhile.
                 match protocol {
                     Protocol::H1 => None,
                     Protocol::H2 => {
-                        Some(client.ask(signed(&world, get("/orders/held?hold"))).await.unwrap().status)
+                        Some(client.ask(world.signed(get("/orders/held?hold"))).await.unwrap().status)
                     }
                 }
             };
@@ -96,7 +91,7 @@ async fn a_panic_ends_its_own_request_with_500_and_a_record_and_nobody_else_s() 
         }
         // And the first: the stream, or the HTTP/1 connection, that it was on.
         left.store(0, Ordering::SeqCst);
-        assert!(client.ask(signed(&world, get("/orders/1"))).await.is_err());
+        assert!(client.ask(world.signed(get("/orders/1"))).await.is_err());
         healthy.ask(0).await;
         healthy.ask(1).await;
     }
@@ -136,14 +131,14 @@ async fn break_over_both_protocols() {
     let proxy = world.start(ANYTHING);
     for protocol in Protocol::BOTH {
         let client = proxy.client(Who::Storefront, protocol).await;
-        assert_eq!(client.ask(signed(&world, get("/orders/1"))).await.unwrap().status, 200);
+        assert_eq!(client.ask(world.signed(get("/orders/1"))).await.unwrap().status, 200);
         left.store(1, Ordering::SeqCst);
-        let answer = client.ask(signed(&world, get("/orders/1"))).await.unwrap();
+        let answer = client.ask(world.signed(get("/orders/1"))).await.unwrap();
         assert_eq!(outcome(&answer), (500, "internal".to_owned()), "{protocol:?}");
         assert!(!format!("{answer:?}").contains(TOKEN));
         assert!(!proxy.record(&decision_of(&answer)).await.to_string().contains(TOKEN));
         left.store(0, Ordering::SeqCst);
-        assert!(client.ask(signed(&world, get("/orders/1"))).await.is_err());
+        assert!(client.ask(world.signed(get("/orders/1"))).await.is_err());
     }
     assert_eq!(left.load(Ordering::SeqCst), -1);
 }

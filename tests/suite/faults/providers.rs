@@ -3,13 +3,12 @@
 use countersign::clock::Clock;
 use countersign::token::UNKNOWN_KEY_REST;
 use http::StatusCode;
-use http::header::AUTHORIZATION;
 use serde_json::json;
 
-use super::{ANYTHING, Healthy, bearer, outcome};
+use super::{ANYTHING, Healthy, outcome};
 use crate::world::World;
 use crate::world::certificates::Who;
-use crate::world::client::{Protocol, get};
+use crate::world::client::{Protocol, get, with_token};
 use crate::world::issuer::Answering;
 use crate::world::signing::KEYS;
 
@@ -39,8 +38,7 @@ async fn an_issuer_that_is_down_slow_or_lying_holds_up_only_tokens_of_keys_nobod
                 clock.advance(UNKNOWN_KEY_REST);
                 let before = world.issuer.fetches().jwks;
                 let unknown = world.issuer.token_by(&KEYS[0], json!({"kid": "never-seen"}), json!({}));
-                let mut request = get("/orders/7");
-                request.headers_mut().insert(AUTHORIZATION, bearer(&unknown));
+                let request = with_token(get("/orders/7"), &unknown);
                 let release = async {
                     if *way == "slow" {
                         while world.issuer.fetches().jwks == before {

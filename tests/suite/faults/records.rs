@@ -10,7 +10,7 @@ use futures_util::{FutureExt, StreamExt};
 use rustix::fs::{CWD, Mode, mkfifoat};
 use serde_json::Value;
 
-use super::{ANYTHING, Healthy, outcome, signed};
+use super::{ANYTHING, Healthy, outcome};
 use crate::world::certificates::Who;
 use crate::world::client::{Protocol, get};
 use crate::world::proxy::{Proxy, Records};
@@ -68,7 +68,7 @@ async fn on_a_full_disk_nothing_is_forwarded_where_records_are_required() {
     for protocol in Protocol::BOTH {
         let client = proxy.client(Who::Storefront, protocol).await;
         for _ in 0..10 {
-            let answer = client.ask(signed(&world, get("/orders/1"))).await.unwrap();
+            let answer = client.ask(world.signed(get("/orders/1"))).await.unwrap();
             assert_eq!(outcome(&answer), (503, "audit_unavailable".to_owned()), "{protocol:?}");
         }
     }

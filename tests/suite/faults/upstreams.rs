@@ -8,7 +8,7 @@ use http::Request;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 
-use super::{ANYTHING, Healthy, outcome, signed};
+use super::{ANYTHING, Healthy, outcome};
 use crate::world::broken::{Broken, Then};
 use crate::world::certificates::Who;
 use crate::world::client::{Protocol, Raw, get, post};
@@ -223,7 +223,7 @@ async fn a_broken_answer_is_refused_or_cut_and_never_meets_another_request() {
             for (name, wanted) in &cases {
                 let client = proxy.client(Who::Storefront, protocol).await;
                 let path = format!("/broken/{name}");
-                let answer = client.ask(signed(&world, get(&path))).await;
+                let answer = client.ask(world.signed(get(&path))).await;
                 let fits = match (wanted, &answer) {
                     (Passed(status, body), Ok(answer)) => answer.status == *status && answer.body == *body,
                     (Refused(status, reason), Ok(answer)) => {
@@ -235,7 +235,7 @@ async fn a_broken_answer_is_refused_or_cut_and_never_meets_another_request() {
                 assert!(fits, "{protocol:?} {name}: {answer:?}");
                 // Whatever it left behind is nobody else's answer.
                 let client = proxy.client(Who::Storefront, protocol).await;
-                let next = client.ask(signed(&world, get("/broken/fine"))).await.unwrap();
+                let next = client.ask(world.signed(get("/broken/fine"))).await.unwrap();
                 assert_eq!((next.status.as_u16(), &next.body[..]), (200, &b"fine"[..]), "after {name}");
             }
         })
@@ -290,7 +290,7 @@ async fn the_length_of_an_answer_is_one_number_also_where_there_is_no_body() {
         ] {
             let client = proxy.client(Who::Storefront, protocol).await;
             let request = Request::head(format!("/broken/{name}")).body(crate::world::full("")).unwrap();
-            let answer = client.ask(signed(&world, request)).await.unwrap();
+            let answer = client.ask(world.signed(request)).await.unwrap();
             let told: Vec<_> = answer
                 .headers
                 .get_all("content-length")
@@ -321,7 +321,7 @@ async fn trailers_of_an_answer_carry_no_framing_and_no_identity() {
     let proxy = start(&world, &broken);
     for protocol in Protocol::BOTH {
         let client = proxy.client(Who::Storefront, protocol).await;
-        let mut request = signed(&world, get("/broken/trailed"));
+        let mut request = world.signed(get("/broken/trailed"));
         request.headers_mut().insert("te", "trailers".parse().unwrap());
         let answer = client.ask(request).await.unwrap();
         assert_eq!((answer.status.as_u16(), &answer.body[..]), (200, &b"fine"[..]), "{protocol:?}");
@@ -350,13 +350,13 @@ async fn what_is_left_unread_of_a_request_is_never_taken_for_the_next_one() {
             for protocol in Protocol::BOTH {
                 let client = proxy.client(Who::Storefront, protocol).await;
                 let request = Request::post("/broken/fine").body(stuck()).unwrap();
-                let answer = client.ask(signed(&world, request)).await.unwrap();
+                let answer = client.ask(world.signed(request)).await.unwrap();
                 assert_eq!((answer.status.as_u16(), &answer.body[..]), (200, &b"fine"[..]), "{protocol:?}");
                 // A whole request in the body: the next one still gets its own answer.
                 let client = proxy.client(Who::Storefront, protocol).await;
-                let answer = client.ask(signed(&world, post("/broken/fine", SMUGGLED))).await.unwrap();
+                let answer = client.ask(world.signed(post("/broken/fine", SMUGGLED))).await.unwrap();
                 assert_eq!(&answer.body[..], b"fine", "{protocol:?}");
-                let next = client.ask(signed(&world, get("/broken/closes-after-use"))).await;
+                let next = client.ask(world.signed(get("/broken/closes-after-use"))).await;
                 assert!(next.is_ok_and(|next| next.body == "fine"), "{protocol:?}");
             }
         })
@@ -386,7 +386,7 @@ async fn an_answer_that_came_before_the_upstream_closed_is_passed_on() {
     for protocol in Protocol::BOTH {
         for round in 0..50 {
             let client = proxy.client(Who::Storefront, protocol).await;
-            let answer = client.ask(signed(&world, post("/broken/upload", upload.clone()))).await.unwrap();
+            let answer = client.ask(world.signed(post("/broken/upload", upload.clone()))).await.unwrap();
             let status = answer.status.as_u16();
             assert_eq!((status, &answer.body[..]), (413, &b"large"[..]), "{protocol:?} {round}: {answer:?}");
         }
@@ -406,7 +406,7 @@ async fn a_client_that_stops_within_its_body_is_told_and_the_upstream_let_go() {
         let before = world.upstream.counts().abandoned;
         let client = proxy.client(Who::Storefront, protocol).await;
         let request = Request::post("/hasty").header("content-length", 1000).body(stuck()).unwrap();
-        let answer = client.ask(signed(&world, request)).await.unwrap();
+        let answer = client.ask(world.signed(request)).await.unwrap();
         assert_eq!(outcome(&answer), (408, "client_gone".to_owned()), "{protocol:?}");
         world.upstream.until(|counts| counts.abandoned > before).await;
     }
@@ -425,7 +425,7 @@ async fn an_upstream_that_never_ends_its_handshake_is_given_up() {
     healthy
         .beside("upstream: no TLS handshake", async |round| {
             let client = proxy.client(Who::Storefront, Protocol::BOTH[round % 2]).await;
-            let answer = client.ask(signed(&world, get("/silent"))).await.unwrap();
+            let answer = client.ask(world.signed(get("/silent"))).await.unwrap();
             assert_eq!(outcome(&answer), (504, "upstream_timeout".to_owned()));
             let detail = proxy.record_of(&answer).await["detail"].clone();
             assert!(detail.as_str().unwrap().contains("connect_timeout"), "{detail}");

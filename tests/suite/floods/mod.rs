@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use http::HeaderValue;
 use http::header::AUTHORIZATION;
 use rustls::ClientConfig;
 use serde_json::json;
@@ -20,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::world::World;
 use crate::world::certificates::Who;
-use crate::world::client::{Client, Protocol, get};
+use crate::world::client::{Client, Protocol, bearer, get};
 use crate::world::frames::h2_config;
 use crate::world::process::Process;
 use crate::world::proxy::HOST;
@@ -47,7 +48,7 @@ fn small_or_full<T>(small: T, full: T) -> T {
 /// A proxy to be flooded.
 struct Arena<'w> {
     process: Process<'w>,
-    bearer: String,
+    bearer: HeaderValue,
 }
 
 /// What one flood did, in the words of a table.
@@ -59,7 +60,7 @@ struct Flooded {
 impl<'w> Arena<'w> {
     async fn new(world: &'w World, limits: &str) -> Arena<'w> {
         let process = world.serve(&format!("{POLICY}\n{limits}")).await;
-        let bearer = format!("Bearer {}", world.issuer.token(json!({})));
+        let bearer = bearer(&world.issuer.token(json!({})));
         let arena = Arena { process, bearer };
         arena.healthy().ended().await; // keys, caches and allocators are warm
         arena
@@ -112,7 +113,7 @@ impl<'w> Arena<'w> {
             while !stopped.is_cancelled() || times.len() < HEALTHY_REQUESTS_MIN {
                 pause.tick().await;
                 let mut request = get("/orders/1");
-                request.headers_mut().insert(AUTHORIZATION, bearer.parse().unwrap());
+                request.headers_mut().insert(AUTHORIZATION, bearer.clone());
                 let began = Instant::now();
                 let answer = client.ask(request).await.unwrap();
                 assert_eq!(answer.status, 200, "{answer:?}");
@@ -133,7 +134,7 @@ impl<'w> Arena<'w> {
 struct Target {
     address: SocketAddr,
     config: Arc<ClientConfig>,
-    bearer: String,
+    bearer: HeaderValue,
 }
 
 /// On a thread of its own: it is the proxy that may be slow, not who floods, who asks or who answers.

@@ -1,6 +1,7 @@
 //! What the local application sends: it speaks plain HTTP on loopback, and goes out as this workload.
 
 mod credentials;
+mod real_provider;
 
 use std::sync::Arc;
 

@@ -14,7 +14,7 @@ use super::traffic::{Traffic, policy};
 use super::{ALL, own_log, replay};
 use crate::world::World;
 use crate::world::certificates::Who;
-use crate::world::client::{Client, Protocol, get, post};
+use crate::world::client::{Client, Protocol, get, post, with_token};
 use crate::world::program::{Output, run};
 use crate::world::proxy::Proxy;
 
@@ -88,8 +88,7 @@ impl Clients {
 async fn ask(proxy: &Proxy<'_>, client: &Client, method: &str, path: &str, claims: Value) -> u16 {
     let mut request = if method == "GET" { get(path) } else { post(path, "") };
     *request.method_mut() = method.parse().unwrap();
-    let token = proxy.world.issuer.token(claims);
-    request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    let request = with_token(request, &proxy.world.issuer.token(claims));
     client.ask(request).await.unwrap().status.as_u16()
 }
 

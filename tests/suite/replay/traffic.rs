@@ -8,8 +8,8 @@ use http::{HeaderValue, Method, Request};
 use serde_json::{Value, json};
 
 use crate::world::certificates::Who;
-use crate::world::client::{Client, Protocol, get};
-use crate::world::proxy::{HOST, Proxy};
+use crate::world::client::{Client, Protocol, get, with_token};
+use crate::world::proxy::Proxy;
 use crate::world::{Body, full};
 
 /// Added to the base configuration.
@@ -131,8 +131,7 @@ impl<'p> Traffic<'p> {
             ("open", Who::NoCertificate, Protocol::H1),
             ("open", Who::Storefront, Protocol::H2),
         ] {
-            let config = proxy.world.certificates.client_config(who);
-            clients.push(Client::tls(proxy.address(listener), HOST, config, protocol).await.unwrap());
+            clients.push(proxy.client_of(listener, who, protocol).await);
         }
         Traffic { proxy, clients, random: Rng::with_seed(seed) }
     }
@@ -156,9 +155,7 @@ impl<'p> Traffic<'p> {
         };
         let login = self.proxy.world.clock.now().unix_seconds() - 30;
         let claims = json!({ "sub": subject, "uid": "00u1", "tier": tier, "auth_time": login });
-        let mut request = get(&path);
-        let token = self.proxy.world.issuer.token(claims);
-        request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        let request = with_token(get(&path), &self.proxy.world.issuer.token(claims));
         self.clients[self.random.usize(..2)].ask(request).await.unwrap();
     }
 
@@ -193,8 +190,7 @@ impl<'p> Traffic<'p> {
             2 => self.proxy.world.issuer.token(json!({ "exp": 1 })),
             _ => self.proxy.world.issuer.token(self.claims()),
         };
-        request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
-        request
+        with_token(request, &token)
     }
 
     fn claims(&mut self) -> Value {

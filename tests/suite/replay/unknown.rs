@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{ALL, failed, own_log, replay};
 use crate::world::certificates::Who;
-use crate::world::client::{Protocol, get};
+use crate::world::client::{Protocol, get, with_token};
 use crate::world::proxy::Proxy;
 use crate::world::{Body, World};
 
@@ -20,18 +20,15 @@ const NAMES: &str = "[issuer.corp.claims]\ngroups = \"groups\"\n";
 const ALLOW: &str =
     "[[allow]]\nname = \"read\"\nservice = \"storefront\"\nrole = \"order-reader\"\nmethod = \"GET\"\n";
 
-fn with_token(proxy: &Proxy<'_>, path: &str, claims: Value) -> Request<Body> {
-    let mut request = get(path);
-    let token = format!("Bearer {}", proxy.world.issuer.token(claims));
-    request.headers_mut().insert("authorization", token.parse().unwrap());
-    request
+fn asked(proxy: &Proxy<'_>, path: &str, claims: Value) -> Request<Body> {
+    with_token(get(path), &proxy.world.issuer.token(claims))
 }
 
 /// A log of one request with these claims under the plain policy.
 async fn one_request(world: &World, path: &str, claims: Value) -> PathBuf {
     let proxy = world.start(&format!("{NAMES}{ALLOW}"));
     let client = proxy.client(Who::Storefront, Protocol::H2).await;
-    client.ask(with_token(&proxy, path, claims)).await.unwrap();
+    client.ask(asked(&proxy, path, claims)).await.unwrap();
     proxy.records(1).await;
     own_log(world)
 }
@@ -232,12 +229,12 @@ path = "/strong"
     for (path, reason) in
         [("/few", "role_missing"), ("/own/else", "claim_mismatch"), ("/strong", "step_up_required")]
     {
-        let answer = client.ask(with_token(&proxy, path, claims.clone())).await.unwrap();
+        let answer = client.ask(asked(&proxy, path, claims.clone())).await.unwrap();
         assert_eq!(proxy.record_of(&answer).await["reason"], reason);
     }
     // refused before anything was decided
     let bare = proxy.client(Who::Unnamed, Protocol::H2).await;
-    bare.ask(with_token(&proxy, "/few", claims)).await.unwrap();
+    bare.ask(asked(&proxy, "/few", claims)).await.unwrap();
     let records = proxy.records(4).await;
     for record in &records {
         let text = record.to_string();

@@ -76,6 +76,6 @@ impl Tokens {
             Bearer::UnknownKey => self.unknown_key(),
             Bearer::Forged => forged(good),
         };
-        format!("Bearer {token}").parse().unwrap()
+        crate::world::client::bearer(&token)
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{ALLOW, ask, b64};
 use crate::world::World;
 use crate::world::certificates::Who;
-use crate::world::client::{Protocol, Raw, get};
+use crate::world::client::{Protocol, Raw, get, with_token};
 use crate::world::proxy::{HOST, Proxy};
 use crate::world::signing::{KEYS, forged};
 
@@ -203,8 +203,7 @@ async fn a_token_of_a_megabyte_is_too_much_of_a_head() {
     for protocol in Protocol::BOTH {
         for token in [&token, &nested] {
             let client = proxy.client(Who::Storefront, protocol).await;
-            let mut request = get("/orders/7");
-            request.headers_mut().insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
+            let request = with_token(get("/orders/7"), token);
             // a connection that ends before all was read may end without an answer
             let status = client.ask(request).await.map(|answer| answer.status.as_u16());
             assert!(matches!(status, Err(_) | Ok(431)), "{protocol:?} {status:?}");

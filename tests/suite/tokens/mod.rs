@@ -14,12 +14,12 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign::clock::{Clock, Timestamp};
-use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
+use http::header::WWW_AUTHENTICATE;
 use serde_json::{Value, json};
 
 use crate::refusals::assert_says_no_more;
 use crate::world::certificates::Who;
-use crate::world::client::{Answer, Client, Protocol, get};
+use crate::world::client::{Answer, Client, Protocol, get, with_token};
 use crate::world::issuer::Issuer;
 use crate::world::listen::{Listening, listen};
 use crate::world::proxy::Proxy;
@@ -87,9 +87,7 @@ async fn trap() -> Listening {
 }
 
 async fn ask(client: &Client, token: &str) -> Answer {
-    let mut request = get("/orders/7");
-    request.headers_mut().insert(AUTHORIZATION, format!("Bearer {token}").parse().unwrap());
-    client.ask(request).await.unwrap()
+    client.ask(with_token(get("/orders/7"), token)).await.unwrap()
 }
 
 /// The answer, its challenge and the record have exactly this reason, and nothing reached the upstream.

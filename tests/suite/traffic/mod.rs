@@ -22,7 +22,7 @@ use http::{HeaderValue, Request};
 use serde_json::json;
 
 use crate::world::certificates::Who;
-use crate::world::client::{Answer, Protocol};
+use crate::world::client::{Answer, Protocol, bearer};
 use crate::world::proxy::Proxy;
 use crate::world::seen::Seen;
 use crate::world::upstream::Upstream;
@@ -103,7 +103,7 @@ impl Traffic {
     }
 
     pub fn bearer(&self) -> HeaderValue {
-        format!("Bearer {}", self.world.issuer.token(json!({}))).parse().unwrap()
+        bearer(&self.world.issuer.token(json!({})))
     }
 }
 

@@ -90,9 +90,7 @@ impl Crossing {
         path: &str,
         headers: &[(&'static str, &str)],
     ) -> (u16, &'static str) {
-        let mut request = get(path);
-        let token = format!("Bearer {}", self.world.issuer.token(json!({})));
-        request.headers_mut().insert("authorization", token.parse().unwrap());
+        let mut request = self.world.signed(get(path));
         for (name, value) in headers {
             request.headers_mut().insert(*name, value.parse().unwrap());
         }
@@ -143,12 +141,7 @@ async fn a_route_is_chosen_by_host_path_header_and_who_asks() {
 async fn a_prefix_is_taken_off_what_was_judged() {
     let crossing = Crossing::new().await;
     let proxy = crossing.world.start(&crossing.configuration());
-    let traffic = |path: &str| {
-        let mut request = get(path);
-        let token = format!("Bearer {}", crossing.world.issuer.token(json!({})));
-        request.headers_mut().insert("authorization", token.parse().unwrap());
-        request
-    };
+    let traffic = |path: &str| crossing.world.signed(get(path));
     for protocol in Protocol::BOTH {
         let client = proxy.client(Who::Storefront, protocol).await;
         let mut cases = 0;

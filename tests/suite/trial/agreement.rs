@@ -336,16 +336,12 @@ async fn sent(proxy: &Proxy<'_>, all: &[Asked]) -> Vec<Came> {
         }
         request = request.header("traceparent", &asked.traceparent);
         if let Some(token) = &asked.token {
-            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+            request = request.header(AUTHORIZATION, client::bearer(token));
         }
         let known = client.take().filter(|(other, client)| *other == place && !client.is_closed());
         let (_, connection) = match known {
             Some(known) => known,
-            None => {
-                let config = proxy.world.certificates.client_config(asked.who);
-                let address = proxy.address(asked.listener);
-                (place, Client::tls(address, HOST, config, Protocol::H1).await.unwrap())
-            }
+            None => (place, proxy.client_of(asked.listener, asked.who, Protocol::H1).await),
         };
         let answer = connection.ask(request.body(full(*body)).unwrap()).await.unwrap();
         let is_last = answer.headers.get("connection").is_some_and(|value| value == "close");

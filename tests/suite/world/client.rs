@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::header::{AUTHORIZATION, CONNECTION, HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::uri::{Authority, Scheme};
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
@@ -229,6 +229,17 @@ pub fn get(uri: &str) -> Request<Body> {
 
 pub fn post(uri: &str, body: impl Into<Bytes>) -> Request<Body> {
     Request::post(uri).body(full(body)).unwrap()
+}
+
+/// The request as one who has this token sends it.
+pub fn with_token(mut request: Request<Body>, token: &str) -> Request<Body> {
+    request.headers_mut().insert(AUTHORIZATION, bearer(token));
+    request
+}
+
+/// What `Authorization` says of this token (RFC 6750 §2.1).
+pub fn bearer(token: &str) -> HeaderValue {
+    format!("Bearer {token}").parse().unwrap()
 }
 
 async fn secure(

@@ -31,8 +31,10 @@ use aws_lc_rs::digest;
 use bytes::Bytes;
 use countersign::clock::Clock;
 use countersign::config::Config;
+use http::Request;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
+use serde_json::json;
 use tempfile::TempDir;
 
 use certificates::Certificates;
@@ -96,6 +98,11 @@ impl World {
         }
         self.write("countersign.toml", text);
         self.load()
+    }
+
+    /// The request as a caller with a sound token sends it.
+    pub fn signed(&self, request: Request<Body>) -> Request<Body> {
+        client::with_token(request, &self.issuer.token(json!({})))
     }
 
     /// Replaces a file whole, as a deployment does: nobody ever reads half of one.

@@ -37,6 +37,16 @@ impl World {
         Proxy { world: self, server: server.unwrap_or_else(|error| panic!("{error}")), records }
     }
 
+    /// Starts another one beside it, on a file of its own in the same folder; its records go to `records`.
+    pub fn start_from(&self, name: &str, text: &str, records: &str) -> Proxy<'_> {
+        let path = self.write(name, text);
+        let loaded = countersign::config::load(&[path], &|_| None, self.clock.now());
+        let config = loaded.unwrap_or_else(|report| panic!("{}", report.to_text(false)));
+        let records = Records::of(self.folder.path().join(records));
+        let server = Server::start(config, self.clock.clone());
+        Proxy { world: self, server: server.unwrap_or_else(|error| panic!("{error}")), records }
+    }
+
     /// What the world's configuration says now.
     pub fn load(&self) -> Config {
         self.try_load().unwrap_or_else(|report| panic!("{report}"))
@@ -64,8 +74,13 @@ impl Proxy<'_> {
 
     /// A new connection of `who` to the `mesh` listener.
     pub async fn client(&self, who: Who, protocol: Protocol) -> Client {
+        self.client_of("mesh", who, protocol).await
+    }
+
+    /// The same to any listener.
+    pub async fn client_of(&self, listener: &str, who: Who, protocol: Protocol) -> Client {
         let config = self.world.certificates.client_config(who);
-        Client::tls(self.address("mesh"), HOST, config, protocol).await.unwrap()
+        Client::tls(self.address(listener), HOST, config, protocol).await.unwrap()
     }
 
     /// What the admin listener answers.
@@ -100,15 +115,16 @@ impl Proxy<'_> {
     /// All records of this kind, once there are at least `n`.
     pub async fn events(&self, event: &str, n: usize) -> Vec<Value> {
         let of_this_kind = |records: &[Value]| {
-            let found: Vec<_> = records.iter().filter(|record| record["event"] == event).cloned().collect();
-            (found.len() >= n).then_some(found)
+            let found = || records.iter().filter(|record| record["event"] == event);
+            (records.len() >= n && found().count() >= n).then(|| found().cloned().collect())
         };
         self.records.until(of_this_kind).await
     }
 
     /// The record of one decision, by the id that the answer or the upstream was told.
     pub async fn record(&self, decision: &str) -> Value {
-        self.records.until(|all| all.iter().find(|record| record["id"] == decision).cloned()).await
+        // most often it is the last one
+        self.records.until(|all| all.iter().rev().find(|record| record["id"] == decision).cloned()).await
     }
 
     /// The record of an answer: a refusal's, or that of a request which the upstream says back.
@@ -204,12 +220,7 @@ mod tests {
     async fn a_world_s_proxy_serves_records_counts_and_reloads() {
         let world = World::new().await;
         let proxy = world.start(ALLOW);
-        let request = || {
-            let mut request = get("/orders/7");
-            let token = format!("Bearer {}", world.issuer.token(serde_json::json!({})));
-            request.headers_mut().insert("authorization", token.parse().unwrap());
-            request
-        };
+        let request = || world.signed(get("/orders/7"));
         for protocol in Protocol::BOTH {
             let client = proxy.client(Who::Storefront, protocol).await;
             let answer = client.ask(request()).await.unwrap();

@@ -1,5 +1,5 @@
-//! Keys that sign what nobody but this program believes: tokens of the demo's issuer, and those that are made
-//! up for a question. Nothing that serves traffic signs anything.
+//! Keys that are made in memory and sign tokens: assertions for upstreams, the demo's tokens, and those that are made
+//! up for a question. What they sign is verified like every other token.
 
 use std::sync::{Arc, OnceLock};
 
@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::RSAPublicKey;
 
-use crate::token::{Algorithm, KeyKind, KeyUse};
+use super::algorithm::{Algorithm, KeyKind};
+use super::keys::KeyUse;
 
 /// A private key for one algorithm. Made when it is needed, and never written down.
 pub struct SigningKey {

@@ -1,0 +1,31 @@
+//! `[assertion]`: what upstreams are told of who asks, signed.
+
+use std::sync::Arc;
+
+use super::error::Diagnostics;
+use super::file::File;
+use super::names::{entries, items};
+use crate::proxy::assertion::{AssertionSettings, NAMES};
+
+/// As typed; what is wrong with it is told.
+pub fn assertion(file: &File, found: &mut Diagnostics) -> Option<AssertionSettings> {
+    let Some(typed) = &file.assertion else {
+        for (name, upstream) in entries(&file.upstream) {
+            if let Some(audience) = &upstream.value.assertion_audience {
+                let message = format!("upstream `{}` gets no assertions", name.value);
+                let remedy = "add `[assertion]` with its `issuer`, or take this out";
+                found.error("missing_key", audience.span, message, remedy);
+            }
+        }
+        return None;
+    };
+    let typed = &typed.value;
+    for claim in items(&typed.claims) {
+        if NAMES.contains(&claim.value.as_str()) {
+            let message = format!("`{}` has a meaning of its own in assertions", claim.value);
+            found.error("contradiction", claim.span, message, "take it out: it is told where it is known");
+        }
+    }
+    let claims = items(&typed.claims).iter().map(|claim| Arc::from(claim.value.as_str())).collect();
+    Some(AssertionSettings { issuer: typed.issuer.as_ref()?.value.as_str().into(), claims })
+}

@@ -46,11 +46,11 @@ impl<'a> Access<'a> {
         nothing: &'a Policy,
         issuers: &'a [IssuerSettings],
         limits: &'a TokenLimits,
-        approach: &Approach,
+        approach: &'a Approach,
         now: Timestamp,
     ) -> Access<'a> {
         let both = [issuers, issuers];
-        let comparison = Comparison::new([nothing, policy], &vouched(both), approach, now);
+        let comparison = Comparison::new([nothing, policy], &vouched(both), [approach; 2], now);
         let mut kinds = comparison.kinds();
         // whom no rule tells apart is still told of one by one
         kinds[SIDE].extend(ActorKind::ALL.map(|kind| Kinds::of(&[kind])));

@@ -98,10 +98,10 @@ impl fmt::Display for Actor {
             Actor::Human => "human",
             Actor::Service => "service",
             Actor::Unknown => "unknown",
-            Actor::Agent => "agent",
+            Actor::Agent => "agent for itself",
             Actor::AgentForHuman => "agent for human",
-            Actor::AgentForOther => "agent for other",
-            Actor::OtherForSomebody => "other with act",
+            Actor::AgentForOther => "agent for another",
+            Actor::OtherForSomebody => "no agent, for another",
         })
     }
 }

@@ -105,8 +105,8 @@ fn covers(way: &Way, asked: &Witness, facts: &Facts) -> bool {
     let issuer = way.issuer.is_none() || way.issuer.as_ref() == caller.map(|caller| &caller.issuer);
     let actor = way.issuer.is_none()
         || caller.is_some_and(|caller| {
-            way.actors.iter().any(|(kind, behalf)| {
-                *kind == caller.actor && behalf.is_none_or(|behalf| behalf == caller.on_behalf_of)
+            way.actors.iter().any(|acts| {
+                acts.kind == caller.actor && acts.for_whom.is_none_or(|whom| whom == caller.on_behalf_of)
             })
         });
     services && roles && issuer && actor
@@ -328,7 +328,8 @@ fn case(seed: u64, with_matrix: bool, seen: &mut Seen) {
     let later = |days: u64| NOW.plus(Duration::from_secs(days * 86_400));
     let now = later(if with_matrix { 0 } else { dice.pick(&[0, 0, 1, 2, 4]) });
     let times = if with_matrix { [0, 1, 2, 4].map(later).to_vec() } else { vec![now] };
-    let access = Access::new(&policy, &nothing, &world.issuers, &TokenLimits::FOR_TESTS, &approach(), now);
+    let approach = approach();
+    let access = Access::new(&policy, &nothing, &world.issuers, &TokenLimits::FOR_TESTS, &approach, now);
     let Some(requests) = requests(&case, &mut dice, &access, &times) else { return };
     seen.policies += 1;
     for condition in world.parts.rules.iter().flat_map(|rule| &rule.conditions) {

@@ -1,5 +1,6 @@
 //! Who can do one thing: each allow that reaches an action, and whom it lets in.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use ipnet::IpNet;
 
 use super::{Access, SIDE};
 use crate::clock::Timestamp;
-use crate::identity::{ActorKind, Direction, Hop, Name, Signature};
+use crate::identity::{ActorKind, Caller, Direction, Hop, Name, Signature};
 use crate::policy::cells::{self, Demand, Shape};
 use crate::policy::difference::{Alone, Closed, Flip, Outcome, Witness};
 use crate::policy::pattern::HostPattern;
@@ -50,10 +51,39 @@ pub struct Way {
     pub issuer: Option<Name>,
     /// The roles that the token has, and how.
     pub roles: Vec<Held>,
-    /// Who may act, and on behalf of whom if somebody else's rights are used.
-    pub actors: Vec<(ActorKind, Option<ActorKind>)>,
+    pub actors: Vec<Acts>,
     /// Comes in, and has no more than what is wanted.
     pub witness: Box<Witness>,
+}
+
+/// Who acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acts {
+    pub kind: ActorKind,
+    /// Whose rights are used, where those are somebody else's.
+    pub for_whom: Option<ActorKind>,
+}
+
+impl Acts {
+    fn of(caller: &Caller) -> Acts {
+        let is_own = match caller.actor {
+            _ if !caller.chain.is_empty() => false,
+            ActorKind::Agent => caller.on_behalf_of == ActorKind::Unknown,
+            ActorKind::Human | ActorKind::Service | ActorKind::Unknown => true,
+        };
+        Acts { kind: caller.actor, for_whom: (!is_own).then_some(caller.on_behalf_of) }
+    }
+}
+
+impl fmt::Display for Acts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.kind, self.for_whom) {
+            (ActorKind::Agent, None) => f.write_str("agent for itself"),
+            (kind, None) => kind.fmt(f),
+            (kind, Some(ActorKind::Unknown)) => write!(f, "{kind} for somebody of no known kind"),
+            (kind, Some(whom)) => write!(f, "{kind} for {whom}"),
+        }
+    }
 }
 
 /// A role that somebody has.
@@ -199,10 +229,7 @@ impl Access<'_> {
             })
             .ok()?;
         let caller = witness.caller(SIDE);
-        let actor = caller.map(|caller| {
-            let for_another = !caller.chain.is_empty() || caller.actor == ActorKind::Agent;
-            (caller.actor, for_another.then_some(caller.on_behalf_of))
-        });
+        let actor = caller.map(Acts::of);
         let issuer = caller.map(|caller| caller.issuer.clone());
         Some(Way { services, issuer, roles, actors: actor.into_iter().collect(), witness })
     }

@@ -70,20 +70,21 @@ pub struct Config {
 }
 
 impl Config {
-    /// How requests come to the policy.
+    /// How requests come to the policy; a configuration without listeners takes whoever it is told of.
     pub fn approach(&self) -> Approach {
-        let hops = self.resolved.get("trusted_hop").and_then(toml::Value::as_table);
-        let hops = hops.into_iter().flat_map(toml::Table::keys).filter_map(|name| name.parse().ok());
-        Approach { takes_nobody: self.takes_nobody(), hops: hops.collect() }
-    }
-
-    /// Whether some listener lets a client without a certificate get as far as the policy.
-    fn takes_nobody(&self) -> bool {
-        let lets_in = |listener: &ListenerSettings| {
-            let clients = listener.tls.as_ref().map(|tls| &tls.clients);
-            !matches!(clients, Some(ClientCertificates::Required(_)))
+        let names = |kind: &str| {
+            let table = self.resolved.get(kind).and_then(toml::Value::as_table);
+            table.into_iter().flat_map(toml::Table::keys)
         };
-        self.listeners.is_empty() || self.listeners.iter().any(lets_in)
+        let clients = || self.listeners.iter().map(|listener| Some(&listener.tls.as_ref()?.clients));
+        let asks = clients().any(|clients| clients.is_some_and(|clients| clients.trust().is_some()));
+        let none = self.listeners.is_empty();
+        Approach {
+            takes_nobody: none || clients().any(|it| !matches!(it, Some(ClientCertificates::Required(_)))),
+            takes_peers: none || asks,
+            trust_domains: names("trust_domain").filter_map(|name| name.parse().ok()).collect(),
+            hops: names("trusted_hop").filter_map(|name| name.parse().ok()).collect(),
+        }
     }
 }
 

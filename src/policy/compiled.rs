@@ -15,6 +15,7 @@ use super::condition::Condition;
 use super::index::{HostIndex, MethodIndex, PathIndex, RouteIndex};
 use super::judge::Asked;
 use super::lint::Finding;
+use super::pattern::HostPattern;
 use super::role::{IssuerFacts, Role, Service};
 use super::route::{Route, RouteTable};
 use super::rule::{Effect, Mode, Rule};
@@ -197,6 +198,11 @@ impl Policy {
     pub fn route_for(&self, action: &Action<'_>) -> Option<RouteId> {
         let path: Vec<_> = action.path.segments().collect();
         self.routes.choose(action.host, &path, action.headers)
+    }
+
+    /// Routes under their hosts, in the order in which they are tried.
+    pub fn route_order(&self) -> impl Iterator<Item = (RouteId, Option<&HostPattern>)> {
+        self.routes.order()
     }
 
     /// Pairs of routes between which a client can choose by a header: what names one names both.

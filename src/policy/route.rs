@@ -89,6 +89,11 @@ impl RouteTable {
         chosen.map(|entry| entry.route)
     }
 
+    /// Routes under their hosts, in the order in which they are tried.
+    pub(super) fn order(&self) -> impl Iterator<Item = (RouteId, Option<&HostPattern>)> {
+        self.entries.iter().map(|entry| (entry.route, entry.host.first()))
+    }
+
     /// Pairs of routes between which only their order in the file could choose.
     pub(super) fn ties(&self) -> impl Iterator<Item = (RouteId, RouteId)> {
         self.pairs().filter_map(|(first, second)| {

@@ -323,7 +323,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// In the largest unit that gives a whole number, as durations are written in rules.
-fn duration(length: Duration) -> String {
+pub(super) fn duration(length: Duration) -> String {
     let seconds = length.as_secs();
     [(86_400, "d"), (3_600, "h"), (60, "m")]
         .iter()

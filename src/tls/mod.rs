@@ -26,7 +26,7 @@ use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 
 pub use own::{CertificateSettings, OwnCertificate, OwnCertificateError};
-pub use peer::{MalformedCertificate, PeerError, Unverified};
+pub use peer::{MalformedCertificate, PeerError, Unverified, dns_peer};
 pub use pem::{PemError, PemSource};
 pub use server::{Accepted, ClientCertificates, HandshakeFailure, ListenerTls};
 pub use trust::{Trust, TrustDomainSettings, TrustError, ca_certificates};

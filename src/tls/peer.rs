@@ -15,7 +15,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::revocation_list::CertificateRevocationList;
 
 use crate::clock::Timestamp;
-use crate::identity::{CertificateHash, SpiffeId, TrustDomain, spiffe::SpiffeError};
+use crate::identity::{CertificateHash, PeerName, SpiffeId, TrustDomain, spiffe::SpiffeError};
 
 /// What a leaf certificate says of its holder and its time; believed by nobody yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,6 +142,19 @@ pub fn certificate_hash(der: &[u8]) -> CertificateHash {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest::digest(&digest::SHA256, der).as_ref());
     CertificateHash(hash)
+}
+
+/// The name that a certificate with these DNS SANs, and no URI, gives its holder.
+pub fn dns_peer<'n>(
+    names: impl IntoIterator<Item = &'n str>,
+    trust_domain: TrustDomain,
+) -> Result<PeerName, MalformedCertificate> {
+    let names: Vec<_> = names.into_iter().map(dns_name).collect::<Result<_, _>>()?;
+    if names.is_empty() {
+        Err(MalformedCertificate::NoSpiffeId)
+    } else {
+        Ok(PeerName::Dns { names, trust_domain })
+    }
 }
 
 impl Unverified {

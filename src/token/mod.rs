@@ -51,7 +51,7 @@ pub use steps::{Said, Step, Trace};
 pub use verifier::{Issuer, KnownToken, SameIssuer, Verifier};
 #[cfg(test)]
 pub use wanted::tests_universe;
-pub use wanted::{Mint, vouched};
+pub use wanted::{Mint, bound_to, vouched};
 
 #[cfg(test)]
 mod tests;

@@ -366,7 +366,10 @@ impl Remembered {
 
 /// RFC 8705 §3: a bound token is worth something only in the hands of whom it was bound to. Judged on
 /// every request, since the same token may come over another connection.
-fn check_confirmation(caller: &Caller, certificate: Option<&CertificateHash>) -> Result<(), TokenError> {
+pub(super) fn check_confirmation(
+    caller: &Caller,
+    certificate: Option<&CertificateHash>,
+) -> Result<(), TokenError> {
     let detail = match (&caller.confirmation, certificate) {
         (None, _) => return Ok(()),
         (Some(Confirmation::Certificate(bound)), Some(CertificateHash(presented))) => {

@@ -7,7 +7,7 @@ use super::{Trial, Unaskable};
 use crate::audit::{Claimed, Reason, RefusedHandshake};
 use crate::clock::Timestamp;
 use crate::config::ListenerSettings;
-use crate::identity::{Direction, Hop, Name, Peer, PeerName, Signature};
+use crate::identity::{CertificateHash, Direction, Hop, Name, Peer, PeerName, Signature};
 use crate::policy::pattern::HostPattern;
 use crate::policy::role::{PeerPattern, Service};
 use crate::tls::peer::certificate_hash;
@@ -59,7 +59,7 @@ impl Trial {
             (None, Some(name)) => Ok(verified(name, question)),
         };
         let claimed = presented.map(|name| Claimed {
-            certificate: certificate_hash(name.to_string().as_bytes()),
+            certificate: certificate_of(&name),
             spiffe_id: match name {
                 PeerName::Spiffe(id) => Some(id.to_string()),
                 PeerName::Dns { .. } => None,
@@ -142,10 +142,15 @@ fn clients(listener: &ListenerSettings) -> &ClientCertificates {
     listener.tls.as_ref().map_or(&ClientCertificates::Off, |tls| &tls.clients)
 }
 
+/// The certificate of somebody of whom only a name is given.
+pub fn certificate_of(name: &PeerName) -> CertificateHash {
+    certificate_hash(name.to_string().as_bytes())
+}
+
 fn verified(name: &PeerName, question: &Question) -> Signature<Peer> {
     Signature::Verified(Arc::new(Peer {
         name: name.clone(),
-        certificate: certificate_hash(name.to_string().as_bytes()),
+        certificate: certificate_of(name),
         not_after: Timestamp::MAX,
         hop: question.hop.clone(),
     }))

@@ -271,7 +271,7 @@ fn every_cell_is_a_line_and_parts_are_parts_of_the_whole() {
         r#""warehouse","picker","human","stock","PUT","sometimes","pickers keep stock","“pickers keep stock”; but not where deny “not behind the fence”""#,
         r#""probe","no token","-","health","HEAD","never","""#,
         r#""storefront","no role","human","health","HEAD","sometimes","anybody may ask whether we live","“anybody may ask whether we live”; where it reaches, require “a strong login for heads”""#,
-        r#""warehouse","picker","agent","stock","PUT","never","""#,
+        r#""warehouse","picker","agent for itself","stock","PUT","never","""#,
         r#""storefront","order-reader","human","orders","GET","sometimes","people read their own orders"#,
         r#""assistant","order-reader","agent for human","orders","GET","sometimes","assistants read orders"#,
         r#""assistant","order-reader","human","orders","GET","never","""#,

@@ -196,3 +196,114 @@ async fn a_file_of_the_same_name_with_other_contents_may_widen() {
     assert!(found.settings.iter().any(|setting| !setting.may_widen && setting.key.ends_with(".crl")));
     assert!(found.widens, "{:#?}", found.settings);
 }
+
+/// What a change puts in place of what, in the sample: in the old configuration, and in the new.
+type Played =
+    (&'static str, &'static [(&'static str, &'static str)], &'static [(&'static str, &'static str)]);
+
+const SUPPORT: &str = "group = \"support\" }";
+const SALES: (&str, &str) = (SUPPORT, "group = [\"support\", \"sales\"] }");
+const READS: &str = "service     = \"storefront\"\nrole        = \"order-reader\"\nactor       = \"human\"\nmethod      = \"GET\"";
+const ANYBODY_READS: (&str, &str) = (
+    READS,
+    "service     = \"none\"\nrole        = \"order-reader\"\nactor       = \"human\"\nmethod      = \"GET\"",
+);
+const OPTIONAL: (&str, &str) = ("client_certificate = \"required\"", "client_certificate = \"optional\"");
+const BOUND: (&str, &str) = ("[\"sub\", \"cid\"]", "[\"sub\", \"cid\", \"cnf\"]");
+const ANY_CLIENT: (&str, &str) = ("[\"assistant-*\"]", "\"any\"");
+const BY_DNS_NAME: (&str, &str) = (
+    "spiffe_id = \"spiffe://shop.example/ns/prod/sa/assistant\"",
+    "dns_name = \"*.assistants.example\"\ntrust_domain = \"shop.example\"",
+);
+const IN_SHADOW: (&str, &str) = ("path     = \"/**\"", "path     = \"/**\"\nshadow_until = @soon@");
+const AUDIENCE: &str = "audience   = [\"https://orders.shop.example\"]";
+
+const PLAYED: &[Played] = &[
+    ("a role is wider", &[], &[SALES]),
+    ("an actor is gone", &[], &[("actor       = \"human\"\nmethod      = \"GET\"", "method      = \"GET\"")]),
+    ("a path is wider", &[], &[("/customers/{customer}/orders/**", "/customers/{customer}/**")]),
+    ("a method more", &[], &[("method      = \"POST\"", "method      = [\"POST\", \"DELETE\"]")]),
+    ("any client", &[], &[("[\"storefront-web\"]", "\"any\"")]),
+    ("a require is gone", &[], &[("[[require]]", "[[require]]\nmode = \"shadow\"")]),
+    (
+        "a variant more",
+        &[],
+        &[(
+            "upstream = \"orders-next\"",
+            "upstream = \"orders-next\"\n[[route.orders.variant]]\nrole = \"order-reader\"\nupstream = \"orders-next\"",
+        )],
+    ),
+    ("a certificate is required", &[ANYBODY_READS, OPTIONAL], &[ANYBODY_READS]),
+    ("no certificate is required", &[ANYBODY_READS], &[ANYBODY_READS, OPTIONAL]),
+    (
+        "no certificate is asked for",
+        &[ANYBODY_READS, OPTIONAL],
+        &[ANYBODY_READS, (OPTIONAL.0, "client_certificate = \"none\"")],
+    ),
+    ("nothing is enforced for a while", &[], &[IN_SHADOW]),
+    ("a role is wider, of bound tokens", &[BOUND], &[BOUND, SALES]),
+    (
+        "anybody may come, with bound tokens",
+        &[BOUND, OPTIONAL, ANY_CLIENT],
+        &[BOUND, OPTIONAL, ANY_CLIENT, ANYBODY_READS],
+    ),
+    ("a role is wider, by DNS names", &[BY_DNS_NAME], &[BY_DNS_NAME, SALES]),
+    (
+        "a role is wider, of another audience",
+        &[(AUDIENCE, "audience   = [\"us\", \"https://orders.shop.example\"]")],
+        &[(AUDIENCE, "audience   = [\"https://orders.shop.example\", \"us\"]"), SALES],
+    ),
+];
+
+/// As whoever reads the difference does: each command as it is printed, each test as it is written.
+#[tokio::test]
+async fn what_is_shown_runs_as_it_is_printed_and_says_what_the_difference_says() {
+    let world = World::new().await;
+    let soon = world.clock.now().plus(std::time::Duration::from_secs(30 * 86_400)).to_string();
+    let text = |edits: &[(&str, &str)]| {
+        edits.iter().fold(SAMPLE.to_owned(), |text, (from, to)| {
+            assert!(text.contains(from), "{from}");
+            text.replacen(from, to, 1).replace("@soon@", &soon[..10])
+        })
+    };
+    let (mut changes, mut commands) = (0, 0);
+    for (name, old, new) in PLAYED {
+        let (old, new) = (text(old), text(new));
+        let found = diff(&world, &old, &new);
+        let files = [world.write("old.toml", &old), world.write("new.toml", &new)];
+        let files = files.each_ref().map(|file| file.to_str().unwrap());
+        assert!(!found.differences.is_empty(), "{name}");
+        for one in &found.differences {
+            assert!(one.witness.confirmed, "{name}: {one:#?}");
+            for (file, told) in files.iter().zip([&one.before, &one.now]) {
+                let command = one.witness.explain(&[file]).replacen("countersign", PROGRAM, 1);
+                let output = run("sh", &["-c", &format!("{command} --format json")], "").await;
+                let account: serde_json::Value = serde_json::from_str(&output.stdout).unwrap_or_default();
+                let (verdict, reason) = (account["verdict"].as_str(), account["reason"].as_str());
+                let rule = account["rule"].as_str().unwrap_or_default();
+                let upstream = account["upstream"].as_str().unwrap_or("\n");
+                let is_so = match verdict {
+                    Some("allow") => told.starts_with("allowed") && told.ends_with(&format!(" {upstream}")),
+                    Some(_) => !told.starts_with("allowed") && told.contains(reason.unwrap_or("\n")),
+                    None => false,
+                };
+                assert!(is_so && told.contains(rule), "{name}: {told}: {command}\n{account:#}\n{output:?}");
+                commands += 1;
+            }
+        }
+        let output = run(PROGRAM, &["diff", files[0], files[1], "--format", "markdown"], "").await;
+        let tests = output.stdout.split("  ```toml\n").skip(1).filter_map(|text| text.split("  ```").next());
+        let tests: Vec<_> = tests.collect();
+        assert_eq!(tests.len(), found.differences.len(), "{name}");
+        let tests = world.write("diff.test.toml", &tests.concat());
+        let test = async |file| run(PROGRAM, &["test", "-c", file, tests.to_str().unwrap()], "").await;
+        let [passes, fails] = [test(files[0]).await, test(files[1]).await];
+        assert_eq!(passes.code, Some(0), "{name}: {passes:?}");
+        let all_fail = format!("0 passed, {} failed", found.differences.len());
+        assert!(fails.stdout.contains(&all_fail), "{name}: {fails:?}");
+        changes += 1;
+    }
+    assert_eq!(changes, 15);
+    println!("{commands} commands");
+    assert!(commands > 60, "{commands}");
+}

@@ -192,6 +192,33 @@ async fn a_peer_is_given_by_name_or_by_certificate() {
         seen += 1;
     }
     assert_eq!(seen, 6);
+    // by DNS names where some service has one: under its trust domain, and as a certificate can have them
+    let probe = format!(
+        "{ALLOW}[service.probe]\ndns_name = \"*.probe.example\"\ntrust_domain = \"shop.example\"\nclient_id = \"any\"\n"
+    );
+    let explain = Explain { config: world.configuration(&probe.replace("\"storefront\"\n", "\"probe\"\n")) };
+    let mut seen = 0;
+    for (names, domain, reason) in [
+        (&["A.probe.example"][..], "shop.example", Some("allowed")),
+        (&["else.example", "a.probe.example"], "shop.example", Some("allowed")),
+        (&["else.example"], "shop.example", Some("peer_unknown")),
+        (&["a.probe.example"], "partner.example", Some("peer_malformed")),
+        (&["a.probe.example"], "other.example", Some("peer_untrusted")),
+        (&["a b"], "shop.example", None),
+        (&["a.probe.example"], "Shop", None),
+    ] {
+        let mut asked = vec!["--trust-domain", domain, "--claims", claims, "GET", URL, "--format", "json"];
+        names.iter().for_each(|name| asked.extend(["--dns-name", name]));
+        let output = explain.run(&asked, "").await;
+        let account: Value = serde_json::from_str(&output.stdout).unwrap_or_default();
+        assert_eq!(account["reason"].as_str(), reason, "{names:?} {domain} {output:?}");
+        assert_eq!(output.code, Some(if reason.is_some() { 0 } else { 2 }), "{output:?}");
+        if reason == Some("allowed") {
+            assert_eq!(account["peer"]["name"], names.join(", ").to_ascii_lowercase());
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 7);
     // whatever a variable holds, it is read from there
     let account = explain.json(&["--certificate", &good, "--token", "env:PATH", "GET", URL], "").await;
     assert_eq!(account["reason"], "token_malformed");

@@ -25,8 +25,12 @@ pub fn markdown(diff: &Diff) -> String {
             for (name, words) in rows(one) {
                 let _ = writeln!(text, "  - {name}: {}", escaped(&words));
             }
-            let verdict = if change == "newly denied" { "allow" } else { "deny" };
-            let test = one.witness.test(&format!("{change}: {}", one.by), verdict);
+            let expect = match change {
+                "newly allowed" => "verdict = \"deny\"".to_owned(),
+                "newly denied" => "verdict = \"allow\"".to_owned(),
+                _ => format!("upstream = {}", toml::Value::from(one.upstream_before.as_str())),
+            };
+            let test = one.witness.test(&format!("{change}: {}", one.by), &expect);
             let _ =
                 writeln!(text, "  <details><summary>a test that refuses this change</summary>\n\n  ```toml");
             for line in test.lines() {

@@ -22,7 +22,7 @@ use crate::audit::Reason;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{self, Config, Report};
 use crate::identity::Name;
-use crate::policy::difference::{Approach, Change, Comparison, Outcome, Part, Region, said};
+use crate::policy::difference::{Approach, Change, Comparison, Outcome, Part, Region, UNENFORCED, said};
 use crate::token::{IssuerSettings, Mint, TokenLimits, vouched};
 use crate::trial::{Trial, TrialError};
 pub use settings::Setting;
@@ -110,7 +110,13 @@ pub struct Difference {
     /// Rules by which the other policy permits some of it all the same.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub except: Vec<String>,
+    /// What of it is judged as it was, whatever permits it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unchanged: Vec<String>,
     pub witness: Shown,
+    /// What the old configuration passes the witness to; empty where it passes it to nothing.
+    #[serde(skip)]
+    pub upstream_before: String,
 }
 
 /// Why nothing is compared.
@@ -185,11 +191,7 @@ pub fn compare(old: Config, new: Config, now: Timestamp) -> Result<Diff, TrialEr
     let policies = [before.trial.policy(), after.trial.policy()];
     let issuers = [&before.issuers[..], &after.issuers[..]];
     let vouched = vouched(issuers);
-    let approach = Approach {
-        takes_nobody: before.approach.takes_nobody || after.approach.takes_nobody,
-        hops: &before.approach.hops | &after.approach.hops,
-    };
-    let comparison = Comparison::new(policies, &vouched, &approach, now);
+    let comparison = Comparison::new(policies, &vouched, [&before.approach, &after.approach], now);
     let limits = [&before.limits, &after.limits];
     let mint = Mint::new(issuers, limits, comparison.globs(), comparison.places(), &comparison.kinds(), now);
     let found = mint.realm(|realm| comparison.differences(realm, mint.fresh()));
@@ -222,6 +224,7 @@ pub fn compare(old: Config, new: Config, now: Timestamp) -> Result<Diff, TrialEr
 struct Told {
     by: String,
     outcomes: [String; 2],
+    upstream_before: String,
 }
 
 impl Told {
@@ -246,8 +249,12 @@ impl Told {
         };
         let by = comparison.rule_name(side, &region.outcomes[side]);
         Told {
-            by: by.unwrap_or_else(|| "a route that is not enforced yet".to_owned()),
+            by: by.unwrap_or_else(|| UNENFORCED.to_owned()),
             outcomes: [in_words(0), in_words(1)],
+            upstream_before: match &region.outcomes[0] {
+                Outcome::Permitted { upstream, .. } => comparison.upstream(0, *upstream).to_string(),
+                _ => String::new(),
+            },
         }
     }
 
@@ -272,7 +279,9 @@ impl Told {
             circumstances: part(Part::Circumstances),
             time: part(Part::Time),
             except: region.allowed_too.iter().cloned().collect(),
+            unchanged: region.refused_too.iter().cloned().collect(),
             witness,
+            upstream_before: self.upstream_before,
         }
     }
 }

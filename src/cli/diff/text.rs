@@ -61,19 +61,10 @@ fn difference(text: &mut String, one: &Difference, ink: Ink, new: &Path) {
     for (name, words) in rows(one) {
         let _ = writeln!(text, "    {name:<8} {words}");
     }
-    match one.witness.explain(&new.display().to_string()) {
-        Some(line) => {
-            let _ = writeln!(text, "    shown by {}", ink.faint(&line));
-        }
-        None => {
-            let Some(names) = &one.witness.peer else { return };
-            let line = format!("{} {} by {}", one.witness.method, one.witness.url, names.join(", "));
-            let _ = writeln!(text, "    shown by {}", ink.faint(&line));
-        }
-    }
-    if !one.witness.confirmed {
-        let _ =
-            writeln!(text, "    {}", ink.red("what decides before the rules answers otherwise on one side"));
+    let line = one.witness.explain(&[new.display().to_string()]);
+    let _ = writeln!(text, "    shown by {}", ink.faint(&line));
+    for answered in &one.witness.unconfirmed {
+        let _ = writeln!(text, "    {}", ink.red(&format!("not confirmed: {answered}")));
     }
     text.push('\n');
 }
@@ -89,15 +80,20 @@ pub fn rows(one: &Difference) -> Vec<(&'static str, String)> {
     };
     row("carried", &one.service, "; or ");
     row("for", &one.caller, "; or ");
-    row("acting", &one.actor, "; or ");
+    row("actor", &one.actor, "; or ");
     row("while", &one.circumstances, "; or ");
     row("when", &one.time, "; or ");
     rows.push(("before", one.before.clone()));
     rows.push(("now", one.now.clone()));
+    let mut except = Vec::new();
     if !one.except.is_empty() {
         let names: Vec<String> = one.except.iter().map(|name| format!("`{name}`")).collect();
         let word = if one.change == "newly denied" { "still is" } else { "was already" };
-        rows.push(("but", format!("what {word} allowed by {}", names.join(", "))));
+        except.push(format!("what {word} allowed by {}", names.join(", ")));
+    }
+    except.extend(one.unchanged.iter().cloned());
+    if !except.is_empty() {
+        rows.push(("except", except.join("; ")));
     }
     rows
 }

@@ -8,8 +8,9 @@ use serde_json::{Map, Value};
 use crate::audit::Verdict;
 use crate::clock::Timestamp;
 use crate::identity::{Hop, Name, PeerName};
-use crate::policy::difference::{Region, Witness};
-use crate::trial::{self, Bearer, Claims, Presented, Question, Trial};
+use crate::policy::difference::{Outcome, Region, Witness};
+use crate::token::{IssuerSettings, bound_to};
+use crate::trial::{self, Answer, Bearer, Claims, Presented, Question, Trial};
 
 /// One request, for people and programs.
 #[derive(Debug, Serialize)]
@@ -20,8 +21,9 @@ pub struct Shown {
     pub headers: Map<String, Value>,
     /// A SPIFFE ID, or the DNS names of a certificate.
     pub peer: Option<Vec<String>>,
-    #[serde(skip)]
-    pub is_spiffe: bool,
+    /// Of a certificate with DNS names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust_domain: Option<String>,
     pub issuer: Option<Name>,
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub claims: Map<String, Value>,
@@ -36,6 +38,9 @@ pub struct Shown {
     pub at: Option<String>,
     /// Whether both configurations, asked as `explain` asks, answered as the difference says.
     pub confirmed: bool,
+    /// What was answered that the difference does not say.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unconfirmed: Vec<String>,
 }
 
 /// What is put into every token that is made up, but for `iss` and `exp`, which it must have.
@@ -44,6 +49,7 @@ const ADDED: [&str; 4] = ["iat", "jti", "client_id", "aud"];
 const LIFETIME: Duration = Duration::from_secs(300);
 
 impl Shown {
+    /// The request of a region, with what both configurations answer it.
     pub fn of(
         region: &Region,
         issuer: Option<&[Option<Name>; 2]>,
@@ -52,68 +58,68 @@ impl Shown {
     ) -> Shown {
         let witness = &region.witness;
         let side = region.change.permitting();
-        let url = format!("https://{}{}", witness.host, witness.path);
-        let claims = witness.token.as_ref().map(|(_, token)| &token.claims);
-        let usual = issuer.and_then(|names| {
-            let name = names[side].as_ref()?;
-            let settings = trials[side].issuers().find(|settings| settings.name == *name)?;
-            let audience = settings.audience.first().map(|audience| Value::from(&**audience));
-            let tenant = || claims?.get("tid")?.as_str().map(str::to_owned);
-            let iss = settings.url.issued(|| tenant().unwrap_or_default());
-            Some([("aud", audience), ("iss", iss.map(Value::from))])
-        });
+        let own = issuer.and_then(|names| names[side].clone());
+        let mut shown = Shown::alone(witness, settings(own.as_ref(), trials[side].issuers()), now);
         let mut trials = trials;
-        let mut confirms = |without: &[&str]| {
-            let sides = trials.iter_mut().enumerate();
-            // a token of an issuer that one side does not know is refused there; there is nobody to sign it
-            let mut answers = sides.filter_map(|(at, trial)| {
+        let mut unconfirmed = |without: &[&str]| {
+            let mut found = Vec::new();
+            for (at, trial) in trials.iter_mut().enumerate() {
+                // a token of an issuer that one side does not know is refused there; there is nobody to sign it
                 let issuer = issuer.map(|names| names[at].clone());
-                let answer = trial.ask(&question(witness, issuer, &url, without)?);
-                let permitted = answer.is_ok_and(|answer| answer.verdict() == Verdict::Allow);
-                Some(permitted == region.outcomes[at].is_permitted())
-            });
-            answers.all(|same| same)
+                let Some(question) = question(witness, issuer, &shown.url, without) else { continue };
+                let answered = match trial.ask(&question) {
+                    Ok(answer) if is_as_told(&answer, &region.outcomes[at], trial) => continue,
+                    Ok(answer) => format!("answers {}, {}", answer.verdict().as_str(), answer.reason()),
+                    Err(error) => format!("cannot be asked: {error}"),
+                };
+                found.push(format!("the {} configuration {answered}", ["old", "new"][at]));
+            }
+            found
         };
+        let mut answered = unconfirmed(&[]);
         // what a token need not have is left out only where that counts
+        let claims = witness.token.as_ref().map(|(_, token)| &token.claims);
         let lacking = ADDED.into_iter().filter(|name| claims.is_some_and(|all| !all.contains_key(*name)));
         let lacking: Vec<&str> = lacking.collect();
-        let as_usual = confirms(&[]);
-        let without = if as_usual { &[][..] } else { &lacking[..] };
-        let confirmed = as_usual || (!lacking.is_empty() && confirms(without));
-        let issuer = issuer.and_then(|names| names[side].clone());
-        let mut shown = Shown { confirmed, ..Shown::alone(witness, issuer, now) };
-        if confirmed {
-            shown.claims.extend(without.iter().map(|name| ((*name).to_owned(), Value::Null)));
+        if !answered.is_empty() && !lacking.is_empty() && unconfirmed(&lacking).is_empty() {
+            answered.clear();
+            shown.claims.extend(lacking.iter().map(|name| ((*name).to_owned(), Value::Null)));
         }
-        // An audience, or an `iss`, that is not what everybody would write is part of what shows the difference.
-        for (name, usual) in usual.into_iter().flatten() {
-            let seen =
-                claims.and_then(|claims| claims.get(name)).filter(|seen| usual.as_ref() != Some(*seen));
-            shown.claims.extend(seen.map(|seen| (name.to_owned(), seen.clone())));
-        }
+        shown.confirmed = answered.is_empty();
+        shown.unconfirmed = answered;
         shown
     }
 
-    /// A request that nobody was asked about.
-    pub fn alone(witness: &Witness, issuer: Option<Name>, now: Timestamp) -> Shown {
-        let (peer, is_spiffe) = match witness.peer.verified().map(|peer| &peer.name) {
-            Some(PeerName::Spiffe(id)) => (Some(vec![id.to_string()]), true),
-            Some(PeerName::Dns { names, .. }) => {
-                (Some(names.iter().map(ToString::to_string).collect()), false)
+    /// A request that nobody was asked about, with a token of this issuer.
+    pub fn alone(witness: &Witness, issuer: Option<&IssuerSettings>, now: Timestamp) -> Shown {
+        let (peer, trust_domain) = match witness.peer.verified().map(|peer| &peer.name) {
+            Some(PeerName::Spiffe(id)) => (Some(vec![id.to_string()]), None),
+            Some(PeerName::Dns { names, trust_domain }) => {
+                let names = names.iter().map(ToString::to_string).collect();
+                (Some(names), Some(trust_domain.to_string()))
             }
-            None => (None, false),
+            None => (None, None),
         };
         let headers = witness
             .headers
             .iter()
             .map(|(name, value)| (name.to_string(), Value::from(value.to_str().unwrap_or_default())));
-        let mut claims = witness.token.as_ref().map(|(_, token)| token.claims.clone()).unwrap_or_default();
+        let mut claims = claims(witness);
         let client_ip = witness.client_ip.filter(|client| witness.peer_ip != Some(*client));
         let timed = claims.contains_key("auth_time");
+        // any other audience, or `iss`, than everybody would write is part of what is shown
+        let tenant = claims.get("tid").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let usual = |name: &str, value: &Value| {
+            let text = match (name, issuer) {
+                ("aud", Some(issuer)) => issuer.audience.first().map(ToString::to_string),
+                ("iss", Some(issuer)) => issuer.url.issued(|| tenant.clone()),
+                _ => return true,
+            };
+            text.is_some_and(|text| *value == text)
+        };
         let (seconds, lasts) = (witness.at.unix_seconds(), LIFETIME.as_secs().cast_signed());
         claims.retain(|name, value| match name.as_str() {
-            "iss" => false,
-            "aud" => value.is_array(),
+            "aud" | "iss" => !usual(name, value),
             "iat" => *value != seconds,
             "exp" => *value != seconds + lasts,
             _ => true,
@@ -123,41 +129,30 @@ impl Shown {
             url: format!("https://{}{}", witness.host, witness.path),
             headers: headers.collect(),
             peer,
-            is_spiffe,
-            issuer,
+            trust_domain,
+            issuer: issuer.map(|issuer| issuer.name.clone()),
             claims,
             peer_ip: witness.peer_ip.map(|address| address.to_string()),
             client_ip: client_ip.map(|address| address.to_string()),
             hop: (witness.hop != Hop::Direct).then(|| witness.hop.as_str().to_owned()),
             at: (timed || witness.at != now).then(|| witness.at.to_string()),
             confirmed: false,
+            unconfirmed: Vec::new(),
         }
     }
 
-    /// The arguments of `countersign explain` that ask it; it has none for a certificate without a SPIFFE ID.
-    pub fn explain(&self, config: &str) -> Option<String> {
-        self.explain_with(&[config])
-    }
-
-    /// The same, of a configuration in several places.
-    pub fn explain_with(&self, config: &[impl AsRef<str>]) -> Option<String> {
-        let mut line = "countersign explain".to_owned();
-        config.iter().for_each(|place| line.push_str(&format!(" -c {}", quoted(place.as_ref()))));
-        let mut add = |option: &str, value: &str| line.push_str(&format!(" {option} {}", quoted(value)));
-        match &self.peer {
-            None => line.push_str(" --no-certificate"),
-            Some(names) if self.is_spiffe => add("--spiffe-id", names.first()?),
-            Some(_) => return None,
+    /// The command that asks it, of a configuration in these places.
+    pub fn explain(&self, config: &[impl AsRef<str>]) -> String {
+        let mut words = vec!["countersign".to_owned(), "explain".to_owned()];
+        let mut add = |option: &str, value: &str| words.extend([option.to_owned(), quoted(value)]);
+        config.iter().for_each(|place| add("-c", place.as_ref()));
+        let option = if self.trust_domain.is_some() { "--dns-name" } else { "--spiffe-id" };
+        self.peer.iter().flatten().for_each(|name| add(option, name));
+        self.trust_domain.iter().for_each(|domain| add("--trust-domain", domain));
+        if let Some(issuer) = &self.issuer {
+            add("--issuer", issuer.as_str());
+            add("--claims", &Value::from(self.claims.clone()).to_string());
         }
-        let mut add = |option: &str, value: &str| line.push_str(&format!(" {option} {}", quoted(value)));
-        match &self.issuer {
-            Some(issuer) => {
-                add("--issuer", issuer.as_str());
-                add("--claims", &Value::from(self.claims.clone()).to_string());
-            }
-            None => line.push_str(" --no-token"),
-        }
-        let mut add = |option: &str, value: &str| line.push_str(&format!(" {option} {}", quoted(value)));
         for (name, value) in &self.headers {
             add("-H", &format!("{name}: {}", value.as_str().unwrap_or_default()));
         }
@@ -165,21 +160,24 @@ impl Shown {
         self.client_ip.iter().for_each(|address| add("--client-ip", address));
         self.hop.iter().for_each(|hop| add("--hop", hop));
         self.at.iter().for_each(|at| add("--at", at));
-        Some(format!("{line} {} {}", self.method, quoted(&self.url)))
+        words.extend(self.peer.is_none().then(|| "--no-certificate".to_owned()));
+        words.extend(self.issuer.is_none().then(|| "--no-token".to_owned()));
+        words.extend([self.method.clone(), quoted(&self.url)]);
+        words.join(" ")
     }
 
     /// A test of `countersign test` that fails as long as the difference is there.
-    pub fn test(&self, name: &str, verdict: &str) -> String {
+    pub fn test(&self, name: &str, expect: &str) -> String {
         let text = |text: &str| toml::Value::from(text).to_string();
         let mut lines = vec!["[[test]]".to_owned(), format!("name    = {}", text(name))];
-        let peer = match &self.peer {
-            None => "service = \"none\"".to_owned(),
-            Some(names) => {
-                let key = if self.is_spiffe { "spiffe_id" } else { "dns_name" };
-                format!("{key} = {}", text(names.first().map_or("", String::as_str)))
+        match (&self.peer, &self.trust_domain) {
+            (None, _) => lines.push("service = \"none\"".to_owned()),
+            (Some(names), None) => lines.push(format!("spiffe_id = {}", text(&names.join(" ")))),
+            (Some(names), Some(domain)) => {
+                lines.push(format!("dns_name = {}", text(&names.join(" "))));
+                lines.push(format!("trust_domain = {}", text(domain)));
             }
-        };
-        lines.push(peer);
+        }
         let caller = match &self.issuer {
             None => "\"none\"".to_owned(),
             Some(issuer) => {
@@ -194,15 +192,45 @@ impl Shown {
         lines.extend(self.at.as_ref().map(|at| format!("at      = {at}")));
         lines.extend(self.peer_ip.as_ref().map(|address| format!("peer_ip = {}", text(address))));
         lines.extend(self.client_ip.as_ref().map(|address| format!("client_ip = {}", text(address))));
-        lines.extend(self.hop.as_ref().map(|hop| format!("hop = {}", text(hop))));
+        lines.extend(self.hop.as_ref().map(|hop| format!("hop     = {}", text(hop))));
         if !self.headers.is_empty() {
             let fields = self.headers.iter().map(|(name, value)| {
                 format!("{} = {}", text(name), text(value.as_str().unwrap_or_default()))
             });
-            lines.push(format!("header = {{ {} }}", fields.collect::<Vec<_>>().join(", ")));
+            lines.push(format!("header  = {{ {} }}", fields.collect::<Vec<_>>().join(", ")));
         }
-        lines.push(format!("expect  = {{ verdict = {} }}", text(verdict)));
+        lines.push(format!("expect  = {{ {expect} }}"));
         lines.join("\n")
+    }
+}
+
+/// What the token says, bound to the certificate that [`trial`] gives a peer of this name.
+fn claims(witness: &Witness) -> Map<String, Value> {
+    let Some((_, token)) = &witness.token else { return Map::new() };
+    let mut claims = token.claims.clone();
+    if let (Some(bound), Some(peer)) = (claims.get_mut("cnf"), witness.peer.verified()) {
+        *bound = bound_to(&trial::certificate_of(&peer.name));
+    }
+    claims
+}
+
+/// The issuer of this name.
+pub fn settings<'i>(
+    name: Option<&Name>,
+    mut all: impl Iterator<Item = &'i IssuerSettings>,
+) -> Option<&'i IssuerSettings> {
+    let name = name?;
+    all.find(|settings| settings.name == *name)
+}
+
+fn is_as_told(answer: &Answer, told: &Outcome, trial: &Trial) -> bool {
+    let upstream = answer.record().and_then(|record| record.upstream.as_ref());
+    match told {
+        Outcome::Permitted { upstream: told, .. } => {
+            let told = &trial.policy().parts().upstreams[told.index()];
+            answer.verdict() == Verdict::Allow && upstream == Some(told)
+        }
+        Outcome::Denied { .. } | Outcome::Refused(_) => answer.verdict() == Verdict::Deny,
     }
 }
 
@@ -218,8 +246,8 @@ fn question(
     let head = trial::head(witness.method.as_str(), url, fields).ok()?;
     let without = without.iter().map(|name| (*name).to_owned()).collect();
     let caller = match (&witness.token, issuer) {
-        (Some((_, token)), Some(issuer)) => {
-            Bearer::Claims(Claims { issuer: issuer?, claims: token.claims.clone(), without })
+        (Some(_), Some(issuer)) => {
+            Bearer::Claims(Claims { issuer: issuer?, claims: claims(witness), without })
         }
         _ => Bearer::Nothing,
     };

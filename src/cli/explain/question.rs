@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::Unexplained;
 use crate::clock::Timestamp;
 use crate::identity::{Hop, Name, PeerName};
-use crate::tls::PemSource;
+use crate::tls::{PemSource, dns_peer};
 use crate::trial::{self, Bearer, Claims, Presented, Question, Trial};
 
 #[derive(Debug, Args)]
@@ -32,6 +32,18 @@ pub struct QuestionArgs {
     /// A good certificate with this SPIFFE ID is presented
     #[arg(long, value_name = "ID", group = "peer", help_heading = "Who carries it")]
     spiffe_id: Option<String>,
+    /// A good certificate with this DNS name, and no SPIFFE ID, is presented; given again, with both names
+    #[arg(
+        long,
+        value_name = "NAME",
+        group = "peer",
+        requires = "trust_domain",
+        help_heading = "Who carries it"
+    )]
+    dns_name: Vec<String>,
+    /// The [trust_domain] whose CA vouches for the DNS name
+    #[arg(long, value_name = "DOMAIN", requires = "dns_name", help_heading = "Who carries it")]
+    trust_domain: Option<String>,
     /// This certificate is presented, and verified as in a handshake: PEM, leaf first
     #[arg(long, value_name = "FILE", group = "peer", help_heading = "Who carries it")]
     certificate: Option<PathBuf>,
@@ -124,6 +136,11 @@ impl QuestionArgs {
         } else if let Some(id) = &self.spiffe_id {
             let id = id.parse().map_err(|error| Unexplained::usage(format!("--spiffe-id: {error}")))?;
             Ok(Presented::Named(PeerName::Spiffe(id)))
+        } else if let Some(domain) = &self.trust_domain {
+            let domain =
+                domain.parse().map_err(|error| Unexplained::usage(format!("--trust-domain: {error}")))?;
+            let names = dns_peer(self.dns_name.iter().map(String::as_str), domain);
+            names.map(Presented::Named).map_err(|error| Unexplained::usage(format!("--dns-name: {error}")))
         } else if let Some(file) = &self.certificate {
             let chain = PemSource::File(file.clone()).certificates();
             chain.map(Presented::Chain).map_err(Unexplained::usage)
@@ -132,7 +149,7 @@ impl QuestionArgs {
             Ok(Presented::Nothing)
         } else {
             Err(Unexplained::usage(
-                "who carries it? one of --service, --spiffe-id, --certificate, --no-certificate",
+                "who carries it? one of --service, --spiffe-id, --dns-name, --certificate, --no-certificate",
             ))
         }
     }

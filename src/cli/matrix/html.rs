@@ -140,8 +140,8 @@ fn key(page: &mut Page) {
     page.raw("<dt>· never</dt><dd>No request of this row and column is permitted, whatever else its token or certificate ");
     page.raw("has.</dd>\n<dt>1 −a +b</dt><dd>By rule 1; but not where deny a holds; and where require b reaches, only with ");
     page.raw("what it demands.</dd>\n<dt>role</dt><dd>Each by itself, with those that it brings along. <em>no role</em>: a ");
-    page.raw("caller with none; <em>no token</em>: nobody is called.</dd>\n<dt>actor</dt><dd><em>agent for human</em> acts on ");
-    page.raw("behalf of a person; <em>other with act</em> is no agent and acts for somebody.</dd>\n");
+    page.raw("caller with none; <em>no token</em>: nobody is called.</dd>\n<dt>actor</dt><dd><em>agent for human</em>: an agent ");
+    page.raw("uses what a person may; <em>for another</em>: what the token calls somebody else's (<code>act</code>).</dd>\n");
     page.raw(
         "<dt>picture</dt><dd>An orange box: agents; with an orange border alone: agents among others. The thicker a line, the more methods.</dd>\n</dl>\n",
     );

@@ -4,12 +4,21 @@ use serde_json::{Value, json};
 
 use super::view::{Reach, View};
 use crate::access::{Bearer, Carrier, Cell, Column, Grant, Row, SIDE};
-use crate::cli::diff::witness::Shown;
+use crate::cli::diff::witness::{Shown, settings};
 use crate::clock::Timestamp;
 use crate::policy::RuleId;
+use crate::token::IssuerSettings;
 
-pub fn table(view: &View<'_>, files: &[String], now: Timestamp) -> String {
-    let rows = view.matrix.rows.iter().map(|row| row_of(view, row, files, now));
+/// What commands are written with.
+pub struct Asked<'a> {
+    pub files: &'a [String],
+    pub issuers: &'a [IssuerSettings],
+    /// A time that commands need not say.
+    pub now: Timestamp,
+}
+
+pub fn table(view: &View<'_>, asked: &Asked<'_>) -> String {
+    let rows = view.matrix.rows.iter().map(|row| row_of(view, row, asked));
     let columns = view.matrix.columns.iter().map(
         |column| json!({ "route": view.policy.route(column.route).name, "methods": View::methods(column) }),
     );
@@ -32,7 +41,7 @@ pub fn table(view: &View<'_>, files: &[String], now: Timestamp) -> String {
     format!("{answer:#}\n")
 }
 
-fn row_of(view: &View<'_>, row: &Row, files: &[String], now: Timestamp) -> Value {
+fn row_of(view: &View<'_>, row: &Row, asked: &Asked<'_>) -> Value {
     let open = row.cells.iter().zip(&view.matrix.columns).filter(|(cell, _)| !cell.grants.is_empty());
     json!({
         "service": match row.carrier {
@@ -45,22 +54,22 @@ fn row_of(view: &View<'_>, row: &Row, files: &[String], now: Timestamp) -> Value
         },
         "token": row.bearer != Bearer::NoToken,
         "actor": row.actor.to_string(),
-        "reaches": open.map(|(cell, column)| cell_of(view, cell, column, files, now)).collect::<Vec<_>>(),
+        "reaches": open.map(|(cell, column)| cell_of(view, cell, column, asked)).collect::<Vec<_>>(),
     })
 }
 
-fn cell_of(view: &View<'_>, cell: &Cell, column: &Column, files: &[String], now: Timestamp) -> Value {
+fn cell_of(view: &View<'_>, cell: &Cell, column: &Column, asked: &Asked<'_>) -> Value {
     let names = |ids: &[RuleId]| ids.iter().map(|id| view.rule(*id).name.clone()).collect::<Vec<_>>();
     let grants = cell.grants.iter().map(|grant: &Grant| {
-        let issuer = grant.witness.caller(SIDE).map(|caller| caller.issuer.clone());
-        let shown = Shown::alone(&grant.witness, issuer, now);
+        let issuer = grant.witness.caller(SIDE).map(|caller| &caller.issuer);
+        let shown = Shown::alone(&grant.witness, settings(issuer, asked.issuers.iter()), asked.now);
         json!({
             "rule": view.rule(grant.rule).name,
             "always": grant.always,
             "conditions": view.conditions(grant.rule),
             "denies": names(&grant.denies),
             "requires": names(&grant.requires),
-            "explain": shown.explain_with(files),
+            "explain": shown.explain(asked.files),
         })
     });
     json!({

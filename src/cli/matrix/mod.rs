@@ -98,16 +98,18 @@ fn answer(args: &MatrixArgs, config: &Config, now: Timestamp) -> Result<String, 
         routes: ids(&args.route, "route", parts.routes.iter().map(|it| &it.name), RouteId)?,
     };
     let nothing = policy.permitting_nothing();
-    let access =
-        Access::new(policy, &nothing, &config.issuers, &config.limits.token, &config.approach(), now);
+    let approach = config.approach();
+    let access = Access::new(policy, &nothing, &config.issuers, &config.limits.token, &approach, now);
     let matrix = access.matrix(&only);
     let view = View::new(policy, &matrix, now);
     let files: Vec<String> = args.config.files.iter().map(|file| file.display().to_string()).collect();
+    let now = args.at.map_or(now, |_| Timestamp::MIN);
+    let asked = json::Asked { files: &files, issuers: &config.issuers, now };
     Ok(match args.format {
         TableFormat::Text => text::table(&view, Ink::of_stdout()),
         TableFormat::Csv => csv::table(&view),
         TableFormat::Html => html::page(&view, &config.name),
-        TableFormat::Json => json::table(&view, &files, args.at.map_or(now, |_| Timestamp::MIN)),
+        TableFormat::Json => json::table(&view, &asked),
     })
 }
 

@@ -14,7 +14,7 @@ use crate::config::source::{At, FileId, Sources, Span};
 use crate::config::{Kind, sources_of, tree};
 use crate::identity::{Hop, Name, PeerName};
 use crate::policy::Policy;
-use crate::tls::PemSource;
+use crate::tls::{PemSource, dns_peer};
 use crate::trial::{Bearer, Claims, Presented, Question, Trial, head};
 
 /// One question, and what should become of it.
@@ -244,9 +244,13 @@ impl<'a> Resolver<'a> {
         for dns_name in layer.dns_name.iter().flat_map(|names| &names.value) {
             match &layer.trust_domain {
                 Some(trust_domain) => {
-                    let names = vec![dns_name.value.to_ascii_lowercase().into()];
-                    let name = PeerName::Dns { names, trust_domain: trust_domain.value.clone() };
-                    peers.push((dns_name.value.as_str().into(), Presented::Named(name)));
+                    match dns_peer(dns_name.value.split_ascii_whitespace(), trust_domain.value.clone()) {
+                        Ok(name) => peers.push((dns_name.value.as_str().into(), Presented::Named(name))),
+                        Err(error) => {
+                            let remedy = "write it as a certificate has it: `app.svc.shop.example`";
+                            self.error("bad_value", dns_name.span, error.to_string(), remedy);
+                        }
+                    }
                 }
                 None => {
                     let remedy = "add `trust_domain = \"…\"`, whose CA vouches for it";

@@ -41,7 +41,8 @@ table! {
         /// A PEM file with the client's chain, leaf first, which is verified as in a handshake; from the folder of
         /// this file.
         certificate: List<String>,
-        /// The same by DNS name, as certificates of `trust_domain` have it.
+        /// The same by DNS name, as certificates of `trust_domain` have it; of one that has several, all of them with
+        /// spaces between.
         dns_name: List<String>,
         /// Of `dns_name`.
         trust_domain: TrustDomain,

@@ -13,17 +13,17 @@ use clap::Args;
 use http::header::HOST;
 use serde::Serialize;
 
-use super::diff::witness::Shown;
+use super::diff::witness::{Shown, settings};
 use super::ink::Ink;
 use super::{ConfigArgs, EXIT_CONFIG, EXIT_USAGE, Format};
 use crate::access::{self, Access, Shut, Way, WhoCan, Why};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
-use crate::identity::ActorKind;
 use crate::policy::difference::{Closed, Outcome};
 use crate::policy::role::CarriedClients;
 use crate::policy::rule::Effect;
 use crate::policy::{Action, Cause, Policy, RuleId};
+use crate::token::IssuerSettings;
 use crate::trial::{self, Trial};
 
 #[derive(Debug, Args)]
@@ -89,8 +89,7 @@ struct WayAccount {
     issuer: Option<String>,
     roles: Vec<RoleAccount>,
     actors: Vec<String>,
-    /// `None` where no command line can say it: of a certificate without a SPIFFE ID.
-    explain: Option<String>,
+    explain: String,
 }
 
 #[derive(Debug, Serialize, PartialEq, Clone)]
@@ -186,7 +185,7 @@ fn answer(args: &WhoCanArgs, config: Config, now: Timestamp) -> Result<Account, 
     let files = args.config.files.iter().map(|file| file.display().to_string()).collect();
     // a time that was asked for is said again
     let now = args.at.map_or(now, |_| Timestamp::MIN);
-    let told = Telling { policy, action, files, now };
+    let told = Telling { policy, issuers: &issuers, action, files, now };
     told.fill(&mut account, &found);
     Ok(account)
 }
@@ -194,6 +193,7 @@ fn answer(args: &WhoCanArgs, config: Config, now: Timestamp) -> Result<Account, 
 /// What answers are told with.
 struct Telling<'a> {
     policy: &'a Policy,
+    issuers: &'a [IssuerSettings],
     action: Action<'a>,
     files: Vec<String>,
     now: Timestamp,
@@ -258,19 +258,15 @@ impl Telling<'_> {
             role: parts.roles[held.role.index()].name.to_string(),
             by: held.by.clone(),
         });
-        let actors = way.actors.iter().map(|(kind, behalf)| match behalf {
-            Some(ActorKind::Unknown) if *kind == ActorKind::Agent => "agent for itself".to_owned(),
-            Some(behalf) => format!("{kind} on behalf of {behalf}"),
-            None => kind.to_string(),
-        });
-        let mut shown = Shown::alone(&way.witness, way.issuer.clone(), self.now);
+        let issuer = settings(way.issuer.as_ref(), self.issuers.iter());
+        let mut shown = Shown::alone(&way.witness, issuer, self.now);
         shown.headers.remove(HOST.as_str());
         WayAccount {
             issuer: way.issuer.as_ref().map(ToString::to_string),
             roles: roles.collect(),
-            actors: actors.collect(),
+            actors: way.actors.iter().map(ToString::to_string).collect(),
             services,
-            explain: shown.explain_with(&self.files),
+            explain: shown.explain(&self.files),
         }
     }
 

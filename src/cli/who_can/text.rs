@@ -115,7 +115,7 @@ fn allow_text(allow: &AllowAccount, ink: Ink, out: &mut String) {
         line("not", &ink.yellow(&shown(&format!("{whom}: {}", shut.why))));
     }
     for way in allow.lets_in.iter().take(SHOWN_MAX) {
-        way.explain.iter().for_each(|explain| line("as", explain));
+        line("as", &way.explain);
     }
     if allow.lets_in.len() > SHOWN_MAX {
         line("", &format!("and {} more ways: --format json has all", allow.lets_in.len() - SHOWN_MAX));

@@ -275,7 +275,7 @@ impl CallerDemand {
 }
 
 impl SideDemand {
-    fn join(&self, other: &SideDemand) -> Option<SideDemand> {
+    pub fn join(&self, other: &SideDemand) -> Option<SideDemand> {
         Some(SideDemand {
             routes: meet(&self.routes, &other.routes, |a, b| common(a, b))?,
             issuers: meet(&self.issuers, &other.issuers, |a, b| common(a, b))?,

@@ -40,8 +40,7 @@ pub enum Closed {
 
 impl Comparison<'_> {
     pub fn alone<'r>(&'r self, realm: Realm<'r>, fresh: &'r Fresh) -> Alone<'r> {
-        let Comparison { tables, domains } = self;
-        Alone(Search::new(tables, domains, realm, fresh))
+        Alone(self.search(realm, fresh))
     }
 
     /// The methods that some rule names, those together that no rule tells apart.

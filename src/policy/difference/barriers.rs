@@ -24,8 +24,10 @@ impl<'t> Barriers<'t> {
         let carriers = theirs.carriers.iter().filter(|barrier| is_new(&carrying, barrier));
         let carriers: Vec<Barrier> = carriers
             .map(|barrier| Barrier {
+                name: barrier.name.clone(),
                 meaning: barrier.meaning.clone(),
                 ways: product(&barrier.ways, std::slice::from_ref(&present)),
+                met: Vec::new(),
             })
             .collect();
         Barriers {

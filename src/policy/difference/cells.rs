@@ -72,11 +72,17 @@ pub struct Domains {
     unknown_matter: bool,
     absence_matters: bool,
     takes_nobody: bool,
+    takes_peers: bool,
     issuers_differ: bool,
 }
 
 impl Domains {
-    pub fn new(tables: &[Table<'_>; 2], vouched: &[Vouched], approach: &Approach, now: Timestamp) -> Domains {
+    pub fn new(
+        tables: &[Table<'_>; 2],
+        vouched: &[Vouched],
+        approaches: [&Approach; 2],
+        now: Timestamp,
+    ) -> Domains {
         let demands = || tables.iter().flat_map(Table::demands);
         let paths: BTreeSet<&Shape> =
             demands().map(|demand| &demand.path).filter(|path| !path.rest).collect();
@@ -92,7 +98,8 @@ impl Domains {
             demands().flat_map(|demand| demand.hops.iter().flatten().cloned()).collect();
         if !hops.is_empty() {
             hops.insert("local".into());
-            hops.extend(approach.hops.iter().map(|hop| Arc::from(hop.as_str())));
+            let told = approaches.iter().flat_map(|approach| &approach.hops);
+            hops.extend(told.map(|hop| Arc::from(hop.as_str())));
         }
         hops.insert("direct".into());
         let reads_hop = hops.len() > 1;
@@ -104,9 +111,11 @@ impl Domains {
             .collect();
         let (methods, other) = methods(demands());
         let [old, new] = tables;
+        let takes_nobody = approaches.iter().any(|approach| approach.takes_nobody);
         let same_services = old.known_meaning == new.known_meaning;
-        let absence_matters = tables.iter().any(|table| table.denies_absence);
-        let known = match (absence_matters || !approach.takes_nobody, same_services) {
+        let [before, after] = approaches;
+        let absence_matters = !before.lets_in_as(after) || tables.iter().any(|table| table.denies_absence);
+        let known = match (absence_matters || !takes_nobody, same_services) {
             (false, true) => Vec::new(),
             _ => old.known.iter().chain(&new.known).cloned().collect(),
         };
@@ -116,7 +125,10 @@ impl Domains {
             exact_paths: paths.into_iter().cloned().collect(),
             exact_ids: ids,
             hops: hops.into_iter().collect(),
-            addresses: Addresses::new(&demands().collect::<Vec<_>>(), !approach.hops.is_empty()),
+            addresses: Addresses::new(
+                &demands().collect::<Vec<_>>(),
+                approaches.iter().any(|approach| !approach.hops.is_empty()),
+            ),
             boundaries: boundaries.into_iter().collect(),
             now,
             known,
@@ -124,7 +136,8 @@ impl Domains {
             unknown_matter: reads_hop
                 || tables.iter().flat_map(|table| &table.grants).any(|grant| grant.rule.is_none()),
             absence_matters,
-            takes_nobody: approach.takes_nobody,
+            takes_nobody,
+            takes_peers: approaches.iter().any(|approach| approach.takes_peers),
             issuers_differ: vouched.iter().any(|pair| pair.ids.contains(&None)),
         }
     }
@@ -245,6 +258,11 @@ impl Domains {
         self.hops.len() > 1
     }
 
+    /// Whether being without a certificate stands for nothing else.
+    pub fn tells_absence(&self) -> bool {
+        !self.known.is_empty()
+    }
+
     /// How many methods rules name, and one for all others.
     pub fn all_methods(&self) -> usize {
         self.methods.iter().map(Vec::len).sum::<usize>() + 1
@@ -280,6 +298,7 @@ impl Domains {
                 }
                 found
             }
+            PeerDemand::Spiffe { .. } | PeerDemand::Dns { .. } if !self.takes_peers => Vec::new(),
             PeerDemand::Absent => self.takes_nobody.then_some(PeerCell::Absent).into_iter().collect(),
             PeerDemand::Spiffe { trust_domain, path } => {
                 let exact = self.exact_ids.get(trust_domain).into_iter().flatten();

@@ -22,11 +22,13 @@
 
 mod addresses;
 mod alone;
+mod approach;
 mod barriers;
 mod cells;
 #[cfg(test)]
 pub(crate) mod coverage;
 mod elsewhere;
+mod except;
 mod moments;
 mod regions;
 mod search;
@@ -41,14 +43,19 @@ use http::{HeaderMap, Method};
 use serde_json::{Map, Value};
 
 pub use alone::{Alone, Closed, Tried, Ways};
+pub use approach::Approach;
 pub use cells::{CallerCell, Cell, PeerCell};
+pub use except::UNENFORCED;
 pub use regions::{Part, Region, Word, said};
 pub use search::Comparison;
 
 use super::cells::{Built, Demand, Gap, Shape, Side};
 use super::{Cause, Host, IssuerId, NormalPath, RuleId, UpstreamId};
 use crate::clock::Timestamp;
-use crate::identity::{Caller, Hop, Name, Peer, Signature};
+use crate::identity::{Caller, CertificateHash, Hop, Peer, Signature};
+
+/// The certificate of every peer that is made up.
+pub const STAND_IN: CertificateHash = CertificateHash([0; 32]);
 
 /// The issuers that can have signed one and the same token, under each policy.
 #[derive(Clone, Copy, Debug)]
@@ -60,15 +67,6 @@ pub struct Vouched {
     pub leeways: [Duration; 2],
 }
 
-/// How requests come to be judged, under either of two configurations.
-#[derive(Clone, Debug, Default)]
-pub struct Approach {
-    /// Whether one without a certificate gets as far as a policy.
-    pub takes_nobody: bool,
-    /// The hops that tell of others than are at the other end: of their certificates, or their addresses.
-    pub hops: BTreeSet<Name>,
-}
-
 /// A token, and what it says under each policy: the code of a refusal where it is refused before any rule.
 #[derive(Clone, Debug)]
 pub struct Token {
@@ -77,6 +75,9 @@ pub struct Token {
     pub path: Vec<Arc<str>>,
     pub callers: [Result<Signature<Caller>, &'static str>; 2],
 }
+
+/// The code of a refusal for want of the certificate that the caller's token is bound to.
+pub type Binding<'r> = dyn Fn(&Caller, Option<&CertificateHash>) -> Result<(), &'static str> + 'r;
 
 /// By the place of the issuers and the way to act.
 pub type Minting<'r> = dyn Fn(usize, usize, &Demand, &Shape, Timestamp) -> Built<Token> + 'r;
@@ -90,6 +91,9 @@ pub struct Realm<'r> {
     /// The token that fulfils the demand in one of these ways, and nothing else. The path's segments come along,
     /// as far as they are known.
     pub token: &'r Minting<'r>,
+    /// Whether a token counts in the hands of whoever has this certificate. Every peer that is made up has
+    /// [`STAND_IN`].
+    pub bound: &'r Binding<'r>,
     /// Why some ways to act are not among those.
     pub gaps: &'r BTreeSet<Gap>,
 }

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::cells::{CallerCell, PeerCell};
 use super::search::Comparison;
+use super::tables::Table;
 use super::{Change, Flip, Outcome, Vouched, Witness};
 use crate::clock::Timestamp;
 use crate::identity::{ActorKind, Caller};
 use crate::policy::cells::{CallerDemand, Demand, Kinds, PeerDemand, Shape, Side, join_nets};
+use crate::policy::words::duration;
 use crate::policy::{PolicyParts, RuleId};
 
 /// A set of requests in words: in each part, any of the words; all parts together.
@@ -19,7 +21,11 @@ pub struct Region {
     pub parts: BTreeMap<Part, BTreeSet<Word>>,
     /// Rules of the policy that does not permit it all, by which it permits some of it nevertheless.
     pub allowed_too: BTreeSet<String>,
+    /// What else is in it by its words alone: no policy makes a difference there.
+    pub refused_too: BTreeSet<String>,
     pub witness: Witness,
+    /// Places of the flips that it is made of.
+    of: Vec<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,9 +74,10 @@ impl Comparison<'_> {
     pub fn regions(&self, flips: &[Flip], vouched: &[Vouched]) -> Vec<Region> {
         let kinds = self.kinds();
         let mut groups: BTreeMap<String, Vec<Region>> = BTreeMap::new();
-        for flip in flips {
+        for (at, flip) in flips.iter().enumerate() {
             let key = format!("{:?} {:?}", flip.change, flip.outcomes);
-            groups.entry(key).or_default().push(self.region(flip, vouched, &kinds));
+            let region = Region { of: vec![at], ..self.region(flip, vouched, &kinds) };
+            groups.entry(key).or_default().push(region);
         }
         let mut found: Vec<Region> = groups.into_values().flat_map(merged).collect();
         let by = |region: &Region| {
@@ -80,7 +87,10 @@ impl Comparison<'_> {
         };
         found.sort_by_key(by);
         for region in &mut found {
-            region.allowed_too = self.allowed_too(region, flips);
+            let told = region.of.iter().map(|at| self.told(&flips[*at], vouched, &kinds));
+            let told: Vec<_> = told.collect();
+            region.allowed_too = self.allowed_too(&told, region.change);
+            region.refused_too = self.refused_too(&told, region.change);
         }
         found
     }
@@ -92,43 +102,6 @@ impl Comparison<'_> {
             Outcome::Refused(_) => return None,
         };
         Some(self.tables[side].policy.rule(rule).name.clone())
-    }
-
-    fn allowed_too(&self, region: &Region, flips: &[Flip]) -> BTreeSet<String> {
-        let side = 1 - region.change.permitting();
-        if region.change == Change::Elsewhere {
-            return BTreeSet::new();
-        }
-        let of_region =
-            flips.iter().filter(|flip| flip.outcomes == region.outcomes && flip.change == region.change);
-        let table = &self.tables[side];
-        let mut names = BTreeSet::new();
-        let mut demands: Vec<(Demand, bool)> = Vec::new();
-        for flip in of_region {
-            let methods = Some(vec![flip.cell.method.clone()]).filter(|_| !flip.cell.alike.is_empty());
-            let stands_for_more = self.domains.is_least(&flip.demand.path, flip.cell.length);
-            let path = match stands_for_more {
-                true => flip.demand.path.clone(),
-                false => flip.demand.path.of_length(flip.cell.length),
-            };
-            let methods = methods.or_else(|| flip.demand.methods.clone());
-            let pinned = (Demand { methods, path, ..flip.demand.clone() }, stands_for_more);
-            if !demands.contains(&pinned) {
-                demands.push(pinned);
-            }
-        }
-        for grant in &table.grants {
-            // an exact path has a length that is told apart from all others
-            let overlaps = |way: &Demand| {
-                demands.iter().any(|(demand, more)| (way.path.rest || !more) && way.join(demand).is_some())
-            };
-            if let Some(rule) = grant.rule
-                && grant.ways.iter().any(overlaps)
-            {
-                names.insert(table.policy.rule(rule).name.clone());
-            }
-        }
-        names
     }
 
     fn region(&self, flip: &Flip, vouched: &[Vouched], kinds: &[Vec<Kinds>; 2]) -> Region {
@@ -155,9 +128,12 @@ impl Comparison<'_> {
             (Part::Method, methods.into_iter().map(method).collect()),
             (Part::Host, BTreeSet::from([Word::alone(host)])),
             (Part::Path, BTreeSet::from([self.path(flip)])),
-            (Part::Service, BTreeSet::from([Word::alone(service(demand, &cell.peer, witness, parts))])),
+            (
+                Part::Service,
+                BTreeSet::from([Word::alone(service(flip, &self.tables, domains.tells_absence()))]),
+            ),
             (Part::Caller, BTreeSet::from([Word::alone(caller(flip, vouched, side, parts))])),
-            (Part::Actor, BTreeSet::from([Word::alone(actor(demand, side, witness.caller(side), kinds))])),
+            (Part::Actor, BTreeSet::from([actor(demand, side, witness.caller(side), kinds)])),
             (Part::Circumstances, BTreeSet::from([Word::alone(self.circumstances(flip))])),
             (Part::Time, BTreeSet::from([time])),
         ]);
@@ -166,7 +142,9 @@ impl Comparison<'_> {
             outcomes: outcomes.clone(),
             parts: said,
             allowed_too: BTreeSet::new(),
+            refused_too: BTreeSet::new(),
             witness: witness.clone(),
+            of: Vec::new(),
         }
     }
 
@@ -257,6 +235,7 @@ fn merged(mut regions: Vec<Region>) -> Vec<Region> {
                     Some(known) => {
                         let words = region.parts.get(&part).cloned().unwrap_or_default();
                         known.parts.entry(part).or_default().extend(words);
+                        known.of.extend(region.of);
                     }
                     None => drop(groups.insert(key, region)),
                 }
@@ -269,17 +248,24 @@ fn merged(mut regions: Vec<Region>) -> Vec<Region> {
     }
 }
 
-fn service(demand: &Demand, cell: &PeerCell, witness: &Witness, parts: &PolicyParts) -> String {
-    let names = || {
-        let peer = witness.peer.verified();
-        let naming = parts.services.iter().filter(|service| peer.is_some_and(|peer| service.names(peer)));
+fn service(flip: &Flip, tables: &[Table<'_>; 2], told_apart: bool) -> String {
+    let names = |side: Side| {
+        let peer = flip.witness.peer.verified();
+        let services = &tables[side].policy.parts().services;
+        let naming = services.iter().filter(|service| peer.is_some_and(|peer| service.names(peer)));
         joined(naming.map(|service| &service.name), " and ")
     };
-    match (&demand.peer, cell) {
+    let side = flip.change.permitting();
+    match (&flip.demand.peer, &flip.cell.peer) {
+        (PeerDemand::Free, PeerCell::Absent) if told_apart => "without a certificate".to_owned(),
         (PeerDemand::Free, PeerCell::Absent) => "with a certificate or without".to_owned(),
         (PeerDemand::Free, PeerCell::Unknown) => "with a certificate that no service names".to_owned(),
         (PeerDemand::Absent, _) => "without a certificate".to_owned(),
-        _ => format!("through {}", names()),
+        _ if names(side).is_empty() => {
+            let other = ["old", "new"][1 - side];
+            format!("with a certificate that only the {other} policy names, as {}", names(1 - side))
+        }
+        _ => format!("through {}", names(side)),
     }
 }
 
@@ -308,37 +294,35 @@ fn caller(flip: &Flip, vouched: &[Vouched], side: Side, parts: &PolicyParts) -> 
     demand.actor_subject.iter().for_each(|glob| say(format!("actor subject {glob}")));
     demand.claims.iter().for_each(|(claim, value)| say(format!("claim {claim} {value}")));
     demand.acr.iter().for_each(|acr| say(format!("acr {acr}")));
-    demand.max_age.iter().for_each(|age| say(format!("a login at most {}s old", age.as_secs())));
+    demand.max_age.iter().for_each(|age| say(format!("a login at most {} old", duration(*age))));
     let told = if said.is_empty() { "any token".to_owned() } else { said.join(", ") };
     format!("{told} of {issuer}")
 }
 
-/// All kinds that no rule tells from this one.
-fn actor(demand: &Demand, side: Side, caller: Option<&Caller>, kinds: &[Vec<Kinds>; 2]) -> String {
-    let Some(caller) = caller else { return String::new() };
-    let alike = |kind: ActorKind, asked: Kinds| {
-        let all = ActorKind::ALL.into_iter().filter(|other| {
-            asked.contains(*other) && kinds[side].iter().all(|set| set.contains(*other) == set.contains(kind))
-        });
-        all.collect::<Vec<_>>()
+/// All kinds among these that no rule tells from this one.
+pub(super) fn alike(kind: ActorKind, asked: Kinds, told_apart: &[Kinds]) -> Vec<ActorKind> {
+    let is_alike = |other: &ActorKind| {
+        asked.contains(*other) && told_apart.iter().all(|set| set.contains(*other) == set.contains(kind))
     };
+    ActorKind::ALL.into_iter().filter(is_alike).collect()
+}
+
+/// Who acts, for whom if that is asked or said, and whether the token says so in `act`.
+fn actor(demand: &Demand, side: Side, caller: Option<&Caller>, kinds: &[Vec<Kinds>; 2]) -> Word {
+    let Some(caller) = caller else { return Word::alone("") };
     let asked = &demand.sides[side];
-    let who = alike(caller.actor, asked.actor);
-    let mut said = match who.len() {
-        4 => "any actor".to_owned(),
-        _ => format!("actor {}", joined(&who, " or ")),
+    let words = |kind: ActorKind, asked: Kinds| match &alike(kind, asked, &kinds[side])[..] {
+        all if all.len() == ActorKind::ALL.len() => "anybody".to_owned(),
+        some => joined(some, " or "),
     };
-    if !caller.chain.is_empty() {
-        said.push_str(" acting for ");
-        let whom = alike(caller.on_behalf_of, asked.on_behalf_of);
-        said.push_str(&if whom.len() == 4 { "anybody".to_owned() } else { joined(&whom, " or ") });
-    } else if asked.on_behalf_of != Kinds::ANY {
-        said.push_str(&format!(
-            " on behalf of {}",
-            joined(alike(caller.on_behalf_of, asked.on_behalf_of), " or ")
-        ));
+    let who = words(caller.actor, asked.actor);
+    let acts = !caller.chain.is_empty();
+    if !acts && asked.on_behalf_of == Kinds::ANY {
+        return Word::alone(who);
     }
-    said
+    let whole = format!("{who} for {}", words(caller.on_behalf_of, asked.on_behalf_of));
+    let how = if acts { "with" } else { "without" };
+    Word { text: format!("{whole}, {how} act"), whole, of: 2 }
 }
 
 fn joined<T: ToString>(items: impl IntoIterator<Item = T>, between: &str) -> String {

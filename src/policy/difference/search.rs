@@ -9,12 +9,13 @@ use http::HeaderMap;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::approach::unknown;
 use super::barriers::Barriers;
 use super::cells::{CallerCell, Cell, Domains, PeerCell};
 use super::tables::{Grant, Table};
-use super::{Approach, Change, Differences, Flip, Outcome, Realm, Vouched, Witness};
+use super::{Approach, Change, Differences, Flip, Outcome, Realm, STAND_IN, Vouched, Witness};
 use crate::clock::Timestamp;
-use crate::identity::{CertificateHash, Hop, Name, Peer, PeerName, Signature};
+use crate::identity::{Hop, Name, Peer, PeerName, Signature};
 use crate::policy::action::is_grpc;
 use crate::policy::cells::{self, Built, Demand, Fresh, Gap, Kinds, Side, Unbuilt};
 use crate::policy::claim::ClaimPath;
@@ -30,6 +31,7 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 pub struct Comparison<'a> {
     pub(super) tables: [Table<'a>; 2],
     pub(super) domains: Domains,
+    pub(super) approaches: [&'a Approach; 2],
 }
 
 impl<'a> Comparison<'a> {
@@ -37,12 +39,12 @@ impl<'a> Comparison<'a> {
     pub fn new(
         policies: [&'a Policy; 2],
         vouched: &[Vouched],
-        approach: &Approach,
+        approaches: [&'a Approach; 2],
         now: Timestamp,
     ) -> Comparison<'a> {
         let tables = [0, 1].map(|side| Table::new(policies[side], side, vouched));
-        let domains = Domains::new(&tables, vouched, approach, now);
-        Comparison { tables, domains }
+        let domains = Domains::new(&tables, vouched, approaches, now);
+        Comparison { tables, domains, approaches }
     }
 
     /// Every text with which the policies compare one.
@@ -74,10 +76,16 @@ impl<'a> Comparison<'a> {
         &self.tables[side].policy.parts().upstreams[id.index()]
     }
 
+    pub(super) fn search<'r>(&'r self, realm: Realm<'r>, fresh: &'r Fresh) -> Search<'r> {
+        let Comparison { tables, domains, approaches } = self;
+        let unknown = unknown(*approaches, [tables[0].policy, tables[1].policy], fresh);
+        let (judged, gaps) = (Counter::new(0), RefCell::default());
+        Search { tables, domains, approaches: *approaches, unknown, realm, fresh, judged, gaps }
+    }
+
     /// Every difference.
     pub fn differences(&self, realm: Realm<'_>, fresh: &Fresh) -> Differences {
-        let Comparison { tables, domains } = self;
-        let search = Search::new(tables, domains, realm, fresh);
+        let search = self.search(realm, fresh);
         let mut flips = search.flips(Change::Allowed);
         flips.extend(search.flips(Change::Denied));
         flips.extend(search.elsewhere());
@@ -90,6 +98,9 @@ impl<'a> Comparison<'a> {
 pub(super) struct Search<'a> {
     pub tables: &'a [Table<'a>; 2],
     pub domains: &'a Domains,
+    pub approaches: [&'a Approach; 2],
+    /// Of whom no service speaks.
+    pub unknown: Built<PeerName>,
     pub realm: Realm<'a>,
     pub fresh: &'a Fresh,
     pub judged: Counter<u64>,
@@ -113,16 +124,6 @@ pub(super) struct Tally {
 }
 
 impl<'a> Search<'a> {
-    pub(super) fn new(
-        tables: &'a [Table<'a>; 2],
-        domains: &'a Domains,
-        realm: Realm<'a>,
-        fresh: &'a Fresh,
-    ) -> Search<'a> {
-        let (judged, gaps) = (Counter::new(0), RefCell::default());
-        Search { tables, domains, realm, fresh, judged, gaps }
-    }
-
     /// What may be missing for it is told in the end.
     fn leave_open(&self, gap: Gap) {
         *self.gaps.borrow_mut().entry(gap).or_default() += 1;
@@ -134,11 +135,14 @@ impl<'a> Search<'a> {
         let [ours, theirs] = [&self.tables[side], &self.tables[1 - side]];
         let same_routes = ours.routes_meaning() == theirs.routes_meaning();
         let same_services = ours.known_meaning == theirs.known_meaning;
+        let same_approach = self.approaches[0].lets_in_as(self.approaches[1]);
         let their_grants = theirs.grant_meanings();
         let barriers = Barriers::new(ours, theirs);
         let mut found = Vec::new();
         for grant in &ours.grants {
-            let known = their_grants.contains(&*grant.meaning) && (same_services || !grant.waives_peer);
+            let known = their_grants.contains(&*grant.meaning)
+                && same_approach
+                && (same_services || !grant.waives_peer);
             for (way, same_route) in self.routed(grant, side, same_routes) {
                 let mut alone = Vec::new();
                 if !(known && same_route) {
@@ -267,20 +271,22 @@ impl<'a> Search<'a> {
     ) -> Option<(Vec<Demand>, Met)> {
         let policy = self.tables[side].policy;
         let parts = policy.parts();
-        let Outcome::Denied { cause, rule } = outcome else { return None };
         let mut met = met.clone();
         // what has been joined and still is not so was not built as it should be
         let unmet = || {
             self.leave_open(Gap::Unmet);
             None
         };
-        if *cause == Cause::PeerUnknown {
+        // without a certificate: no listener takes it, or the token is bound to one
+        let is_bare = matches!(outcome, Outcome::Refused(_)) && witness.peer.verified().is_none();
+        if is_bare || matches!(outcome, Outcome::Denied { cause: Cause::PeerUnknown, .. }) {
             if met.known.contains(&side) {
-                return unmet();
+                return if is_bare { None } else { unmet() };
             }
             met.known.push(side);
             return Some((parts.services.iter().flat_map(cells::peers).collect(), met));
         }
+        let Outcome::Denied { cause, rule } = outcome else { return None };
         if *cause == Cause::TokenNotIssuedToService {
             let (peer, caller) = (witness.peer.verified()?, witness.caller(side)?);
             let issuer = policy.issuer_of(Some(caller));
@@ -328,9 +334,26 @@ impl<'a> Search<'a> {
     /// The least request that fulfils the demand in the cell.
     pub(super) fn witness(&self, demand: &Demand, cell: &Cell) -> Built<Witness> {
         let shape = demand.path.of_length(cell.length);
+        let hop = match &*cell.hop {
+            "direct" => Hop::Direct,
+            "local" => Hop::Local,
+            name => Hop::Trusted(name.parse().map_err(|_| Unbuilt::Open(Gap::Name))?),
+        };
+        let peer = self.peer(cell, &hop)?;
+        // a hop is that of a certificate
+        if peer.verified().is_none() && hop != Hop::Direct {
+            return Err(Unbuilt::Impossible);
+        }
         let (token, path) = match cell.caller {
             CallerCell::Present { vouched, acting } => {
-                let token = (self.realm.token)(vouched, acting, demand, &shape, cell.at)?;
+                let mut token = (self.realm.token)(vouched, acting, demand, &shape, cell.at)?;
+                let certificate = peer.verified().map(|peer| &peer.certificate);
+                for caller in &mut token.callers {
+                    let bound = caller.as_ref().ok().and_then(Signature::verified);
+                    if let Some(Err(code)) = bound.map(|bound| (self.realm.bound)(bound, certificate)) {
+                        *caller = Err(code);
+                    }
+                }
                 let path = token.path.clone();
                 (Some((vouched, token)), path)
             }
@@ -354,16 +377,6 @@ impl<'a> Search<'a> {
             }
         }
         let unnamed = |_| Unbuilt::Open(Gap::Name);
-        let hop = match &*cell.hop {
-            "direct" => Hop::Direct,
-            "local" => Hop::Local,
-            name => Hop::Trusted(name.parse().map_err(|_| Unbuilt::Open(Gap::Name))?),
-        };
-        let peer = self.peer(cell, &hop)?;
-        // a hop is that of a certificate
-        if peer.verified().is_none() && hop != Hop::Direct {
-            return Err(Unbuilt::Impossible);
-        }
         Ok(Witness {
             peer,
             token,
@@ -391,9 +404,7 @@ impl<'a> Search<'a> {
         let spiffe = |id: String| id.parse().map(PeerName::Spiffe).map_err(|_| Unbuilt::Open(Gap::Name));
         let name = match &cell.peer {
             PeerCell::Absent => return Ok(Signature::Absent),
-            PeerCell::Unknown => {
-                spiffe(format!("spiffe://{}.example/{}", self.fresh.word(1)?, self.fresh.word(2)?))?
-            }
+            PeerCell::Unknown => self.unknown.clone()?,
             PeerCell::Spiffe { trust_domain, path } => {
                 let mut id = format!("spiffe://{trust_domain}");
                 for (at, segment) in path.segments.iter().enumerate() {
@@ -412,7 +423,7 @@ impl<'a> Search<'a> {
         };
         Ok(Signature::Verified(Arc::new(Peer {
             name,
-            certificate: CertificateHash([0; 32]),
+            certificate: STAND_IN,
             not_after: cell.at.plus(CREDENTIALS_LAST),
             hop: hop.clone(),
         })))
@@ -420,6 +431,6 @@ impl<'a> Search<'a> {
 
     pub(super) fn judge(&self, side: Side, witness: &Witness) -> Outcome {
         self.judged.set(self.judged.get() + 1);
-        witness.judged(self.tables[side].policy, side)
+        self.approaches[side].judged(witness, self.tables[side].policy, side)
     }
 }

@@ -41,8 +41,12 @@ pub struct Grant {
 
 /// What keeps requests from being permitted that are in one of `ways`.
 pub struct Barrier {
+    /// Of the rule, or of the service.
+    pub name: String,
     pub meaning: String,
     pub ways: Vec<Demand>,
+    /// Ways in which it keeps from nothing after all.
+    pub met: Vec<Demand>,
 }
 
 /// One route under one of its hosts.
@@ -82,12 +86,12 @@ impl<'p> Table<'p> {
             rules.filter(move |(rule, _)| rule.effect == effect && rule.mode == Mode::Enforce)
         };
         let barrier = |(rule, _): (&Rule, RuleId)| {
-            let ways = if rule.effect == Effect::Require {
-                cells::reach(rule, parts, side)
+            let (ways, met) = if rule.effect == Effect::Require {
+                (cells::reach(rule, parts, side), cells::met(rule, parts, side))
             } else {
-                cells::ways(rule, parts, side)
+                (cells::ways(rule, parts, side), Vec::new())
             };
-            Barrier { meaning: meaning(rule), ways }
+            Barrier { name: rule.name.clone(), meaning: meaning(rule), ways, met }
         };
         let allows = enforced(Effect::Allow).map(|(rule, id)| Grant {
             rule: Some(id),
@@ -107,14 +111,19 @@ impl<'p> Table<'p> {
         let listed =
             parts.services.iter().filter(|service| matches!(service.clients, CarriedClients::Listed(_)));
         let carriers = listed.map(|service| {
-            let clients = cells::carried(service, side).unwrap_or_default();
-            let clients = sorted(clients.iter().map(|way| {
+            let carried = cells::carried(service, side).unwrap_or_default();
+            let clients = sorted(carried.iter().map(|way| {
                 let asked = &way.sides[side];
                 let issuers = asked.issuers.iter().flatten().map(|id| issuer(*id, parts, side, vouched));
                 format!("{} {:?}", sorted(issuers), asked.client)
             }));
             let ways: Vec<_> = cells::peers(service).collect();
-            Barrier { meaning: format!("{} carries {clients}", peers_meaning(&ways)), ways }
+            Barrier {
+                name: service.name.to_string(),
+                meaning: format!("{} carries {clients}", peers_meaning(&ways)),
+                ways,
+                met: carried,
+            }
         });
         let mut asked: Vec<Demand> =
             enforced(Effect::Require).flat_map(|(rule, _)| cells::met(rule, parts, side)).collect();
@@ -133,7 +142,7 @@ impl<'p> Table<'p> {
             asked,
             requires: enforced(Effect::Require).map(barrier).collect(),
             carriers: carriers.collect(),
-            entries: entries(parts, side, vouched),
+            entries: entries(policy, side, vouched),
             known_meaning: peers_meaning(&known),
             known,
         }
@@ -164,7 +173,9 @@ pub fn meanings(barriers: &[Barrier]) -> HashSet<&str> {
     barriers.iter().map(|barrier| &*barrier.meaning).collect()
 }
 
-fn entries(parts: &PolicyParts, side: Side, vouched: &[Vouched]) -> Vec<Entry> {
+/// In the order in which they are tried.
+fn entries(policy: &Policy, side: Side, vouched: &[Vouched]) -> Vec<Entry> {
+    let parts = policy.parts();
     let upstream = |id: UpstreamId| parts.upstreams[id.index()].clone();
     let targets = |route: &Route| {
         let variants = route.variants.iter().map(|variant| Target {
@@ -176,9 +187,10 @@ fn entries(parts: &PolicyParts, side: Side, vouched: &[Vouched]) -> Vec<Entry> {
             Target { upstream: upstream(route.upstream), role: None, ways: Same(vec![Demand::nothing()]) };
         variants.chain([everybody]).collect()
     };
-    let ids = (0..).map(RouteId);
-    let each = parts.routes.iter().zip(ids).flat_map(|(route, id)| {
-        cells::entries(route, id, side).into_iter().map(move |way| {
+    let each = policy.route_order().flat_map(|(id, host)| {
+        let route = policy.route(id);
+        let ways = cells::entries(route, id, side).into_iter().filter(move |way| way.host.as_ref() == host);
+        ways.map(move |way| {
             let Demand { host, path, headers, .. } = &way;
             let direction = route.direction;
             let meaning = format!("{} {direction:?} {host:?} {path} {headers:?}", route.name);

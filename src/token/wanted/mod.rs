@@ -22,6 +22,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 pub use acting::Acting;
@@ -36,9 +38,10 @@ use super::issuer::IssuerSettings;
 use super::limits::TokenLimits;
 use super::steps::Step;
 use crate::clock::Timestamp;
-use crate::identity::Caller;
+use crate::identity::{Caller, CertificateHash};
 use crate::policy::cells::{Built, Demand, Fresh, Side, Unbuilt};
 use crate::policy::claim::{ClaimPath, ClaimTest, ClaimValue};
+use crate::policy::difference::STAND_IN;
 use crate::policy::pattern::Glob;
 
 /// Who can have signed a token, under each of two policies.
@@ -290,7 +293,10 @@ impl<'a> Issuers<'a> {
                     "auth_time" | "nbf" | "iat" => draft.anything(&top),
                     // one without an act is not of these issuers
                     "act" => return Err(Unbuilt::Impossible),
-                    "cnf" => draft.text(&ClaimPath(vec!["cnf".into(), "jkt".into()]), None)?,
+                    "cnf" => {
+                        let path = ClaimPath(vec!["cnf".into(), THUMBPRINT.into()]);
+                        draft.text(&path, Some(&Glob::Exact(thumbprint(&STAND_IN).into())))?;
+                    }
                     _ => draft.text(&top, None)?,
                 }
             }
@@ -383,4 +389,16 @@ fn globs_of(test: &ClaimTest) -> Vec<Glob> {
 fn with_each(found: &[Way], ways: &[Way]) -> Vec<Vec<Way>> {
     let with = |way: &Way| found.iter().chain([way]).cloned().collect();
     ways.iter().map(with).collect()
+}
+
+/// RFC 8705 §3.1.
+const THUMBPRINT: &str = "x5t#S256";
+
+fn thumbprint(CertificateHash(hash): &CertificateHash) -> String {
+    URL_SAFE_NO_PAD.encode(hash)
+}
+
+/// The `cnf` of a token that is bound to a certificate.
+pub fn bound_to(certificate: &CertificateHash) -> Value {
+    Map::from_iter([(THUMBPRINT.to_owned(), thumbprint(certificate).into())]).into()
 }

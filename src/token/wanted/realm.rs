@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use super::acting::Acting;
 use super::{Issuers, Wanted};
 use crate::clock::Timestamp;
-use crate::identity::{ActorKind, Caller, Signature};
+use crate::identity::{ActorKind, Caller, CertificateHash, Signature};
 use crate::policy::IssuerId;
 use crate::policy::cells::{Built, Demand, Fresh, Gap, Kinds, Shape, Side, Unbuilt};
 use crate::policy::claim::ClaimPath;
 use crate::policy::difference::{Realm, Token, Vouched};
 use crate::policy::pattern::Glob;
 use crate::token::error::TokenError;
+use crate::token::verifier::check_confirmation;
 use crate::token::{IssuerSettings, TokenLimits};
 
 /// The issuers of two configurations, paired where they can have signed the same token.
@@ -146,8 +147,11 @@ impl<'a> Mint<'a> {
             });
             Ok(Token { claims: drafted.claims, path: drafted.path, callers })
         };
+        let bound = |caller: &Caller, certificate: Option<&CertificateHash>| {
+            check_confirmation(caller, certificate).map_err(|error| error.code())
+        };
         let gaps = self.pairs.iter().flat_map(|pair| &pair.gaps).copied().collect();
-        then(Realm { vouched: &self.vouched, acting: &acting, token: &token, gaps: &gaps })
+        then(Realm { vouched: &self.vouched, acting: &acting, token: &token, bound: &bound, gaps: &gaps })
     }
 
     fn acting(&self, pair: usize, demand: &Demand) -> Vec<usize> {

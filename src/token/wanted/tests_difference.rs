@@ -59,7 +59,8 @@ fn case(seed: u64, requests: usize, seen: &mut Seen) {
     let compiled = [old.compiled(), new.compiled()];
     let policies = [&compiled[0], &compiled[1]];
     let issuers = [&old.issuers[..], &new.issuers[..]];
-    let comparison = Comparison::new(policies, &vouched(issuers), &approach(), NOW);
+    let approach = approach();
+    let comparison = Comparison::new(policies, &vouched(issuers), [&approach; 2], NOW);
     let limits = [&TokenLimits::FOR_TESTS; 2];
     let kinds = comparison.kinds();
     let mint = Mint::new(issuers, limits, comparison.globs(), comparison.places(), &kinds, NOW);

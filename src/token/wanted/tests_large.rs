@@ -104,7 +104,8 @@ fn a_thousand_rules_against_a_thousand() {
         let compiled = [old.compiled(), new.compiled()];
         let policies = [&compiled[0], &compiled[1]];
         let issuers = [&old.issuers[..], &new.issuers[..]];
-        let comparison = Comparison::new(policies, &vouched(issuers), &Approach::default(), NOW);
+        let approach = Approach { takes_nobody: false, ..Approach::OPEN };
+        let comparison = Comparison::new(policies, &vouched(issuers), [&approach; 2], NOW);
         let limits = [&TokenLimits::FOR_TESTS; 2];
         let mint =
             Mint::new(issuers, limits, comparison.globs(), comparison.places(), &comparison.kinds(), NOW);

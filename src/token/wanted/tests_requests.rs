@@ -16,7 +16,7 @@ use crate::policy::*;
 /// Anybody comes, and two hops tell of others.
 pub fn approach() -> Approach {
     let hops = ["alb", "edge"].map(|hop| hop.parse().unwrap());
-    Approach { takes_nobody: true, hops: hops.into_iter().collect() }
+    Approach { hops: hops.into_iter().collect(), ..Approach::OPEN }
 }
 
 /// A request, as both worlds read it. Half of them ask for what some rule speaks of.

@@ -72,7 +72,7 @@ const EDITS: &[Edit] = &[
     ("", "[[deny]]\nname = \"d\"\nissuer = \"corp\"\nclaim = { aud = \"orders\" }", "", true, "any token"),
     // one mark of two kinds is demanded, and the other makes it nobody's
     ("claim = { uid = \"u1\" }", "", "[[deny]]\nname = \"d\"\nactor = \"agent\"", false, "uid u1"),
-    ("claim = { uid = \"u1\" }\nactor = \"unknown\"", "", "", true, "actor unknown"),
+    ("claim = { uid = \"u1\" }\nactor = \"unknown\"", "", "", true, "[\"unknown\"]"),
     // a claim that may be a list
     (
         "claim = { azp = \"a\" }",
@@ -100,7 +100,7 @@ const EDITS: &[Edit] = &[
     // gRPC by another name
     ("route = \"calls\"\ngrpc = \"x.Y/*\"", "", "", true, "grpc+proto"),
     // as old as it may be, to the second
-    ("max_age = \"15m\"", "", "", true, "900s"),
+    ("max_age = \"15m\"", "", "", true, "15m old"),
 ];
 
 #[tokio::test]

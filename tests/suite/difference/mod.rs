@@ -8,9 +8,10 @@ mod policies;
 mod region;
 
 use countersign::audit::{Reason, Verdict};
-use countersign::cli::diff::{Diff, compare};
+use countersign::cli::diff::{Diff, Difference, compare};
 use countersign::clock::{Clock, Timestamp};
 use countersign::config::{self, Config};
+use countersign::policy::difference::UNENFORCED;
 use countersign::trial::{Answer, Question, Trial};
 use fastrand::Rng;
 
@@ -32,10 +33,11 @@ struct Counts {
     differences: usize,
     witnesses: usize,
     judged: u64,
+    /// Requests that are in the words of a difference, and those of them that it says it is not of.
+    claimed: usize,
+    excepted: usize,
     bad: usize,
 }
-
-const UNKNOWN: &str = "with a certificate that no service names";
 
 struct Desk<'w> {
     world: &'w World,
@@ -70,8 +72,7 @@ impl Desk<'_> {
         assert!(diff.open.is_empty(), "seed {seed} {edit}: {:?}", diff.open);
         for told in &diff.differences {
             counts.witnesses += usize::from(told.witness.confirmed);
-            let elsewhere = !diff.settings.is_empty() || told.service.iter().any(|said| said == UNKNOWN);
-            if !(told.witness.confirmed || elsewhere) {
+            if !told.witness.confirmed {
                 counts.bad += 1;
                 println!("BADWITNESS seed {seed} {edit}: {told:?}");
             }
@@ -87,14 +88,42 @@ impl Desk<'_> {
                 continue;
             };
             let change = match (one.verdict(), other.verdict()) {
-                (Verdict::Deny, Verdict::Allow) => "newly allowed",
-                (Verdict::Allow, Verdict::Deny) => "newly denied",
-                (Verdict::Allow, Verdict::Allow) if upstream(&one) != upstream(&other) => "goes elsewhere",
-                _ => continue,
+                (Verdict::Deny, Verdict::Allow) => Some("newly allowed"),
+                (Verdict::Allow, Verdict::Deny) => Some("newly denied"),
+                (Verdict::Allow, Verdict::Allow) if upstream(&one) != upstream(&other) => {
+                    Some("goes elsewhere")
+                }
+                _ => None,
             };
+            for told in &diff.differences {
+                let cases = [old_case, new_case];
+                let as_told = Flipped { policies, cases, change: told.change, by: &told.by };
+                if as_told.outside(told).is_some() {
+                    continue;
+                }
+                counts.claimed += 1;
+                let as_it_is = change == Some(told.change);
+                counts.excepted += usize::from(!as_it_is);
+                if !as_it_is && !is_excepted(told, [&one, &other]) {
+                    counts.bad += 1;
+                    println!(
+                        "WIDER seed {seed}, {edit}: {told:#?}\n{}\n{:?} {:?}, {:?} {:?}",
+                        asked_in_words(&question),
+                        one.reason(),
+                        one.rule(),
+                        other.reason(),
+                        other.rule()
+                    );
+                    if std::env::var("FULL").is_ok() {
+                        println!("{old}\n=====\n{new}");
+                    }
+                    return;
+                }
+            }
+            let Some(change) = change else { continue };
             let permitting = if change == "newly denied" { &one } else { &other };
             let unenforced = permitting.reason() != Reason::Allowed;
-            let by = permitting.rule().filter(|_| !unenforced).unwrap_or("a route that is not enforced yet");
+            let by = permitting.rule().filter(|_| !unenforced).unwrap_or(UNENFORCED);
             let flipped = Flipped { policies, cases: [old_case, new_case], change, by };
             if change == "goes elsewhere" {
                 counts.elsewhere += 1;
@@ -115,6 +144,36 @@ impl Desk<'_> {
                 }
                 break;
             }
+        }
+    }
+}
+
+/// Whether the difference says itself that this is not in it.
+fn is_excepted(told: &Difference, answers: [&Answer; 2]) -> bool {
+    let quoted = |name: &str| format!("`{name}`");
+    let says = |text: &str| told.unchanged.iter().any(|unchanged| unchanged.contains(text));
+    let routes = answers.iter().filter_map(|answer| answer.record()?.action.route.as_ref());
+    if routes.into_iter().any(|route| says(&format!("what route {} takes", quoted(route.as_str())))) {
+        return true;
+    }
+    let permitting = match told.change {
+        "newly allowed" => &answers[1..],
+        "newly denied" => &answers[..1],
+        _ => &answers[..],
+    };
+    let denied = permitting.iter().find(|answer| answer.verdict() == Verdict::Deny);
+    match denied {
+        Some(denied) => match (denied.rule(), denied.reason()) {
+            (_, Reason::TokenNotIssuedToService) => says("may not carry"),
+            (_, Reason::PeerUnknown) => says("no service names"),
+            (Some(rule), _) => says(&quoted(rule)),
+            (None, _) => false,
+        },
+        None if told.change == "goes elsewhere" => says("another variant"),
+        None => {
+            let other = answers[usize::from(told.change == "newly denied")];
+            let by = if other.reason() == Reason::Allowed { other.rule() } else { Some(UNENFORCED) };
+            by.is_some_and(|by| told.except.iter().any(|name| name == by))
         }
     }
 }

@@ -89,20 +89,27 @@ impl Flipped<'_> {
     }
 
     fn service(&self, word: &str) -> bool {
-        let case = self.cases[self.permitting()];
-        let Some(names) = word.strip_prefix("through ") else {
-            return match word {
-                "with a certificate or without" => true,
-                "without a certificate" => case.signatures.peer.verified().is_none(),
-                "with a certificate that no service names" => case.signatures.peer.verified().is_some(),
-                other => panic!("{other}"),
-            };
+        let peer = self.cases[self.permitting()].signatures.peer.verified();
+        let named = |side: usize| {
+            let services = self.policies[side].parts().services.iter();
+            let naming = services.filter(|service| peer.is_some_and(|peer| service.names(peer)));
+            naming.map(|service| service.name.as_str()).collect::<Vec<_>>()
         };
-        let peer = case.signatures.peer.verified();
-        let services = &self.policies[self.permitting()].parts().services;
-        let mut naming = services.iter().filter(|service| peer.is_some_and(|peer| service.names(peer)));
-        let all: Vec<_> = naming.by_ref().map(|service| service.name.as_str()).collect();
-        peer.is_some() && names.split(" and ").filter(|name| !name.is_empty()).all(|name| all.contains(&name))
+        let are = |names: &str, side: usize| names.split(" and ").all(|name| named(side).contains(&name));
+        if let Some(names) = word.strip_prefix("through ") {
+            return are(names, self.permitting());
+        }
+        if let Some((_, names)) = word.split_once(" policy names, as ") {
+            return named(self.permitting()).is_empty() && are(names, 1 - self.permitting());
+        }
+        match word {
+            "with a certificate or without" => true,
+            "without a certificate" => peer.is_none(),
+            "with a certificate that no service names" => {
+                peer.is_some() && named(0).is_empty() && named(1).is_empty()
+            }
+            other => panic!("{other}"),
+        }
     }
 
     fn callers(&self) -> [Option<&Caller>; 2] {
@@ -155,11 +162,17 @@ impl Flipped<'_> {
             "actor" => glob(text.strip_prefix("subject ").unwrap(), caller.acting()),
             "acr" => caller.acr.as_deref() == Some(text),
             "a" => {
-                let age = text.trim_start_matches("login at most ").trim_end_matches("s old");
+                let age = text.trim_start_matches("login at most ").trim_end_matches(" old");
+                let unit = match age.trim_start_matches(|c: char| c.is_ascii_digit()) {
+                    "s" => 1,
+                    "m" => 60,
+                    "h" => 3_600,
+                    "d" => 86_400,
+                    other => panic!("{other}"),
+                };
+                let age = unit * age[..age.len() - 1].parse::<u128>().unwrap();
                 let login = caller.authenticated_at;
-                login.is_some_and(|at| {
-                    at <= now && now.since(at).as_millis() <= 1_000 * age.parse::<u128>().unwrap()
-                })
+                login.is_some_and(|at| at <= now && now.since(at).as_millis() <= 1_000 * age)
             }
             "claim" => {
                 let (name, value) = text.split_once(' ').unwrap();
@@ -172,21 +185,21 @@ impl Flipped<'_> {
 
     fn actor(&self, word: &str) -> bool {
         let Some(caller) = self.callers()[self.permitting()] else { return true };
-        let one_of = |words: &str, kind: &str| {
-            matches!(words, "any actor" | "anybody" | "any actor or")
-                || words.split(" or ").any(|one| one == kind)
+        let one_of =
+            |words: &str, kind: &str| words == "anybody" || words.split(" or ").any(|one| one == kind);
+        let (kind, whom) = (caller.actor.to_string(), caller.on_behalf_of.to_string());
+        let (said, how) = word.split_once(", ").map_or((word, None), |(said, how)| (said, Some(how)));
+        let acts = match how {
+            Some("with act") => Some(true),
+            Some("without act") => Some(false),
+            Some(other) => panic!("{other}"),
+            None if said.contains(" for ") => None,
+            None => Some(false),
         };
-        let kind = caller.actor.to_string();
-        let whom = caller.on_behalf_of.to_string();
-        let (who, for_whom, acts) = match (word.split_once(" acting for "), word.split_once(" on behalf of "))
-        {
-            (Some((who, for_whom)), _) => (who, Some(for_whom), true),
-            (None, Some((who, for_whom))) => (who, Some(for_whom), false),
-            (None, None) => (word, None, false),
-        };
-        acts != caller.chain.is_empty()
-            && one_of(who.strip_prefix("actor ").unwrap_or(who), &kind)
-            && for_whom.is_none_or(|for_whom| one_of(for_whom, &whom))
+        let (who, for_whom) = said.split_once(" for ").map_or((said, "anybody"), |both| both);
+        acts.is_none_or(|acts| acts != caller.chain.is_empty())
+            && one_of(who, &kind)
+            && one_of(for_whom, &whom)
     }
 
     fn circumstances(&self, words: &str) -> bool {

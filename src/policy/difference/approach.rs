@@ -1,0 +1,74 @@
+//! How requests come to be judged: whom listeners let in before a policy is asked, and what hops tell.
+
+use std::collections::BTreeSet;
+
+use super::{Outcome, Witness};
+use crate::identity::{Name, PeerName, Signature, TrustDomain};
+use crate::policy::Policy;
+use crate::policy::cells::{Built, Fresh, Gap, Side, Unbuilt};
+
+/// A pattern of `*` alone has no more.
+const SEGMENTS_MAX: usize = 16;
+
+/// The listeners of one configuration, taken together, and its hops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Approach {
+    /// Whether one of them takes clients without a certificate.
+    pub takes_nobody: bool,
+    /// Whether one of them asks for certificates; where none does, everybody comes without.
+    pub takes_peers: bool,
+    /// Whose certificates are taken; empty where it is not said.
+    pub trust_domains: Vec<TrustDomain>,
+    /// The hops that tell of others than are at the other end: of their certificates, or their addresses.
+    pub hops: BTreeSet<Name>,
+}
+
+impl Approach {
+    /// Takes whoever comes.
+    pub const OPEN: Approach =
+        Approach { takes_nobody: true, takes_peers: true, trust_domains: Vec::new(), hops: BTreeSet::new() };
+
+    /// Whether certificates are asked for alike.
+    pub(super) fn lets_in_as(&self, other: &Approach) -> bool {
+        self.takes_nobody == other.takes_nobody && self.takes_peers == other.takes_peers
+    }
+
+    /// What becomes of a request: refused in the handshake, or judged as whoever it comes in as.
+    pub(super) fn judged(&self, witness: &Witness, policy: &Policy, side: Side) -> Outcome {
+        match &witness.peer {
+            Signature::Absent if !self.takes_nobody => Outcome::Refused("peer_missing"),
+            Signature::Verified(_) if !self.takes_peers => {
+                Witness { peer: Signature::Absent, ..witness.clone() }.judged(policy, side)
+            }
+            _ => witness.judged(policy, side),
+        }
+    }
+}
+
+/// A name that no service of either policy has, of a trust domain that both know if there is one.
+pub(super) fn unknown(approaches: [&Approach; 2], policies: [&Policy; 2], fresh: &Fresh) -> Built<PeerName> {
+    let [old, new] = approaches.map(|approach| &approach.trust_domains);
+    let (both, one): (Vec<_>, Vec<_>) =
+        old.iter().chain(new).partition(|domain| old.contains(domain) && new.contains(domain));
+    let mut domains: Vec<String> = both.into_iter().chain(one).map(ToString::to_string).collect();
+    if domains.is_empty() {
+        domains.push(format!("{}.example", fresh.word(1)?));
+    }
+    let named = |name: &PeerName| {
+        let services = policies.iter().flat_map(|policy| &policy.parts().services);
+        services.flat_map(|service| &service.identities).any(|identity| identity.matches(name))
+    };
+    for domain in &domains {
+        let mut id = format!("spiffe://{domain}");
+        for segment in 1..=SEGMENTS_MAX {
+            id.push('/');
+            id.push_str(&fresh.word(segment + 1)?);
+            let name = id.parse().map(PeerName::Spiffe).map_err(|_| Unbuilt::Open(Gap::Name))?;
+            if !named(&name) {
+                return Ok(name);
+            }
+        }
+    }
+    // services name everybody
+    Err(Unbuilt::Impossible)
+}

@@ -144,9 +144,10 @@ fn registered() -> BTreeSet<String> {
         for call in ["&mut to,", "(to,", "                to,", "to.register(", "counter_by("] {
             for (at, _) in file.production.match_indices(call) {
                 let argument = file.text[at + call.len()..].trim_start();
-                names.extend(
-                    argument.strip_prefix('"').and_then(|it| it.split('"').next()).map(str::to_owned),
-                );
+                let name = argument.strip_prefix('"').and_then(|it| it.split('"').next());
+                let is_name =
+                    |name: &&str| name.bytes().all(|b| b.is_ascii_lowercase() || b"_0123456789".contains(&b));
+                names.extend(name.filter(is_name).map(str::to_owned));
             }
         }
     }

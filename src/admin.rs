@@ -293,7 +293,7 @@ mod tests {
             r#""generation":3,"listeners":[{"name":"mesh","address":"127.0.0.1:8443"}],"#,
             r#""issuers":[{"name":"corp","keys":2,"failure":null}],"#,
             r#""certificates":[{"name":"identity","not_after":"2023-11-14T22:14:20.000Z"}],"#,
-            r#""upstreams":[{"name":"orders","servers":2,"ejected":1}]}"#,
+            r#""upstreams":[{"name":"orders","servers":2,"ejected":1}],"credentials":[]}"#,
             "\n"
         );
         assert_eq!(get(&Arc::new(status()), Pages::Admin, "/status"), (200, expected.to_owned()));

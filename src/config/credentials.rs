@@ -286,7 +286,9 @@ fn authentication(
 /// Two places that speak of one header are one too many: where an upstream says it, its routes do not.
 pub fn check_routes(file: &File, found: &mut Diagnostics) {
     for (name, route) in entries(&file.route) {
-        let Some(forwards) = &route.value.forward_authorization else { continue };
+        let Some(forwards) = route.value.forward_authorization.as_ref().filter(|it| it.value) else {
+            continue;
+        };
         let variants =
             items(&route.value.variant).iter().filter_map(|variant| variant.value.upstream.as_ref());
         for upstream in route.value.upstream.iter().chain(variants) {

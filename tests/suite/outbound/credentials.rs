@@ -18,12 +18,15 @@ use crate::world::listen::{Listening, listen};
 use crate::world::proxy::Proxy;
 use crate::world::{Body, World, full};
 
+/// The fields of one request.
+type Form = Vec<(String, String)>;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A token endpoint that gives out numbered tokens, or refuses.
 struct Desk {
     listening: Listening,
-    asked: Arc<Mutex<Vec<Vec<(String, String)>>>>,
+    asked: Arc<Mutex<Vec<Form>>>,
     refuses: Arc<AtomicBool>,
     scheme: &'static str,
 }
@@ -31,7 +34,7 @@ struct Desk {
 impl Desk {
     async fn open(tls: Option<Arc<ServerConfig>>) -> Desk {
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let asked: Arc<Mutex<Vec<Vec<(String, String)>>>> = Arc::default();
+        let asked: Arc<Mutex<Vec<Form>>> = Arc::default();
         let refuses = Arc::new(AtomicBool::new(false));
         let (seen, refusing) = (asked.clone(), refuses.clone());
         let listening = listen("127.0.0.1:0".parse().unwrap(), tls, move |request| {
@@ -61,7 +64,7 @@ impl Desk {
         format!("{}://127.0.0.1:{}/token", self.scheme, self.listening.address.port())
     }
 
-    fn asked(&self) -> Vec<Vec<(String, String)>> {
+    fn asked(&self) -> Vec<Form> {
         self.asked.lock().unwrap().clone()
     }
 }

@@ -20,7 +20,7 @@ use countersign::proxy::normalize::Asked;
 use countersign::server::Server;
 use countersign::tls::Alpn;
 use countersign::tls::client::{ExpectedServer, client_config};
-use countersign::token::{Credential, Issuer, IssuerKeys, Verifier};
+use countersign::token::{Credential, Issuer, IssuerKeys, Shown, Verifier};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
@@ -52,7 +52,7 @@ impl Asking {
         let runtime = runtime();
         let verifier = runtime.block_on(verifier(config));
         let credential = Credential::from_headers(&head.headers).unwrap();
-        let caller = runtime.block_on(verifier.verify(credential, None)).unwrap();
+        let caller = runtime.block_on(verifier.verify(credential, &Shown::on(None))).unwrap();
         let asked = Asked::read(&head, None).unwrap();
         let now = Clock::system().now();
         Asking { asked, headers: head.headers, peer: Signature::Verified(Arc::new(peer)), caller, now }
@@ -102,7 +102,7 @@ fn verify(criterion: &mut Criterion) {
         group.bench_function(algorithm.as_str(), |bencher| {
             bencher.iter(|| {
                 let credential = Credential::from_headers(black_box(&headers)).unwrap();
-                runtime.block_on(verifier.verify(credential, None)).unwrap()
+                runtime.block_on(verifier.verify(credential, &Shown::on(None))).unwrap()
             });
         });
     }
@@ -198,8 +198,9 @@ async fn verifier(config: Config) -> Verifier {
     let tls = client_config(&ExpectedServer::Ca(Vec::new()), None, &[Alpn::Http1], &clock).unwrap();
     let keys = IssuerKeys::new(settings.keys.clone(), &tls, metrics.issuer("corp"), clock.clone());
     keys.refresh().await.unwrap();
-    let issuers = vec![Issuer { settings, keys: Arc::new(keys) }];
-    Verifier::new(issuers, config.limits.token, config.tokens, metrics.tokens.clone(), clock).unwrap()
+    let issuers = vec![Issuer { settings, keys: Arc::new(keys), introspection: None }];
+    let (limits, metrics) = (config.limits.token, metrics.tokens.clone());
+    Verifier::new(issuers, limits, config.tokens, Arc::default(), metrics, clock).unwrap()
 }
 
 /// What does not find room in the queue is lost, which costs its request no less.

@@ -25,7 +25,8 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use status::Report;
 pub use status::{
-    CertificateStatus, CredentialStatus, IssuerStatus, ListenerStatus, Serving, Status, UpstreamStatus,
+    CertificateStatus, CredentialStatus, IdentityStatus, IssuerStatus, ListenerStatus, Serving, Status,
+    UpstreamStatus,
 };
 
 use crate::audit::line::line;
@@ -199,6 +200,7 @@ mod tests {
             generation: 3,
             listeners: vec![ListenerStatus { name: name("mesh"), address: ([127, 0, 0, 1], 8443).into() }],
             issuers: vec![IssuerStatus { name: name("corp"), keys: 2, failure: None }],
+            identity: None,
             certificates: vec![CertificateStatus {
                 name: "identity".to_owned(),
                 not_after: NOW.plus(Duration::from_secs(60)),
@@ -292,7 +294,7 @@ mod tests {
             r#"","time":"2023-11-14T22:13:20.000Z","ready":true,"reasons":[],"policy":"sha256:ab","#,
             r#""generation":3,"listeners":[{"name":"mesh","address":"127.0.0.1:8443"}],"#,
             r#""issuers":[{"name":"corp","keys":2,"failure":null}],"#,
-            r#""certificates":[{"name":"identity","not_after":"2023-11-14T22:14:20.000Z"}],"#,
+            r#""identity":null,"certificates":[{"name":"identity","not_after":"2023-11-14T22:14:20.000Z"}],"#,
             r#""upstreams":[{"name":"orders","servers":2,"ejected":1}],"credentials":[]}"#,
             "\n"
         );

@@ -23,9 +23,10 @@
 pub mod clock;
 pub mod identity;
 pub mod metrics;
-// rank 1: the decision, and the one guarded HTTP client
+// rank 1: the decision, who is revoked, and the one guarded HTTP client
 pub mod fetch;
 pub mod policy;
+pub mod revocation;
 // rank 2: bytes ↔ verified peer
 pub mod tls;
 // rank 3: a credential becomes a caller; where requests may go

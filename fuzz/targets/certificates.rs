@@ -34,7 +34,7 @@ static MESH: LazyLock<Mesh> = LazyLock::new(|| {
     let own = in_file(own.chain.as_bytes(), |certificate| {
         in_file(own.key.as_bytes(), |private_key| {
             let (certificate, private_key) = (PemSource::File(certificate), PemSource::File(private_key));
-            OwnCertificate::load(&CertificateSettings { certificate, private_key }, NOW)
+            OwnCertificate::load(&CertificateSettings { certificate, private_key, passphrase: None }, NOW)
         })
     });
     let clients = ClientCertificates::Required(Arc::new(trust));
@@ -45,7 +45,7 @@ static MESH: LazyLock<Mesh> = LazyLock::new(|| {
 fn domain(ca: std::path::PathBuf, crl: Option<std::path::PathBuf>) -> TrustDomainSettings {
     TrustDomainSettings {
         name: TRUST_DOMAIN.parse().expect("a trust domain"),
-        ca: PemSource::File(ca),
+        ca: Some(PemSource::File(ca)),
         crl: crl.map(PemSource::File),
         allow_dns_names: true,
     }

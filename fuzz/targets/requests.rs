@@ -176,10 +176,12 @@ pub fn authorization(data: &[u8]) {
     }
     match Credential::from_headers(&headers) {
         Ok(Credential::Absent) => panic!("a field was there"),
-        Ok(Credential::Bearer(token)) => {
+        Ok(credential @ (Credential::Bearer(token) | Credential::Dpop(token))) => {
             let [only] = fields[..] else { panic!("one field of several was read") };
-            assert!(only[..7].eq_ignore_ascii_case(b"Bearer "));
-            assert_eq!(&only[7..], token.as_bytes());
+            let is_bearer = matches!(credential, Credential::Bearer(_));
+            let scheme = if is_bearer { &b"Bearer "[..] } else { b"DPoP " };
+            assert!(only[..scheme.len()].eq_ignore_ascii_case(scheme));
+            assert_eq!(&only[scheme.len()..], token.as_bytes());
             let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
             assert!(!token.trim_end_matches('=').is_empty() && token.bytes().all(plain));
         }

@@ -10,7 +10,7 @@ use countersign::clock::{Clock, Timestamp};
 use countersign::identity::{Caller, Signature};
 use countersign::metrics::{IssuerMetrics, TokenMetrics};
 use countersign::token::{
-    Credential, Issuer, IssuerKeys, IssuerUrl, KEYS_MAX, KeySettings, KeySource, KeyUse, Preset,
+    Credential, Issuer, IssuerKeys, IssuerUrl, KEYS_MAX, KeySettings, KeySource, KeyUse, Preset, Shown,
     TokenCacheSettings, TokenError, TokenLimits, Verifier, check_key_set, jwks_uri,
 };
 use rustls::crypto::aws_lc_rs::default_provider;
@@ -67,6 +67,7 @@ static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
         scope_count_max: 256,
         group_count_max: 1024,
         delegation_depth_max: 4,
+        dpop_proofs_max: 1000,
     };
     let nothing = TokenCacheSettings {
         bytes_max: 0,
@@ -74,12 +75,13 @@ static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
         failures_max: 0,
         failure_lifetime: Duration::ZERO,
     };
-    let issuers = vec![Issuer { settings, keys: Arc::new(keys) }];
-    Verifier::new(issuers, limits, nothing, TokenMetrics::default(), clock).expect("a verifier")
+    let issuers = vec![Issuer { settings, keys: Arc::new(keys), introspection: None }];
+    Verifier::new(issuers, limits, nothing, Arc::default(), TokenMetrics::default(), clock)
+        .expect("a verifier")
 });
 
 fn verify(token: &str) -> Result<Arc<Caller>, TokenError> {
-    match complete(VERIFIER.verify(Credential::Bearer(token), None))? {
+    match complete(VERIFIER.verify(Credential::Bearer(token), &Shown::on(None)))? {
         Signature::Verified(caller) => Ok(caller),
         Signature::Absent => panic!("a token was presented"),
     }

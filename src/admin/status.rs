@@ -29,6 +29,8 @@ pub struct Serving {
     pub generation: u64,
     pub listeners: Vec<ListenerStatus>,
     pub issuers: Vec<IssuerStatus>,
+    /// `None` where files give our certificate.
+    pub identity: Option<IdentityStatus>,
     pub certificates: Vec<CertificateStatus>,
     pub upstreams: Vec<UpstreamStatus>,
     /// Of upstreams that tokens are got for.
@@ -47,6 +49,17 @@ pub struct IssuerStatus {
     /// Keys that tokens are verified with now.
     pub keys: usize,
     /// Of the last fetch, in words, if it failed.
+    pub failure: Option<String>,
+}
+
+/// Where the source of service identity stands.
+#[derive(Clone, Debug, Serialize)]
+pub struct IdentityStatus {
+    /// Its name in the configuration.
+    pub source: String,
+    /// It has not given our certificate yet: until then listeners refuse connections.
+    pub awaited: bool,
+    /// What is wrong with it, in words; the last good value stays.
     pub failure: Option<String>,
 }
 
@@ -128,6 +141,10 @@ impl Status {
         for issuer in serving.issuers.iter().filter(|issuer| issuer.keys == 0) {
             let failure = issuer.failure.as_deref().unwrap_or("they were not fetched yet");
             reasons.push(format!("issuer {}: no keys are known: {failure}", issuer.name));
+        }
+        if let Some(identity) = serving.identity.as_ref().filter(|identity| identity.awaited) {
+            let failure = identity.failure.as_deref().unwrap_or("it has not answered yet");
+            reasons.push(format!("identity: our certificate is awaited from {}: {failure}", identity.source));
         }
         for certificate in serving.certificates.iter().filter(|certificate| certificate.not_after <= now) {
             reasons.push(format!("certificate {}: expired at {}", certificate.name, certificate.not_after));

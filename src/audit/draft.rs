@@ -107,6 +107,7 @@ impl Draft {
             request_bytes: 0,
             response_bytes: 0,
             policy: None,
+            ended_by: None,
             cache: None,
             decision_us: None,
             total_us: 0,
@@ -177,6 +178,19 @@ impl Draft {
         let check = self.check(&outcome);
         self.note(|record| record.checks.caller = check);
         self.caller = verified(outcome);
+    }
+
+    /// Who was verified is on the revocation list: a reason, but the record says all the same who it is.
+    pub fn revoked(&mut self, peer: bool, caller: bool) {
+        for (is_revoked, reason) in [(peer, Reason::PeerRevoked), (caller, Reason::TokenRevoked)] {
+            if is_revoked {
+                self.reasons.push(reason);
+                self.note(|record| match reason {
+                    Reason::PeerRevoked => record.checks.peer = Check::Failed(reason),
+                    _ => record.checks.caller = Check::Failed(reason),
+                });
+            }
+        }
     }
 
     /// What the record says of both signatures, for later ones that rest on the same standing. `same_peer` is what

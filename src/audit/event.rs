@@ -13,6 +13,7 @@ use super::sink::Record;
 use crate::clock::Timestamp;
 use crate::identity::{CertificateHash, Name};
 use crate::policy::PolicyHash;
+use crate::revocation::Counts;
 
 /// Something that happened to the proxy.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +41,10 @@ pub enum Event {
         issuer: Name,
         added: Vec<String>,
         removed: Vec<String>,
+    },
+    /// The revocation list that is in force from now on, by its entries.
+    RevocationLoaded {
+        counts: Counts,
     },
 }
 
@@ -113,6 +118,17 @@ enum EventFields {
     PolicyLoaded { old: Option<String>, new: String, rules_added: Vec<String>, rules_removed: Vec<String> },
     CertificateRotated { name: String, certificate: String, not_after: String },
     KeysRotated { issuer: Name, added: Vec<String>, removed: Vec<String> },
+    RevocationLoaded { revoked: RevokedRecord },
+}
+
+/// How many of each are revoked.
+#[derive(Debug, Serialize)]
+struct RevokedRecord {
+    tokens: usize,
+    subjects: usize,
+    clients: usize,
+    workloads: usize,
+    certificates: usize,
 }
 
 impl HandshakeRecord {
@@ -178,6 +194,18 @@ impl EventRecord {
                     removed: bounded_list(removed),
                 },
             ),
+            Event::RevocationLoaded { counts } => {
+                let Counts { tokens, subjects, clients, workloads, certificates } = *counts;
+                let revoked = RevokedRecord { tokens, subjects, clients, workloads, certificates };
+                (
+                    "revocation_loaded",
+                    format!(
+                        "revoked from now on are {tokens} tokens, {subjects} subjects, {clients} clients, \
+                         {workloads} workloads and {certificates} certificates"
+                    ),
+                    EventFields::RevocationLoaded { revoked },
+                )
+            }
         };
         EventRecord { event: name, head, story, fields }
     }
@@ -274,6 +302,12 @@ mod tests {
                 r#""story":"corp changed its keys: 1 added, 0 removed","issuer":"corp","added":["k2"],"removed":[]"#
                     .to_owned(),
             ),
+            (
+                Event::RevocationLoaded { counts: Counts { tokens: 1, workloads: 2, ..Counts::default() } },
+                "revocation_loaded",
+                r#""story":"revoked from now on are 1 tokens, 0 subjects, 0 clients, 2 workloads and 0 certificates","revoked":{"tokens":1,"subjects":0,"clients":0,"workloads":2,"certificates":0}"#
+                    .to_owned(),
+            ),
         ];
         let mut seen = 0;
         for (event, kind, rest) in events {
@@ -281,6 +315,6 @@ mod tests {
             assert_eq!(written, format!("{{\"event\":\"{kind}\",{HEAD},{rest}}}\n"));
             seen += 1;
         }
-        assert_eq!(seen, 4);
+        assert_eq!(seen, 5);
     }
 }

@@ -107,7 +107,7 @@ reasons! {
         "the token is bound to a key that this connection did not prove to have, or had to be and is not",
         "send it over the connection, or with the key, that it was issued for";
     TokenRevoked = "token_revoked",
-        "the token, its subject or its client is revoked",
+        "the token, its subject or its client is revoked, or its issuer says that it is not active",
         "log in again, or take the entry out of the revocation list";
     IssuerUnavailable = "issuer_unavailable",
         "the issuer's keys are not known and could not be fetched",
@@ -180,7 +180,7 @@ reasons! {
 impl From<&PeerError> for Reason {
     fn from(error: &PeerError) -> Reason {
         match error {
-            PeerError::Missing => Reason::PeerMissing,
+            PeerError::Missing | PeerError::Awaited => Reason::PeerMissing,
             PeerError::Malformed(_) => Reason::PeerMalformed,
             PeerError::Untrusted(_) => Reason::PeerUntrusted,
             PeerError::Expired(_) => Reason::PeerExpired,
@@ -214,9 +214,14 @@ impl From<&TokenError> for Reason {
             TokenError::KeyUnknown(_) => Reason::TokenKeyUnknown,
             TokenError::BadSignature => Reason::TokenBadSignature,
             TokenError::Expired => Reason::TokenExpired,
+            TokenError::Inactive => Reason::TokenRevoked,
             TokenError::NotYetValid(_) => Reason::TokenNotYetValid,
             TokenError::WrongAudience(_) => Reason::TokenWrongAudience,
-            TokenError::NotSenderConstrained(_) => Reason::TokenNotSenderConstrained,
+            TokenError::NotSenderConstrained(_)
+            | TokenError::ProofMissing
+            | TokenError::ProofRefused(_)
+            | TokenError::NonceWanted(_) => Reason::TokenNotSenderConstrained,
+            TokenError::Revoked(_) => Reason::TokenRevoked,
             TokenError::IssuerUnavailable(_) => Reason::IssuerUnavailable,
         }
     }
@@ -258,6 +263,7 @@ impl From<Cause> for Reason {
             Cause::PeerMissing => Reason::PeerMissing,
             Cause::PeerUnknown => Reason::PeerUnknown,
             Cause::TokenMissing => Reason::TokenMissing,
+            Cause::TokenNotSenderConstrained => Reason::TokenNotSenderConstrained,
             Cause::TokenNotIssuedToService => Reason::TokenNotIssuedToService,
             Cause::DeniedByRule => Reason::DeniedByRule,
             Cause::RequirementUnmet => Reason::RequirementUnmet,
@@ -336,6 +342,7 @@ mod tests {
             Cause::PeerMissing,
             Cause::PeerUnknown,
             Cause::TokenMissing,
+            Cause::TokenNotSenderConstrained,
             Cause::TokenNotIssuedToService,
             Cause::DeniedByRule,
             Cause::RequirementUnmet,

@@ -58,6 +58,8 @@ pub struct RequestRecord {
     pub response_bytes: u64,
     /// The hash of the policy that decided.
     pub policy: Option<Arc<str>>,
+    /// The hash of the policy under which it was permitted no longer while it streamed.
+    pub ended_by: Option<Arc<str>>,
     /// Whether the decision cache had the standing.
     pub cache: Option<Lookup>,
     pub decision_us: Option<u64>,
@@ -257,6 +259,7 @@ pub(super) mod tests {
                 token_roles: Vec::new(),
                 acr: None,
                 auth_time: Some("2023-11-14T22:00:00.000Z".into()),
+                bound: "none",
                 claims: serde_json::Map::from_iter([("sub".to_owned(), "alice".into())]),
                 redacted: Vec::new(),
             })),
@@ -278,6 +281,7 @@ pub(super) mod tests {
             request_bytes: 0,
             response_bytes: 154,
             policy: Some("sha256:ab".into()),
+            ended_by: None,
             cache: Some(Lookup::Hit),
             decision_us: Some(3),
             total_us: 212,
@@ -325,11 +329,11 @@ pub(super) mod tests {
             r#""dns_names":[],"trust_domain":"shop.example","certificate":"sha256:00ff","hop":"direct"},"#,
             r#""caller":{"issuer":"corp","subject":"alice","client":"storefront-web","actor":"human","#,
             r#""on_behalf_of":"human","chain":[],"via":[],"roles":[],"scopes":["orders:write"],"groups":[],"token_roles":[],"#,
-            r#""acr":null,"auth_time":"2023-11-14T22:00:00.000Z","claims":{"sub":"alice"},"redacted":[]},"#,
+            r#""acr":null,"auth_time":"2023-11-14T22:00:00.000Z","bound":"none","claims":{"sub":"alice"},"redacted":[]},"#,
             r#""action":{"method":"GET","host":"orders.shop.example","path":"/customers/alice/orders/7","#,
             r#""grpc":false,"route":"orders"},"connection":{"listener":"mesh","protocol":"h2","peer_ip":"192.0.2.1","#,
             r#""client_ip":"192.0.2.1"},"status":403,"upstream":null,"request_bytes":0,"response_bytes":154,"#,
-            r#""policy":"sha256:ab","cache":"hit","decision_us":3,"total_us":212,"#,
+            r#""policy":"sha256:ab","ended_by":null,"cache":"hit","decision_us":3,"total_us":212,"#,
             r#""trace":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}"#,
         );
         assert_eq!(line(&denied()), expected);
@@ -352,6 +356,6 @@ pub(super) mod tests {
             other => panic!("{other}"),
         };
         assert_eq!(fields(&allowed()), fields(&denied()));
-        assert_eq!(fields(&allowed()).len(), 30);
+        assert_eq!(fields(&allowed()).len(), 31);
     }
 }

@@ -73,9 +73,13 @@ fn outcome(record: &RequestRecord, story: &mut String) {
         }
         (Verdict::Allow, reason) => {
             permission(record, story);
-            if reason != Reason::Allowed && reason != Reason::Unenforced {
-                story.push_str(", but ");
-                because(reason, record, story);
+            match &record.detail {
+                Some(detail) if record.ended_by.is_some() => story.extend([", but ", detail]),
+                _ if matches!(reason, Reason::Allowed | Reason::Unenforced) => {}
+                _ => {
+                    story.push_str(", but ");
+                    because(reason, record, story);
+                }
             }
         }
         (Verdict::Deny, Reason::ClientGone) => {
@@ -132,6 +136,7 @@ fn because(reason: Reason, record: &RequestRecord, story: &mut String) {
         | Reason::NoRule
         | Reason::RequirementUnmet
         | Reason::StepUpRequired => story.push_str("no rule allows it"),
+        Reason::TokenNotSenderConstrained if record.caller.is_some() => story.push_str("no rule allows it"),
         Reason::TokenNotIssuedToService => match record.caller.as_ref().and_then(|c| c.client.as_deref()) {
             Some(client) => {
                 story.push_str("the token was issued to ");

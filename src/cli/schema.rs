@@ -12,10 +12,17 @@ pub struct SchemaArgs {
     /// Of a file of policy tests, in place of the configuration
     #[arg(long)]
     test: bool,
+    /// Of a revocation list
+    #[arg(long, conflicts_with = "test")]
+    revocation: bool,
 }
 
 pub fn run(args: &SchemaArgs) -> ExitCode {
-    let schema = if args.test { test::schema() } else { config::schema() };
+    let schema = match (args.test, args.revocation) {
+        (true, _) => test::schema(),
+        (_, true) => config::revocation_schema(),
+        _ => config::schema(),
+    };
     tell(format_args!("{schema:#}\n"));
     ExitCode::SUCCESS
 }

@@ -66,19 +66,22 @@ fn issuer(issuer: &IssuerSettings) -> String {
         claims,
         actors,
         quirks,
+        possession,
+        introspection,
     } = issuer;
     let actors = actors.iter().map(|entry| {
         let ActorEntry { kind, claim, same } = entry;
         format!("{kind} {} {same:?}", set(claim.iter().map(claim_test)))
     });
     format!(
-        "issuer {:?} {url:?} {} {} {token_type:?} {leeway:?} {} {} {claims:?} {} {quirks:?}",
+        "issuer {:?} {url:?} {} {} {token_type:?} {leeway:?} {} {} {claims:?} {} {quirks:?} {possession:?} {:?}",
         name.as_str(),
         set(audience),
         set(algorithms),
         set(requires),
         set(only.iter().map(claim_test)),
-        set(actors)
+        set(actors),
+        introspection.as_ref().map(|asked| asked.time_max)
     )
 }
 
@@ -189,6 +192,7 @@ fn condition(condition: &Condition, parts: &PolicyParts) -> String {
         }
         Condition::Grpc(methods) => set(methods),
         Condition::PeerIp(ranges) | Condition::ClientIp(ranges) => set(ranges),
+        Condition::SenderConstrained => "true".to_owned(),
     };
     format!("{} {value}", condition.key())
 }

@@ -12,7 +12,7 @@ use super::names::{Names, entries, items};
 use super::read::List;
 use super::source::{At, Span};
 use crate::fetch::address::is_loopback;
-use crate::tls::OwnCertificate;
+use crate::tls::Own;
 use crate::token::{IssuerSettings, KeySource};
 use crate::upstream::credential::{
     Authentication, CredentialKind, CredentialSettings, EndpointSettings, ExchangeSettings, Location,
@@ -43,7 +43,7 @@ const OF_ISSUERS: [&str; 4] = ["token_endpoint", "ca", "allow_http", "allow_priv
 /// What an upstream is shown; `None` after an error.
 pub fn credential(
     upstream: &Upstream,
-    own: Option<&OwnCertificate>,
+    own: Option<&Own>,
     issuers: (&Names, &[IssuerSettings]),
     material: &mut Material<'_>,
     found: &mut Diagnostics,
@@ -120,7 +120,7 @@ fn check_wanted(typed: &Credential, found: &mut Diagnostics) {
 fn endpoint(
     typed: &Credential,
     span: Span,
-    own: Option<&OwnCertificate>,
+    own: Option<&Own>,
     issuers: (&Names, &[IssuerSettings]),
     material: &mut Material<'_>,
     found: &mut Diagnostics,
@@ -219,7 +219,7 @@ fn fixed(endpoint: &At<String>, typed: &Credential, found: &mut Diagnostics) -> 
 fn authentication(
     typed: &Credential,
     span: Span,
-    own: Option<&OwnCertificate>,
+    own: Option<&Own>,
     material: &mut Material<'_>,
     found: &mut Diagnostics,
 ) -> Option<Authentication> {

@@ -93,6 +93,12 @@ fn fill_issuer(table: &mut Toml, issuer: &IssuerSettings) {
     set(table, "preset", "generic");
     set(table, "leeway", time(issuer.leeway));
     set(table, "max_stale", time(issuer.keys.max_stale));
+    set(table, "rotation_grace", time(issuer.possession.rotation_grace));
+    set(table, "dpop_proof_age_max", time(issuer.possession.proof_age_max));
+    set(table, "dpop_nonce", issuer.possession.proof_nonce);
+    if let Some(asked) = &issuer.introspection {
+        within(table, "introspection", |table| set(table, "time_max", time(asked.time_max)));
+    }
     within(table, "claims", |claims| {
         let map = &issuer.claims;
         set(claims, "subject", path(&map.subject));
@@ -159,6 +165,7 @@ fn fill_limits(table: &mut Toml, config: &Config) {
     set(table, "scope_count_max", count(limits.token.scope_count_max));
     set(table, "group_count_max", count(limits.token.group_count_max));
     set(table, "delegation_depth_max", count(limits.token.delegation_depth_max));
+    set(table, "dpop_proofs_max", count(limits.token.dpop_proofs_max));
     if let Some(issuer) = config.issuers.first() {
         set(table, "key_document_bytes_max", count(issuer.keys.document_bytes_max));
     }

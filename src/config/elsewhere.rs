@@ -2,6 +2,7 @@
 //! itself.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use schemars::{Schema, SchemaGenerator, json_schema};
 
@@ -26,6 +27,10 @@ pub enum Pem {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilePath(pub PathBuf);
 
+/// A socket of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnixSocket(pub PathBuf);
+
 /// Where audit records go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuditOutput {
@@ -47,6 +52,43 @@ impl Field for FilePath {
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "string", "minLength": 1 })
+    }
+}
+
+impl FromStr for UnixSocket {
+    type Err = NotASocket;
+
+    /// `unix:/path` or `unix:///path`.
+    fn from_str(text: &str) -> Result<UnixSocket, NotASocket> {
+        let path = text.strip_prefix("unix:").ok_or(NotASocket)?;
+        let path = path.strip_prefix("//").unwrap_or(path);
+        if path.starts_with('/') { Ok(UnixSocket(path.into())) } else { Err(NotASocket) }
+    }
+}
+
+/// Why a text names no socket of this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is not of the form `unix:/path`")]
+pub struct NotASocket;
+
+impl Field for UnixSocket {
+    fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let text = reader.text(node, "`unix:/path`")?;
+        let socket = text.parse();
+        socket
+            .map_err(|error| {
+                reader.error(
+                    "bad_value",
+                    node.span,
+                    format!("`{text}` is no socket: {error}"),
+                    "write `unix:/run/spire/sockets/agent.sock`",
+                )
+            })
+            .ok()
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^unix:(//)?/" })
     }
 }
 

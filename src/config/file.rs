@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 
 use super::definition::{choice, table};
-use super::elsewhere::{AuditOutput, Pem};
+use super::elsewhere::{AuditOutput, FilePath, Pem, Secret, UnixSocket};
 use super::file_credential::Credential;
 use super::file_policy::{Issuer, Role, Route, Rule, Service};
 use super::read::{Keyed, List};
@@ -52,6 +52,8 @@ table! {
         require: List<Rule>,
         /// Findings of `check` that are meant to be so.
         lint: Lint,
+        /// Who is revoked before credentials end by themselves.
+        revocation: Revocation,
         /// The record of every decision.
         audit: Audit,
         /// What is too much.
@@ -61,7 +63,7 @@ table! {
         /// The process's own log.
         log: Log,
     }
-    later { revocation, session }
+    later { session }
 }
 
 choice! {
@@ -100,8 +102,13 @@ table! {
 
 choice! {
     /// Where our own certificate comes from.
-    IdentitySource { Files = "files", }
-    later { "workload_api", "consul", "aws_private_ca" }
+    IdentitySource {
+        /// From `certificate` and `private_key`.
+        Files = "files",
+        /// From the SPIFFE Workload API, with the CAs of trust domains that name none.
+        WorkloadApi = "workload_api",
+    }
+    later { "consul", "aws_private_ca" }
 }
 
 table! {
@@ -114,15 +121,22 @@ table! {
         certificate: Pem,
         /// Its private key as PEM.
         private_key: Pem,
+        /// The passphrase of the private key, where that is encrypted (PKCS #8).
+        passphrase: Secret,
+        /// With `workload_api`: its socket, as `unix:/run/spire/sockets/agent.sock`. Default: what the variable
+        /// `SPIFFE_ENDPOINT_SOCKET` says.
+        workload_api: UnixSocket,
+        /// With `workload_api`: which SVID is ours, by its hint, where there are several. Default: the first.
+        hint: String,
     }
-    later { passphrase }
 }
 
 table! {
     /// Which CAs vouch for which workloads; a CA speaks for its own trust domain only.
     TrustDomainTable {
-        /// Its CA certificates as PEM; none may stand in two trust domains. Watched.
-        ca: Pem = required,
+        /// Its CA certificates as PEM; none may stand in two trust domains. Watched. Default: those that the
+        /// source of `[identity]` gives; mandatory with `files`.
+        ca: Pem,
         /// Certificate revocation lists as PEM, one for each CA but the root; an expired or missing one refuses.
         /// Watched. Default: revocation is not checked.
         crl: Pem,
@@ -168,6 +182,8 @@ table! {
         certificate: Pem,
         /// Its private key, as PEM. Default: that of `[identity]`.
         private_key: Pem,
+        /// The passphrase of that private key, where it is encrypted (PKCS #8).
+        passphrase: Secret,
         /// Serves HTTP without TLS. Default: false.
         allow_plaintext: bool,
         /// Demands the PROXY protocol, from the `[trusted_hop]`s of kind `proxy` alone. Default: not spoken.
@@ -274,6 +290,15 @@ table! {
 }
 
 table! {
+    /// Who is revoked before credentials end by themselves.
+    Revocation {
+        /// The list: a TOML file of its own, whose format `countersign schema --revocation` tells. Watched by itself: a change takes
+        /// effect within a second whatever the configuration's files say meanwhile; a bad list keeps the last good.
+        file: FilePath = required,
+    }
+}
+
+table! {
     /// The record of every decision.
     Audit {
         /// `stdout` or the path of a file. Default: `stdout`.
@@ -320,6 +345,9 @@ table! {
         group_count_max: u32,
         /// Actors in a token's `act` chain. Default: 4.
         delegation_depth_max: u32,
+        /// DPoP proofs that are remembered so that none is used twice, of which one key may have a part; each takes
+        /// about 40 bytes. Default: 1000000.
+        dpop_proofs_max: u32,
         /// A key set or discovery document of an issuer. Default: 256KiB.
         key_document_bytes_max: Bytes,
         /// Requests in flight to one server, for each worker. Default: 1024.

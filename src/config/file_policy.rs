@@ -100,8 +100,31 @@ table! {
         allow_http: bool,
         /// Whose tokens are taken at all; needed where the world can get one.
         only: Claims,
+        /// How long after a client's certificate was replaced a token is taken that is bound to the one before (RFC 8705):
+        /// at most 1h, `0s` for not at all. Default: 5m.
+        rotation_grace: Duration,
+        /// How old a DPoP proof (RFC 9449) may be, and how far its client's clock ahead: at most 5m. Default: 1m.
+        dpop_proof_age_max: Timeout,
+        /// Demands a nonce in DPoP proofs. Only the process that made one knows it: not for several behind a balancer that
+        /// spreads a client's requests. Default: false.
+        dpop_nonce: bool,
+        /// What the provider knows this proxy as, to ask about opaque tokens.
+        client_id: String,
+        /// Its secret.
+        client_secret: Secret,
+        /// Takes opaque tokens, which the provider is asked about (RFC 7662); one issuer may.
+        introspection: Introspection,
     }
-    later { client_id, client_secret, introspection }
+}
+
+table! {
+    /// How the provider is asked about opaque tokens (RFC 7662), as the issuer's `client_id`.
+    Introspection {
+        /// Where. Default: what discovery names, on the host of the provider's `url`.
+        endpoint: String,
+        /// For how long an answer is believed, and a revoked token may still be taken: at most 1m. Default: 30s.
+        time_max: Timeout,
+    }
 }
 
 table! {
@@ -333,6 +356,9 @@ table! {
         peer_ip: List<IpNet>,
         /// Addresses or ranges of the client, as trusted hops tell it.
         client_ip: List<IpNet>,
+        /// `true`: the token is bound to a key that its holder has proven to have, by this connection's certificate (RFC
+        /// 8705) or by a proof for this request (DPoP, RFC 9449). A bound token without proof is refused by itself.
+        sender_constrained: bool,
         /// `shadow` to try it without effect. Default: `enforce`.
         mode: RuleMode,
         /// Who answers for the rule. Copied to the record.
@@ -344,7 +370,7 @@ table! {
         /// Of an allow: the last day on which it holds, in UTC.
         expires: Day,
     }
-    later { sender_constrained, tool }
+    later { tool }
 }
 
 impl DeclaredKind {

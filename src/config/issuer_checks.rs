@@ -10,12 +10,19 @@ use super::file_policy::{ActorEntry, DeclaredKind, Issuer};
 use super::names::{entries, items};
 use super::source::{At, Span};
 use crate::identity::Name;
-use crate::token::{LEEWAY_MAX, Preset};
+use crate::token::{INTROSPECTION_TIME_MAX, LEEWAY_MAX, PROOF_AGE_MAX, Preset, ROTATION_GRACE_MAX};
 
 /// What stands for the tenant in an issuer's URL that is a template.
 const TENANT: &str = "{tid}";
 
 pub fn check(file: &File, found: &mut Diagnostics) {
+    let mut asked =
+        entries(&file.issuer).iter().filter_map(|(_, issuer)| issuer.value.introspection.as_ref());
+    if let (Some(first), Some(second)) = (asked.next(), asked.next()) {
+        let message = "an opaque token does not say whose it is, so one issuer is asked about them";
+        let remedy = "keep `introspection` at one issuer";
+        found.conflict("contradiction", (second.span, first.span), message.to_owned(), remedy);
+    }
     for (name, issuer) in entries(&file.issuer) {
         check_urls(name, &issuer.value, found);
         for entry in items(&issuer.value.actor) {
@@ -56,11 +63,34 @@ fn check_urls(name: &At<Name>, issuer: &Issuer, found: &mut Diagnostics) {
     {
         check_fetch(&jwks.value, jwks.span, issuer, found);
     }
+    if let Some(asked) = &issuer.introspection {
+        if let Some(endpoint) = &asked.value.endpoint {
+            check_fetch(&endpoint.value, endpoint.span, issuer, found);
+        }
+        if let Some(time) = &asked.value.time_max
+            && time.value.0 > INTROSPECTION_TIME_MAX
+        {
+            let message = "a token that was revoked would be taken for more than 1m";
+            found.error("bad_value", time.span, message, "write at most `\"1m\"`; `\"30s\"` is the default");
+        }
+    }
     if let Some(leeway) = &issuer.leeway
         && leeway.value > LEEWAY_MAX
     {
         let message = "a leeway of more than 5m lets tokens outlive their expiry";
         found.error("bad_value", leeway.span, message, "write at most `\"5m\"`; `\"1m\"` is the default");
+    }
+    if let Some(grace) = &issuer.rotation_grace
+        && grace.value > ROTATION_GRACE_MAX
+    {
+        let message = "a grace of more than 1h lets tokens serve without the key that they are bound to";
+        found.error("bad_value", grace.span, message, "write at most `\"1h\"`; `\"5m\"` is the default");
+    }
+    if let Some(age) = &issuer.dpop_proof_age_max
+        && age.value.0 > PROOF_AGE_MAX
+    {
+        let message = "a proof of more than 5m is one that can be stored up and sent by another";
+        found.error("bad_value", age.span, message, "write at most `\"5m\"`; `\"1m\"` is the default");
     }
 }
 
@@ -92,7 +122,7 @@ fn check_fetch(text: &str, span: Span, issuer: &Issuer, found: &mut Diagnostics)
         "https" => {}
         "http" if !loopback => {
             let remedy = "write `https://…`; plain http is for loopback only, with `allow_http = true`";
-            found.error("insecure_fetch", span, "keys fetched over plain http can be anybody's", remedy);
+            found.error("insecure_fetch", span, "what is fetched over plain http can be anybody's", remedy);
         }
         "http" if !issuer.allow_http.as_ref().is_some_and(|allow| allow.value) => {
             let message = "plain http, also from loopback, is said aloud";

@@ -1,5 +1,7 @@
 //! Issuers: what was typed, added to what the preset knows.
 
+use std::sync::Arc;
+
 use url::Url;
 
 use super::error::Diagnostics;
@@ -12,9 +14,13 @@ use super::settings::{key_document_bytes_max, seconds};
 use super::source::{At, Sources};
 use crate::identity::Name;
 use crate::policy::claim::ClaimPath;
-use crate::token::{ActorEntry, IssuerSettings, IssuerUrl, KeySettings, KeySource, Preset, TokenType};
+use crate::token::{
+    ActorEntry, Endpoint, IntrospectionSettings, IssuerSettings, IssuerUrl, KeySettings, KeySource, Preset,
+    TokenType,
+};
 
 const MAX_STALE_DEFAULT_S: u64 = 24 * 60 * 60;
+const INTROSPECTION_TIME_DEFAULT_S: u64 = 30;
 
 /// All issuers whose settings could be made out, in the order of their names; an error keeps the rest
 /// from being loaded.
@@ -78,9 +84,52 @@ fn settings(
         max_stale: seconds(&typed.max_stale, MAX_STALE_DEFAULT_S),
         document_bytes_max,
     };
+    let introspection = introspection(name, typed, &keys, &url, material, found);
     let mut settings = preset.fill(name.value.clone(), url, texts(&typed.audience), keys);
     by_hand(&mut settings, typed);
+    settings.introspection = introspection;
     Some(settings)
+}
+
+fn introspection(
+    name: &At<Name>,
+    typed: &Issuer,
+    keys: &KeySettings,
+    url: &IssuerUrl,
+    material: &mut Material<'_>,
+    found: &mut Diagnostics,
+) -> Option<IntrospectionSettings> {
+    let asked = typed.introspection.as_ref()?;
+    let mut missing = |key: &str, remedy: &str| {
+        let message = format!("issuer `{}` is asked about tokens, and there is no `{key}`", name.value);
+        found.error("missing_key", asked.span, message, remedy);
+    };
+    if !typed.gives("client_id") {
+        missing("client_id", "add `client_id = \"…\"`, as the provider knows this proxy");
+    }
+    if !typed.gives("client_secret") {
+        missing("client_secret", "add `client_secret = { env = \"…\" }` or `{ file = \"…\" }`");
+    }
+    let endpoint = match (&asked.value.endpoint, &keys.source) {
+        // `check` tells what is wrong with it
+        (Some(endpoint), _) => Url::parse(&endpoint.value).ok().map(Endpoint::Url),
+        (None, KeySource::Discovery { document, issuer }) => {
+            Some(Endpoint::Discovery { document: document.clone(), issuer: Arc::clone(issuer) })
+        }
+        (None, KeySource::Url(_) | KeySource::File(_) | KeySource::Own) => match url.discovery() {
+            Ok(KeySource::Discovery { document, issuer }) => Some(Endpoint::Discovery { document, issuer }),
+            _ => {
+                missing("endpoint", "add `introspection = { endpoint = \"https://…\" }`");
+                None
+            }
+        },
+    };
+    Some(IntrospectionSettings {
+        endpoint: endpoint?,
+        client_id: typed.client_id.as_ref()?.value.as_str().into(),
+        client_secret: material.secret(typed.client_secret.as_ref()?, found),
+        time_max: seconds(&asked.value.time_max, INTROSPECTION_TIME_DEFAULT_S),
+    })
 }
 
 /// Keys given by hand win over the preset's; actors add to them.
@@ -96,6 +145,14 @@ fn by_hand(settings: &mut IssuerSettings, typed: &Issuer) {
     if let Some(leeway) = &typed.leeway {
         settings.leeway = leeway.value;
     }
+    let possession = &mut settings.possession;
+    if let Some(grace) = &typed.rotation_grace {
+        possession.rotation_grace = grace.value;
+    }
+    if let Some(age) = &typed.dpop_proof_age_max {
+        possession.proof_age_max = age.value.0;
+    }
+    possession.proof_nonce = typed.dpop_nonce.is_some_and(|nonce| nonce.value);
     settings.requires = texts(&typed.requires);
     settings.only = claim_tests(&typed.only);
     if let Some(claims) = &typed.claims {

@@ -12,12 +12,13 @@ use super::file::{ClientCertificate, File, Listener};
 use super::hops;
 use super::material::{Material, TypedTrustDomain};
 use super::names::{entries, refuse_reserved};
+use super::own_identity::is_issued;
 use super::source::{At, Span};
 use crate::identity::{Direction, Name};
-use crate::tls::{ClientCertificates, OwnCertificate, Trust, TrustDomainSettings};
+use crate::tls::{ClientCertificates, Own, OwnCertificate, Trust, TrustDomainSettings};
 
 /// `[listener.NAME]`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ListenerSettings {
     pub name: Name,
     pub address: SocketAddr,
@@ -31,21 +32,29 @@ pub struct ListenerSettings {
 /// Equal if and only if the mode, our certificate and key, the CAs and their lists are the same.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenerTlsSettings {
-    pub own: OwnCertificate,
+    pub own: Own,
     pub clients: ClientCertificates,
 }
 
-/// `[identity]`, where it is given and can be read.
-pub fn own(file: &File, material: &mut Material<'_>, found: &mut Diagnostics) -> Option<OwnCertificate> {
-    let identity = &file.identity.as_ref()?.value;
-    material.own(identity.certificate.as_ref()?, identity.private_key.as_ref()?, found)
-}
-
-/// All trust domains, where some are given and all can be read.
+/// All trust domains, where some are given and all can be read. A source of service
+/// identity, if there is one, gives the CAs of those that name none.
 pub fn trust(file: &File, material: &mut Material<'_>, found: &mut Diagnostics) -> Option<Arc<Trust>> {
+    let is_issued = is_issued(file);
     let mut domains = Vec::new();
     for (name, typed) in entries(&file.trust_domain) {
-        let Some(ca) = &typed.value.ca else { continue };
+        let ca = typed.value.ca.as_ref();
+        if ca.is_none() && (typed.value.gives("ca") || !is_issued) {
+            if !typed.value.gives("ca") {
+                let message = format!("trust domain `{}` has no CA", name.value);
+                found.error(
+                    "missing_key",
+                    name.span,
+                    message,
+                    "add `ca = \"…\"`, its CA certificates as PEM",
+                );
+            }
+            continue;
+        }
         let crl = typed.value.crl.as_ref();
         let names_dns = entries(&file.service).iter().any(|(_, service)| {
             let domain = service.value.trust_domain.as_ref();
@@ -53,11 +62,11 @@ pub fn trust(file: &File, material: &mut Material<'_>, found: &mut Diagnostics) 
         });
         let settings = TrustDomainSettings {
             name: name.value.clone(),
-            ca: material.source(&ca.value),
+            ca: ca.map(|ca| material.source(&ca.value)),
             crl: crl.map(|crl| material.source(&crl.value)),
             allow_dns_names: names_dns,
         };
-        domains.push(TypedTrustDomain { settings, ca, crl });
+        domains.push(TypedTrustDomain { settings, name: name.span, ca, crl });
     }
     if domains.is_empty() { None } else { material.trust(&domains, found) }
 }
@@ -65,18 +74,20 @@ pub fn trust(file: &File, material: &mut Material<'_>, found: &mut Diagnostics) 
 /// All listeners, by name; fewer after an error.
 pub fn listeners(
     file: &File,
-    own: Option<&OwnCertificate>,
+    own: Option<&Own>,
     trust: Option<&Arc<Trust>>,
     material: &mut Material<'_>,
     found: &mut Diagnostics,
 ) -> Vec<ListenerSettings> {
-    check(file, own, found);
+    check(file, own.and_then(Own::known), found);
     let hops = hops::proxies(file, found);
     let mut listeners = Vec::new();
     for (name, typed) in entries(&file.listener) {
         let listener = &typed.value;
         let own = match (&listener.certificate, &listener.private_key) {
-            (Some(certificate), Some(key)) => material.own(certificate, key, found),
+            (Some(certificate), Some(key)) => {
+                material.own(certificate, key, listener.passphrase.as_ref(), found).map(Own::Known)
+            }
             _ => own.cloned(),
         };
         let plaintext = listener.allow_plaintext.is_some_and(|allow| allow.value);
@@ -121,19 +132,7 @@ fn direction(listener: &Listener) -> Direction {
 fn check(file: &File, presented: Option<&OwnCertificate>, found: &mut Diagnostics) {
     refuse_reserved("listener", &file.listener, found);
     let own = file.identity.as_ref().map(|identity| &identity.value);
-    if let Some(identity) = own {
-        let keys = ("certificate", &identity.certificate, "private_key", &identity.private_key);
-        check_pair(keys, |key| identity.gives(key), found);
-        if !identity.gives("certificate")
-            && !identity.gives("private_key")
-            && (identity.source.is_some() || !identity.gives("source"))
-            && let Some(place) = &file.identity
-        {
-            let message = "`[identity]` names no certificate";
-            found.error("missing_key", place.span, message, "add `certificate` and `private_key`");
-        }
-    }
-    let has_own = own.is_some_and(|identity| identity.gives("certificate"));
+    let has_own = own.is_some_and(|identity| identity.gives("certificate") || identity.gives("source"));
     for (name, listener) in entries(&file.listener) {
         if direction(&listener.value) == Direction::Outbound {
             check_outbound(name, &listener.value, has_own, presented, found);
@@ -141,13 +140,17 @@ fn check(file: &File, presented: Option<&OwnCertificate>, found: &mut Diagnostic
         }
         let keys = ("certificate", &listener.value.certificate, "private_key", &listener.value.private_key);
         check_pair(keys, |key| listener.value.gives(key), found);
+        if let (Some(passphrase), false) = (&listener.value.passphrase, listener.value.gives("private_key")) {
+            let message = "`passphrase` without its `private_key`";
+            found.error("missing_key", passphrase.span, message, "add `private_key = \"…\"`");
+        }
         check_tls(file, name, &listener.value, has_own, found);
     }
     check_addresses(file, found);
 }
 
 /// A certificate and its key come together or not at all.
-fn check_pair(
+pub fn check_pair(
     (one, certificate, other, private_key): (&str, &Option<At<Pem>>, &str, &Option<At<Pem>>),
     gives: impl Fn(&str) -> bool,
     found: &mut Diagnostics,
@@ -170,7 +173,14 @@ fn check_outbound(
     presented: Option<&OwnCertificate>,
     found: &mut Diagnostics,
 ) {
-    for key in ["certificate", "private_key", "client_certificate", "allow_plaintext", "proxy_protocol"] {
+    for key in [
+        "certificate",
+        "private_key",
+        "passphrase",
+        "client_certificate",
+        "allow_plaintext",
+        "proxy_protocol",
+    ] {
         if let Some(span) = listener.span_of(key) {
             let message = format!("`{key}` says nothing of an outbound listener");
             let remedy = "take it out: the local application speaks plain HTTP there, over loopback alone";

@@ -15,7 +15,7 @@ use crate::clock::Timestamp;
 use crate::fetch::SecretSource;
 use crate::identity::TrustDomain;
 use crate::tls::{
-    CertificateSettings, OwnCertificate, OwnCertificateError, PemError, PemSource, Trust,
+    CertificateSettings, EncryptedKeyError, OwnCertificate, OwnCertificateError, PemError, PemSource, Trust,
     TrustDomainSettings, TrustError, ca_certificates,
 };
 use crate::token::{KeyUse, KeysError, check_key_file};
@@ -31,8 +31,16 @@ pub struct Material<'a> {
 /// A trust domain and the places of its keys.
 pub struct TypedTrustDomain<'f> {
     pub settings: TrustDomainSettings,
-    pub ca: &'f At<Pem>,
+    pub name: Span,
+    pub ca: Option<&'f At<Pem>>,
     pub crl: Option<&'f At<Pem>>,
+}
+
+impl TypedTrustDomain<'_> {
+    /// Where its CAs are, or should be.
+    fn place(&self) -> Span {
+        self.ca.map_or(self.name, |ca| ca.span)
+    }
 }
 
 impl Material<'_> {
@@ -50,11 +58,16 @@ impl Material<'_> {
         &mut self,
         certificate: &At<Pem>,
         private_key: &At<Pem>,
+        passphrase: Option<&At<Secret>>,
         found: &mut Diagnostics,
     ) -> Option<OwnCertificate> {
         let settings = CertificateSettings {
             certificate: self.source(&certificate.value),
             private_key: self.source(&private_key.value),
+            passphrase: passphrase.map(|passphrase| match self.secret(passphrase, found) {
+                SecretSource::Env(name) => PemSource::Env(name),
+                SecretSource::File(path) => PemSource::File(path),
+            }),
         };
         let error = match OwnCertificate::load(&settings, self.now) {
             Ok(own) => return Some(own),
@@ -62,6 +75,12 @@ impl Material<'_> {
         };
         let message = error.to_string();
         match &error {
+            // Said already: there is none.
+            OwnCertificateError::Pem(PemError::Missing(source))
+                if settings.passphrase.as_ref() == Some(source) => {}
+            OwnCertificateError::Pem(pem) if settings.passphrase.as_ref() == Some(pem.source()) => {
+                refuse_pem(pem, passphrase.map_or(private_key.span, |passphrase| passphrase.span), found);
+            }
             OwnCertificateError::Pem(pem) if *pem.source() == settings.private_key => {
                 refuse_pem(pem, private_key.span, found);
             }
@@ -101,7 +120,7 @@ impl Material<'_> {
         found: &mut Diagnostics,
     ) -> Option<SigningKey> {
         let source = self.source(&key.value);
-        let read = source.private_key().map_err(|error| refuse_pem(&error, key.span, found)).ok()?;
+        let read = source.private_key(None).map_err(|error| refuse_pem(&error, key.span, found)).ok()?;
         let made = SigningKey::new(&read, id);
         let refuse = |error: BadSigningKey| {
             let remedy =
@@ -118,15 +137,15 @@ impl Material<'_> {
         found: &mut Diagnostics,
     ) -> Option<Vec<CertificateDer<'static>>> {
         let source = self.source(&ca.value);
-        ca_certificates(&source).map_err(|error| refuse_trust(&error, ca, None, found)).ok()
+        ca_certificates(&source).map_err(|error| refuse_trust(&error, ca.span, None, found)).ok()
     }
 
     /// All trust domains; each is read by itself first, so that all errors are told.
     pub fn trust(&self, domains: &[TypedTrustDomain<'_>], found: &mut Diagnostics) -> Option<Arc<Trust>> {
         let mut good = true;
-        for TypedTrustDomain { settings, ca, crl } in domains {
-            if let Err(error) = Trust::load(std::slice::from_ref(settings)) {
-                refuse_trust(&error, ca, *crl, found);
+        for domain in domains {
+            if let Err(error) = Trust::load(std::slice::from_ref(&domain.settings)) {
+                refuse_trust(&error, domain.place(), domain.crl, found);
                 good = false;
             }
         }
@@ -139,7 +158,7 @@ impl Material<'_> {
             Err(error) => error,
         };
         let place = |name: &TrustDomain| {
-            domains.iter().find(|domain| domain.settings.name == *name).map(|domain| domain.ca.span)
+            domains.iter().find(|domain| domain.settings.name == *name).map(TypedTrustDomain::place)
         };
         match &error {
             TrustError::SharedCa(one, other) => {
@@ -150,7 +169,10 @@ impl Material<'_> {
                 }
             }
             // A file that changed between the two readings.
-            _ => domains.iter().take(1).for_each(|domain| refuse_trust(&error, domain.ca, domain.crl, found)),
+            _ => domains
+                .iter()
+                .take(1)
+                .for_each(|domain| refuse_trust(&error, domain.place(), domain.crl, found)),
         }
         None
     }
@@ -193,22 +215,22 @@ impl Material<'_> {
     }
 }
 
-fn refuse_trust(error: &TrustError, ca: &At<Pem>, crl: Option<&At<Pem>>, found: &mut Diagnostics) {
+fn refuse_trust(error: &TrustError, ca: Span, crl: Option<&At<Pem>>, found: &mut Diagnostics) {
     let is_crl = |source: &PemSource| crl.filter(|crl| source_of(&crl.value) == *source).map(|crl| crl.span);
     let message = error.to_string();
     match error {
         TrustError::Pem(error) => {
-            refuse_pem(error, is_crl(error.source()).unwrap_or(ca.span), found);
+            refuse_pem(error, is_crl(error.source()).unwrap_or(ca), found);
         }
         TrustError::Crl(source) => {
             let remedy = "have the CA issue it again, with a time for the next one";
-            found.error("bad_crl", is_crl(source).unwrap_or(ca.span), message, remedy);
+            found.error("bad_crl", is_crl(source).unwrap_or(ca), message, remedy);
         }
         TrustError::NotACa(_) => {
             let remedy = "name the certificate of the CA that issues the workloads' certificates";
-            found.error("bad_ca", ca.span, message, remedy);
+            found.error("bad_ca", ca, message, remedy);
         }
-        _ => found.error("bad_ca", ca.span, message, "name a file with CA certificates as PEM"),
+        _ => found.error("bad_ca", ca, message, "name a file with CA certificates as PEM"),
     }
 }
 
@@ -233,8 +255,13 @@ fn refuse_pem(error: &PemError, span: Span, found: &mut Diagnostics) {
         }
         PemError::SeveralKeys(..) => ("bad_pem", "leave one private key in it"),
         PemError::EncryptedKey(_) => {
-            ("bad_pem", "write the key without a passphrase, readable for this process alone")
+            ("bad_pem", "add `passphrase = { file = \"path\" }` or `{ env = \"NAME\" }`")
         }
+        PemError::OldEncryption(_) => ("bad_pem", "convert it with `openssl pkcs8 -topk8`"),
+        PemError::Decrypt(_, EncryptedKeyError::Passphrase) => {
+            ("bad_passphrase", "give the one that the key was encrypted with")
+        }
+        PemError::Decrypt(..) => ("bad_pem", "encrypt it again with `openssl pkcs8 -topk8 -v2 aes256`"),
     };
     found.error(code, span, error.to_string(), remedy);
 }

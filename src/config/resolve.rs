@@ -11,13 +11,14 @@ use super::listeners::{self, ListenerSettings};
 use super::material::Material;
 use super::names::{Names, entries, items, roles, services};
 use super::places::Places;
+use super::revocation::{self, RevocationSettings};
 use super::routes::routes;
 use super::rules::{TypedRule, Vocabulary, rule, typed_rules};
 use super::settings::{self, LogSettings};
 use super::source::{At, Sources};
 use super::tree::SYNTAX;
 use super::upstreams::{UpstreamConfig, upstreams};
-use super::{assertion, canonical, effective, hops, lints, surroundings};
+use super::{assertion, canonical, effective, hops, lints, own_identity, surroundings};
 use crate::audit::SinkSettings;
 use crate::clock::Timestamp;
 use crate::decisions::DecisionsSettings;
@@ -30,7 +31,9 @@ use crate::proxy::hop::TrustedHop;
 use crate::proxy::limits::Limits;
 use crate::proxy::normalize::OddNames;
 use crate::proxy::route::RouteSettings;
-use crate::tls::{ClientCertificates, OwnCertificate};
+use crate::revocation::Revocations;
+use crate::tls::source::SourceSettings;
+use crate::tls::{ClientCertificates, Own, OwnCertificate};
 use crate::token::{IssuerSettings, TokenCacheSettings};
 
 /// A configuration that can be run.
@@ -45,7 +48,9 @@ pub struct Config {
     /// By name.
     pub listeners: Vec<ListenerSettings>,
     /// `[identity]`.
-    pub own: Option<OwnCertificate>,
+    pub own: Option<Own>,
+    /// Where it comes from, unless from files.
+    pub source: Option<SourceSettings>,
     /// By `IssuerId`.
     pub issuers: Vec<IssuerSettings>,
     /// By `UpstreamId`.
@@ -57,6 +62,10 @@ pub struct Config {
     /// `[assertion]`.
     pub assertion: Option<AssertionSettings>,
     pub policy: Policy,
+    /// `[revocation]`.
+    pub revocation: Option<RevocationSettings>,
+    /// What its list says.
+    pub revoked: Revocations,
     pub audit: SinkSettings,
     pub limits: Limits,
     pub odd_names: OddNames,
@@ -98,7 +107,7 @@ struct Resolved {
 
 pub fn resolve(
     typed: Option<Typed>,
-    sources: Sources,
+    mut sources: Sources,
     mut found: Diagnostics,
     mut material: Material<'_>,
 ) -> Result<Config, Report> {
@@ -107,7 +116,7 @@ pub fn resolve(
     };
     let typed = &file.value;
     let limits = settings::limits(typed);
-    let own = listeners::own(typed, &mut material, &mut found);
+    let (own, source) = own_identity::own(typed, &mut material, &mut found);
     let trust = listeners::trust(typed, &mut material, &mut found);
     let listeners = listeners::listeners(typed, own.as_ref(), trust.as_ref(), &mut material, &mut found);
     let hops = hops::hops(typed, &mut found);
@@ -116,9 +125,11 @@ pub fn resolve(
     let named = (&issuer_names, &issuers[..]);
     let upstreams = upstreams(typed, own.as_ref(), trust.as_ref(), named, &mut material, &mut found);
     let rules = typed_rules(typed, &mut found);
+    let (revocation, revoked) = revocation::configured(typed, &mut sources, material.now, &mut found);
     let resolved = parts(typed, &rules, (issuer_names, issuers), upstreams, &limits, &mut found);
     let Resolved { parts, issuers, upstreams, routes } = resolved;
-    let policy = policy(&file, &rules, (own.as_ref(), parts), &issuers, material.now, &mut found);
+    let presented = own.as_ref().and_then(Own::known);
+    let policy = policy(&file, &rules, (presented, parts), &issuers, material.now, &mut found);
     drop_consequences(&sources, &mut found);
     if !found.has_errors() && !policy.as_ref().is_some_and(|policy| is_whole(typed, policy, &listeners)) {
         let message = "this configuration cannot be resolved whole, and nothing says why";
@@ -137,12 +148,15 @@ pub fn resolve(
         health: admin.health_address.map(|address| address.value),
         listeners,
         own,
+        source,
         issuers,
         upstreams,
         routes,
         hops,
         assertion: assertion::assertion(typed, &mut found),
         policy,
+        revocation,
+        revoked,
         audit: settings::audit(typed),
         limits,
         odd_names: settings::odd_names(typed),

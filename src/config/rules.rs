@@ -107,7 +107,17 @@ fn conditions(
     all.push(rule.hop.as_ref().map(|list| hops(list, found).map(Condition::Hop)));
     all.push(rule.peer_ip.as_ref().map(|list| addresses(list, found).map(Condition::PeerIp)));
     all.push(rule.client_ip.as_ref().map(|list| addresses(list, found).map(Condition::ClientIp)));
+    all.push(rule.sender_constrained.as_ref().map(|wanted| sender_constrained(wanted, found)));
     all.into_iter().flatten().collect()
+}
+
+/// Conditions are positive: what is not bound to a key can be left open, and not be asked for.
+fn sender_constrained(wanted: &At<bool>, found: &mut Diagnostics) -> Option<Condition> {
+    if !wanted.value {
+        let remedy = "leave it out: then bound tokens are taken, and others too";
+        found.error("bad_value", wanted.span, "a rule cannot ask that a token be bound to no key", remedy);
+    }
+    wanted.value.then_some(Condition::SenderConstrained)
 }
 
 fn values<T: Clone>(list: &At<List<T>>) -> Vec<T> {

@@ -93,6 +93,7 @@ pub fn limits(file: &File) -> Limits {
             scope_count_max: count(&typed.scope_count_max, 256),
             group_count_max: count(&typed.group_count_max, 1024),
             delegation_depth_max: count(&typed.delegation_depth_max, 4),
+            dpop_proofs_max: count(&typed.dpop_proofs_max, 1_000_000),
         },
         upstream_in_flight_max: count(&typed.upstream_in_flight_max, 1024),
         upstream_pending_max: count(&typed.upstream_pending_max, 1024),

@@ -17,12 +17,12 @@ use super::source::At;
 use crate::fetch::address::is_metadata;
 use crate::identity::Name;
 use crate::tls::client::ExpectedServer;
-use crate::tls::{OwnCertificate, Trust, TrustDomainSettings};
+use crate::tls::{Own, Trust, TrustDomainSettings};
 use crate::token::IssuerSettings;
 use crate::upstream::credential::CredentialSettings;
 
 /// `[upstream.NAME]`, as far as it needs no live connection.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct UpstreamConfig {
     pub name: Name,
     /// URL and weight of each; never none.
@@ -43,13 +43,13 @@ pub struct UpstreamConfig {
 pub struct UpstreamTls {
     pub expected: ExpectedServer,
     /// Presented to servers that `ca` or `server_spiffe_id` vouches for, never to public ones.
-    pub own: Option<OwnCertificate>,
+    pub own: Option<Own>,
 }
 
 /// All upstreams, by name; fewer after an error.
 pub fn upstreams(
     file: &File,
-    own: Option<&OwnCertificate>,
+    own: Option<&Own>,
     trust: Option<&Arc<Trust>>,
     issuers: (&Names, &[IssuerSettings]),
     material: &mut Material<'_>,
@@ -116,10 +116,14 @@ fn expected(
                 );
                 return None;
             }
-            let ca_source = material.source(&ca.value);
-            let settings =
-                TrustDomainSettings { name: name.clone(), ca: ca_source, crl: None, allow_dns_names: false };
-            let trust = material.trust(&[TypedTrustDomain { settings, ca, crl: None }], found)?;
+            let settings = TrustDomainSettings {
+                name: name.clone(),
+                ca: Some(material.source(&ca.value)),
+                crl: None,
+                allow_dns_names: false,
+            };
+            let typed = TypedTrustDomain { settings, name: first.span, ca: Some(ca), crl: None };
+            let trust = material.trust(&[typed], found)?;
             Some(ExpectedServer::Workload { trust, spiffe_ids: patterns() })
         }
         (Some(ca), None) => material.server_ca(ca, found).map(ExpectedServer::Ca),

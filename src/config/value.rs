@@ -210,6 +210,33 @@ impl Field for u32 {
     }
 }
 
+/// A moment: a date and time with its offset, or a day in UTC for its first moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment(pub Timestamp);
+
+impl Field for Moment {
+    fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        const EXPECTED: &str = "a moment, as `2027-01-31T12:00:00Z` or `2027-01-31`";
+        let typed = match &node.value {
+            Value::Date(date) => date.to_string(),
+            _ => reader.text(node, EXPECTED)?.to_owned(),
+        };
+        let whole =
+            if typed.len() == 10 { format!("{typed}T00:00:00Z") } else { typed.replacen(' ', "T", 1) };
+        match whole.parse() {
+            Ok(at) => Some(Moment(at)),
+            Err(why) => {
+                reader.refuse(node.span, &typed, &why, EXPECTED);
+                None
+            }
+        }
+    }
+
+    fn schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string" })
+    }
+}
+
 /// `version = 1`: the only one there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Version;

@@ -59,10 +59,17 @@ impl Caller {
     /// The outermost actor, if the token's own issuer names it. What another issuer calls `bot` is no `bot` of
     /// this one.
     pub fn acting(&self) -> Option<&str> {
-        let outermost = self.chain.first()?;
+        self.chain.first().filter(|outermost| self.names(outermost)).map(|outermost| &*outermost.subject)
+    }
+
+    /// All in the chain that the token's own issuer names.
+    pub fn actors(&self) -> impl Iterator<Item = &str> {
+        self.chain.iter().filter(|actor| self.names(actor)).map(|actor| &*actor.subject)
+    }
+
+    fn names(&self, actor: &Delegate) -> bool {
         let own = self.claims.get("iss").and_then(Value::as_str);
-        let is_own = outermost.issuer.is_none() || outermost.issuer.as_deref() == own;
-        is_own.then_some(&*outermost.subject)
+        actor.issuer.is_none() || actor.issuer.as_deref() == own
     }
 }
 
@@ -71,8 +78,8 @@ impl Caller {
 pub enum Confirmation {
     /// `x5t#S256` (RFC 8705 §3.1): SHA-256 of a client certificate.
     Certificate([u8; 32]),
-    /// `jkt` (RFC 9449 §6.1): the thumbprint of a DPoP key.
-    Key(Arc<str>),
+    /// `jkt` (RFC 9449 §6.1): the SHA-256 thumbprint of a DPoP key.
+    Key([u8; 32]),
     /// A confirmation method that this proxy cannot check, hence never proven.
     Unsupported,
 }

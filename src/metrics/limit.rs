@@ -30,6 +30,7 @@ limits! {
     ConnectionsPerPeerMax = "connections_per_peer_max",
     ControlFramesPerConnectionMax = "control_frames_per_connection_max",
     DelegationDepthMax = "delegation_depth_max",
+    DpopProofsMax = "dpop_proofs_max",
     GroupCountMax = "group_count_max",
     HandshakeTimeout = "handshake_timeout",
     HandshakesMax = "handshakes_max",

@@ -92,6 +92,14 @@ pub struct TokenMetrics {
     pub signature_checks: Counter,
 }
 
+/// What came from the source of service identity.
+#[derive(Clone, Debug, Default)]
+pub struct SourceMetrics {
+    /// Good values, also such as were known already.
+    pub updates: Counter,
+    pub failures: Counter,
+}
+
 /// Fetches of one issuer's keys.
 #[derive(Clone, Debug, Default)]
 pub struct IssuerMetrics {
@@ -129,9 +137,14 @@ pub struct Metrics {
     keys_fetched: Named<Gauge>,
     key_fetches: Named<Counter>,
     key_fetch_failures: Named<Counter>,
+    pub identity: SourceMetrics,
+    /// Connections closed since our own certificate has not come yet.
+    pub connections_before_certificate: Counter,
     certificate_not_after: Named<Gauge>,
     pub credentials: credential::Credentials,
     cache_entries: Named<Gauge>,
+    revocations: Named<Gauge>,
+    revocation_success: Gauge,
     /// Counted when they are asked for.
     tasks: Gauge,
     runtimes: Mutex<Vec<RuntimeMetrics>>,
@@ -209,6 +222,23 @@ impl Metrics {
                 "issuer_fetch_failures",
                 "Fetches of an issuer's keys that failed",
             ),
+            identity: SourceMetrics {
+                updates: new(
+                    &mut to,
+                    "identity_updates",
+                    "Certificates and CAs that came from the source of service identity",
+                ),
+                failures: new(
+                    &mut to,
+                    "identity_failures",
+                    "Failures of the source of service identity; the last good value stays",
+                ),
+            },
+            connections_before_certificate: new(
+                &mut to,
+                "connections_before_certificate",
+                "Connections closed since our own certificate has not come yet",
+            ),
             certificate_not_after: new(
                 &mut to,
                 "certificate_expiry_timestamp_seconds",
@@ -216,6 +246,12 @@ impl Metrics {
             ),
             credentials: credential::Credentials::new(&mut to),
             cache_entries: new(&mut to, "cache_entries", "Entries of a cache"),
+            revocations: new(&mut to, "revocations", "Entries of the revocation list, by what they name"),
+            revocation_success: new(
+                &mut to,
+                "revocation_list_last_read_success",
+                "1 if what the revocation list said last was taken",
+            ),
             tasks: new(&mut to, "tasks", "Tasks alive: connections, streams, tunnels, what keeps house"),
             runtimes: Mutex::default(),
             servers: new(&mut to, "upstream_servers", "Servers of an upstream"),
@@ -300,6 +336,17 @@ impl Metrics {
     pub fn reloaded(&self, taken: bool, at: Timestamp) {
         self.reload_success.set(i64::from(taken));
         self.reload_time.set(at.unix_seconds());
+    }
+
+    /// The revocation list was read, and taken or not.
+    pub fn revocation_list_read(&self, taken: bool) {
+        self.revocation_success.set(i64::from(taken));
+    }
+
+    /// This many entries of a kind are in force from now on.
+    pub fn revocations(&self, kind: &str, entries: usize) {
+        let entries = i64::try_from(entries).unwrap_or(i64::MAX);
+        self.revocations.get_or_create(&named("kind", kind)).set(entries);
     }
 
     /// This policy is the one that decides from now on.

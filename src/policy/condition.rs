@@ -55,6 +55,8 @@ pub enum Condition {
     Hop(Vec<Arc<str>>),
     PeerIp(Vec<IpNet>),
     ClientIp(Vec<IpNet>),
+    /// The token is bound to a key, of which this connection or request has brought the proof.
+    SenderConstrained,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,6 +114,7 @@ impl Condition {
             Condition::Hop(_) => "hop",
             Condition::PeerIp(_) => "peer_ip",
             Condition::ClientIp(_) => "client_ip",
+            Condition::SenderConstrained => "sender_constrained",
         }
     }
 
@@ -130,9 +133,11 @@ impl Condition {
             | Condition::Method(_)
             | Condition::Path(_)
             | Condition::Grpc(_) => Kind::Action,
-            Condition::MatchClaim(_) | Condition::Hop(_) | Condition::PeerIp(_) | Condition::ClientIp(_) => {
-                Kind::Circumstance
-            }
+            Condition::MatchClaim(_)
+            | Condition::Hop(_)
+            | Condition::PeerIp(_)
+            | Condition::ClientIp(_)
+            | Condition::SenderConstrained => Kind::Circumstance,
         }
     }
 
@@ -156,7 +161,8 @@ impl Condition {
             Condition::Service(ServiceTerm::Any | ServiceTerm::None)
             | Condition::Role(RoleTerm::Any | RoleTerm::None)
             | Condition::Route(RouteTerm::Any)
-            | Condition::MaxAge(_) => false,
+            | Condition::MaxAge(_)
+            | Condition::SenderConstrained => false,
         }
     }
 
@@ -169,7 +175,8 @@ impl Condition {
             | Condition::Claim(_)
             | Condition::Acr(_)
             | Condition::MaxAge(_)
-            | Condition::MatchClaim(_) => true,
+            | Condition::MatchClaim(_)
+            | Condition::SenderConstrained => true,
             Condition::Role(term) => *term != RoleTerm::None,
             _ => false,
         }

@@ -91,6 +91,7 @@ pub enum Cause {
     PeerMissing,
     PeerUnknown,
     TokenMissing,
+    TokenNotSenderConstrained,
     TokenNotIssuedToService,
     DeniedByRule,
     RequirementUnmet,
@@ -115,6 +116,8 @@ pub enum Challenge {
     Credentials,
     /// 403 `insufficient_scope`, with these scopes.
     Scope(Vec<Arc<str>>),
+    /// 401 `DPoP` (RFC 9449 §7.1): the token is bound to no key.
+    Possession,
     /// 401 `insufficient_user_authentication` (RFC 9470).
     StepUp { acr_values: Vec<Arc<str>>, max_age: Option<Duration> },
 }
@@ -302,6 +305,7 @@ impl<'p> Findings<'p> {
         }
         match nearest.lacks.as_slice() {
             [Lack::NoCaller] => Challenge::Credentials,
+            [Lack::Stated(Condition::SenderConstrained)] => Challenge::Possession,
             [Lack::Stated(Condition::Role(term))] => {
                 near_miss::missing_scopes(policy, term, who).map_or(Challenge::Forbidden, Challenge::Scope)
             }

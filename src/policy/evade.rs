@@ -91,6 +91,7 @@ fn by_asking_for_less(rule: &Rule, parts: &PolicyParts) -> Vec<Evasion> {
             }
             Condition::Acr(_) => reads("acr"),
             Condition::MaxAge(_) => reads("auth_time"),
+            Condition::SenderConstrained => reads("cnf"),
             // a token that lacks what tells its kind is `unknown`, which these lists name
             Condition::Actor(kinds)
                 if kinds.iter().any(|k| matches!(k, ActorKind::Agent | ActorKind::Unknown)) => {}

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
 use ipnet::IpNet;
@@ -15,7 +16,7 @@ use super::decision::Request;
 use super::rule::{Effect, Rule, stated};
 use super::{IssuerId, Policy};
 use crate::clock::Timestamp;
-use crate::identity::{ActorKind, Caller, Peer};
+use crate::identity::{ActorKind, Caller, Confirmation, Peer};
 
 /// Who asks: both signatures, with the names that the policy has for them.
 #[derive(Clone, Copy, Debug)]
@@ -154,7 +155,8 @@ fn holds_for(effect: Effect, condition: &Condition, who: &Who<'_>) -> bool {
         | Condition::Grpc(_)
         | Condition::Hop(_)
         | Condition::PeerIp(_)
-        | Condition::ClientIp(_) => true,
+        | Condition::ClientIp(_)
+        | Condition::SenderConstrained => true,
     }
 }
 
@@ -175,6 +177,14 @@ fn holds_in(rule: &Rule, condition: &Condition, asked: &Asked<'_>) -> bool {
         Condition::Hop(names) => names.iter().any(|name| **name == *circumstances.hop.as_str()),
         Condition::PeerIp(nets) => is_in(nets, circumstances.peer_ip),
         Condition::ClientIp(nets) => is_in(nets, circumstances.client_ip),
+        // Nobody is verified by a token that is bound and was not proven to be in the right hands.
+        Condition::SenderConstrained => {
+            let proven = |caller: &Arc<Caller>| match caller.confirmation {
+                Some(Confirmation::Certificate(_) | Confirmation::Key(_)) => true,
+                Some(Confirmation::Unsupported) | None => false,
+            };
+            asked.request.caller.verified().is_some_and(proven)
+        }
         Condition::Service(_)
         | Condition::Issuer(_)
         | Condition::Role(_)

@@ -82,6 +82,7 @@ fn cause(policy: &Policy, lack: &Lack<'_>, who: &Who<'_>) -> Cause {
         Condition::Actor(_) | Condition::OnBehalfOf(_) => Cause::ActorNotAllowed,
         Condition::Claim(_) | Condition::MatchClaim(_) => Cause::ClaimMismatch,
         Condition::Acr(_) | Condition::MaxAge(_) => Cause::StepUpRequired,
+        Condition::SenderConstrained => Cause::TokenNotSenderConstrained,
         Condition::Hop(_) | Condition::PeerIp(_) | Condition::ClientIp(_) => Cause::ServiceNotAllowed,
         Condition::Route(_)
         | Condition::Host(_)

@@ -37,6 +37,14 @@ impl Standing {
         self.valid_until
     }
 
+    /// Whether the policy makes the same of both, whatever is asked, but for claims that it compares with a path.
+    pub(super) fn is_like(&self, other: &Standing) -> bool {
+        self.services == other.services
+            && self.roles == other.roles
+            && self.rules == other.rules
+            && self.token_mapped == other.token_mapped
+    }
+
     /// Whether the caller has any configured role.
     pub fn has_roles(&self) -> bool {
         !self.roles.is_clear()

@@ -157,6 +157,7 @@ fn is_implied(wanted: &Condition, wider: &Rule, rule: &Rule) -> bool {
             .is_some_and(|some| some.iter().all(|net| all.iter().any(|other| other.contains(net)))),
         Condition::ClientIp(all) => stated!(rule, ClientIp)
             .is_some_and(|some| some.iter().all(|net| all.iter().any(|other| other.contains(net)))),
+        Condition::SenderConstrained => rule.conditions.contains(wanted),
     }
 }
 

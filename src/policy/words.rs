@@ -14,7 +14,7 @@ use super::judge::{Asked, Lack, Who};
 use super::near_miss::Failure;
 use super::role::{IssuerFacts, RoleEntries, RoleEntry};
 use super::rule::{Effect, Rule, stated};
-use crate::identity::{ActorKind, Caller};
+use crate::identity::{ActorKind, Caller, Confirmation};
 
 /// How much of one claim a record quotes.
 const QUOTED_CHARS_MAX: usize = 64;
@@ -100,6 +100,7 @@ pub(super) fn wanted(policy: &Policy, rule: &Rule, condition: &Condition) -> Str
         Condition::Hop(names) => format!("hop {}", or(names)),
         Condition::PeerIp(nets) => format!("peer address in {}", or(nets)),
         Condition::ClientIp(nets) => format!("client address in {}", or(nets)),
+        Condition::SenderConstrained => "a token that is bound to its holder's key".to_owned(),
         Condition::Route(RouteTerm::Named(ids)) => {
             format!("route {}", or(ids.iter().map(|id| &tables.routes[id.index()].name)))
         }
@@ -154,6 +155,11 @@ pub(super) fn seen(
         Condition::Hop(_) => format!("the hop is {}", circumstances.hop.as_str()),
         Condition::PeerIp(_) => address(circumstances.peer_ip),
         Condition::ClientIp(_) => address(circumstances.client_ip),
+        Condition::SenderConstrained => of_caller(&|caller| match &caller.confirmation {
+            Some(Confirmation::Certificate(_)) => "the token is bound to the client's certificate".to_owned(),
+            Some(Confirmation::Key(_)) => "the token is bound to a key that the request proved".to_owned(),
+            Some(Confirmation::Unsupported) | None => "the token is bound to no key".to_owned(),
+        }),
         Condition::Route(_) => route_seen(policy, asked),
         Condition::Host(_) => format!("the host is {}", asked.request.action.host),
         Condition::Method(_) => method_seen(asked),

@@ -14,7 +14,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::admission::Admitted;
 use super::connection::{Connection, TlsPeer};
-use super::generation::ListenerState;
+use super::generation::{ListenerState, Security};
 use super::limits::Limits;
 use super::proxy_protocol::{self, ProxyHeaderError};
 use super::worker::Worker;
@@ -52,8 +52,15 @@ pub async fn serve(
     let connection =
         |tls, server_name| Rc::new(Connection::new((position, &listener), peer_ip, tls, server_name));
     // Boxed: a connection that rests does not keep the room of what it went through.
-    let Some(tls) = &listener.tls else {
-        return Box::pin(serve_plain(&worker, connection(None, None), stream, limits)).await;
+    let tls = match &listener.security {
+        Security::Plain => {
+            return Box::pin(serve_plain(&worker, connection(None, None), stream, limits)).await;
+        }
+        Security::Awaited => {
+            worker.shared.metrics.connections_before_certificate.inc();
+            return;
+        }
+        Security::Tls(tls) => tls,
     };
     let secured = Box::pin(secure(&worker, &listener, tls, stream, limits, peer_ip)).await;
     let Some(Secured { peer, server_name, alpn, io }) = secured else { return };
@@ -99,6 +106,7 @@ async fn secure(
         }
     };
     let chain = accepted.stream.get_ref().1.peer_certificates().unwrap_or_default();
+    worker.shared.leaves.saw(&accepted.peer, chain, worker.shared.clock.now());
     let peer = TlsPeer::new(tls, chain, accepted.peer);
     Some(Secured { peer, server_name, alpn: accepted.alpn, io: Box::new(accepted.stream) })
 }

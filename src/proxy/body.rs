@@ -3,7 +3,6 @@
 //! Both directions stream with back-pressure; nothing is collected. A body that breaks ends in an
 //! error, which hyper turns into an aborted message: the other side never takes a part for the whole.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -19,22 +18,12 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::headers;
 use super::refusal::Refusal;
 use super::stall::{Upload, Watch};
+use super::underway::Underway;
 use crate::audit::{Draft, Reason};
 use crate::metrics::Limit;
 use crate::upstream;
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// What one exchange carried; shared by its two bodies and its record.
-#[derive(Debug, Default)]
-pub struct Meter {
-    pub request_bytes: Cell<u64>,
-    pub response_bytes: Cell<u64>,
-    /// The request's body had trailers.
-    pub trailers: Cell<bool>,
-    /// What broke the request's body, if it was no one's going away.
-    pub fault: Cell<Option<Fault>>,
-}
 
 /// What is wrong with a request's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,21 +37,24 @@ pub enum Fault {
 /// A request's body on its way to an upstream. How long it may stand still is the upstream's to judge.
 pub struct RequestBody {
     inner: Incoming,
-    meter: Rc<Meter>,
+    underway: Rc<Underway>,
     bytes_max: u64,
     upload: Upload,
 }
 
 impl RequestBody {
     /// `bytes_max` bounds the whole body.
-    pub fn new(inner: Incoming, meter: Rc<Meter>, bytes_max: u64, upload: Upload) -> RequestBody {
-        RequestBody { inner, meter, bytes_max, upload }
+    pub fn new(inner: Incoming, underway: &Rc<Underway>, bytes_max: u64, upload: Upload) -> RequestBody {
+        if !inner.is_end_stream() {
+            underway.uploads();
+        }
+        RequestBody { inner, underway: Rc::clone(underway), bytes_max, upload }
     }
+}
 
-    /// Whether the head already says that the body is too large.
-    pub fn is_too_large(&self) -> bool {
-        self.inner.size_hint().lower() > self.bytes_max
-    }
+/// Whether the head already says that the body is too large.
+pub fn is_too_large(body: &Incoming, bytes_max: u64) -> bool {
+    body.size_hint().lower() > bytes_max
 }
 
 impl http_body::Body for RequestBody {
@@ -76,26 +68,27 @@ impl http_body::Body for RequestBody {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         if self.inner.is_end_stream() || frame.is_none() {
             self.upload.ended();
+            self.underway.uploaded();
         }
         let Some(frame) = frame else { return Poll::Ready(None) };
         let frame = frame.inspect_err(|error| {
             if is_malformed(error) {
-                self.meter.fault.set(Some(Fault::Malformed));
+                self.underway.fault.set(Some(Fault::Malformed));
             }
         })?;
         let frame = match frame.into_data() {
             Ok(data) => {
-                let seen = self.meter.request_bytes.get().saturating_add(data.len() as u64);
-                self.meter.request_bytes.set(seen);
+                let seen = self.underway.request_bytes.get().saturating_add(data.len() as u64);
+                self.underway.request_bytes.set(seen);
                 if seen > self.bytes_max {
-                    self.meter.fault.set(Some(Fault::TooLarge));
+                    self.underway.fault.set(Some(Fault::TooLarge));
                     return Poll::Ready(Some(Err("the body is larger than its route takes".into())));
                 }
                 Frame::data(data)
             }
             Err(frame) => match frame.into_trailers() {
                 Ok(mut trailers) => {
-                    self.meter.trailers.set(true);
+                    self.underway.trailers.set(true);
                     headers::for_trailers(&mut trailers);
                     Frame::trailers(trailers)
                 }
@@ -133,8 +126,10 @@ pub enum Body {
 /// dropped in the middle.
 pub struct ResponseBody {
     inner: upstream::ResponseBody,
-    meter: Rc<Meter>,
-    deadline: Instant,
+    underway: Rc<Underway>,
+    /// What is a stream by its kind has none.
+    deadline: Option<Instant>,
+    farewell: Farewell,
     /// Rings at the deadline, once something had to be waited for.
     alarm: Option<Pin<Box<Sleep>>>,
     /// The length that was told, if it was: hyper does not ask for the end of a body of known length.
@@ -143,29 +138,43 @@ pub struct ResponseBody {
     draft: Option<Draft>,
 }
 
+/// How a client is told that what it was permitted goes on no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// Its answer is broken off, so that nobody takes a part for the whole.
+    Abort,
+    /// By `grpc-status`, in the trailers that every such answer ends with.
+    Grpc,
+}
+
 impl ResponseBody {
-    /// At `deadline` the answer is broken off.
+    /// At `deadline` the answer is broken off; and when what it rests on has ended, as `farewell` says.
     pub fn new(
         inner: upstream::ResponseBody,
-        meter: Rc<Meter>,
-        deadline: Instant,
+        underway: Rc<Underway>,
+        deadline: Option<Instant>,
+        farewell: Farewell,
         draft: Draft,
     ) -> ResponseBody {
         let bytes_told = inner.size_hint().exact();
-        ResponseBody { inner, meter, deadline, alarm: None, bytes_told, draft: Some(draft) }
+        if !inner.is_end_stream() {
+            underway.answers();
+        }
+        ResponseBody { inner, underway, deadline, farewell, alarm: None, bytes_told, draft: Some(draft) }
     }
 
     /// Whether all of it was passed on.
     fn is_complete(&self) -> bool {
-        self.inner.is_end_stream() || self.bytes_told == Some(self.meter.response_bytes.get())
+        self.inner.is_end_stream() || self.bytes_told == Some(self.underway.response_bytes.get())
     }
 
     /// Whether the deadline is over; if `waits`, `cx` is woken when it is.
     fn is_over(&mut self, waits: bool, cx: &mut Context<'_>) -> bool {
+        let Some(deadline) = self.deadline else { return false };
         if !waits {
-            return self.deadline <= Instant::now();
+            return deadline <= Instant::now();
         }
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(self.deadline)));
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         alarm.as_mut().poll(cx).is_ready()
     }
 
@@ -184,9 +193,22 @@ impl ResponseBody {
         }
     }
 
+    /// Finishes the record of an answer that is permitted no longer, and says so to the client.
+    fn end(&mut self) -> Option<Result<Frame<Bytes>, BoxError>> {
+        let mut draft = self.take_draft()?;
+        let ending = self.underway.ended()?;
+        let farewell = match self.farewell {
+            Farewell::Abort => Err(format!("permitted no longer: {}", ending.refusal.reason).into()),
+            Farewell::Grpc => Ok(Frame::trailers(ending.refusal.trailers(&draft.id().to_string()))),
+        };
+        ending.note(&mut draft);
+        draft.finish();
+        Some(farewell)
+    }
+
     fn take_draft(&mut self) -> Option<Draft> {
         let mut draft = self.draft.take()?;
-        draft.moved(self.meter.request_bytes.get(), self.meter.response_bytes.get());
+        draft.moved(self.underway.request_bytes.get(), self.underway.response_bytes.get());
         Some(draft)
     }
 }
@@ -200,6 +222,9 @@ impl http_body::Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         Watch::asked();
+        if self.underway.ending(cx).is_some() {
+            return Poll::Ready(self.end());
+        }
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
         if self.is_over(polled.is_pending(), cx) {
             self.over(Limit::TotalTimeout);
@@ -209,7 +234,7 @@ impl http_body::Body for ResponseBody {
         let mut frame = ready!(polled);
         match &mut frame {
             None => self.finish(None),
-            Some(Err(error)) => match self.meter.fault.get() {
+            Some(Err(error)) => match self.underway.fault.get() {
                 Some(fault) => {
                     let refusal = Refusal::from(fault);
                     refusal.limit.into_iter().for_each(|limit| self.over(limit));
@@ -225,8 +250,9 @@ impl http_body::Body for ResponseBody {
                     headers::for_trailers(trailers);
                 }
                 let seen = frame.data_ref().map_or(0, |data| data.len() as u64);
-                self.meter.response_bytes.set(self.meter.response_bytes.get().saturating_add(seen));
-                Watch::handed(Some(self.deadline));
+                self.underway.response_bytes.set(self.underway.response_bytes.get().saturating_add(seen));
+                Watch::handed(self.deadline);
+                self.underway.handed();
             }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
@@ -246,6 +272,8 @@ impl Drop for ResponseBody {
         Watch::asked();
         if self.is_complete() {
             self.finish(None);
+        } else if self.underway.ended().is_some() {
+            self.end();
         } else {
             drop(self.take_draft());
         }

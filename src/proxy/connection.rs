@@ -7,16 +7,16 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use http::Method;
 use rustls::pki_types::CertificateDer;
-use tokio::time::sleep;
 
 use super::assertion::Signed;
-use super::generation::{Generation, ListenerState, Shared};
+use super::generation::{Generation, ListenerState, Security, Shared};
 use super::headers;
+use super::leaves::Leaves;
 use super::stall::{Busy, Pulse};
 use crate::audit::{Arrival, Cut, Protocol, Reason, Signers};
 use crate::clock::Timestamp;
 use crate::decisions::Judged;
-use crate::identity::{Direction, Name, Peer, Signature};
+use crate::identity::{CertificateHash, Direction, Name, Peer, Signature};
 use crate::policy::Host;
 use crate::tls::{ListenerTls, PeerError};
 use crate::token::KnownToken;
@@ -140,10 +140,14 @@ impl Connection {
         if self.is_turned(generation) {
             return Err(PeerError::Missing);
         }
-        let (tls, current) = match (&self.tls, self.current_tls(generation)) {
-            (Some(tls), Some(current)) => (tls, current),
-            (None, None) if self.direction == Direction::Outbound => return generation.ourselves(now),
-            (None, None) => return Ok(Signature::Absent),
+        let (tls, current) = match (&self.tls, self.security(generation)) {
+            (Some(tls), Some(Security::Tls(current))) => (tls, current),
+            (None, Some(Security::Plain)) => {
+                return match self.direction {
+                    Direction::Inbound => Ok(Signature::Absent),
+                    Direction::Outbound => generation.ourselves(now),
+                };
+            }
             // Plain text where there is TLS now, or the other way round.
             _ => return Err(PeerError::Missing),
         };
@@ -156,32 +160,32 @@ impl Connection {
         Ok(verified.1.clone())
     }
 
+    /// Since when the peer has its present certificate, if it had the one `before` earlier and that is good still.
+    pub fn replaced(
+        &self,
+        leaves: &Leaves,
+        generation: &Generation,
+        before: &CertificateHash,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let Some(Security::Tls(tls)) = self.security(generation) else { return None };
+        let Ok(Signature::Verified(peer)) = self.peer(generation, now) else { return None };
+        leaves.replaced(&peer, before, tls, now)
+    }
+
     /// The next request may be long in coming.
     pub fn rest(&self) {
         self.known.take();
     }
 
-    /// Waits until the peer would be refused: a reload took away what vouched for it, or its chain or
-    /// revocation list ended.
-    pub async fn refused(&self, shared: &Shared) -> PeerError {
-        let mut reloaded = shared.reloaded.subscribe();
-        loop {
-            let generation = shared.generation.load_full();
-            let now = shared.clock.now();
-            let until = match (self.peer(&generation, now), self.current_tls(&generation)) {
-                (Err(error), _) => return error,
-                (Ok(Signature::Verified(peer)), Some(tls)) => tls.vouched_until(&peer),
-                (Ok(Signature::Verified(peer)), None) => peer.not_after,
-                (Ok(_), _) => Timestamp::MAX,
-            };
-            drop(generation);
-            tokio::select! {
-                () = sleep(until.since(now)) => {}
-                changed = reloaded.changed() => if changed.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            }
-        }
+    /// Until when the peer stays verified without being asked about again: its chain ends, or a list by which it
+    /// was not revoked.
+    pub fn vouched_until(&self, generation: &Generation) -> Timestamp {
+        let own = generation.own_peer.as_ref().filter(|_| self.direction == Direction::Outbound);
+        let (Some(tls), Some(Security::Tls(current))) = (&self.tls, self.security(generation)) else {
+            return own.map_or(Timestamp::MAX, |own| own.not_after);
+        };
+        tls.verified.borrow().1.verified().map_or(Timestamp::MAX, |peer| current.vouched_until(peer))
     }
 
     /// Waits until a reload takes away what vouched for the peer.
@@ -217,8 +221,8 @@ impl Connection {
         *self.known.borrow_mut() = (generation.number, known);
     }
 
-    fn current_tls<'g>(&self, generation: &'g Generation) -> Option<&'g Arc<ListenerTls>> {
-        generation.listeners.get(self.listener)?.tls.as_ref()
+    fn security<'g>(&self, generation: &'g Generation) -> Option<&'g Security> {
+        generation.listeners.get(self.listener).map(|listener| &listener.security)
     }
 
     /// Whether the listener is for the other direction by now.
@@ -229,9 +233,9 @@ impl Connection {
     /// Whether new connections are made under another TLS configuration by now.
     pub fn is_outdated(&self, generation: &Generation) -> bool {
         self.is_turned(generation)
-            || match (&self.tls, self.current_tls(generation)) {
-                (Some(mine), Some(current)) => !Arc::ptr_eq(&mine.made_under, current),
-                (None, None) => false,
+            || match (&self.tls, self.security(generation)) {
+                (Some(mine), Some(Security::Tls(current))) => !Arc::ptr_eq(&mine.made_under, current),
+                (None, Some(Security::Plain)) => false,
                 _ => true,
             }
     }

@@ -15,14 +15,16 @@ use super::connection::{Connection, Known, Telling};
 use super::forward::{Passage, forward};
 use super::generation::Generation;
 use super::headers::given_traceparent;
-use super::judgement::{self, Addresses};
+use super::judgement::{self, Addresses, Credential, Holder};
 use super::normalize::Asked;
 use super::refusal::{Form, Refusal};
 use super::route::CrossOrigin;
 use super::worker::Worker;
 use crate::audit::{Draft, Protocol, Reason};
 use crate::clock::Stopwatch;
+use crate::identity::CertificateHash;
 use crate::policy::{Decision, Verdict};
+use crate::token::Scheme;
 
 /// Answers one request. Whatever happens, it leaves exactly one record: that is begun here and not at the
 /// outcome's first poll, since hyper drops a request unpolled whose client has closed behind its head.
@@ -97,9 +99,14 @@ async fn judge(
 ) -> Result<Passage, Refusal> {
     let clock = &worker.shared.clock;
     let mut known = connection.known(generation);
+    let (peer, time) = (|| connection.peer(generation, clock.now()), || clock.now());
     let verifier = &generation.verifier;
-    let peer = || connection.peer(generation, clock.now());
-    let verified = judgement::verify(generation, verifier, &head.headers, peer, &mut known.token, draft);
+    let replaced = |before: &CertificateHash| {
+        connection.replaced(&worker.shared.leaves, generation, before, clock.now())
+    };
+    let holder = Holder { peer, replaced };
+    let seen = asked.seen(&head.headers, connection.origin.is_secure());
+    let verified = judgement::verify(generation, verifier, seen, holder, time, &mut known.token, draft);
     let signatures = verified.await?;
     let now = clock.now();
     let watch = Stopwatch::start();
@@ -135,14 +142,19 @@ async fn judge(
                 assertions.of(&asserted, judged.told.get().map(|told| &*told.assertion), now)
             });
             let assertion = assertion.transpose().map_err(|_| Refusal::of(Reason::Internal));
+            let until = judgement::holds_until(&permit, &judged, connection.vouched_until(generation));
+            let credential = || Credential::of(&signatures, &head.headers, known.token.as_deref(), verifier);
             let caller_until = signatures.caller.verified().map(|caller| caller.expires);
-            assertion.map(|assertion| Passage { asked, permit, who, assertion, caller_until })
+            assertion.map(|assertion| {
+                let credential = credential();
+                Passage { asked, permit, who, assertion, from, credential, caller_until, until }
+            })
         }
-        Verdict::Denial(denial) => Err(Refusal::from(&denial)),
+        Verdict::Denial(denial) => Err(Refusal::from(&denial).in_scheme(Scheme::of(&head.headers))),
     };
     // What is made of a token that is too large to be kept is not kept either.
     if known.token.is_some() || signatures.caller.verified().is_none() {
-        connection.keep(generation, Known { judged: Some(judged), ..known });
+        connection.keep(generation, Known { judged: Some(Arc::clone(&judged)), ..known });
     }
     outcome
 }
@@ -173,7 +185,8 @@ pub fn note(draft: &mut Draft, refusal: &Refusal) {
     }
 }
 
-async fn finish(mut draft: Draft, answer: Response<Body>) -> Response<Body> {
+/// Writes the record and answers.
+pub async fn finish(mut draft: Draft, answer: Response<Body>) -> Response<Body> {
     // Boxed: it waits seldom, and would make every request's future large.
     Box::pin(draft.room()).await;
     draft.answered(answer.status());

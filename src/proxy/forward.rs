@@ -9,33 +9,37 @@ use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
-    CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, CONTENT_TYPE, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
 };
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use ulid::ULID_LEN;
 
 use super::assertion::Signed;
-use super::body::{Body, Meter, RequestBody, ResponseBody};
+use super::body::{self, Body, Farewell, RequestBody, ResponseBody};
 use super::connection::Connection;
-use super::exchange::refuse;
+use super::exchange::{finish, refuse};
 use super::generation::Generation;
 use super::headers::{self, Authorization, Introduction};
+use super::judgement::{self, Addresses, Basis};
 use super::normalize::{Asked, Kind};
 use super::refusal::{Form, Refusal};
 use super::route::RouteSettings;
+use super::underway::Underway;
 use super::worker::Worker;
 use crate::audit::{Draft, Reason};
 use crate::clock::Timestamp;
 use crate::metrics::Limit;
 use crate::policy::Permit;
+use crate::policy::action::is_grpc;
 use crate::token::Credential as Presented;
 use crate::upstream::credential::{Credential, CredentialKind, Subject};
-use crate::upstream::{self, Pool, Switched, TunnelEnd, Upgrade};
+use crate::upstream::{self, Close, Pool, Switched, TunnelEnd, Upgrade};
 
 /// A request that was permitted, with all that it rests on.
 pub struct Passage {
@@ -45,8 +49,12 @@ pub struct Passage {
     pub who: Arc<headers::Identity>,
     /// The same, signed.
     pub assertion: Option<Arc<Signed>>,
+    pub from: Addresses,
+    pub credential: judgement::Credential,
     /// When the caller's token ends, if there is one.
     pub caller_until: Option<Timestamp>,
+    /// When it is to be judged again.
+    pub until: Timestamp,
 }
 
 /// What an upstream is shown, as far as that is known before anybody is asked for it.
@@ -73,8 +81,11 @@ struct Journey<'a> {
     worker: &'a Rc<Worker>,
     connection: &'a Rc<Connection>,
     pool: Rc<Pool>,
+    underway: Rc<Underway>,
     /// For the answer's head and body.
     deadline: Instant,
+    form: Form,
+    draft: Draft,
 }
 
 /// Forwards what `passage` permits.
@@ -88,46 +99,48 @@ pub async fn forward(
     mut draft: Draft,
 ) -> Response<Body> {
     let (mut head, body) = request.into_parts();
-    let permit = &passage.permit;
+    let Passage { asked, permit, who, assertion, from, credential, caller_until, until } = passage;
     let settings = generation.routes.get(permit.route().index());
-    let credential = generation.credentials.get(permit.upstream().index());
+    let source = generation.credentials.get(permit.upstream().index());
     let pool = worker.pool(generation, permit.upstream());
-    let (Some(route), Some(pool), Some(credential)) = (settings, pool, credential) else {
+    let (Some(route), Some(pool), Some(source)) = (settings, pool, source) else {
         return refuse(draft, form, &Refusal::of(Reason::Internal)).await;
     };
-    let journey = Journey { worker, connection, pool, deadline: Instant::now() + route.total_timeout };
-    let meter = Rc::new(Meter::default());
-    let body = RequestBody::new(body, Rc::clone(&meter), route.body_bytes_max, connection.pulse.upload());
-    let carried = carries(route, passage.asked.kind, body.is_too_large());
-    let shown = carried.and_then(|()| shown(credential.kind, route, passage.caller_until.is_some()));
+    let chosen_by = generation.policy.parts().routes.get(permit.route().index());
+    let headers = chosen_by.map_or_else(Vec::new, |route| route.header.clone());
+    let basis = Basis { asked, headers, grpc: form == Form::Grpc, from, credential };
+    let underway = Underway::new(worker, connection, basis, (generation.number, until));
+    let (asked, deadline) = (underway.asked(), Instant::now() + route.total_timeout);
+    let carried = carries(route, asked.kind, body::is_too_large(&body, route.body_bytes_max));
+    let shown = carried.and_then(|()| shown(source.kind, route, caller_until.is_some()));
     let authorization = match shown {
         Ok(Shown::Nothing) => Ok(Authorization::Stripped),
         Ok(Shown::Callers) => Ok(Authorization::Forwarded),
         Ok(Shown::Ours) => {
             // Boxed: it waits seldom, and would make every request's future large.
-            let obtained = Box::pin(obtain(credential, &head.headers, passage.caller_until));
-            let obtained = timeout_at(journey.deadline, obtained).await;
+            let obtained = Box::pin(obtain(source, &head.headers, caller_until));
+            let obtained = timeout_at(deadline, obtained).await;
             obtained.unwrap_or_else(|_| Err(Refusal::over(Limit::TotalTimeout)))
         }
         Err(refusal) => Err(refusal),
     };
     let carried = authorization
         .and_then(|authorization| {
-            let Passage { asked, permit, who, assertion, .. } = &passage;
-            let told = Told { asked, permit, who, assertion: assertion.as_deref(), authorization };
+            let (permit, who, assertion) = (&permit, &who, assertion.as_deref());
+            let told = Told { asked, permit, who, assertion, authorization };
             rewrite(&connection.origin, route, &mut head, told, &mut draft)
         })
         // Last: from here on the record says that the request was passed on.
-        .and_then(|()| draft.forwarding(permit).map_err(|_| Refusal::of(Reason::AuditUnavailable)));
+        .and_then(|()| draft.forwarding(&permit).map_err(|_| Refusal::of(Reason::AuditUnavailable)));
     if let Err(refusal) = carried {
         return refuse(draft, form, &refusal).await;
     }
-    match passage.asked.kind {
-        Kind::Plain => journey.plain(head, body, meter, form, draft).await,
-        Kind::WebSocket => {
-            let ends = Instant::now() + permit.deadline().since(worker.shared.clock.now());
-            Box::pin(journey.websocket(head, form, ends, draft)).await
-        }
+    let kind = asked.kind;
+    let body = RequestBody::new(body, &underway, route.body_bytes_max, connection.pulse.upload());
+    let journey = Journey { worker, connection, pool, underway, deadline, form, draft };
+    match kind {
+        Kind::Plain => journey.plain(head, body).await,
+        Kind::WebSocket => Box::pin(journey.websocket(head)).await,
     }
 }
 
@@ -207,66 +220,67 @@ pub fn rewrite(
 }
 
 impl Journey<'_> {
-    async fn plain(
-        self,
-        head: Parts,
-        body: RequestBody,
-        meter: Rc<Meter>,
-        form: Form,
-        draft: Draft,
-    ) -> Response<Body> {
-        let answer = timeout_at(self.deadline, self.pool.send(Request::from_parts(head, body))).await;
-        if meter.trailers.get() {
+    async fn plain(self, head: Parts, body: RequestBody) -> Response<Body> {
+        let version = head.version;
+        let sending = timeout_at(self.deadline, self.pool.send(Request::from_parts(head, body)));
+        let answer = tokio::select! {
+            biased;
+            answer = sending => Some(answer),
+            _ = self.underway.ends_uploading() => None,
+        };
+        if self.underway.trailers.get() {
             // hyper takes some bytes for their end that are none, and lets go of what stands behind those.
             self.connection.ending.set(true);
         }
         match answer {
-            Ok(Ok(answer)) => self.deliver(answer, meter, draft),
+            Some(Ok(Ok(answer))) => self.deliver(answer, version),
             failed => {
-                let refusal = match (meter.fault.get(), failed) {
-                    (Some(fault), _) => {
-                        // Nobody knows where the next request would begin.
-                        self.connection.ending.set(true);
-                        Refusal::from(fault)
+                let Journey { connection, underway, form, mut draft, .. } = self;
+                draft.moved(underway.request_bytes.get(), 0);
+                let refusal = match (underway.fault.get(), failed) {
+                    (Some(fault), _) => Refusal::from(fault),
+                    (None, Some(Ok(Err(error)))) => return refuse(draft, form, &Refusal::from(&error)).await,
+                    (None, Some(_)) => {
+                        return refuse(draft, form, &Refusal::over(Limit::TotalTimeout)).await;
                     }
-                    (None, Ok(Err(error))) => Refusal::from(&error),
-                    (None, _) => Refusal::over(Limit::TotalTimeout),
+                    (None, None) => return end(draft, form, &underway, connection).await,
                 };
-                let mut draft = draft;
-                draft.moved(meter.request_bytes.get(), 0);
+                // Nobody knows where the next request would begin.
+                connection.ending.set(true);
                 refuse(draft, form, &refusal).await
             }
         }
     }
 
-    /// Passes an answer on; its body finishes the record.
-    fn deliver(
-        self,
-        answer: Response<upstream::ResponseBody>,
-        meter: Rc<Meter>,
-        mut draft: Draft,
-    ) -> Response<Body> {
+    /// Passes an answer to a request of this version on; its body finishes the record.
+    fn deliver(self, answer: Response<upstream::ResponseBody>, version: Version) -> Response<Body> {
+        let Journey { underway, deadline, form, mut draft, .. } = self;
         let (mut head, body) = answer.into_parts();
         headers::for_client(&mut head.headers);
         draft.answered(head.status);
         // The version is hyper's business, on each side of us.
         head.version = Version::default();
-        Response::from_parts(
-            head,
-            Body::Streamed(Box::new(ResponseBody::new(body, meter, self.deadline, draft))),
-        )
+        let grpc = form == Form::Grpc && is_grpc(&head.headers);
+        let farewell = if grpc && version == Version::HTTP_2 { Farewell::Grpc } else { Farewell::Abort };
+        let deadline = (!grpc && !is_event_stream(&head.headers)).then_some(deadline);
+        let body = ResponseBody::new(body, underway, deadline, farewell, draft);
+        Response::from_parts(head, Body::Streamed(Box::new(body)))
     }
 
     /// A WebSocket handshake, by HTTP/1.1 upgrade or HTTP/2 extended CONNECT; upstream always by the
     /// former.
-    async fn websocket(self, mut head: Parts, form: Form, ends: Instant, draft: Draft) -> Response<Body> {
-        let Some(client) = head.extensions.remove::<OnUpgrade>() else {
-            return refuse(draft, form, &Refusal::of(Reason::Internal)).await;
+    async fn websocket(self, mut head: Parts) -> Response<Body> {
+        let version = head.version;
+        let refused = |journey: Self, refusal: Refusal| async move {
+            refuse(journey.draft, journey.form, &refusal).await
         };
-        let by_connect = head.version == Version::HTTP_2;
+        let Some(client) = head.extensions.remove::<OnUpgrade>() else {
+            return refused(self, Refusal::of(Reason::Internal)).await;
+        };
+        let by_connect = version == Version::HTTP_2;
         let accept = match by_connect.then(|| add_handshake(&mut head.headers)).transpose() {
             Ok(accept) => accept,
-            Err(refusal) => return refuse(draft, form, &refusal).await,
+            Err(refusal) => return refused(self, refusal).await,
         };
         let asking = self.pool.upgrade(Request::from_parts(head, ()), "websocket");
         match timeout_at(self.deadline, asking).await {
@@ -275,31 +289,25 @@ impl Journey<'_> {
                 if accept.is_some() && accepted != accept.as_ref() {
                     let refusal = Refusal::of(Reason::UpstreamUnavailable);
                     let refusal = refusal.because("it did not accept the WebSocket handshake");
-                    return refuse(draft, form, &refusal).await;
+                    return refused(self, refusal).await;
                 }
-                self.switch(client, switched, by_connect, ends, draft)
+                self.switch(client, switched, by_connect)
             }
             // To a CONNECT any 2xx says that the tunnel stands (RFC 9110 §9.3.6).
             Ok(Ok(Upgrade::Answered(answer))) if by_connect && answer.status().is_success() => {
                 let refusal = Refusal::of(Reason::UpstreamUnavailable);
                 let refusal = refusal.because("it answered the WebSocket handshake without a switch");
-                refuse(draft, form, &refusal).await
+                refused(self, refusal).await
             }
-            Ok(Ok(Upgrade::Answered(answer))) => self.deliver(answer, Rc::default(), draft),
-            Ok(Err(error)) => refuse(draft, form, &Refusal::from(&error)).await,
-            Err(_) => refuse(draft, form, &Refusal::over(Limit::TotalTimeout)).await,
+            Ok(Ok(Upgrade::Answered(answer))) => self.deliver(answer, version),
+            Ok(Err(error)) => refused(self, Refusal::from(&error)).await,
+            Err(_) => refused(self, Refusal::over(Limit::TotalTimeout)).await,
         }
     }
 
     /// Answers the handshake and copies both ways in a task of its own, which finishes the record.
-    fn switch(
-        self,
-        client: OnUpgrade,
-        switched: Switched,
-        by_connect: bool,
-        ends: Instant,
-        mut draft: Draft,
-    ) -> Response<Body> {
+    fn switch(self, client: OnUpgrade, switched: Switched, by_connect: bool) -> Response<Body> {
+        let Journey { worker, connection, underway, mut draft, .. } = self;
         let mut answer = Response::new(Body::default());
         *answer.headers_mut() = switched.response.headers().clone();
         headers::for_client(answer.headers_mut());
@@ -311,32 +319,27 @@ impl Journey<'_> {
             answer.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
         }
         draft.answered(answer.status());
-        let cut = self.worker.shared.stopped.child_token();
+        underway.answers();
+        let stopped = worker.shared.stopped.clone();
         // On h2 the connection goes on, and is not idle while the tunnel is there.
-        let busy = self.connection.busy(false);
-        let (connection, shared) = (Rc::clone(self.connection), Arc::clone(&self.worker.shared));
-        self.worker.tasks.spawn_local(async move {
+        let busy = connection.busy(false);
+        worker.tasks.spawn_local(async move {
             let _busy = busy;
             let Ok(client) = client.await else { return drop(draft) };
-            let tunnel = switched.tunnel(TokioIo::new(client), &cut);
-            let mut tunnel = std::pin::pin!(tunnel);
-            let tunnel = tokio::select! {
-                tunnel = tunnel.as_mut() => tunnel,
-                () = sleep_until(ends) => {
-                    draft.detail("the token, certificate or rule behind it has ended");
-                    cut.cancel();
-                    tunnel.await
-                }
-                error = connection.refused(&shared) => {
-                    draft.because(Reason::from(&error));
-                    draft.detail(&error.to_string());
-                    cut.cancel();
-                    tunnel.await
+            let cut = async {
+                tokio::select! {
+                    () = stopped.cancelled() => None,
+                    ending = underway.ends() => {
+                        let reason = ending.refusal.reason.as_str();
+                        Some(Close { code: Close::POLICY_VIOLATION, reason })
+                    }
                 }
             };
+            let tunnel = switched.tunnel(TokioIo::new(client), cut).await;
             draft.moved(tunnel.bytes_up, tunnel.bytes_down);
             match tunnel.end {
-                TunnelEnd::Closed | TunnelEnd::Cut => {}
+                TunnelEnd::Closed => {}
+                TunnelEnd::Cut => underway.ended().into_iter().for_each(|ending| ending.note(&mut draft)),
                 TunnelEnd::Idle => draft.because(Reason::UpstreamTimeout),
                 TunnelEnd::ClientBroke(_) => draft.because(Reason::ClientGone),
                 TunnelEnd::UpstreamBroke(error) => {
@@ -348,6 +351,24 @@ impl Journey<'_> {
         });
         answer
     }
+}
+
+/// Answers a request that was permitted no longer before all of it had come.
+async fn end(mut draft: Draft, form: Form, underway: &Underway, connection: &Connection) -> Response<Body> {
+    connection.ending.set(true);
+    let Some(ending) = underway.ended() else {
+        return refuse(draft, form, &Refusal::of(Reason::Internal)).await;
+    };
+    ending.note(&mut draft);
+    let answer = ending.refusal.answer(form, &draft.id().to_string());
+    finish(draft, answer.map(Body::Fixed)).await
+}
+
+/// Whether an answer goes on for as long as somebody listens.
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    let media_type = media_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    media_type.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
 }
 
 /// What extended CONNECT leaves out and an HTTP/1.1 handshake has (RFC 8441 §5). The outcome is what the

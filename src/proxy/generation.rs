@@ -14,6 +14,7 @@ use super::assertion::Assertions;
 use super::connection::Telling;
 use super::hop::TrustedHop;
 use super::http2_error::{Ended, ErrorCode};
+use super::leaves::Leaves;
 use super::limits::Limits;
 use super::normalize::OddNames;
 use super::route::RouteSettings;
@@ -23,21 +24,25 @@ use crate::decisions::Decisions;
 use crate::identity::{Direction, Name, Peer, Signature, SpiffeId};
 use crate::metrics::{CounterBy, Metrics};
 use crate::policy::Policy;
+use crate::revocation::Revocations;
 use crate::tls::peer::OutOfDate;
 use crate::tls::{ListenerTls, PeerError};
 use crate::token::Verifier;
 use crate::upstream::Upstream;
 use crate::upstream::credential::Credential;
 
-/// One load of the configuration.
+/// One load of the configuration, with what has changed by itself since. All that is large is shared with the
+/// generations before and after, as far as it did not change.
+#[derive(Clone)]
 pub struct Generation {
-    /// Counts the loads taken since the start, from 1.
+    /// Counts the loads and changes taken since the start, from 1.
     pub number: u64,
-    pub policy: Policy,
-    pub verifier: Verifier,
-    pub standings: Decisions<Telling>,
+    pub policy: Arc<Policy>,
+    pub verifier: Arc<Verifier>,
+    pub standings: Arc<Decisions<Telling>>,
+    pub revocations: Arc<Revocations>,
     /// By `RouteId`.
-    pub routes: Vec<RouteSettings>,
+    pub routes: Arc<[RouteSettings]>,
     /// By `UpstreamId`.
     pub upstreams: Vec<Arc<Upstream>>,
     /// What each is shown, by `UpstreamId`.
@@ -49,9 +54,9 @@ pub struct Generation {
     /// Ourselves as a peer: that of all requests that the local application sends.
     pub own_peer: Option<Arc<Peer>>,
     /// Whose word on somebody else is taken.
-    pub hops: Vec<TrustedHop>,
+    pub hops: Arc<[TrustedHop]>,
     /// With `[assertion]`.
-    pub assertions: Option<Assertions>,
+    pub assertions: Option<Arc<Assertions>>,
     pub limits: Limits,
     pub odd_names: OddNames,
 }
@@ -61,9 +66,7 @@ pub struct Generation {
 pub struct ListenerState {
     pub name: Name,
     pub direction: Direction,
-    /// `None` only with `allow_plaintext`, and where requests are the local application's. The same `Arc` as in the last generation unless a certificate,
-    /// CA, CRL or mode changed; a connection made under another one is asked to end.
-    pub tls: Option<Arc<ListenerTls>>,
+    pub security: Security,
     /// With `proxy_protocol`: the hops that speak it, and must.
     pub proxy_hops: Option<Vec<IpNet>>,
 }
@@ -74,9 +77,21 @@ impl Generation {
         match &self.own_peer {
             Some(own) if own.not_after <= now => Err(PeerError::Expired(OutOfDate::Expired(own.not_after))),
             Some(own) => Ok(Signature::Verified(Arc::clone(own))),
-            None => Err(PeerError::Missing),
+            None => Err(PeerError::Awaited),
         }
     }
+}
+
+/// How connections of a listener are secured.
+#[derive(Clone)]
+pub enum Security {
+    /// Not at all: `allow_plaintext`, and where requests are the local application's.
+    Plain,
+    /// By a certificate of ours that has not come yet: connections are closed.
+    Awaited,
+    /// The same `Arc` as in the last generation unless a certificate, CA, CRL or mode changed; a connection made
+    /// under another one is asked to end.
+    Tls(Arc<ListenerTls>),
 }
 
 /// What all cores share.
@@ -89,6 +104,7 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     pub http2_errors: CounterBy<(Ended, ErrorCode)>,
     pub admission: Arc<Admission>,
+    pub leaves: Leaves,
     /// No new connections; those that are open end after what they are at.
     pub draining: CancellationToken,
     /// The drain's deadline: what is still open is cut.

@@ -48,8 +48,10 @@ const RESERVED_STARTS: [&str; 13] = [
     "tailscale-user-",
 ];
 
-/// Names that some upstream believes to come from its proxy: who the client is, or what it asked for.
-const RESERVED: [&str; 26] = [
+/// Names that some upstream believes to come from its proxy: who the client is, or what it asked for. And the proof
+/// that a token is in the right hands, which is made for us and for nobody behind us.
+const RESERVED: [&str; 27] = [
+    "dpop",
     "forwarded",
     "forwarded-for",
     "x-forwarded",
@@ -147,6 +149,11 @@ impl Origin {
         };
         Origin { scheme: if secure { "https" } else { "http" }, forwarded_for, forwarded_start }
     }
+
+    /// Whether the client spoke TLS.
+    pub fn is_secure(&self) -> bool {
+        self.scheme == "https"
+    }
 }
 
 /// Strips, then sets. Hop-by-hop headers go first, so that a client's `Connection: x-auth-subject`
@@ -203,7 +210,7 @@ pub fn for_client(headers: &mut HeaderMap) {
 pub fn for_trailers(trailers: &mut HeaderMap) {
     strip_named(trailers);
     strip(trailers, |name| !is_plain_name(name) || is_hop_by_hop(name) || is_reserved(name));
-    for name in [HOST, CONTENT_LENGTH, AUTHORIZATION, COOKIE, HeaderName::from_static("dpop")] {
+    for name in [HOST, CONTENT_LENGTH, AUTHORIZATION, COOKIE] {
         trailers.remove(name);
     }
 }

@@ -33,13 +33,17 @@ pub fn assertion<'h>(
 ) -> Result<Option<&'h HeaderValue>, Refusal> {
     let mut assertions = headers.get_all(ASSERTION).iter();
     let Some(assertion) = assertions.next() else { return Ok(None) };
-    let is_trusted =
-        peer.hop == Hop::Local || hops.iter().any(|hop| hop.kind == HopKind::Countersign && hop.is_hop(peer));
     match assertions.next() {
-        _ if !is_trusted => Ok(None),
+        _ if !is_believed(hops, peer) => Ok(None),
         Some(_) => Err(Refusal::of(Reason::RequestMalformed).because("more than one assertion")),
         None => Ok(Some(assertion)),
     }
+}
+
+/// Whether a peer's word on a caller is taken.
+pub fn is_believed(hops: &[TrustedHop], peer: &Peer) -> bool {
+    let is_countersign = |hop: &TrustedHop| hop.kind == HopKind::Countersign && hop.is_hop(peer);
+    peer.hop == Hop::Local || hops.iter().any(is_countersign)
 }
 
 impl TrustedHop {

@@ -8,28 +8,57 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::HeaderMap;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::request::Parts;
 
-use super::connection::Telling;
+use super::connection::{Connection, Telling};
 use super::generation::Generation;
 use super::headers;
 use super::hop;
 use super::normalize::{Asked, OddNames};
 use super::refusal::Refusal;
 use crate::audit::{Draft, Reason};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::decisions::Judged;
-use crate::identity::{Caller, Hop, Peer, Signature};
+use crate::identity::{Caller, CertificateHash, Hop, Peer, Signature};
 use crate::metrics::{Limit, Lookup};
-use crate::policy::{self, Circumstances, Decision, Host};
+use crate::policy::{self, Circumstances, Decision, Host, Permit, Verdict};
+use crate::revocation::{Revocations, Revoked};
 use crate::tls::PeerError;
-use crate::token::{KnownToken, TokenError, Verifier};
+use crate::token::{KnownToken, Scheme, Shown, Target, TokenError, TokenField, Verifier};
 
 /// Both signatures of a request, verified or absent.
 #[derive(Clone, Debug)]
 pub struct Signatures {
     pub peer: Signature<Peer>,
     pub caller: Signature<Caller>,
+}
+
+/// What a permit rests on, for judging it again: a request without what nobody judges.
+pub struct Basis {
+    pub asked: Asked,
+    /// Those by which its route was chosen.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Whether its content type is gRPC's.
+    pub grpc: bool,
+    pub from: Addresses,
+    pub credential: Credential,
+}
+
+/// What a caller was known by.
+pub enum Credential {
+    Absent,
+    Token(TokenField),
+    /// The word of a hop, which speaks for the moment of the request: that what streams through it ends with the
+    /// caller's token is that hop's business.
+    Word(Arc<Caller>),
+}
+
+/// Who holds the connection: `peer` tells who is there now, `replaced` since when with the present certificate, if that
+/// stands in for this one.
+pub struct Holder<P, R> {
+    pub peer: P,
+    pub replaced: R,
 }
 
 /// From where a request comes.
@@ -52,49 +81,132 @@ pub fn read(generation: &Generation, head: &mut Parts, server_name: Option<&Host
     Ok(Asked::read(head, server_name)?)
 }
 
-/// Verifies both signatures, also when the first is bad: the record says what became of each. `peer` tells who
-/// is there now; `known` is the token that came last.
+/// Verifies both signatures, also when the first is bad: the record says what became of each. `known` is the token
+/// that came last.
 pub async fn verify(
     generation: &Generation,
     verifier: &Verifier,
-    headers: &HeaderMap,
-    peer: impl Fn() -> Result<Signature<Peer>, PeerError>,
+    request: Target<'_>,
+    holder: Holder<
+        impl Fn() -> Result<Signature<Peer>, PeerError>,
+        impl Fn(&CertificateHash) -> Option<Timestamp>,
+    >,
+    now: impl Fn() -> Timestamp,
     known: &mut Option<Arc<KnownToken>>,
     draft: &mut Draft,
 ) -> Result<Signatures, Refusal> {
-    let policy = &generation.policy;
-    let before = peer();
-    let there = before.as_ref().ok().and_then(Signature::verified);
-    let certificate = there.map(|peer| &peer.certificate);
-    let caller = verifier.verify_again(headers, certificate, known).await;
-    let caller = caller.map_err(|error| Refusal::from(&error));
-    let caller = match there {
-        Some(peer) if headers.contains_key(headers::ASSERTION) => {
-            // Boxed: most requests have none.
-            let asserted = Box::pin(asserted(generation, verifier, headers, peer)).await;
-            caller.and_then(|caller| one_of(caller, asserted?))
+    let Generation { policy, revocations, .. } = generation;
+    let Holder { peer, replaced } = holder;
+    let headers = request.headers;
+    let caller = async |peer: Option<&Peer>| {
+        let certificate = peer.map(|peer| &peer.certificate);
+        let shown = Shown { certificate, replaced: &replaced, request: Some(request) };
+        let caller = verifier.verify_again(headers, &shown, known).await;
+        let caller = caller.map_err(|error| Refusal::from(&error).in_scheme(Scheme::of(headers)));
+        match peer {
+            Some(peer) if headers.contains_key(headers::ASSERTION) => {
+                // Boxed: most requests have none.
+                let asserted = Box::pin(asserted(generation, verifier, headers, peer)).await;
+                caller.and_then(|caller| one_of(caller, asserted?))
+            }
+            _ => caller,
         }
-        _ => caller,
     };
-    // Keys may have been waited for, and the certificate may have ended meanwhile.
-    let peer = before.and_then(|_| peer());
-    let peer = peer.map_err(|error| Refusal::from(&error));
+    let (peer, caller) = both(peer, caller).await;
     draft.peer(peer.as_ref().map_err(|refusal| refusal.reason));
     draft.caller(caller.as_ref().map_err(|refusal| refusal.reason));
+    let [peer_revoked, caller_revoked] = revoked(revocations, &peer, &caller, now);
+    draft.revoked(peer_revoked.is_some(), caller_revoked.is_some());
     let refusal = match (peer, caller) {
-        (Ok(peer), Ok(caller)) => return Ok(Signatures { peer, caller }),
-        (Err(refusal), Ok(_)) => refusal,
+        (Ok(peer), Ok(caller)) if peer_revoked.is_none() && caller_revoked.is_none() => {
+            return Ok(Signatures { peer, caller });
+        }
         // Nothing is decided, but the record calls the service by its name all the same, or says that it has none.
-        (Ok(Signature::Verified(peer)), Err(refusal)) => {
+        (Ok(Signature::Verified(peer)), caller) => {
             let services = policy.services_of(&peer);
             draft.named(&services);
-            if services.is_empty() { refusal.and(Refusal::of(Reason::PeerUnknown)) } else { refusal }
+            let unknown = services.is_empty().then(|| Refusal::of(Reason::PeerUnknown));
+            first([peer_revoked, caller.err(), caller_revoked, unknown])
         }
-        (Ok(Signature::Absent), Err(refusal)) => refusal,
-        (Err(peer), Err(caller)) => peer.and(caller),
+        (Ok(Signature::Absent), caller) => first([caller.err(), caller_revoked]),
+        (Err(peer), caller) => first([Some(peer), caller.err(), caller_revoked]),
     };
     draft.signers(None, policy);
     Err(refusal)
+}
+
+/// The first of them in the order of the closed list.
+fn first<const N: usize>(refusals: [Option<Refusal>; N]) -> Refusal {
+    let first = refusals.into_iter().flatten().reduce(Refusal::and);
+    first.unwrap_or_else(|| Refusal::of(Reason::Internal))
+}
+
+/// Whether peer and caller are on the revocation list, as far as they are verified.
+fn revoked(
+    revocations: &Revocations,
+    peer: &Result<Signature<Peer>, Refusal>,
+    caller: &Result<Signature<Caller>, Refusal>,
+    now: impl Fn() -> Timestamp,
+) -> [Option<Refusal>; 2] {
+    if revocations.is_empty() {
+        return [None, None];
+    }
+    let now = now();
+    let peer = peer.as_ref().ok().and_then(Signature::verified);
+    let caller = caller.as_ref().ok().and_then(Signature::verified);
+    let (peer, caller) =
+        (peer.map(|it| revocations.peer(it, now)), caller.map(|it| revocations.caller(it, now)));
+    let by_token = |revoked: Revoked| Refusal::from(&TokenError::Revoked(revoked.to_string().into()));
+    [
+        peer.flatten().map(|revoked| Refusal::of(Reason::PeerRevoked).because(revoked)),
+        caller.flatten().map(by_token),
+    ]
+}
+
+/// What becomes of each signature.
+async fn both(
+    peer: impl Fn() -> Result<Signature<Peer>, PeerError>,
+    caller: impl AsyncFnOnce(Option<&Peer>) -> Result<Signature<Caller>, Refusal>,
+) -> (Result<Signature<Peer>, Refusal>, Result<Signature<Caller>, Refusal>) {
+    let before = peer();
+    let caller = caller(before.as_ref().ok().and_then(Signature::verified).map(|peer| &**peer)).await;
+    // Keys may have been waited for, and the certificate may have ended meanwhile.
+    let peer = before.and_then(|_| peer());
+    (peer.map_err(|error| Refusal::from(&error)), caller)
+}
+
+/// Judges once more what was permitted to somebody on `connection`, by the same steps: up to when it is permitted
+/// now, or why no longer, with the decision if it came to one.
+pub async fn again(
+    generation: &Generation,
+    connection: &Connection,
+    basis: &Basis,
+    clock: &Clock,
+) -> Result<Timestamp, (Refusal, Option<Decision>)> {
+    let Basis { asked, from, credential, .. } = basis;
+    let caller = async |peer: Option<&Peer>| credential.again(generation, peer).await;
+    let (peer, caller) = both(|| connection.peer(generation, clock.now()), caller).await;
+    let [peer_revoked, caller_revoked] = revoked(&generation.revocations, &peer, &caller, || clock.now());
+    let signatures = match (peer, caller) {
+        (Ok(peer), Ok(caller)) if peer_revoked.is_none() && caller_revoked.is_none() => {
+            Signatures { peer, caller }
+        }
+        (peer, caller) => {
+            return Err((first([peer.err(), peer_revoked, caller.err(), caller_revoked]), None));
+        }
+    };
+    let headers = basis.headers();
+    let request = signatures.ask(asked, &headers, *from, clock.now());
+    let (decision, judged, _) = decide(generation, &request, None);
+    match &decision.verdict {
+        Verdict::Permit(permit) => Ok(holds_until(permit, &judged, connection.vouched_until(generation))),
+        Verdict::Denial(denial) => Err((denial.into(), Some(decision))),
+    }
+}
+
+/// Up to when what was decided needs no second look, unless by another generation.
+pub fn holds_until(permit: &Permit, judged: &Judged<Telling>, vouched_until: Timestamp) -> Timestamp {
+    permit.deadline().min(judged.standing.valid_until()).min(vouched_until)
 }
 
 /// Who a hop whose word is taken vouches for.
@@ -140,6 +252,61 @@ pub fn decide(
     let (policy, number) = (&generation.policy, generation.number);
     let (judged, cache) = generation.standings.standing(policy, number, peer, caller, now, known);
     (policy::decide(policy, &judged.standing, request), judged, cache)
+}
+
+impl Credential {
+    /// What these headers presented, of which `known` is the token that was found good, if it is at hand.
+    pub fn of(
+        signatures: &Signatures,
+        headers: &HeaderMap,
+        known: Option<&KnownToken>,
+        verifier: &Verifier,
+    ) -> Credential {
+        let Some(caller) = signatures.caller.verified() else { return Credential::Absent };
+        if headers.contains_key(headers::ASSERTION) && verifier.takes_assertions_of(&caller.issuer) {
+            return Credential::Word(Arc::clone(caller));
+        }
+        let field = known.map(KnownToken::field).or_else(|| TokenField::in_headers(headers));
+        field.map_or(Credential::Absent, Credential::Token)
+    }
+
+    /// Whom it stands for now.
+    async fn again(
+        &self,
+        generation: &Generation,
+        peer: Option<&Peer>,
+    ) -> Result<Signature<Caller>, Refusal> {
+        let verifier = &generation.verifier;
+        match self {
+            Credential::Absent => Ok(Signature::Absent),
+            Credential::Token(token) => {
+                let caller = verifier.verify_field(token).await;
+                caller.map_err(|error| Refusal::from(&error))
+            }
+            Credential::Word(caller) => {
+                if !peer.is_some_and(|peer| hop::is_believed(&generation.hops, peer)) {
+                    return Ok(Signature::Absent);
+                }
+                if !verifier.takes_assertions_of(&caller.issuer) {
+                    let detail = "its issuer is no other Countersign any more";
+                    return Err(Refusal::from(&TokenError::IssuerUnknown(detail.into())));
+                }
+                let caller = Caller { expires: Timestamp::MAX, ..Caller::clone(caller) };
+                Ok(Signature::Verified(Arc::new(caller)))
+            }
+        }
+    }
+}
+
+impl Basis {
+    /// As far as they are judged.
+    fn headers(&self) -> HeaderMap {
+        let mut headers: HeaderMap = self.headers.iter().cloned().collect();
+        if self.grpc {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        }
+        headers
+    }
 }
 
 impl Signatures {

@@ -19,6 +19,7 @@ pub mod http1;
 pub mod http2;
 pub mod http2_error;
 pub mod judgement;
+pub mod leaves;
 pub mod limits;
 pub mod listener;
 pub mod normalize;
@@ -28,6 +29,7 @@ pub mod route;
 pub mod seldom;
 pub mod serving;
 pub mod stall;
+pub mod underway;
 pub mod watched;
 pub mod worker;
 

@@ -16,6 +16,7 @@ use url::form_urlencoded;
 use crate::policy::action::HostError;
 use crate::policy::pattern::standard_method;
 use crate::policy::{Action, Host, NormalPath, PathError};
+use crate::token;
 
 /// What is asked, in the one form that is judged, recorded and forwarded.
 #[derive(Clone, Debug)]
@@ -85,6 +86,11 @@ impl Asked {
     /// What the policy judges.
     pub fn action<'a>(&'a self, headers: &'a HeaderMap) -> Action<'a> {
         Action { method: &self.method, host: &self.host, path: &self.path, headers }
+    }
+
+    /// As its client sees it: what a proof of possession is made for.
+    pub fn seen<'a>(&'a self, headers: &'a HeaderMap, secure: bool) -> token::Target<'a> {
+        token::Target { headers, method: &self.method, secure, authority: &self.authority, path: &self.path }
     }
 
     /// The path and query that go upstream, `path` being the judged one or its rewritten form; `given` is what

@@ -17,7 +17,7 @@ use crate::audit::Reason;
 use crate::metrics::Limit;
 use crate::policy::{Challenge, Denial, PathError};
 use crate::tls::PeerError;
-use crate::token::{CredentialError, TokenError};
+use crate::token::{Algorithm, CredentialError, Scheme, TokenError};
 use crate::upstream::{self, UpstreamError};
 
 /// Why a request is not forwarded, or why its forwarding failed before an answer came.
@@ -31,13 +31,16 @@ pub struct Refusal {
     pub limit: Option<Limit>,
     status: StatusCode,
     challenge: Option<String>,
+    /// For the next DPoP proof (RFC 9449 §9).
+    nonce: Option<Box<str>>,
 }
 
 impl Refusal {
     /// A refusal for one reason, answered as that reason always is.
     pub fn of(reason: Reason) -> Refusal {
         let (status, challenge) = answer_to(reason);
-        Refusal { reason, detail: None, limit: None, status, challenge: challenge.map(str::to_owned) }
+        let challenge = challenge.map(str::to_owned);
+        Refusal { reason, detail: None, limit: None, status, challenge, nonce: None }
     }
 
     #[must_use]
@@ -66,6 +69,7 @@ impl Refusal {
             | Limit::ConnectionsMax
             | Limit::ConnectionsPerPeerMax
             | Limit::ControlFramesPerConnectionMax
+            | Limit::DpopProofsMax
             | Limit::HandshakeTimeout
             | Limit::HandshakesMax
             | Limit::HandshakesPerPeerMax
@@ -77,7 +81,7 @@ impl Refusal {
             | Limit::UpstreamPendingMax => (Reason::LimitExceeded, StatusCode::TOO_MANY_REQUESTS),
         };
         let detail = format!("over `{limit}`");
-        Refusal { reason, detail: Some(detail), limit: Some(limit), status, challenge: None }
+        Refusal { reason, detail: Some(detail), limit: Some(limit), status, challenge: None, nonce: None }
     }
 
     /// What hyper answers by itself to a head that it does not hand over. It has one word for both limits:
@@ -94,6 +98,23 @@ impl Refusal {
             }
             _ => refusal,
         }
+    }
+
+    /// A token that is bound to a key, without the proof.
+    fn unproven(error: &str, why: &TokenError) -> Refusal {
+        Refusal { challenge: Some(dpop(error)), ..Refusal::of(why.into()).because(why) }
+    }
+
+    /// As it is told to who presented a token in this scheme.
+    #[must_use]
+    pub fn in_scheme(mut self, scheme: Scheme) -> Refusal {
+        if scheme == Scheme::Dpop
+            && let Some(rest) =
+                self.challenge.as_deref().and_then(|challenge| challenge.strip_prefix("Bearer "))
+        {
+            self.challenge = Some(format!("DPoP {rest}, algs=\"{}\"", proof_algorithms()));
+        }
+        self
     }
 
     /// More than one step refused: the first in the order of the closed list is the reason.
@@ -157,6 +178,11 @@ impl From<&TokenError> for Refusal {
     fn from(error: &TokenError) -> Refusal {
         match error {
             TokenError::LimitExceeded(limit, _) => Refusal::over(*limit).because(error),
+            TokenError::ProofMissing => Refusal::unproven("invalid_token", error),
+            TokenError::ProofRefused(_) => Refusal::unproven("invalid_dpop_proof", error),
+            TokenError::NonceWanted(nonce) => {
+                Refusal { nonce: Some(nonce.clone()), ..Refusal::unproven("use_dpop_nonce", error) }
+            }
             _ => Refusal::of(error.into()).because(error),
         }
     }
@@ -185,13 +211,24 @@ impl From<&Denial> for Refusal {
             Challenge::Forbidden => (StatusCode::FORBIDDEN, None),
             Challenge::NotFound => (StatusCode::NOT_FOUND, None),
             Challenge::Credentials => (StatusCode::UNAUTHORIZED, Some("Bearer".to_owned())),
+            Challenge::Possession => (StatusCode::UNAUTHORIZED, Some(dpop("invalid_token"))),
             Challenge::Scope(scopes) => (StatusCode::FORBIDDEN, Some(insufficient_scope(scopes))),
             Challenge::StepUp { acr_values, max_age } => {
                 (StatusCode::UNAUTHORIZED, Some(insufficient_authentication(acr_values, *max_age)))
             }
         };
-        Refusal { reason, detail: None, limit: None, status, challenge }
+        Refusal { reason, detail: None, limit: None, status, challenge, nonce: None }
     }
+}
+
+/// RFC 9449 §7.1.
+fn dpop(error: &str) -> String {
+    format!("DPoP error=\"{error}\", algs=\"{}\"", proof_algorithms())
+}
+
+/// What DPoP proofs may be signed with.
+fn proof_algorithms() -> String {
+    Algorithm::ALL.map(Algorithm::as_str).join(" ")
 }
 
 /// RFC 6750 §3.1.
@@ -287,6 +324,9 @@ mod tests {
         assert_eq!(challenge(denial(Challenge::Forbidden)), (403, None));
         assert_eq!(challenge(denial(Challenge::NotFound)), (404, None));
         assert_eq!(challenge(denial(Challenge::Credentials)), (401, Some("Bearer".into())));
+        let (status, possession) = challenge(denial(Challenge::Possession));
+        assert_eq!(status, 401);
+        assert!(possession.unwrap().starts_with("DPoP error=\"invalid_token\", algs=\"RS256 "));
         assert_eq!(
             challenge(denial(Challenge::Scope(vec!["a:read".into(), "q\"\\\r\n".into()]))),
             (403, Some(r#"Bearer error="insufficient_scope", scope="a:read q\"\\""#.into()))

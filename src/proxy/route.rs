@@ -111,7 +111,10 @@ impl<'g> CrossOrigin<'g> {
         answer.remove(ACCESS_CONTROL_ALLOW_ORIGIN);
         if let Some(origin) = &self.origin {
             answer.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-            answer.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("www-authenticate"));
+            answer.insert(
+                ACCESS_CONTROL_EXPOSE_HEADERS,
+                HeaderValue::from_static("www-authenticate, dpop-nonce"),
+            );
         }
     }
 }

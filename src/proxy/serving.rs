@@ -142,7 +142,7 @@ pub async fn until_ended(
                     continue;
                 }
                 Stall::Idle if !asked => connection.pulse.rest(),
-                Stall::Idle | Stall::Head => return Ended::Stalled(stall),
+                Stall::Idle | Stall::Head | Stall::Ended => return Ended::Stalled(stall),
                 Stall::Answer | Stall::Whole => {
                     untaken(shared, stall);
                     return Ended::Stalled(stall);
@@ -156,8 +156,13 @@ pub async fn until_ended(
 
 /// Counts an answer that was not taken in time.
 pub fn untaken(shared: &Shared, stall: Stall) {
-    let is_whole = stall == Stall::Whole;
-    shared.metrics.limit_hit(if is_whole { Limit::TotalTimeout } else { Limit::IdleTimeout });
+    match stall {
+        Stall::Ended => {}
+        Stall::Whole => shared.metrics.limit_hit(Limit::TotalTimeout),
+        Stall::Rest | Stall::Idle | Stall::Head | Stall::Answer => {
+            shared.metrics.limit_hit(Limit::IdleTimeout);
+        }
+    }
 }
 
 async fn outdated(worker: &Worker, connection: &Connection) {

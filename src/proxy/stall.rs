@@ -35,6 +35,8 @@ pub enum Stall {
     Answer,
     /// It had not taken all of an answer: `total_timeout`.
     Whole,
+    /// It took nothing of an answer that is permitted no longer.
+    Ended,
 }
 
 /// What one connection waits for. One core's alone, but `Send`, since it lies under upgrades.
@@ -249,6 +251,8 @@ tokio::task_local! {
 #[derive(Debug, Default)]
 pub struct Watch {
     due: Cell<Option<(Instant, Stall)>>,
+    /// hyper has a frame that the client may not have taken yet.
+    has_handed: Cell<bool>,
     /// For a stream: how long the client may leave its window shut. On h1 the bytes below tell better.
     untaken_timeout: Option<Duration>,
 }
@@ -261,26 +265,41 @@ impl Watch {
 
     /// hyper asks for more, or the body is gone.
     pub fn asked() {
-        Watch::set(|_| None);
+        Watch::set(false, |_| None);
     }
 
     /// hyper has a frame and will ask again when the client has taken it; `deadline` is the whole exchange's.
     pub fn handed(deadline: Option<Instant>) {
-        Watch::set(|watch| {
+        Watch::set(true, |watch| {
             let untaken = watch.untaken_timeout.map(|timeout| (Instant::now() + timeout, Stall::Answer));
             deadline.map(|at| (at, Stall::Whole)).into_iter().chain(untaken).min_by_key(|(at, _)| *at)
         });
     }
 
-    fn set(due: impl FnOnce(&Watch) -> Option<(Instant, Stall)>) {
+    /// The one that this task runs under.
+    pub fn current() -> Option<Rc<Watch>> {
+        WATCH.try_with(Rc::clone).ok()
+    }
+
+    /// What was handed over is not waited for: unless hyper asks for more when it is next woken, its task ends.
+    pub fn end(&self) {
+        if self.has_handed.get() {
+            self.due.set(Some((Instant::now(), Stall::Ended)));
+        }
+    }
+
+    fn set(handed: bool, due: impl FnOnce(&Watch) -> Option<(Instant, Stall)>) {
         // Outside of a connection, as in unit tests, nobody watches.
-        let _ = WATCH.try_with(|watch| watch.due.set(due(watch)));
+        let _ = WATCH.try_with(|watch| {
+            watch.has_handed.set(handed);
+            watch.due.set(due(watch));
+        });
     }
 }
 
 /// Runs hyper's task for one h2 stream; the stream is reset if its client does not take its answer.
 pub async fn stream<F: Future<Output = ()>>(task: F, untaken_timeout: Duration) -> Result<(), Stall> {
-    let watch = Rc::new(Watch { due: Cell::new(None), untaken_timeout: Some(untaken_timeout) });
+    let watch = Rc::new(Watch { untaken_timeout: Some(untaken_timeout), ..Watch::default() });
     tokio::select! {
         biased;
         () = Rc::clone(&watch).over(task) => Ok(()),

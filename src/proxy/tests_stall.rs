@@ -36,6 +36,7 @@ fn limits() -> Limits {
             scope_count_max: 1,
             group_count_max: 1,
             delegation_depth_max: 1,
+            dpop_proofs_max: 1,
         },
         upstream_in_flight_max: 1,
         upstream_pending_max: 1,

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::generation::{Generation, Shared};
 use super::listener;
 use super::seldom::Seldom;
+use super::underway::{Roll, keep_judging};
 use crate::policy::UpstreamId;
 use crate::upstream::{Pool, Pools};
 
@@ -28,6 +29,8 @@ pub struct Worker {
     pub tasks: TaskTracker,
     /// Lines about PROXY headers that were refused.
     pub refused_headers: Seldom,
+    /// What streams on this core.
+    pub roll: Rc<Roll>,
     pools: Pools,
     /// The newest generation that a request of this core was judged by.
     generation: Cell<u64>,
@@ -39,6 +42,7 @@ impl Worker {
             shared,
             tasks: TaskTracker::new(),
             refused_headers: Seldom::default(),
+            roll: Rc::default(),
             pools: Pools::default(),
             generation: Cell::new(0),
         })
@@ -70,6 +74,7 @@ pub fn run(shared: Arc<Shared>, sockets: Vec<StdListener>) -> io::Result<()> {
         worker.tasks.close();
         tokio::select! {
             () = worker.tasks.wait() => {}
+            () = keep_judging(Rc::clone(&worker)) => {}
             () = shared.stopped.cancelled() => {
                 // What was cut has its records to write.
                 let _ = timeout(CUT_TIMEOUT, worker.tasks.wait()).await;

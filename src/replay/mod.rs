@@ -327,6 +327,7 @@ impl Judged {
         let lacks = |cause: &Cause| {
             matches!(cause, Cause::ServiceNotAllowed | Cause::ActorNotAllowed | Cause::ScopeMissing)
                 || matches!(cause, Cause::RoleMissing | Cause::ClaimMismatch | Cause::NoRule | Cause::NoRoute)
+                || *cause == Cause::TokenNotSenderConstrained
         };
         let (causes, of_least) = (self.causes(), least.causes());
         self.outcome == least.outcome

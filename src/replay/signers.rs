@@ -13,7 +13,7 @@ use super::named::Named;
 use super::why::Why;
 use crate::audit::line::{LIST_ENTRIES_MAX, TEXT_BYTES_MAX};
 use crate::clock::Timestamp;
-use crate::identity::{ActorKind, Caller, CertificateHash, Delegate, Hop, Peer, PeerName};
+use crate::identity::{ActorKind, Caller, CertificateHash, Confirmation, Delegate, Hop, Peer, PeerName};
 use crate::policy::claim::ClaimPath;
 use crate::token::ClaimMap;
 
@@ -50,6 +50,8 @@ pub struct CallerLine {
     acr: Option<String>,
     #[serde(default)]
     auth_time: Option<String>,
+    #[serde(default)]
+    bound: Option<String>,
     #[serde(default)]
     claims: Option<Map<String, Value>>,
     #[serde(default)]
@@ -175,7 +177,13 @@ impl CallerLine {
             expires: Timestamp::MAX,
             authenticated_at: auth_time.map_err(|_| Why::Form("caller.auth_time"))?,
             acr,
-            confirmation: None,
+            // To which one is not recorded, and nobody asks.
+            confirmation: match self.bound.as_deref() {
+                Some("none") => None,
+                Some("certificate") => Some(Confirmation::Certificate([0; 32])),
+                Some("key") => Some(Confirmation::Key([0; 32])),
+                _ => return Err(Why::Form("caller.bound")),
+            },
             via: None,
             token_id: None,
             claims,

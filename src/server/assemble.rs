@@ -12,42 +12,61 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::AssembleError;
 use super::credential::KeptCredential;
+use super::identities::Identities;
 use crate::audit::SinkSettings;
 use crate::clock::Clock;
-use crate::config::{Config, ListenerSettings, LogSettings, UpstreamConfig, UpstreamTls};
+use crate::config::{
+    Config, ListenerSettings, ListenerTlsSettings, LogSettings, RevocationSettings, UpstreamConfig,
+    UpstreamTls,
+};
 use crate::decisions::Decisions;
 use crate::identity::Name;
 use crate::metrics::Metrics;
-use crate::proxy::assertion::{AssertionKeys, Assertions, Audience};
+use crate::proxy::assertion::{AssertionKeys, AssertionSettings, Assertions, Audience};
+use crate::proxy::generation::Security;
 use crate::proxy::limits::Limits;
 use crate::proxy::{Generation, ListenerState};
+use crate::revocation::Revocations;
 use crate::tls::client::{ExpectedServer, client_config};
-use crate::tls::{Alpn, ListenerTls, OwnCertificate};
-use crate::token::{Issuer, IssuerKeys, IssuerSettings, KeySource, SigningError, Verifier};
+use crate::tls::source::Issued;
+use crate::tls::{Alpn, ListenerTls, Own, OwnCertificate};
+use crate::token::{
+    Introspection, Issuer, IssuerKeys, IssuerSettings, KeySource, Proofs, SigningError, Verifier,
+};
 use crate::upstream::{ServerSettings, Upstream, UpstreamLimits, UpstreamSettings};
 
 /// What a generation was made from, as far as the next one may keep it.
+#[derive(Clone)]
 pub struct Assembled {
     fixed: Fixed,
-    pub listeners: Vec<ListenerSettings>,
-    pub own: Option<OwnCertificate>,
+    /// As the configuration has it.
+    configured: Identities,
+    /// The same with what the source of service identity gave.
+    pub identities: Identities,
     pub issuers: Vec<KeyedIssuer>,
-    pub upstreams: Vec<(UpstreamTls, Arc<rustls::ClientConfig>, Arc<Upstream>)>,
+    pub revocation: Option<RevocationSettings>,
+    /// Whatever is changed, a proof is used once.
+    proofs: Arc<Proofs>,
+    pub upstreams: Vec<LiveUpstream>,
     pub credentials: Vec<KeptCredential>,
     /// For as long as the process lives, or until nothing is asserted.
     assertion_keys: Option<Arc<AssertionKeys>>,
 }
+
+/// An upstream with what its TLS configuration was made from.
+type LiveUpstream = (UpstreamTls, Option<Arc<rustls::ClientConfig>>, Arc<Upstream>);
 
 /// An issuer's keys with the task that keeps them fresh, which ends with the last generation that uses it.
 #[derive(Clone)]
 pub struct KeyedIssuer {
     pub name: Name,
     pub keys: Arc<IssuerKeys>,
+    introspection: Option<Arc<Introspection>>,
     _fresh: Arc<AbortOnDropHandle<()>>,
 }
 
 /// What is taken at the start and stays.
-#[derive(PartialEq)]
+#[derive(Clone, PartialEq)]
 struct Fixed {
     name: Name,
     workers: usize,
@@ -57,20 +76,18 @@ struct Fixed {
 }
 
 /// What all steps of assembling need.
-pub(super) struct Tools<'a> {
+#[derive(Clone, Copy)]
+pub struct Tools<'a> {
     pub background: &'a Handle,
     pub metrics: &'a Arc<Metrics>,
     pub clock: &'a Clock,
+    /// What the source of service identity gave last.
+    pub issued: Option<&'a Issued>,
 }
 
 /// The first generation.
-pub fn first(
-    config: Config,
-    background: &Handle,
-    metrics: &Arc<Metrics>,
-    clock: &Clock,
-) -> Result<(Generation, Assembled), AssembleError> {
-    assemble(config, None, 1, &Tools { background, metrics, clock })
+pub fn first(config: Config, tools: Tools<'_>) -> Result<(Generation, Assembled), AssembleError> {
+    assemble(config, None, 1, &tools)
 }
 
 /// The generation after `present`, which was assembled from `assembled`.
@@ -78,19 +95,58 @@ pub fn next(
     config: Config,
     present: &Generation,
     assembled: &Assembled,
-    background: &Handle,
-    metrics: &Arc<Metrics>,
-    clock: &Clock,
+    tools: Tools<'_>,
 ) -> Result<(Generation, Assembled), AssembleError> {
     let place = |listener: &ListenerSettings| (listener.name.clone(), listener.address);
-    if !config.listeners.iter().map(place).eq(assembled.listeners.iter().map(place)) {
+    if !config.listeners.iter().map(place).eq(assembled.configured.listeners.iter().map(place)) {
         return Err(AssembleError::ListenersChanged);
     }
     if Fixed::of(&config) != assembled.fixed {
         tracing::warn!("a change of `[proxy]`, `[admin]`, `[audit]` or `[log]` takes effect with a restart");
     }
-    let tools = Tools { background, metrics, clock };
     assemble(config, Some((present, assembled)), present.number + 1, &tools)
+}
+
+/// The generation after `present`, with the same configuration and what the source of service identity gave
+/// since. Nothing that was judged under another CA is remembered: standings go by the generation's number.
+pub fn reissued(
+    present: &Generation,
+    assembled: &Assembled,
+    tools: Tools<'_>,
+) -> Result<(Generation, Assembled), AssembleError> {
+    let configured = assembled.configured.clone();
+    let identities = configured.with(tools.issued, Some(&assembled.identities))?;
+    let before = Some((present, assembled));
+    let listeners = listeners(&identities, before, &tools)?;
+    let upstreams = upstreams(&identities, &present.limits, before, &tools)?;
+    let credentials = credentials(&identities, Some(assembled), &tools)?;
+    let assertions = present.assertions.as_ref();
+    let assertions =
+        assertions.map(|old| assertions_of(old.settings.clone(), Arc::clone(&old.keys), &identities));
+    let generation = Generation {
+        number: present.number + 1,
+        assertions,
+        upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
+        credentials: credentials.iter().map(|kept| kept.credential.clone()).collect(),
+        listeners,
+        own_id: identities.own_id(),
+        own_peer: identities.own_peer(),
+        ..present.clone()
+    };
+    let assembled = Assembled { configured, identities, upstreams, credentials, ..assembled.clone() };
+    Ok((generation, assembled))
+}
+
+/// The generation after `present`, with what a revocation list says that was read as `settings` say.
+pub fn revoked(
+    present: &Generation,
+    assembled: &Assembled,
+    settings: &RevocationSettings,
+    revocations: Revocations,
+) -> (Generation, Assembled) {
+    let is_in_force = assembled.revocation.as_ref() == Some(settings);
+    let revocations = if is_in_force { Arc::new(revocations) } else { Arc::clone(&present.revocations) };
+    (Generation { number: present.number + 1, revocations, ..present.clone() }, assembled.clone())
 }
 
 fn assemble(
@@ -101,24 +157,18 @@ fn assemble(
 ) -> Result<(Generation, Assembled), AssembleError> {
     let old = before.map(|(_, assembled)| assembled);
     let fixed = Fixed::of(&config);
-    let listeners = config
-        .listeners
-        .iter()
-        .enumerate()
-        .map(|(position, settings)| listener(settings, position, before, tools))
-        .collect::<Result<Vec<_>, _>>()?;
-    let credentials = config
-        .upstreams
-        .iter()
-        .map(|upstream| KeptCredential::assemble(upstream, old, tools))
-        .collect::<Result<Vec<_>, _>>()?;
-    let assertions = assertions(&config, old, tools)?;
-    let upstreams = config
-        .upstreams
-        .into_iter()
-        .map(|settings| upstream(settings, &config.limits, old, tools))
-        .collect::<Result<Vec<_>, _>>()?;
-    let own_keys = assertions.as_ref().map(|assertions| Arc::clone(&assertions.keys));
+    let configured = Identities { own: config.own, listeners: config.listeners, upstreams: config.upstreams };
+    let identities = configured.with(tools.issued, old.map(|old| &old.identities))?;
+    let listeners = listeners(&identities, before, tools)?;
+    let upstreams = upstreams(&identities, &config.limits, before, tools)?;
+    let credentials = credentials(&identities, old, tools)?;
+    let own_keys = match (&config.assertion, old.and_then(|old| old.assertion_keys.clone())) {
+        (None, _) => None,
+        (Some(_), Some(kept)) => Some(kept),
+        (Some(_), None) => Some(Arc::new(AssertionKeys::new(tools.clock.now())?)),
+    };
+    let assertions = config.assertion.clone().zip(own_keys.clone());
+    let assertions = assertions.map(|(settings, keys)| assertions_of(settings, keys, &identities));
     let issuers = config
         .issuers
         .iter()
@@ -128,33 +178,48 @@ fn assemble(
         .issuers
         .into_iter()
         .zip(&issuers)
-        .map(|(settings, keyed)| Issuer { settings, keys: Arc::clone(&keyed.keys) })
+        .map(|(settings, keyed)| {
+            let introspection = keyed.introspection.clone();
+            Issuer { settings, keys: Arc::clone(&keyed.keys), introspection }
+        })
         .collect();
+    let proofs = old.map_or_else(Arc::default, |old| Arc::clone(&old.proofs));
     let generation = Generation {
         number,
-        policy: config.policy,
-        verifier: Verifier::new(
+        policy: Arc::new(config.policy),
+        verifier: Arc::new(Verifier::new(
             verified,
             config.limits.token,
             config.tokens,
+            Arc::clone(&proofs),
             tools.metrics.tokens.clone(),
             tools.clock.clone(),
-        )?,
-        standings: Decisions::new(config.decisions, tools.metrics.decision_cache.clone()),
-        routes: config.routes,
+        )?),
+        standings: Arc::new(Decisions::new(config.decisions, tools.metrics.decision_cache.clone())),
+        revocations: Arc::new(config.revoked),
+        routes: config.routes.into(),
         upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
         credentials: credentials.iter().map(|kept| kept.credential.clone()).collect(),
         listeners,
-        own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
-        own_peer: config.own.as_ref().and_then(OwnCertificate::as_local_peer).map(Arc::new),
-        hops: config.hops,
+        own_id: identities.own_id(),
+        own_peer: identities.own_peer(),
+        hops: config.hops.into(),
         assertions,
         limits: config.limits,
         odd_names: config.odd_names,
     };
-    let (listeners, own) = (config.listeners, config.own);
-    let assembled =
-        Assembled { fixed, listeners, own, issuers, upstreams, credentials, assertion_keys: own_keys };
+    let revocation = config.revocation;
+    let assembled = Assembled {
+        fixed,
+        configured,
+        identities,
+        issuers,
+        revocation,
+        proofs,
+        upstreams,
+        credentials,
+        assertion_keys: own_keys,
+    };
     Ok((generation, assembled))
 }
 
@@ -170,6 +235,15 @@ impl Fixed {
     }
 }
 
+fn listeners(
+    identities: &Identities,
+    before: Option<(&Generation, &Assembled)>,
+    tools: &Tools<'_>,
+) -> Result<Vec<ListenerState>, AssembleError> {
+    let settings = identities.listeners.iter().enumerate();
+    settings.map(|(position, settings)| listener(settings, position, before, tools)).collect()
+}
+
 fn listener(
     settings: &ListenerSettings,
     position: usize,
@@ -177,22 +251,24 @@ fn listener(
     tools: &Tools<'_>,
 ) -> Result<ListenerState, AssembleError> {
     let kept = before.and_then(|(generation, assembled)| {
-        let same = assembled.listeners.get(position)?.tls == settings.tls;
-        if same { Some(generation.listeners.get(position)?.tls.clone()) } else { None }
+        let same = assembled.identities.listeners.get(position)?.tls == settings.tls;
+        if same { Some(generation.listeners.get(position)?.security.clone()) } else { None }
     });
-    let tls = match (kept, &settings.tls) {
+    let security = match (kept, &settings.tls) {
         (Some(kept), _) => kept,
-        (None, None) => None,
-        (None, Some(tls)) => {
-            let made = ListenerTls::new(&tls.own, tls.clients.clone(), tools.clock.clone());
+        (None, None) => Security::Plain,
+        (None, Some(ListenerTlsSettings { own: Own::Awaited, .. })) => Security::Awaited,
+        (None, Some(ListenerTlsSettings { own: Own::Known(own), clients })) => {
+            let made = ListenerTls::new(own, clients.clone(), tools.clock.clone());
             let failed = |source| AssembleError::Listener { listener: settings.name.clone(), source };
-            Some(Arc::new(made.map_err(failed)?))
+            Security::Tls(Arc::new(made.map_err(failed)?))
         }
     };
+    let direction = settings.direction;
     Ok(ListenerState {
         name: settings.name.clone(),
-        direction: settings.direction,
-        tls,
+        direction,
+        security,
         proxy_hops: settings.proxy_hops.clone(),
     })
 }
@@ -203,7 +279,12 @@ fn issuer(
     old: Option<&Assembled>,
     tools: &Tools<'_>,
 ) -> Result<KeyedIssuer, AssembleError> {
-    let same = |keyed: &&KeyedIssuer| keyed.name == settings.name && *keyed.keys.settings() == settings.keys;
+    let same = |keyed: &&KeyedIssuer| {
+        let introspection = keyed.introspection.as_ref().map(|asked| asked.settings());
+        keyed.name == settings.name
+            && *keyed.keys.settings() == settings.keys
+            && introspection == settings.introspection.as_ref()
+    };
     if let Some(kept) = old.into_iter().flat_map(|old| &old.issuers).find(same) {
         if let KeySource::File(_) = settings.keys.source {
             // The file may be why there is a reload.
@@ -222,21 +303,26 @@ fn issuer(
     }
     let expected = match (&settings.keys.source, &settings.keys.ca) {
         // Never dialled.
-        (KeySource::File(_) | KeySource::Own, _) => ExpectedServer::Ca(Vec::new()),
+        (KeySource::File(_) | KeySource::Own, _) if settings.introspection.is_none() => {
+            ExpectedServer::Ca(Vec::new())
+        }
         (_, Some(ca)) => ExpectedServer::Ca(ca.clone()),
         (_, None) => ExpectedServer::PublicCa,
     };
     let tls = client_config(&expected, None, &[Alpn::Http1], tools.clock);
     let tls = tls.map_err(|source| AssembleError::Client { name: settings.name.clone(), source })?;
+    let introspection = settings.introspection.clone();
+    let introspection = introspection.map(|asked| Arc::new(Introspection::new(asked, &settings.keys, &tls)));
     let metrics = tools.metrics.issuer(settings.name.as_str());
     let keys = Arc::new(IssuerKeys::new(settings.keys.clone(), &tls, metrics, tools.clock.clone()));
     let fresh = tools.background.spawn(Arc::clone(&keys).keep_fresh());
-    Ok(KeyedIssuer::new(settings, keys, fresh))
+    Ok(KeyedIssuer { introspection, ..KeyedIssuer::new(settings, keys, fresh) })
 }
 
 impl KeyedIssuer {
     fn new(settings: &IssuerSettings, keys: Arc<IssuerKeys>, fresh: JoinHandle<()>) -> KeyedIssuer {
-        KeyedIssuer { name: settings.name.clone(), keys, _fresh: Arc::new(AbortOnDropHandle::new(fresh)) }
+        let name = settings.name.clone();
+        KeyedIssuer { name, keys, introspection: None, _fresh: Arc::new(AbortOnDropHandle::new(fresh)) }
     }
 }
 
@@ -267,43 +353,61 @@ async fn keep_own(keys: Arc<IssuerKeys>, own: Arc<AssertionKeys>, mut known: Opt
     }
 }
 
-fn assertions(
-    config: &Config,
-    old: Option<&Assembled>,
-    tools: &Tools<'_>,
-) -> Result<Option<Assertions>, AssembleError> {
-    let Some(settings) = config.assertion.clone() else { return Ok(None) };
-    let keys = match old.and_then(|old| old.assertion_keys.clone()) {
-        Some(kept) => kept,
-        None => Arc::new(AssertionKeys::new(tools.clock.now())?),
-    };
+/// What is asserted to an upstream is bound to the certificate that it is shown.
+fn assertions_of(
+    settings: AssertionSettings,
+    keys: Arc<AssertionKeys>,
+    identities: &Identities,
+) -> Arc<Assertions> {
+    let own = |upstream: &UpstreamConfig| upstream.tls.own.as_ref()?.known().map(OwnCertificate::hash);
     let audience = |upstream: &UpstreamConfig| Audience {
         name: Arc::clone(&upstream.audience),
-        bound_to: upstream.tls.own.as_ref().map(OwnCertificate::hash),
+        bound_to: own(upstream),
     };
-    Ok(Some(Assertions { settings, audiences: config.upstreams.iter().map(audience).collect(), keys }))
+    let audiences = identities.upstreams.iter().map(audience).collect();
+    Arc::new(Assertions { settings, audiences, keys })
+}
+
+fn credentials(
+    identities: &Identities,
+    old: Option<&Assembled>,
+    tools: &Tools<'_>,
+) -> Result<Vec<KeptCredential>, AssembleError> {
+    identities.upstreams.iter().map(|upstream| KeptCredential::assemble(upstream, old, tools)).collect()
+}
+
+fn upstreams(
+    identities: &Identities,
+    limits: &Limits,
+    before: Option<(&Generation, &Assembled)>,
+    tools: &Tools<'_>,
+) -> Result<Vec<LiveUpstream>, AssembleError> {
+    let old = before.map(|(_, assembled)| assembled);
+    identities.upstreams.iter().map(|settings| upstream(settings, limits, old, tools)).collect()
 }
 
 fn upstream(
-    config: UpstreamConfig,
+    config: &UpstreamConfig,
     limits: &Limits,
     old: Option<&Assembled>,
     tools: &Tools<'_>,
-) -> Result<(UpstreamTls, Arc<rustls::ClientConfig>, Arc<Upstream>), AssembleError> {
+) -> Result<LiveUpstream, AssembleError> {
     let old = || old.into_iter().flat_map(|old| &old.upstreams);
     let name = &config.name;
-    let tls = match old().find(|(tls, ..)| *tls == config.tls) {
-        Some((_, kept, _)) => Arc::clone(kept),
-        None => {
-            let UpstreamTls { expected, own } = &config.tls;
-            client_config(expected, own.as_ref(), &[Alpn::Http2, Alpn::Http1], tools.clock)
-                .map_err(|source| AssembleError::Client { name: name.clone(), source })?
+    let UpstreamTls { expected, own } = &config.tls;
+    let tls = match (old().find(|(tls, ..)| *tls == config.tls), own) {
+        (Some((_, kept, _)), _) => kept.clone(),
+        (None, Some(Own::Awaited)) => None,
+        (None, own) => {
+            let own = own.as_ref().and_then(Own::known);
+            let made = client_config(expected, own, &[Alpn::Http2, Alpn::Http1], tools.clock);
+            Some(made.map_err(|source| AssembleError::Client { name: name.clone(), source })?)
         }
     };
     let servers = config
         .servers
         .iter()
-        .map(|(url, weight)| ServerSettings::parse(url, *weight, Some(&tls)))
+        .map(|(url, weight)| ServerSettings::parse(url, *weight, tls.as_ref()))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|source| AssembleError::Upstream { name: name.clone(), source })?;
     let settings = UpstreamSettings {
@@ -324,8 +428,9 @@ fn upstream(
         Some(kept) => Arc::clone(kept),
         None => {
             let _inside = tools.background.enter();
-            Upstream::start(settings)
+            let before = old().map(|(.., upstream)| upstream).find(|it| it.settings().name == settings.name);
+            Upstream::start(settings, before.map(AsRef::as_ref))
         }
     };
-    Ok((config.tls, tls, upstream))
+    Ok((config.tls.clone(), tls, upstream))
 }

@@ -9,8 +9,8 @@ use super::assemble::{Assembled, Tools};
 use crate::config::UpstreamConfig;
 use crate::identity::Name;
 use crate::metrics::{CacheMetrics, CredentialMetrics};
-use crate::tls::Alpn;
 use crate::tls::client::{ExpectedServer, client_config};
+use crate::tls::{Alpn, Own};
 use crate::upstream::credential::{Credential, CredentialSettings, Exchanges, OwnSettings, OwnToken, Wanted};
 
 /// What an upstream is shown, with the task that keeps a token of our own fresh.
@@ -33,12 +33,14 @@ impl KeptCredential {
         if let Some(kept) = old.into_iter().flat_map(|old| &old.credentials).find(same) {
             return Ok(kept.clone());
         }
-        let Some(endpoint) = settings.endpoint() else {
+        let endpoint = settings.endpoint().filter(|endpoint| endpoint.own != Some(Own::Awaited));
+        let Some(endpoint) = endpoint else {
             let credential = Credential::of_kind(settings.kind());
             return Ok(KeptCredential { upstream, settings, credential, _fresh: None });
         };
         let expected = endpoint.ca.clone().map_or(ExpectedServer::PublicCa, ExpectedServer::Ca);
-        let tls = client_config(&expected, endpoint.own.as_ref(), &[Alpn::Http1], tools.clock);
+        let own = endpoint.own.as_ref().and_then(Own::known);
+        let tls = client_config(&expected, own, &[Alpn::Http1], tools.clock);
         let tls = tls.map_err(|source| AssembleError::Client { name: upstream.clone(), source })?;
         let (metrics, clock) = (tools.metrics.credentials.of(upstream.as_str()), tools.clock);
         let own = |settings: OwnSettings, metrics: CredentialMetrics| {
@@ -62,6 +64,12 @@ impl KeptCredential {
             }
             other => (Credential::of_kind(other.kind()), None),
         };
+        // Nothing that was obtained is lost with a certificate of ours that rotates.
+        let asks_the_same =
+            |kept: &&KeptCredential| kept.upstream == upstream && kept.settings.asks_as(&settings);
+        if let Some(before) = old.into_iter().flat_map(|old| &old.credentials).find(asks_the_same) {
+            credential.take_over(&before.credential);
+        }
         let fresh = kept_fresh.map(|own| tools.background.spawn(own.keep_fresh()));
         let fresh = fresh.map(|task| Arc::new(AbortOnDropHandle::new(task)));
         Ok(KeptCredential { upstream, settings, credential, _fresh: fresh })

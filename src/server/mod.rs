@@ -7,12 +7,15 @@
 
 mod assemble;
 mod credential;
+mod identities;
+mod live;
 mod report;
+mod revocations;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -29,19 +32,20 @@ use crate::config::Config;
 use crate::identity::Name;
 use crate::metrics::Metrics;
 use crate::proxy::admission::Admission;
+use crate::proxy::leaves::Leaves;
 use crate::proxy::{Shared, listener, worker};
+use crate::tls::TrustError;
 use crate::tls::client::ClientTlsError;
 use crate::token::{self, SameIssuer, SelfTestError, SigningError};
 
-use assemble::Assembled;
+use assemble::Tools;
+use live::Live;
 
 /// A proxy that runs. Dropping it ends it at once; [`Server::drain`] ends it in peace.
 pub struct Server {
+    live: Arc<Live>,
     shared: Arc<Shared>,
     status: Arc<Status>,
-    clock: Clock,
-    /// What the present generation was assembled from; locked for the length of a reload.
-    assembled: Arc<Mutex<Assembled>>,
     addresses: Addresses,
     background: Background,
     workers: Vec<JoinHandle<io::Result<()>>>,
@@ -89,6 +93,10 @@ pub enum AssembleError {
         "listeners were added, removed, renamed or moved: their sockets are opened at the start; restart"
     )]
     ListenersChanged,
+    #[error("`[identity]` names another source of service identity: it is opened at the start; restart")]
+    SourceChanged,
+    #[error(transparent)]
+    Trust(#[from] TrustError),
 }
 
 /// The thread for what no request waits for.
@@ -133,7 +141,9 @@ impl Server {
         let background = Background::start().map_err(StartError::Thread)?;
         metrics.runtime(background.handle.metrics());
         let name = config.name.clone();
-        let (generation, assembled) = assemble::first(config, &background.handle, &metrics, &clock)?;
+        let source = live::source(config.source.clone(), &background.handle, &metrics, &clock);
+        let tools = Tools { background: &background.handle, metrics: &metrics, clock: &clock, issued: None };
+        let (generation, assembled) = assemble::first(config, tools)?;
         metrics.reloaded(true, clock.now());
         metrics.policy_in_force(&generation.policy.hash(), generation.number);
         audit.event(&Event::Started { version: env!("CARGO_PKG_VERSION"), policy: generation.policy.hash() });
@@ -148,23 +158,25 @@ impl Server {
                 .counter_by("http2_errors", "HTTP/2 streams and connections that we ended, by error"),
             metrics,
             admission: Arc::new(Admission::default()),
+            leaves: Leaves::default(),
             draining: CancellationToken::new(),
             stopped: CancellationToken::new(),
         });
-        let assembled = Arc::new(Mutex::new(assembled));
+        if assembled.revocation.is_some() {
+            report::revoked(&shared, &shared.generation.load());
+        }
+        let live = Live::new(Arc::clone(&shared), assembled, background.handle.clone(), source);
+        let live = Arc::new(live);
         for (socket, pages) in [(admin, Pages::Admin), (health, Pages::Health)] {
             if let Some(socket) = socket {
                 background.serve(socket, &status, pages).map_err(StartError::Thread)?;
             }
         }
-        background.handle.spawn(report::keep_reporting(
-            Arc::clone(&shared),
-            Arc::clone(&assembled),
-            Arc::clone(&status),
-            addresses.clone(),
-        ));
-        let mut server =
-            Server { shared, status, clock, assembled, addresses, background, workers: Vec::new() };
+        let reporting = report::keep_reporting(Arc::clone(&live), Arc::clone(&status), addresses.clone());
+        background.handle.spawn(reporting);
+        background.handle.spawn(Arc::clone(&live).follow());
+        background.handle.spawn(revocations::follow(Arc::clone(&live)));
+        let mut server = Server { live, shared, status, addresses, background, workers: Vec::new() };
         for (core, sockets) in sockets.into_iter().enumerate() {
             let shared = Arc::clone(&server.shared);
             let thread = thread::Builder::new().name(format!("core-{core}"));
@@ -180,32 +192,12 @@ impl Server {
 
     /// Takes a new configuration for all requests from now on. If that fails, the present one stays.
     pub fn reload(&self, config: Config) -> Result<(), AssembleError> {
-        let shared = &self.shared;
-        let mut assembled = self.assembled.lock().unwrap_or_else(PoisonError::into_inner);
-        let present = shared.generation.load_full();
-        let taken = assemble::next(
-            config,
-            &present,
-            &assembled,
-            &self.background.handle,
-            &shared.metrics,
-            &self.clock,
-        );
-        shared.metrics.reloaded(taken.is_ok(), self.clock.now());
-        let (generation, next) = taken?;
-        let generation = Arc::new(generation);
-        report::changes(&shared.audit, (&present, &assembled), (&generation, &next));
-        report::forget(&shared.metrics, (&present, &assembled), (&generation, &next));
-        shared.metrics.policy_in_force(&generation.policy.hash(), generation.number);
-        shared.generation.store(generation);
-        *assembled = next;
-        shared.reloaded.send_replace(());
-        Ok(())
+        self.live.reload(config)
     }
 
     /// Says in the metrics that a configuration was tried and could not be loaded.
     pub fn reload_failed(&self) {
-        self.shared.metrics.reloaded(false, self.clock.now());
+        self.shared.metrics.reloaded(false, self.shared.clock.now());
     }
 
     /// Opens the audit file anew, after it was moved away.

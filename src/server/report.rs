@@ -1,14 +1,16 @@
 //! What the proxy says of itself: its status and metrics, kept up to date, and events of a reload.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Addresses;
 use super::assemble::Assembled;
 use super::credential::KeptCredential;
+use super::live::{Live, SourceStatus};
 use crate::admin::{
-    CertificateStatus, CredentialStatus, IssuerStatus, ListenerStatus, Serving, Status, UpstreamStatus,
+    CertificateStatus, CredentialStatus, IdentityStatus, IssuerStatus, ListenerStatus, Serving, Status,
+    UpstreamStatus,
 };
 use crate::audit::{Audit, Event};
 use crate::clock::Timestamp;
@@ -16,7 +18,6 @@ use crate::identity::Name;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::proxy::{Generation, Shared};
-use crate::tls::OwnCertificate;
 
 /// How often routes in shadow are named in the log.
 const REMINDER_PERIOD: Duration = Duration::from_secs(60);
@@ -24,20 +25,17 @@ const REMINDER_PERIOD: Duration = Duration::from_secs(60);
 const PERIOD: Duration = Duration::from_millis(500);
 
 /// Keeps status and metrics up to date until the proxy has stopped.
-pub async fn keep_reporting(
-    shared: Arc<Shared>,
-    assembled: Arc<Mutex<Assembled>>,
-    status: Arc<Status>,
-    addresses: Addresses,
-) {
+pub async fn keep_reporting(live: Arc<Live>, status: Arc<Status>, addresses: Addresses) {
+    let shared = Arc::clone(&live.shared);
     let mut reloaded = shared.reloaded.subscribe();
+    let mut source = live.source_state();
     let mut reminder = tokio::time::interval(REMINDER_PERIOD);
     loop {
         let generation = {
-            let assembled = assembled.lock().unwrap_or_else(PoisonError::into_inner);
+            let assembled = live.assembled();
             // Both change under this lock.
             let generation = shared.generation.load_full();
-            status.serves(serving(&generation, &assembled, &addresses));
+            status.serves(serving(&generation, &assembled, live.source_status(&assembled), &addresses));
             export(&shared, &generation, &assembled);
             rotations(&shared.audit, &assembled);
             generation
@@ -45,6 +43,7 @@ pub async fn keep_reporting(
         tokio::select! {
             () = tokio::time::sleep(PERIOD) => {}
             _ = reloaded.changed() => {}
+            Ok(()) = source.changed() => {}
             _ = reminder.tick() => remind(&generation, shared.clock.now()),
         }
     }
@@ -75,7 +74,12 @@ fn remind(generation: &Generation, now: Timestamp) {
     }
 }
 
-fn serving(generation: &Generation, assembled: &Assembled, addresses: &Addresses) -> Serving {
+fn serving(
+    generation: &Generation,
+    assembled: &Assembled,
+    source: Option<SourceStatus>,
+    addresses: &Addresses,
+) -> Serving {
     let listener = |(name, address): (&Name, &_)| ListenerStatus { name: name.clone(), address: *address };
     Serving {
         policy: generation.policy.hash().to_string(),
@@ -93,7 +97,14 @@ fn serving(generation: &Generation, assembled: &Assembled, addresses: &Addresses
                 }
             })
             .collect(),
-        certificates: certificates(assembled)
+        identity: source.map(|source| IdentityStatus {
+            source: source.source,
+            awaited: source.is_awaited,
+            failure: source.failure.as_deref().map(str::to_owned),
+        }),
+        certificates: assembled
+            .identities
+            .certificates()
             .map(|(name, own)| CertificateStatus { name, not_after: own.not_after })
             .collect(),
         upstreams: assembled
@@ -122,16 +133,6 @@ fn credential(kept: &KeptCredential) -> Option<CredentialStatus> {
     })
 }
 
-/// Our own certificates, by their place in the configuration.
-fn certificates(assembled: &Assembled) -> impl Iterator<Item = (String, &OwnCertificate)> {
-    let identity = assembled.own.iter().map(|own| ("identity".to_owned(), own));
-    let listeners = assembled.listeners.iter().filter_map(|listener| {
-        let own = &listener.tls.as_ref()?.own;
-        (assembled.own.as_ref() != Some(own)).then(|| (format!("listener.{}", listener.name), own))
-    });
-    identity.chain(listeners)
-}
-
 fn export(shared: &Shared, generation: &Generation, assembled: &Assembled) {
     let metrics: &Metrics = &shared.metrics;
     metrics.connections_open.set(i64::try_from(shared.admission.connections_open()).unwrap_or(i64::MAX));
@@ -144,7 +145,7 @@ fn export(shared: &Shared, generation: &Generation, assembled: &Assembled) {
     for (cache, entries) in caches {
         metrics.cache_holds(cache, entries);
     }
-    for (name, own) in certificates(assembled) {
+    for (name, own) in assembled.identities.certificates() {
         metrics.certificate_in_use(&name, own.not_after);
     }
     for ((.., upstream), name) in assembled.upstreams.iter().zip(&generation.policy.parts().upstreams) {
@@ -172,11 +173,26 @@ pub fn forget(metrics: &Metrics, old: (&Generation, &Assembled), new: (&Generati
     for name in upstreams(old.0).iter().filter(|name| !kept.contains(name)) {
         metrics.forget_upstream(name.as_str());
     }
-    for (name, _) in certificates(old.1) {
-        if !certificates(new.1).any(|(kept, _)| kept == name) {
+    for (name, _) in old.1.identities.certificates() {
+        if !new.1.identities.certificates().any(|(kept, _)| kept == name) {
             metrics.forget_certificate(&name);
         }
     }
+}
+
+/// Records which revocation list is in force from now on.
+pub fn revoked(shared: &Shared, generation: &Generation) {
+    let counts = generation.revocations.counts();
+    for (kind, entries) in [
+        ("token", counts.tokens),
+        ("subject", counts.subjects),
+        ("client", counts.clients),
+        ("workload", counts.workloads),
+        ("certificate", counts.certificates),
+    ] {
+        shared.metrics.revocations(kind, entries);
+    }
+    shared.audit.event(&Event::RevocationLoaded { counts });
 }
 
 /// Records what a reload changed.
@@ -191,8 +207,8 @@ pub fn changes(audit: &Audit, old: (&Generation, &Assembled), new: (&Generation,
             rules_removed: before.difference(&after).map(|name| (*name).to_owned()).collect(),
         });
     }
-    for (name, own) in certificates(new.1) {
-        if !certificates(old.1).any(|(old_name, old)| old_name == name && old == own) {
+    for (name, own) in new.1.identities.certificates() {
+        if !old.1.identities.certificates().any(|(old_name, old)| old_name == name && old == own) {
             audit.event(&Event::CertificateRotated {
                 name,
                 certificate: own.hash(),

@@ -5,6 +5,8 @@
 //! There is no way to skip a verification, and none is planned.
 
 pub mod client;
+mod domain;
+mod encrypted;
 mod fingerprint;
 mod hello;
 pub mod own;
@@ -12,6 +14,7 @@ pub mod peer;
 pub mod pem;
 pub mod reload;
 pub mod server;
+pub mod source;
 #[cfg(test)]
 mod testing;
 mod tickets;
@@ -25,11 +28,13 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 
-pub use own::{CertificateSettings, OwnCertificate, OwnCertificateError};
+pub use domain::BadCa;
+pub use encrypted::EncryptedKeyError;
+pub use own::{CertificateSettings, Own, OwnCertificate, OwnCertificateError, Unusable};
 pub use peer::{MalformedCertificate, PeerError, Unverified, dns_peer};
 pub use pem::{PemError, PemSource};
 pub use server::{Accepted, ClientCertificates, HandshakeFailure, ListenerTls};
-pub use trust::{Trust, TrustDomainSettings, TrustError, ca_certificates};
+pub use trust::{Bundles, Trust, TrustDomainSettings, TrustError, ca_certificates};
 
 use crate::clock::{Clock, Timestamp};
 use fingerprint::Fingerprint;

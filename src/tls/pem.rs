@@ -10,7 +10,10 @@ use rustls::pki_types::{
     CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer,
     PrivateSec1KeyDer,
 };
+use x509_parser::pem::Pem;
 use zeroize::Zeroizing;
+
+use super::encrypted::{self, EncryptedKeyError};
 
 /// Where PEM text stands.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -37,8 +40,12 @@ pub enum PemError {
     WrongKind(PemSource, &'static str),
     #[error("{0} holds {1} private keys; it should hold one")]
     SeveralKeys(PemSource, usize),
-    #[error("{0} holds an encrypted private key; decrypt it first")]
+    #[error("{0} holds an encrypted private key, and no `passphrase` is given")]
     EncryptedKey(PemSource),
+    #[error("{0} holds a private key that is encrypted as before PKCS #8")]
+    OldEncryption(PemSource),
+    #[error("{0}: {1}")]
+    Decrypt(PemSource, EncryptedKeyError),
 }
 
 /// Far above any bundle or key; revocation lists of large CAs have a few MiB.
@@ -47,6 +54,9 @@ const BYTES_MAX: u64 = 64 * 1024 * 1024;
 const CERTIFICATE: &str = "CERTIFICATE";
 const CRL: &str = "X509 CRL";
 const PRIVATE_KEY: &str = "PRIVATE KEY";
+const ENCRYPTED_PRIVATE_KEY: &str = "ENCRYPTED PRIVATE KEY";
+/// RFC 1421 §4.6.1.1.
+const OLD_ENCRYPTION: &str = "Proc-Type: 4,ENCRYPTED";
 
 impl PemSource {
     /// The file to watch for changes.
@@ -73,21 +83,49 @@ impl PemSource {
         })
     }
 
-    /// The one private key in it, as PKCS#8, PKCS#1 or SEC1. Warns of a file that anyone may read.
-    pub fn private_key(&self) -> Result<PrivateKeyDer<'static>, PemError> {
-        let mut keys = self.sections(PRIVATE_KEY, |kind, der| match kind {
+    /// The one private key in it, as PKCS#8, PKCS#1 or SEC1; PKCS#8 may be encrypted. Warns of a file that
+    /// anyone may read.
+    pub fn private_key(&self, passphrase: Option<&PemSource>) -> Result<PrivateKeyDer<'static>, PemError> {
+        let text = self.read()?;
+        if holds(&text, OLD_ENCRYPTION) {
+            return Err(PemError::OldEncryption(self.clone()));
+        }
+        let mut encrypted = encrypted_keys(&text);
+        let plain = self.sections_of(&text, PRIVATE_KEY, |kind, der| match kind {
             SectionKind::PrivateKey => Some(PrivatePkcs8KeyDer::from(der).into()),
             SectionKind::RsaPrivateKey => Some(PrivatePkcs1KeyDer::from(der).into()),
             SectionKind::EcPrivateKey => Some(PrivateSec1KeyDer::from(der).into()),
             _ => None,
-        })?;
+        });
+        let mut keys = match plain {
+            Err(PemError::WrongKind(..)) if !encrypted.is_empty() => Vec::new(),
+            plain => plain?,
+        };
         if self.others_may_read() {
             tracing::warn!("{self} holds a private key and can be read by every user; `chmod o= ` it");
         }
-        match (keys.pop(), keys.len()) {
-            (Some(key), 0) => Ok(key),
-            (_, others) => Err(PemError::SeveralKeys(self.clone(), others + 1)),
+        match (keys.pop(), encrypted.pop(), keys.len() + encrypted.len()) {
+            (Some(key), None, 0) => Ok(key),
+            (None, Some(encrypted), 0) => self.decrypt(&encrypted, passphrase).map(Into::into),
+            (one, other, others) => {
+                let all = others + usize::from(one.is_some()) + usize::from(other.is_some());
+                Err(PemError::SeveralKeys(self.clone(), all))
+            }
         }
+    }
+
+    fn decrypt(
+        &self,
+        encrypted: &[u8],
+        passphrase: Option<&PemSource>,
+    ) -> Result<PrivatePkcs8KeyDer<'static>, PemError> {
+        let source = passphrase.ok_or_else(|| PemError::EncryptedKey(self.clone()))?;
+        let passphrase = source.read()?;
+        let decrypted = encrypted::decrypt(encrypted, passphrase.trim_ascii());
+        decrypted.map_err(|error| {
+            let at_fault = if error == EncryptedKeyError::Passphrase { source } else { self };
+            PemError::Decrypt(at_fault.clone(), error)
+        })
     }
 
     fn sections<T>(
@@ -95,20 +133,26 @@ impl PemSource {
         label: &'static str,
         pick: impl Fn(SectionKind, Vec<u8>) -> Option<T>,
     ) -> Result<Vec<T>, PemError> {
-        let text = self.read()?;
+        self.sections_of(&self.read()?, label, pick)
+    }
+
+    fn sections_of<T>(
+        &self,
+        text: &[u8],
+        label: &'static str,
+        pick: impl Fn(SectionKind, Vec<u8>) -> Option<T>,
+    ) -> Result<Vec<T>, PemError> {
         if text.iter().all(u8::is_ascii_whitespace) {
             return Err(PemError::Empty(self.clone()));
         }
         let mut found = Vec::new();
-        for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(&text) {
+        for section in <(SectionKind, Vec<u8>)>::pem_slice_iter(text) {
             let (kind, der) = section.map_err(|_| PemError::Garbage(self.clone(), label))?;
             found.extend(pick(kind, der));
         }
         if !found.is_empty() {
             Ok(found)
-        } else if label == PRIVATE_KEY && holds(&text, "ENCRYPTED") {
-            Err(PemError::EncryptedKey(self.clone()))
-        } else if holds(&text, "-----BEGIN ") {
+        } else if holds(text, "-----BEGIN ") {
             Err(PemError::WrongKind(self.clone(), label))
         } else {
             Err(PemError::Garbage(self.clone(), label))
@@ -154,6 +198,15 @@ impl PemSource {
     }
 }
 
+/// The private keys under a passphrase, which rustls does not know.
+fn encrypted_keys(text: &[u8]) -> Vec<Vec<u8>> {
+    let sections = Pem::iter_from_buffer(text).flatten();
+    sections
+        .filter(|section| section.label == ENCRYPTED_PRIVATE_KEY)
+        .map(|section| section.contents)
+        .collect()
+}
+
 fn holds(text: &[u8], wanted: &str) -> bool {
     text.windows(wanted.len()).any(|window| window == wanted.as_bytes())
 }
@@ -169,7 +222,9 @@ impl PemError {
             | PemError::Garbage(source, _)
             | PemError::WrongKind(source, _)
             | PemError::SeveralKeys(source, _)
-            | PemError::EncryptedKey(source) => source,
+            | PemError::EncryptedKey(source)
+            | PemError::OldEncryption(source)
+            | PemError::Decrypt(source, _) => source,
         }
     }
 }

@@ -51,10 +51,22 @@ pub enum ClientCertificates {
 
 impl ClientCertificates {
     /// By whom certificates are vouched for, where they are asked for.
-    pub fn trust(&self) -> Option<&Trust> {
+    pub fn trust(&self) -> Option<&Arc<Trust>> {
         match self {
             ClientCertificates::Required(trust) | ClientCertificates::Optional(trust) => Some(trust),
             ClientCertificates::Off => None,
+        }
+    }
+
+    /// Judges a chain (leaf first) whole, as of now; an empty one is that of a client without a certificate.
+    pub fn verify(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Result<Signature<Peer>, PeerError> {
+        match (self, chain.split_first()) {
+            (ClientCertificates::Off, _) | (ClientCertificates::Optional(_), None) => Ok(Signature::Absent),
+            (ClientCertificates::Required(_), None) => Err(PeerError::Missing),
+            (
+                ClientCertificates::Required(trust) | ClientCertificates::Optional(trust),
+                Some((leaf, rest)),
+            ) => trust.verify(leaf, rest, Role::Client, now).map(Signature::Verified),
         }
     }
 }
@@ -134,14 +146,7 @@ impl ListenerTls {
     /// Judges again, as of now and as this configuration has it, the chain (leaf first) of a connection
     /// that was made under another one.
     pub fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<Signature<Peer>, PeerError> {
-        match (&self.clients, chain.split_first()) {
-            (ClientCertificates::Off, _) | (ClientCertificates::Optional(_), None) => Ok(Signature::Absent),
-            (ClientCertificates::Required(_), None) => Err(PeerError::Missing),
-            (
-                ClientCertificates::Required(trust) | ClientCertificates::Optional(trust),
-                Some((leaf, rest)),
-            ) => trust.verify(leaf, rest, Role::Client, self.clock.now()).map(Signature::Verified),
-        }
+        self.clients.verify(chain, self.clock.now())
     }
 
     /// Until when a verified peer stays so without being asked about again: its chain ends, or a list that

@@ -32,7 +32,7 @@ pub fn trust(ca: &rcgen::Certificate) -> Arc<Trust> {
     Arc::new(
         Trust::load(&[TrustDomainSettings {
             name: "a.example".parse().unwrap(),
-            ca: PemSource::File(file.path().to_owned()),
+            ca: Some(PemSource::File(file.path().to_owned())),
             crl: None,
             allow_dns_names: false,
         }])

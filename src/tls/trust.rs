@@ -9,23 +9,17 @@
 //! because that one does not say which path it found, and a peer lives no longer than the shortest
 //! certificate *of its path*: a client may send others along, which prove and harm nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use rustls::DistinguishedName;
 use rustls::crypto::WebPkiSupportedAlgorithms;
-use rustls::pki_types::{CertificateDer, TrustAnchor};
-use webpki::{
-    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
-    RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy, VerifiedPath,
-};
+use rustls::pki_types::CertificateDer;
 
-use super::peer::{
-    Distrust, Leaf, LeafName, MalformedCertificate, OutOfDate, PeerError, Revocation, Validity,
-    certificate_hash, may_issue, next_update, validity,
-};
+use super::domain::{BadCa, Cas, Domain, Question};
+use super::peer::{Distrust, Leaf, LeafName, MalformedCertificate, PeerError, certificate_hash};
 use super::vouched::{self, Found, Vouched};
-use super::{Fingerprint, PemError, PemSource, provider, timestamp, unix_time};
+use super::{Fingerprint, PemError, PemSource, provider};
 use crate::clock::Timestamp;
 use crate::identity::{Hop, Peer, PeerName, TrustDomain};
 
@@ -37,8 +31,8 @@ const INTERMEDIATES_MAX: usize = 5;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrustDomainSettings {
     pub name: TrustDomain,
-    /// One or more CA certificates.
-    pub ca: PemSource,
+    /// One or more CA certificates. `None`: the source of service identity gives them.
+    pub ca: Option<PemSource>,
     /// Revocation lists of its CAs. `None`: revocation is not checked.
     pub crl: Option<PemSource>,
     /// A certificate without any URI SAN is named by its DNS SANs. Set where a service of this
@@ -55,19 +49,8 @@ pub struct Trust {
     vouched: Vouched,
 }
 
-#[derive(Debug)]
-struct Domain {
-    name: TrustDomain,
-    anchors: Vec<TrustAnchor<'static>>,
-    /// In the order of `anchors`.
-    anchors_not_after: Vec<Timestamp>,
-    /// Empty if and only if none are configured.
-    crls: Vec<CertRevocationList<'static>>,
-    /// The earliest `nextUpdate` among `crls`.
-    crls_end: Timestamp,
-    allow_dns_names: bool,
-    fingerprint: Fingerprint,
-}
+/// CA certificates by trust domain, as a source of service identity gives them.
+pub type Bundles = BTreeMap<TrustDomain, Vec<CertificateDer<'static>>>;
 
 /// Why the configured CAs cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +63,8 @@ pub enum TrustError {
     NotACa(PemSource),
     #[error("{0} holds a revocation list that does not parse or is of a kind that is not supported")]
     Crl(PemSource),
+    #[error("the source of service identity gives trust domain `{0}` {1}")]
+    Issued(TrustDomain, BadCa),
     #[error("one CA key stands in trust domain `{0}` and in `{1}`; a CA speaks for one trust domain only")]
     SharedCa(TrustDomain, TrustDomain),
     #[error("trust domain `{0}` is configured twice")]
@@ -100,36 +85,58 @@ impl Trust {
     pub fn changed<'t>(&'t self, other: &'t Trust) -> impl Iterator<Item = &'t TrustDomain> {
         let same = |one: &Domain| {
             let known = other.domains.iter().find(|other| other.name == one.name);
-            known.is_none_or(|known| known.fingerprint == one.fingerprint)
+            known.is_none_or(|known| known.fingerprint() == one.fingerprint())
         };
         self.domains.iter().filter(move |one| !same(one)).map(|one| &one.name)
     }
 
     pub fn load(settings: &[TrustDomainSettings]) -> Result<Trust, TrustError> {
-        let mut domains: Vec<Domain> = Vec::with_capacity(settings.len());
-        let mut owners: HashMap<Vec<u8>, TrustDomain> = HashMap::new();
-        for domain in settings {
-            if domains.iter().any(|other| other.name == domain.name) {
+        let domains = settings.iter().map(Domain::load).collect::<Result<Vec<_>, _>>()?;
+        Trust::of(domains)
+    }
+
+    /// The same with the CAs that a source of service identity gave last. A trust domain for which it has none
+    /// any more vouches for nobody.
+    pub fn issued(&self, bundles: &Bundles) -> Result<Trust, TrustError> {
+        let domain = |domain: &Domain| {
+            let cas = match bundles.get(&domain.name) {
+                _ if !domain.is_issued => None,
+                given => Some(given.map_or(&[][..], Vec::as_slice)),
+            };
+            let bad = |bad| TrustError::Issued(domain.name.clone(), bad);
+            cas.map_or_else(|| Ok(domain.clone()), |cas| domain.with(cas).map_err(bad))
+        };
+        Trust::of(self.domains.iter().map(domain).collect::<Result<Vec<_>, _>>()?)
+    }
+
+    fn of(domains: Vec<Domain>) -> Result<Trust, TrustError> {
+        let mut owners: HashMap<&[u8], &TrustDomain> = HashMap::new();
+        for (at, domain) in domains.iter().enumerate() {
+            if domains[..at].iter().any(|other| other.name == domain.name) {
                 return Err(TrustError::Twice(domain.name.clone()));
             }
-            let domain = Domain::load(domain)?;
-            for anchor in &domain.anchors {
-                let key = anchor.subject_public_key_info.to_vec();
-                match owners.insert(key, domain.name.clone()) {
-                    Some(other) if other != domain.name => {
-                        return Err(TrustError::SharedCa(other, domain.name));
+            for anchor in &domain.cas.anchors {
+                match owners.insert(&anchor.subject_public_key_info, &domain.name) {
+                    Some(other) if *other != domain.name => {
+                        return Err(TrustError::SharedCa(other.clone(), domain.name.clone()));
                     }
                     _ => {}
                 }
             }
-            domains.push(domain);
         }
         if domains.is_empty() {
             return Err(TrustError::NoTrustDomain);
         }
-        let fingerprint = Fingerprint::of(domains.iter().map(|domain| domain.fingerprint.as_bytes()));
+        let parts: Vec<Fingerprint> = domains.iter().map(Domain::fingerprint).collect();
+        let fingerprint = Fingerprint::of(parts.iter().map(Fingerprint::as_bytes));
         let algorithms = provider().signature_verification_algorithms;
         Ok(Trust { domains, fingerprint, algorithms, vouched: Vouched::default() })
+    }
+
+    /// The trust domains whose CAs the source of service identity has not given.
+    pub fn awaited(&self) -> impl Iterator<Item = &TrustDomain> {
+        let awaited = |domain: &&Domain| domain.is_issued && domain.cas.anchors.is_empty();
+        self.domains.iter().filter(awaited).map(|domain| &domain.name)
     }
 
     pub(super) fn algorithms(&self) -> &WebPkiSupportedAlgorithms {
@@ -139,7 +146,7 @@ impl Trust {
     /// When the chain of a verified peer ends, or the first revocation list of its trust domain.
     pub(super) fn vouched_until(&self, peer: &Peer) -> Timestamp {
         let domain = self.domains.iter().find(|domain| domain.name == *peer.name.trust_domain());
-        domain.map_or(Timestamp::MIN, |domain| domain.crls_end.min(peer.not_after))
+        domain.map_or(Timestamp::MIN, |domain| domain.lists.end.min(peer.not_after))
     }
 
     /// Takes for granted that a CA of the right trust domain issued a certificate with this name: what is then
@@ -157,7 +164,7 @@ impl Trust {
 
     /// The CAs' subjects, from which a client may choose among its certificates.
     pub(super) fn subjects(&self) -> Vec<DistinguishedName> {
-        let anchors = self.domains.iter().flat_map(|domain| &domain.anchors);
+        let anchors = self.domains.iter().flat_map(|domain| &domain.cas.anchors);
         anchors.map(|anchor| DistinguishedName::in_sequence(&anchor.subject)).collect()
     }
 
@@ -237,214 +244,13 @@ impl PartialEq for Trust {
 /// their DNS names.
 pub fn ca_certificates(source: &PemSource) -> Result<Vec<CertificateDer<'static>>, TrustError> {
     let certificates = source.certificates()?;
-    for certificate in &certificates {
-        anchor(certificate, source)?;
-    }
+    Cas::new(&certificates).map_err(|bad| bad.of(source.clone()))?;
     Ok(certificates)
-}
-
-fn anchor(
-    certificate: &CertificateDer<'_>,
-    source: &PemSource,
-) -> Result<(TrustAnchor<'static>, Validity), TrustError> {
-    let anchor = webpki::anchor_from_trusted_cert(certificate).ok().map(|anchor| anchor.to_owned());
-    match anchor.zip(validity(certificate)) {
-        None => Err(TrustError::Certificate(source.clone())),
-        Some(_) if !may_issue(certificate) => Err(TrustError::NotACa(source.clone())),
-        Some(anchor) => Ok(anchor),
-    }
 }
 
 fn peer_name(name: LeafName, vouching: &TrustDomain) -> PeerName {
     match name {
         LeafName::Spiffe(id) => PeerName::Spiffe(id),
         LeafName::Dns(names) => PeerName::Dns { names, trust_domain: vouching.clone() },
-    }
-}
-
-/// One chain, put to one trust domain after another.
-struct Question<'a> {
-    end_entity: &'a CertificateDer<'a>,
-    intermediates: &'a [CertificateDer<'a>],
-    /// Of the end entity.
-    validity: Validity,
-    role: Role,
-    now: Timestamp,
-    algorithms: &'a WebPkiSupportedAlgorithms,
-}
-
-impl Question<'_> {
-    /// No CA of the claimed trust domain vouches for the chain: does one of another?
-    fn who_vouches(&self, name: &LeafName, others: &[&Domain]) -> PeerError {
-        for domain in others {
-            match (domain.judge(self), name) {
-                (Err(PeerError::Untrusted(Distrust::UnknownIssuer)), _) => {}
-                (Ok(_) | Err(PeerError::Revoked(_)), LeafName::Spiffe(id)) => {
-                    let claimed = id.trust_domain().clone();
-                    return PeerError::WrongTrustDomain { claimed, vouching: domain.name.clone() };
-                }
-                // A CA whose trust domain knows no DNS names vouches for one.
-                (Ok(_), LeafName::Dns(_)) => return MalformedCertificate::NoSpiffeId.into(),
-                (Err(error), _) => return error,
-            }
-        }
-        PeerError::Untrusted(Distrust::UnknownIssuer)
-    }
-}
-
-impl Domain {
-    fn load(settings: &TrustDomainSettings) -> Result<Domain, TrustError> {
-        let mut anchors = Vec::new();
-        let mut anchors_not_after = Vec::new();
-        let certificates = settings.ca.certificates()?;
-        for certificate in &certificates {
-            let (anchor, validity) = anchor(certificate, &settings.ca)?;
-            anchors.push(anchor);
-            anchors_not_after.push(validity.not_after);
-        }
-        let mut crls = Vec::new();
-        let mut crls_end = Timestamp::MAX;
-        let named: &[u8] = if settings.allow_dns_names { b"dns" } else { b"spiffe" };
-        let mut parts: Vec<&[u8]> = vec![settings.name.as_str().as_bytes(), named];
-        parts.extend(certificates.iter().map(|certificate| certificate.as_ref()));
-        let lists = match &settings.crl {
-            Some(source) => source.crls()?,
-            None => Vec::new(),
-        };
-        // A part that no certificate can be: what follows it are lists.
-        parts.push(&[]);
-        parts.extend(lists.iter().map(|list| list.as_ref()));
-        let fingerprint = Fingerprint::of(parts);
-        if let Some(source) = &settings.crl {
-            for crl in &lists {
-                match (OwnedCertRevocationList::from_der(crl), next_update(crl)) {
-                    (Ok(crl), Some(end)) => {
-                        crls.push(crl.into());
-                        crls_end = crls_end.min(end);
-                    }
-                    _ => return Err(TrustError::Crl(source.clone())),
-                }
-            }
-        }
-        Ok(Domain {
-            name: settings.name.clone(),
-            anchors,
-            anchors_not_after,
-            crls,
-            crls_end,
-            allow_dns_names: settings.allow_dns_names,
-            fingerprint,
-        })
-    }
-
-    /// The earliest not-after of the path that verifies.
-    fn judge(&self, question: &Question<'_>) -> Result<Timestamp, PeerError> {
-        let error = match self.find_path(question, question.now, &self.crls) {
-            Ok(not_after) if question.now < not_after => return Ok(not_after),
-            Ok(not_after) => return Err(PeerError::Expired(OutOfDate::Expired(not_after))),
-            Err(error) => error,
-        };
-        // webpki looks at the time first. To call a stranger's certificate merely out of date would
-        // hide what is wrong with it, so who issued it is asked at a moment when it was valid.
-        if matches!(error, PeerError::Expired(_)) {
-            let Validity { not_before, not_after } = question.validity;
-            let valid_then = question.now.max(not_before).min(not_after);
-            if let Err(untrusted @ PeerError::Untrusted(_)) = self.find_path(question, valid_then, &[]) {
-                return Err(untrusted);
-            }
-        }
-        Err(error)
-    }
-
-    fn find_path(
-        &self,
-        question: &Question<'_>,
-        at: Timestamp,
-        crls: &[CertRevocationList<'static>],
-    ) -> Result<Timestamp, PeerError> {
-        let end_entity = EndEntityCert::try_from(question.end_entity).map_err(refusal)?;
-        let usage = match question.role {
-            Role::Client => KeyUsage::client_auth(),
-            Role::Server => KeyUsage::server_auth(),
-        };
-        let crls: Vec<&CertRevocationList<'_>> = crls.iter().collect();
-        // `new` fails on an empty list alone: nothing is configured, nothing is checked.
-        let revocation = RevocationOptionsBuilder::new(&crls).ok().map(|options| {
-            options
-                .with_depth(RevocationCheckDepth::Chain)
-                .with_status_policy(UnknownStatusPolicy::Deny)
-                .with_expiration_policy(ExpirationPolicy::Enforce)
-                .build()
-        });
-        let path = end_entity
-            .verify_for_usage(
-                question.algorithms.all,
-                &self.anchors,
-                question.intermediates,
-                unix_time(at),
-                usage,
-                revocation,
-                None,
-            )
-            .map_err(refusal)?;
-        if !path.intermediate_certificates().all(|ca| may_issue(&ca.der())) {
-            return Err(PeerError::Untrusted(Distrust::Chain));
-        }
-        Ok(self.earliest_not_after(&path, question.validity))
-    }
-
-    fn earliest_not_after(&self, path: &VerifiedPath<'_>, leaf: Validity) -> Timestamp {
-        let end_of = |der: &CertificateDer<'_>| validity(der).map_or(Timestamp::MIN, |it| it.not_after);
-        let intermediates = path.intermediate_certificates().map(|it| end_of(&it.der())).min();
-        // A renewed CA keeps name and key; the one that lasts longest counts.
-        let anchor = self
-            .anchors
-            .iter()
-            .zip(&self.anchors_not_after)
-            .filter(|(anchor, _)| *anchor == path.anchor())
-            .map(|(_, not_after)| *not_after)
-            .max();
-        leaf.not_after.min(intermediates.unwrap_or(Timestamp::MAX)).min(anchor.unwrap_or(Timestamp::MIN))
-    }
-}
-
-/// What webpki found, in the words of the closed list of reasons.
-fn refusal(error: webpki::Error) -> PeerError {
-    use webpki::Error::*;
-    match error {
-        BadDer
-        | BadDerTime
-        | TrailingData(_)
-        | ExtensionValueInvalid
-        | MalformedExtensions
-        | InvalidSerialNumber
-        | UnsupportedCertVersion
-        | InvalidCertValidity => MalformedCertificate::Encoding.into(),
-        UnsupportedCriticalExtension => MalformedCertificate::CriticalExtension.into(),
-        CaUsedAsEndEntity => MalformedCertificate::Ca.into(),
-        RequiredEkuNotFoundContext(_) | EmptyEkuExtension => MalformedCertificate::ExtendedKeyUsage.into(),
-        CertExpired { not_after, .. } => PeerError::Expired(OutOfDate::Expired(timestamp(not_after))),
-        CertNotValidYet { not_before, .. } => {
-            PeerError::Expired(OutOfDate::NotYetValid(timestamp(not_before)))
-        }
-        CertRevoked => PeerError::Revoked(Revocation::Revoked),
-        CrlExpired { next_update, .. } => PeerError::Revoked(Revocation::ListExpired(timestamp(next_update))),
-        UnknownRevocationStatus | IssuerNotCrlSigner | InvalidCrlSignatureForPublicKey => {
-            PeerError::Revoked(Revocation::NoList)
-        }
-        // A CA of the same name with another key is another CA.
-        UnknownIssuer | InvalidSignatureForPublicKey => PeerError::Untrusted(Distrust::UnknownIssuer),
-        NameConstraintViolation | MalformedNameConstraint | InvalidNetworkMaskConstraint => {
-            PeerError::Untrusted(Distrust::NameConstraints)
-        }
-        PathLenConstraintViolated => PeerError::Untrusted(Distrust::PathLength),
-        UnsupportedSignatureAlgorithmContext(_)
-        | UnsupportedSignatureAlgorithmForPublicKeyContext(_)
-        | SignatureAlgorithmMismatch => PeerError::Untrusted(Distrust::Algorithm),
-        MaximumNameConstraintComparisonsExceeded
-        | MaximumPathBuildCallsExceeded
-        | MaximumPathDepthExceeded
-        | MaximumSignatureChecksExceeded => PeerError::Untrusted(Distrust::TooComplex),
-        _ => PeerError::Untrusted(Distrust::Chain),
     }
 }

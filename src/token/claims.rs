@@ -317,15 +317,13 @@ fn confirmation(claims: &Map<String, Value>) -> Result<Option<Confirmation>, Tok
     let (Some((method, value)), None) = (entries.next(), entries.next()) else {
         return Ok(Some(Confirmation::Unsupported));
     };
-    let text = value.as_str();
-    Ok(Some(match (method.as_str(), text) {
-        ("x5t#S256", _) => {
-            let hash = text.and_then(jwt::decode).and_then(|bytes| bytes.try_into().ok());
-            let hash = hash.ok_or_else(|| malformed("`x5t#S256` in `cnf` is no SHA-256"))?;
-            Confirmation::Certificate(hash)
-        }
-        ("jkt", Some(thumbprint)) => Confirmation::Key(thumbprint.into()),
-        ("jkt", None) => return Err(malformed("`jkt` in `cnf` is no string")),
+    let sha256 = || {
+        let hash = value.as_str().and_then(jwt::decode).and_then(|bytes| bytes.try_into().ok());
+        hash.ok_or_else(|| malformed(format!("`{method}` in `cnf` is no SHA-256")))
+    };
+    Ok(Some(match method.as_str() {
+        "x5t#S256" => Confirmation::Certificate(sha256()?),
+        "jkt" => Confirmation::Key(sha256()?),
         _ => Confirmation::Unsupported,
     }))
 }

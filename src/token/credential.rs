@@ -1,5 +1,5 @@
-//! What a request presents as its token. A credential stands in `Authorization: Bearer` and nowhere
-//! else: `access_token` in a query or a form (RFC 6750 §2.2, §2.3) is never read.
+//! What a request presents as its token. A credential stands in `Authorization: Bearer`, or `DPoP` (RFC 9449
+//! §7.1), and nowhere else: `access_token` in a query or a form (RFC 6750 §2.2, §2.3) is never read.
 //!
 //! Absent is not failed: only a request without any `Authorization` field presents nothing.
 
@@ -13,6 +13,16 @@ pub enum Credential<'r> {
     Absent,
     /// Of the characters of RFC 6750's `b64token`, not empty.
     Bearer(&'r str),
+    /// Of the same characters (RFC 9449 §7.1), to come with a proof.
+    Dpop(&'r str),
+}
+
+/// How a token is presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    Bearer,
+    /// With a proof beside it.
+    Dpop,
 }
 
 /// Why a request's credential cannot be read.
@@ -28,7 +38,11 @@ pub enum CredentialError {
 impl<'r> Credential<'r> {
     pub fn from_headers(headers: &'r HeaderMap) -> Result<Credential<'r>, CredentialError> {
         let field = authorization(headers)?;
-        field.map_or(Ok(Credential::Absent), |field| bearer(field).map(Credential::Bearer))
+        let Some(field) = field else { return Ok(Credential::Absent) };
+        Ok(match read(field)? {
+            (Scheme::Bearer, token) => Credential::Bearer(token),
+            (Scheme::Dpop, token) => Credential::Dpop(token),
+        })
     }
 }
 
@@ -39,25 +53,34 @@ pub(super) fn authorization(headers: &HeaderMap) -> Result<Option<&HeaderValue>,
     if fields.next().is_some() { Err(CredentialError::Several) } else { Ok(field) }
 }
 
-/// The token in such a field.
-pub(super) fn bearer(field: &HeaderValue) -> Result<&str, CredentialError> {
+impl Scheme {
+    /// In which a request presents what it presents, whatever that is worth.
+    pub fn of(headers: &HeaderMap) -> Scheme {
+        let field = headers.get(AUTHORIZATION).map_or(&[][..], HeaderValue::as_bytes);
+        let is_dpop = field.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"dpop "));
+        if is_dpop { Scheme::Dpop } else { Scheme::Bearer }
+    }
+}
+
+/// How the token in such a field is presented, and the token.
+pub(super) fn read(field: &HeaderValue) -> Result<(Scheme, &str), CredentialError> {
     if field.as_bytes().contains(&b',') {
         return Err(CredentialError::Several);
     }
     let text = std::str::from_utf8(field.as_bytes()).ok().filter(|text| text.is_ascii());
     let text = text.ok_or_else(|| malformed("`Authorization` is not in ASCII"))?;
     let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
-    if scheme.eq_ignore_ascii_case("DPoP") {
-        let detail = "DPoP proofs (RFC 9449) are not checked by this version";
-        return Err(TokenError::NotSenderConstrained(detail.into()).into());
-    }
-    if !scheme.eq_ignore_ascii_case("Bearer") {
-        return Err(malformed("`Authorization` has a scheme other than `Bearer`").into());
-    }
+    let scheme = if scheme.eq_ignore_ascii_case("Bearer") {
+        Scheme::Bearer
+    } else if scheme.eq_ignore_ascii_case("DPoP") {
+        Scheme::Dpop
+    } else {
+        return Err(malformed("`Authorization` has a scheme other than `Bearer` and `DPoP`").into());
+    };
     if !is_b64token(token) {
-        return Err(malformed("what follows `Bearer` is no single token").into());
+        return Err(malformed("what follows the scheme is no single token").into());
     }
-    Ok(token)
+    Ok((scheme, token))
 }
 
 /// RFC 6750 §2.1.
@@ -80,6 +103,7 @@ impl std::fmt::Debug for Credential<'_> {
         f.write_str(match self {
             Credential::Absent => "Absent",
             Credential::Bearer(_) => "Bearer(…)",
+            Credential::Dpop(_) => "Dpop(…)",
         })
     }
 }
@@ -95,16 +119,17 @@ mod tests {
         }
         match Credential::from_headers(&headers) {
             Ok(Credential::Absent) => Ok(None),
-            Ok(Credential::Bearer(token)) => Ok(Some(token.to_owned())),
+            Ok(Credential::Bearer(token) | Credential::Dpop(token)) => Ok(Some(token.to_owned())),
             Err(CredentialError::Several) => Err("request_malformed"),
             Err(CredentialError::Token(error)) => Err(error.code()),
         }
     }
 
     #[test]
-    fn one_bearer_token_is_read_and_nothing_else() {
+    fn one_token_is_read_and_nothing_else() {
         assert_eq!(read(&[]), Ok(None));
-        for good in ["Bearer abc.def-_~+/g==", "bearer abc", "BEARER abc", "bEaReR a"] {
+        for good in ["Bearer abc.def-_~+/g==", "bearer abc", "BEARER abc", "bEaReR a", "DPoP abc", "dpop a=="]
+        {
             let token = good.split_once(' ').map(|(_, token)| token.to_owned());
             assert_eq!(read(&[good.as_bytes()]), Ok(token), "{good}");
         }
@@ -116,8 +141,8 @@ mod tests {
             (&[b"Bearer a,b"], "request_malformed"),
             (&[b"Basic YTpi"], "token_malformed"),
             (&[b"Negotiate YTpi"], "token_malformed"),
-            (&[b"DPoP abc"], "token_not_sender_constrained"),
-            (&[b"dpop abc"], "token_not_sender_constrained"),
+            (&[b"DPoP"], "token_malformed"),
+            (&[b"DPoP abc,def"], "request_malformed"),
             (&[b""], "token_malformed"),
             (&[b"Bearer"], "token_malformed"),
             (&[b"Bearer "], "token_malformed"),
@@ -149,6 +174,8 @@ mod tests {
 
     #[test]
     fn a_credential_never_prints_itself() {
-        assert!(!format!("{:?}", Credential::Bearer("canary")).contains("canary"));
+        for credential in [Credential::Bearer("canary"), Credential::Dpop("canary")] {
+            assert!(!format!("{credential:?}").contains("canary"));
+        }
     }
 }

@@ -27,12 +27,25 @@ pub enum TokenError {
     BadSignature,
     #[error("expired")]
     Expired,
+    /// Its issuer does not say why (RFC 7662 §2.2): it is over, was revoked, or never was a token.
+    #[error("its issuer says that it is not active")]
+    Inactive,
     #[error("not yet valid: {0}")]
     NotYetValid(Detail),
     #[error("wrong audience: {0}")]
     WrongAudience(Detail),
     #[error("bound to a key that was not proven: {0}")]
     NotSenderConstrained(Detail),
+    #[error("revoked: {0}")]
+    Revoked(Detail),
+    /// It is bound to a key, and was presented as if it were not (RFC 9449 §7.2).
+    #[error("bound to a key that was not proven: it was presented as `Bearer`, and wants a DPoP proof")]
+    ProofMissing,
+    #[error("no good DPoP proof: {0}")]
+    ProofRefused(Detail),
+    /// With the nonce that the next proof is to hold (RFC 9449 §9).
+    #[error("the DPoP proof does not hold a nonce of this proxy")]
+    NonceWanted(Box<str>),
     #[error("the issuer's keys are not to be had: {0}")]
     IssuerUnavailable(Detail),
 }
@@ -49,9 +62,14 @@ impl TokenError {
             TokenError::KeyUnknown(_) => "token_key_unknown",
             TokenError::BadSignature => "token_bad_signature",
             TokenError::Expired => "token_expired",
+            TokenError::Inactive => "token_revoked",
             TokenError::NotYetValid(_) => "token_not_yet_valid",
             TokenError::WrongAudience(_) => "token_wrong_audience",
-            TokenError::NotSenderConstrained(_) => "token_not_sender_constrained",
+            TokenError::NotSenderConstrained(_)
+            | TokenError::ProofMissing
+            | TokenError::ProofRefused(_)
+            | TokenError::NonceWanted(_) => "token_not_sender_constrained",
+            TokenError::Revoked(_) => "token_revoked",
             TokenError::IssuerUnavailable(_) => "issuer_unavailable",
         }
     }

@@ -12,8 +12,10 @@ use url::{Position, Url};
 
 use super::actor::ActorEntry;
 use super::algorithm::Algorithm;
+use super::introspection::IntrospectionSettings;
 use super::issuer_url::IssuerUrl;
 use super::keys::KeyUse;
+use super::possession::PossessionSettings;
 use crate::fetch::SecretSource;
 use crate::identity::{ActorKind, Name};
 use crate::policy::claim::{ClaimPath, ClaimTest};
@@ -39,6 +41,9 @@ pub struct IssuerSettings {
     pub claims: ClaimMap,
     pub actors: Vec<ActorEntry>,
     pub quirks: Quirks,
+    pub possession: PossessionSettings,
+    /// Where opaque tokens are asked about; without it there are none of this issuer.
+    pub introspection: Option<IntrospectionSettings>,
 }
 
 /// The longest [`IssuerSettings::leeway`].

@@ -1,7 +1,7 @@
 //! Reads a JWT in JWS compact form (RFC 7515 §7.1, RFC 7519) without believing any of it.
 //!
 //! Invariants of what comes out: canonical base64url without padding; header and claims are JSON
-//! objects without a member twice at any depth; the header has members of [`HEADER_MEMBERS`] alone,
+//! objects without a member twice at any depth; a token's header has members of [`HEADER_MEMBERS`] alone,
 //! so nothing in it can name or carry a key other than by `kid`.
 
 use base64::Engine;
@@ -18,14 +18,24 @@ use crate::metrics::Limit;
 /// `x5u` and `x5c` would let a token bring its own key.
 const HEADER_MEMBERS: [&str; 6] = ["alg", "typ", "kid", "cty", "x5t", "x5t#S256"];
 
+/// A JWT taken apart, whatever it is for.
+#[derive(Debug)]
+pub(super) struct Parts<'t> {
+    pub header: Map<String, Value>,
+    pub claims: Map<String, Value>,
+    /// The two first parts, as the signature covers them.
+    pub message: &'t str,
+    /// Empty where the token has an empty third part.
+    pub signature: Vec<u8>,
+}
+
 /// A token taken apart. Nothing in it is true before its signature was verified.
 #[derive(Debug)]
 pub(super) struct Unverified<'t> {
     pub header: Header,
     pub claims: Map<String, Value>,
-    /// The two first parts, as the signature covers them.
+    /// As in [`Parts`].
     pub message: &'t str,
-    /// Empty where the token has an empty third part.
     pub signature: Vec<u8>,
 }
 
@@ -40,6 +50,13 @@ pub(super) struct Header {
 
 impl<'t> Unverified<'t> {
     pub fn parse(token: &'t str, limits: &TokenLimits) -> Result<Unverified<'t>, TokenError> {
+        let Parts { header, claims, message, signature } = Parts::split(token, limits)?;
+        Ok(Unverified { header: Header::read(header)?, claims, message, signature })
+    }
+}
+
+impl<'t> Parts<'t> {
+    pub fn split(token: &'t str, limits: &TokenLimits) -> Result<Parts<'t>, TokenError> {
         if token.len() > limits.token_bytes_max {
             let detail = format!("longer than {} bytes", limits.token_bytes_max);
             return Err(TokenError::LimitExceeded(Limit::TokenBytesMax, detail.into()));
@@ -54,8 +71,8 @@ impl<'t> Unverified<'t> {
             _ => return Err(malformed("no JWT: more than three parts")),
         }
         let signature = decode(signature).ok_or_else(|| malformed("signature: no canonical base64url"))?;
-        Ok(Unverified {
-            header: Header::read(object(header, "header", limits.json())?)?,
+        Ok(Parts {
+            header: object(header, "header", limits.json())?,
             claims: object(claims, "claims", limits.json())?,
             message: &token[..header.len() + 1 + claims.len()],
             signature,

@@ -24,10 +24,19 @@ pub fn check_key_set(document: &[u8], key_use: KeyUse) -> Result<(), KeysError> 
 
 /// Where a discovery document of exactly this issuer has its keys (OpenID Connect Discovery §4.3).
 pub fn jwks_uri(document: &[u8], issuer: &str) -> Option<Url> {
+    named(document, issuer, "jwks_uri")
+}
+
+/// Where such a document says that tokens are asked about (RFC 8414 §2).
+pub(super) fn introspection_endpoint(document: &[u8], issuer: &str) -> Option<Url> {
+    named(document, issuer, "introspection_endpoint")
+}
+
+fn named(document: &[u8], issuer: &str, member: &str) -> Option<Url> {
     let members = json::object(document, DISCOVERY_LIMITS).ok()?;
     let text = |name| members.get(name).and_then(Value::as_str);
     if text("issuer") != Some(issuer) {
         return None;
     }
-    Url::parse(text("jwks_uri")?).ok()
+    Url::parse(text(member)?).ok()
 }

@@ -123,7 +123,7 @@ impl Key {
     }
 
     /// `None` for whatever may not verify a token's signature.
-    fn read(entry: &Map<String, Value>, key_use: KeyUse) -> Option<Key> {
+    pub fn read(entry: &Map<String, Value>, key_use: KeyUse) -> Option<Key> {
         let private = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
         if private.iter().any(|name| entry.contains_key(*name)) || !is_meant(entry, key_use) {
             return None;

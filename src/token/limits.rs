@@ -17,6 +17,8 @@ pub struct TokenLimits {
     pub group_count_max: usize,
     /// Actors in a token's `act` chain.
     pub delegation_depth_max: usize,
+    /// DPoP proofs that are remembered, so that none is used twice.
+    pub dpop_proofs_max: usize,
 }
 
 impl TokenLimits {
@@ -34,5 +36,6 @@ impl TokenLimits {
         scope_count_max: 256,
         group_count_max: 1024,
         delegation_depth_max: 4,
+        dpop_proofs_max: 1000,
     };
 }

@@ -48,8 +48,7 @@ pub(super) struct Remembered {
     pub caller: Arc<Caller>,
     /// Position among the verifier's issuers.
     pub issuer: usize,
-    /// What signed it.
-    pub key: KeyName,
+    pub vouched: Vouched,
     pub judged: Timestamp,
     /// What it takes in memory, rather more than less.
     pub bytes: u64,
@@ -57,12 +56,21 @@ pub(super) struct Remembered {
     _held: Arc<Held>,
 }
 
+/// What a remembered caller rests on.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Vouched {
+    /// What signed its token.
+    By(KeyName),
+    /// Its issuer was asked, and is asked again from then on.
+    Until(Timestamp),
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
     pub error: TokenError,
     pub issuer: usize,
-    /// Of the keys that it failed with.
-    pub generation: u64,
+    /// Of the keys that it failed with, unless its issuer was asked.
+    pub generation: Option<u64>,
     pub until: Timestamp,
 }
 
@@ -139,14 +147,14 @@ impl Memory {
         &self,
         caller: Caller,
         issuer: usize,
-        key: KeyName,
+        vouched: Vouched,
         judged: Timestamp,
     ) -> Arc<Remembered> {
         let held = Holders::of(&self.holders, Holder::of(&caller, issuer));
         let bytes = caller_bytes(&caller);
         let caller = Arc::new(caller);
         let remembered =
-            Arc::new(Remembered { caller, issuer, key, judged, bytes, _held: Arc::clone(&held) });
+            Arc::new(Remembered { caller, issuer, vouched, judged, bytes, _held: Arc::clone(&held) });
         self.verified.insert(remembered.caller.token_hash, Arc::clone(&remembered));
         let outgrown = lock(&held.tokens).add(&remembered, self.holder_bytes_max());
         for token in outgrown {
@@ -275,8 +283,8 @@ mod tests {
             token_hash: [0; 32],
         };
         let held = Holders::of(holders, Holder::of(&caller, 0));
-        let (caller, key, judged) = (Arc::new(caller), KeyName::FOR_TESTS, Timestamp::MIN);
-        Arc::new(Remembered { caller, issuer: 0, key, judged, bytes, _held: held })
+        let (caller, vouched, judged) = (Arc::new(caller), Vouched::By(KeyName::FOR_TESTS), Timestamp::MIN);
+        Arc::new(Remembered { caller, issuer: 0, vouched, judged, bytes, _held: held })
     }
 
     #[test]

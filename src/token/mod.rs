@@ -4,6 +4,8 @@
 //! token is a fact for the policy to judge; a bad one is a [`TokenError`] and a refusal whatever the
 //! policy says.
 //!
+//! A token that is bound to a key is worth something only to who proves to have it: `possession`, `dpop`.
+//!
 //! Deliberately absent: symmetric algorithms, keys that a token brings along, tokens in a query or a
 //! form, and any guess at what an issuer did not say.
 
@@ -12,7 +14,9 @@ mod algorithm;
 mod attempts;
 mod claims;
 mod credential;
+mod dpop;
 mod error;
+mod introspection;
 mod issuer;
 mod issuer_url;
 mod json;
@@ -23,7 +27,10 @@ mod key_fetch;
 mod keys;
 mod limits;
 mod memory;
+mod opaque;
+mod possession;
 mod preset;
+mod proofs;
 mod signing;
 mod steps;
 mod verifier;
@@ -31,8 +38,10 @@ mod wanted;
 
 pub use actor::ActorEntry;
 pub use algorithm::{Algorithm, KeyKind, SelfTestError, UnknownAlgorithm, self_test};
-pub use credential::{Credential, CredentialError};
+pub use credential::{Credential, CredentialError, Scheme};
+pub use dpop::{DPOP, thumbprint};
 pub use error::{Detail, TokenError};
+pub use introspection::{Endpoint, INTROSPECTION_TIME_MAX, Introspection, IntrospectionSettings};
 pub use issuer::{
     ASSERTION_KEYS_PATH, ASSERTION_TYPE, ClaimMap, IssuerSettings, KeySettings, KeySource, LEEWAY_MAX,
     Quirks, TokenType,
@@ -45,13 +54,15 @@ pub use key_fetch::{KeysError, LIFETIME_MAX, LIFETIME_MIN};
 pub use keys::{KEYS_MAX, KeyUse};
 pub use limits::TokenLimits;
 pub use memory::TokenCacheSettings;
+pub use possession::{PROOF_AGE_MAX, PossessionSettings, ROTATION_GRACE_MAX, Shown, Target};
 pub use preset::{Preset, UnknownPreset};
+pub use proofs::Proofs;
 pub use signing::{SigningError, SigningKey};
 pub use steps::{Said, Step, Trace};
-pub use verifier::{Issuer, KnownToken, SameIssuer, Verifier};
+pub use verifier::{Issuer, KnownToken, SameIssuer, TokenField, Verifier};
 #[cfg(test)]
 pub use wanted::tests_universe;
-pub use wanted::{Mint, bound_to, vouched};
+pub use wanted::{Mint, vouched};
 
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ use super::issuer::{
 };
 use super::issuer_url::{IssuerUrl, IssuerUrlError};
 use super::keys::KeyUse;
+use super::possession::PossessionSettings;
 use crate::identity::{ActorKind, Name};
 use crate::policy::claim::{ClaimPath, ClaimTest, ClaimValue};
 use crate::policy::pattern::Glob;
@@ -164,6 +165,8 @@ impl Preset {
             leeway: LEEWAY_DEFAULT,
             requires: Vec::new(),
             only: Vec::new(),
+            possession: PossessionSettings::default(),
+            introspection: None,
             name,
             url,
             keys,

@@ -11,7 +11,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::RSAPublicKey;
 
@@ -53,10 +53,10 @@ impl SigningKey {
         Ok(SigningKey { algorithm, pair: pair.map_err(|_| SigningError)? })
     }
 
-    /// The key set to publish (RFC 7517), with this key as its only one.
-    pub fn jwks(&self, kid: Option<&str>, key_use: KeyUse) -> Value {
+    /// The public key (RFC 7517).
+    pub fn jwk(&self) -> Map<String, Value> {
         let text = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-        let mut key = match &self.pair {
+        let key = match &self.pair {
             Pair::Ec(pair, curve) => {
                 // SEC 1 §2.3.3: 4, then both coordinates.
                 let point = pair.public_key().as_ref();
@@ -71,14 +71,18 @@ impl SigningKey {
                 json!({ "kty": "RSA", "n": text(n), "e": text(e) })
             }
         };
-        key["alg"] = self.algorithm.as_str().into();
-        key["use"] = match key_use {
+        if let Value::Object(members) = key { members } else { Map::new() }
+    }
+
+    /// The key set to publish (RFC 7517), with this key as its only one.
+    pub fn jwks(&self, kid: Option<&str>, key_use: KeyUse) -> Value {
+        let mut key = self.jwk();
+        let key_use = match key_use {
             KeyUse::Signature => "sig",
             KeyUse::JwtSvid => "jwt-svid",
-        }
-        .into();
-        if let Some(kid) = kid {
-            key["kid"] = kid.into();
+        };
+        for (name, value) in [("alg", Some(self.algorithm.as_str())), ("use", Some(key_use)), ("kid", kid)] {
+            key.extend(value.map(|value| (name.to_owned(), value.into())));
         }
         json!({ "keys": [key] })
     }

@@ -36,6 +36,8 @@ pub enum Step {
     Claims,
     /// The key that it is bound to is the one of this connection.
     Binding,
+    /// Nothing of it is on the revocation list.
+    Revocation,
 }
 
 /// One token's way.
@@ -62,7 +64,7 @@ pub struct Said {
 }
 
 impl Step {
-    pub const ALL: [Step; 13] = [
+    pub const ALL: [Step; 14] = [
         Step::Structure,
         Step::Issuer,
         Step::Type,
@@ -76,6 +78,7 @@ impl Step {
         Step::Only,
         Step::Claims,
         Step::Binding,
+        Step::Revocation,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -93,6 +96,7 @@ impl Step {
             Step::Only => "only",
             Step::Claims => "claims",
             Step::Binding => "binding",
+            Step::Revocation => "revocation",
         }
     }
 }

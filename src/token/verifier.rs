@@ -7,37 +7,42 @@
 //! A remembered caller is given out only while, by our own clock, its token has not expired, and while
 //! the key that signed it is still one of its issuer's.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{self, SHA256};
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
+use http::header::{AUTHORIZATION, HeaderValue};
 use serde_json::{Map, Value};
 
 use super::algorithm::Algorithm;
-use super::credential::{Credential, CredentialError, authorization, bearer};
+use super::credential::{self, Credential, CredentialError, Scheme, authorization};
 use super::error::{TokenError, malformed};
+use super::introspection::Introspection;
 use super::issuer::IssuerSettings;
 use super::jwt::Unverified;
 use super::key_cache::{HeldKeys, IssuerKeys};
 use super::keys::{Key, KeyName};
 use super::limits::TokenLimits;
-use super::memory::{Failure, Memory, Remembered, TokenCacheSettings, TokenHash};
+use super::memory::{Failure, Memory, Remembered, TokenCacheSettings, TokenHash, Vouched};
+use super::possession::Shown;
+use super::proofs::Proofs;
 use super::steps::{Said, Step, Trace};
-use crate::clock::Clock;
-use crate::identity::{Caller, CertificateHash, Confirmation, Name, Signature};
+use crate::clock::{Clock, Timestamp};
+use crate::identity::{Caller, CertificateHash, Name, Signature};
 use crate::metrics::{Lookup, TokenMetrics};
 
 /// Turns credentials into callers, for one generation of the configuration.
 #[derive(Debug)]
 pub struct Verifier {
-    issuers: Vec<Issuer>,
-    limits: TokenLimits,
+    pub(super) issuers: Vec<Issuer>,
+    pub(super) limits: TokenLimits,
     failure_lifetime: Duration,
-    clock: Clock,
-    memory: Memory,
+    pub(super) clock: Clock,
+    pub(super) memory: Memory,
+    pub(super) proofs: Arc<Proofs>,
     metrics: TokenMetrics,
 }
 
@@ -47,14 +52,21 @@ pub struct Issuer {
     pub settings: IssuerSettings,
     /// Made from `settings.keys`.
     pub keys: Arc<IssuerKeys>,
+    /// Made from `settings.introspection`; without it, nobody is asked.
+    pub introspection: Option<Arc<Introspection>>,
 }
 
 /// A token that a [`Verifier`] found good, by the field that it came in.
 #[derive(Debug)]
 pub struct KnownToken {
-    authorization: Box<[u8]>,
+    authorization: TokenField,
+    scheme: Scheme,
     remembered: Arc<Remembered>,
 }
+
+/// The field that a token came in, for presenting it again. Cheap to clone.
+#[derive(Clone)]
+pub struct TokenField(Arc<[u8]>);
 
 /// The header that a token came in.
 #[derive(Clone, Copy)]
@@ -80,6 +92,7 @@ impl Verifier {
         issuers: Vec<Issuer>,
         limits: TokenLimits,
         cache: TokenCacheSettings,
+        proofs: Arc<Proofs>,
         metrics: TokenMetrics,
         clock: Clock,
     ) -> Result<Verifier, SameIssuer> {
@@ -91,7 +104,7 @@ impl Verifier {
             }
         }
         let (memory, failure_lifetime) = (Memory::new(cache), cache.failure_lifetime);
-        Ok(Verifier { issuers, limits, failure_lifetime, clock, memory, metrics })
+        Ok(Verifier { issuers, limits, failure_lifetime, clock, memory, proofs, metrics })
     }
 
     pub fn issuers(&self) -> &[Issuer] {
@@ -103,17 +116,20 @@ impl Verifier {
         self.memory.entries()
     }
 
-    /// Who the credential stands for. `certificate` is that of the peer on this connection, which a
-    /// token may be bound to.
+    /// Who the credential stands for.
     pub async fn verify(
         &self,
         credential: Credential<'_>,
-        certificate: Option<&CertificateHash>,
+        shown: &Shown<'_>,
     ) -> Result<Signature<Caller>, TokenError> {
-        let Credential::Bearer(token) = credential else { return Ok(Signature::Absent) };
+        let (scheme, token) = match credential {
+            Credential::Absent => return Ok(Signature::Absent),
+            Credential::Bearer(token) => (Scheme::Bearer, token),
+            Credential::Dpop(token) => (Scheme::Dpop, token),
+        };
         let remembered = self.remembered(token).await?;
         self.check_carrier(&remembered, Carrier::Authorization)?;
-        remembered.presented(certificate)
+        self.presented(&remembered, scheme, shown)
     }
 
     /// Who an assertion of another Countersign stands for: nobody, where that was shown no token itself.
@@ -125,7 +141,7 @@ impl Verifier {
         let assertion = assertion.to_str().map_err(|_| malformed("the assertion is not in ASCII"))?;
         let remembered = self.remembered(assertion).await?;
         self.check_carrier(&remembered, Carrier::Assertion)?;
-        let caller = remembered.presented(certificate)?;
+        let caller = self.presented(&remembered, Scheme::Bearer, &Shown::on(certificate))?;
         let names_caller = caller.verified().is_some_and(|caller| caller.claims.contains_key("actor"));
         Ok(if names_caller { caller } else { Signature::Absent })
     }
@@ -151,26 +167,54 @@ impl Verifier {
     pub async fn verify_again(
         &self,
         headers: &HeaderMap,
-        certificate: Option<&CertificateHash>,
+        shown: &Shown<'_>,
         known: &mut Option<Arc<KnownToken>>,
     ) -> Result<Signature<Caller>, CredentialError> {
         let Some(field) = authorization(headers)? else { return Ok(Signature::Absent) };
         // A field of the same bytes is as well formed as it was. More of them are compared at once than can be
         // guessed, so how long it takes tells nothing.
-        let same = known.as_ref().filter(|known| *known.authorization == *field.as_bytes()).map(Arc::clone);
+        let same = known.as_ref().filter(|known| *known.authorization.0 == *field.as_bytes()).map(Arc::clone);
         if let Some(same) = same
             && self.still_holds(&same.remembered).await?
         {
             self.metrics.cache.count(Lookup::Hit);
-            return Ok(same.remembered.presented(certificate)?);
+            return Ok(self.presented(&same.remembered, same.scheme, shown)?);
         }
-        let remembered = self.remembered(bearer(field)?).await?;
+        let (scheme, token) = credential::read(field)?;
+        let remembered = self.remembered(token).await?;
         self.check_carrier(&remembered, Carrier::Authorization)?;
         *known = (remembered.bytes <= KNOWN_BYTES_MAX).then(|| {
             let remembered = Arc::clone(&remembered);
-            Arc::new(KnownToken { authorization: field.as_bytes().into(), remembered })
+            Arc::new(KnownToken { authorization: TokenField::of(field), scheme, remembered })
         });
-        Ok(remembered.presented(certificate)?)
+        Ok(self.presented(&remembered, scheme, shown)?)
+    }
+
+    fn presented(
+        &self,
+        remembered: &Remembered,
+        scheme: Scheme,
+        shown: &Shown<'_>,
+    ) -> Result<Signature<Caller>, TokenError> {
+        let Remembered { caller, issuer, .. } = remembered;
+        self.check_possession(&self.issuers[*issuer].settings, caller, scheme, shown)?;
+        Ok(Signature::Verified(Arc::clone(caller)))
+    }
+
+    /// As [`Verifier::verify`] for a token that a verifier, perhaps of another configuration, found good on this very
+    /// connection: that it is in the right hands was shown when its request came.
+    pub async fn verify_field(&self, field: &TokenField) -> Result<Signature<Caller>, CredentialError> {
+        let field = HeaderValue::from_bytes(&field.0).map_err(|_| malformed("it is no text"))?;
+        let (_, token) = credential::read(&field)?;
+        let remembered = self.remembered(token).await?;
+        self.check_carrier(&remembered, Carrier::Authorization)?;
+        Ok(Signature::Verified(Arc::clone(&remembered.caller)))
+    }
+
+    /// Whether the tokens of this issuer are assertions.
+    pub fn takes_assertions_of(&self, issuer: &Name) -> bool {
+        let is_its = |known: &&Issuer| known.settings.name == *issuer;
+        self.issuers.iter().find(is_its).is_some_and(|known| known.settings.token_type.is_assertion())
     }
 
     async fn remembered(&self, token: &str) -> Result<Arc<Remembered>, TokenError> {
@@ -182,12 +226,12 @@ impl Verifier {
     }
 
     /// As [`Verifier::verify`] with nothing remembered, saying how far the token gets.
-    pub async fn trace(&self, token: &str, certificate: Option<&CertificateHash>) -> Trace {
+    pub async fn trace(&self, scheme: Scheme, token: &str, shown: &Shown<'_>) -> Trace {
         let mut last = Step::Structure;
         let mut outcome = self.judge(token, sha256(token), &mut last).await;
         if let Ok(remembered) = &outcome {
             last = Step::Binding;
-            if let Err(error) = remembered.presented(certificate) {
+            if let Err(error) = self.presented(remembered, scheme, shown) {
                 outcome = Err(error);
             }
         }
@@ -202,7 +246,7 @@ impl Verifier {
     }
 
     /// What is remembered of a token and still true.
-    async fn recall(&self, hash: &TokenHash) -> Result<Option<Arc<Remembered>>, TokenError> {
+    pub(super) async fn recall(&self, hash: &TokenHash) -> Result<Option<Arc<Remembered>>, TokenError> {
         if let Some(remembered) = self.recall_verified(hash).await? {
             self.metrics.cache.count(Lookup::Hit);
             return Ok(Some(remembered));
@@ -227,18 +271,29 @@ impl Verifier {
 
     /// Asked each time that something remembered is used, however it was found.
     async fn still_holds(&self, remembered: &Remembered) -> Result<bool, TokenError> {
-        let keys = self.issuers[remembered.issuer].current_keys().await?;
+        let keys = match remembered.vouched {
+            Vouched::By(_) => Some(self.issuers[remembered.issuer].current_keys().await?),
+            Vouched::Until(_) => None,
+        };
         let now = self.clock.now();
         if now >= remembered.caller.expires {
             return Err(TokenError::Expired);
         }
-        Ok(remembered.judged <= now && keys.set.holds(&remembered.key))
+        let is_vouched_for = match (&remembered.vouched, &keys) {
+            (Vouched::By(key), Some(keys)) => keys.set.holds(key),
+            (Vouched::By(_), None) => false,
+            (Vouched::Until(end), _) => now < *end,
+        };
+        Ok(remembered.judged <= now && is_vouched_for)
     }
 
     async fn recall_failure(&self, hash: &TokenHash) -> Result<Option<TokenError>, TokenError> {
         let Some(failure) = self.memory.failed(hash) else { return Ok(None) };
-        let keys = self.issuers[failure.issuer].current_keys().await?;
-        let holds = failure.generation == keys.generation && self.clock.now() < failure.until;
+        let is_same = match failure.generation {
+            Some(generation) => generation == self.issuers[failure.issuer].current_keys().await?.generation,
+            None => true,
+        };
+        let holds = is_same && self.clock.now() < failure.until;
         Ok(holds.then_some(failure.error))
     }
 
@@ -250,6 +305,9 @@ impl Verifier {
         step: &mut Step,
     ) -> Result<Arc<Remembered>, TokenError> {
         *step = Step::Structure;
+        if let Some((position, issuer)) = self.opaque(token) {
+            return self.ask(position, issuer, token, hash, step).await;
+        }
         let mut unverified = Unverified::parse(token, &self.limits)?;
         *step = Step::Issuer;
         let position = self.issuer_of(&unverified.claims)?;
@@ -276,16 +334,26 @@ impl Verifier {
         }
         let (generation, judged) = (keys.generation, self.clock.now());
         match self.check(issuer, &keys, algorithm, unverified, hash, step) {
-            Ok((caller, key)) => Ok(self.memory.remember(caller, position, key, judged)),
+            Ok((caller, key)) => Ok(self.memory.remember(caller, position, Vouched::By(key), judged)),
             // soon true, so not worth remembering
             Err(error @ TokenError::NotYetValid(_)) => Err(error),
             Err(error) => {
-                let until = judged.plus(self.failure_lifetime);
-                let failure = Failure { error: error.clone(), issuer: position, generation, until };
-                self.memory.remember_failure(hash, failure);
+                self.failed(hash, &error, position, Some(generation), judged);
                 Err(error)
             }
         }
+    }
+
+    pub(super) fn failed(
+        &self,
+        hash: TokenHash,
+        error: &TokenError,
+        issuer: usize,
+        generation: Option<u64>,
+        judged: Timestamp,
+    ) {
+        let until = judged.plus(self.failure_lifetime);
+        self.memory.remember_failure(hash, Failure { error: error.clone(), issuer, generation, until });
     }
 
     /// Signature, then claims.
@@ -318,6 +386,30 @@ impl Verifier {
             }
         }
         Err(TokenError::IssuerUnknown("its `iss` is no configured issuer's `url`".into()))
+    }
+}
+
+impl KnownToken {
+    pub fn field(&self) -> TokenField {
+        self.authorization.clone()
+    }
+}
+
+impl TokenField {
+    /// The one in these headers, if there is one.
+    pub fn in_headers(headers: &HeaderMap) -> Option<TokenField> {
+        headers.get(AUTHORIZATION).map(TokenField::of)
+    }
+
+    fn of(field: &HeaderValue) -> TokenField {
+        TokenField(field.as_bytes().into())
+    }
+}
+
+/// Says that there is one, never what it is.
+impl fmt::Debug for TokenField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenField")
     }
 }
 
@@ -355,34 +447,6 @@ impl IssuerSettings {
             None => Err(TokenError::AlgorithmRefused("none that this proxy takes from anybody".into())),
         }
     }
-}
-
-impl Remembered {
-    fn presented(&self, certificate: Option<&CertificateHash>) -> Result<Signature<Caller>, TokenError> {
-        check_confirmation(&self.caller, certificate)?;
-        Ok(Signature::Verified(Arc::clone(&self.caller)))
-    }
-}
-
-/// RFC 8705 §3: a bound token is worth something only in the hands of whom it was bound to. Judged on
-/// every request, since the same token may come over another connection.
-pub(super) fn check_confirmation(
-    caller: &Caller,
-    certificate: Option<&CertificateHash>,
-) -> Result<(), TokenError> {
-    let detail = match (&caller.confirmation, certificate) {
-        (None, _) => return Ok(()),
-        (Some(Confirmation::Certificate(bound)), Some(CertificateHash(presented))) => {
-            if verify_slices_are_equal(bound, presented).is_ok() {
-                return Ok(());
-            }
-            "its certificate is not this connection's"
-        }
-        (Some(Confirmation::Certificate(_)), None) => "this connection has no client certificate",
-        (Some(Confirmation::Key(_)), _) => "DPoP proofs are not checked by this version",
-        (Some(Confirmation::Unsupported), _) => "its `cnf` is none that can be checked here",
-    };
-    Err(TokenError::NotSenderConstrained(detail.into()))
 }
 
 fn sha256(token: &str) -> TokenHash {

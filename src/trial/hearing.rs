@@ -12,18 +12,18 @@ use super::Unaskable;
 use super::answer::{Answered, Case};
 use crate::audit::{Draft, Reason};
 use crate::clock::Timestamp;
-use crate::identity::{Direction, Peer, Signature};
+use crate::identity::{CertificateHash, Direction, Peer, Signature};
 use crate::policy::Verdict;
 use crate::proxy::Generation;
 use crate::proxy::exchange::note;
 use crate::proxy::forward::{Shown, Told, carries, rewrite, shown};
 use crate::proxy::headers::{Authorization, Origin, given_traceparent};
-use crate::proxy::judgement::{self, Addresses};
+use crate::proxy::judgement::{self, Addresses, Holder};
 use crate::proxy::normalize::Asked;
 use crate::proxy::refusal::{Form, Refusal};
 use crate::proxy::route::CrossOrigin;
 use crate::tls::PeerError;
-use crate::token::Verifier;
+use crate::token::{Scheme, Verifier};
 
 /// One request and all that it is judged by.
 pub struct Hearing<'t> {
@@ -88,10 +88,13 @@ impl Hearing<'_> {
     }
 
     fn judge(&mut self, asked: Asked, headers: &HeaderMap) -> Result<Result<Case, Refusal>, Unaskable> {
-        let Hearing { generation, verifier, peer, from, now, draft, .. } = self;
+        let Hearing { generation, verifier, peer, from, origin, now, draft, .. } = self;
         let (policy, peer) = (&generation.policy, || peer.clone());
-        let verified =
-            judgement::verify(generation, verifier, headers, peer, &mut None, draft).now_or_never();
+        let holder = Holder { peer, replaced: |_: &CertificateHash| None };
+        let seen = asked.seen(headers, origin.is_secure());
+        let (time, mut known) = (|| *now, None);
+        let verified = judgement::verify(generation, verifier, seen, holder, time, &mut known, draft);
+        let verified = verified.now_or_never();
         let signatures = match verified.ok_or(Unaskable::Waits)? {
             Ok(signatures) => signatures,
             Err(refusal) => return Ok(Err(refusal)),
@@ -108,7 +111,9 @@ impl Hearing<'_> {
     fn forward(&mut self, mut head: Parts, case: &Case) -> Result<Parts, Refusal> {
         let permit = match &case.decision.verdict {
             Verdict::Permit(permit) => permit,
-            Verdict::Denial(denial) => return Err(denial.into()),
+            Verdict::Denial(denial) => {
+                return Err(Refusal::from(denial).in_scheme(Scheme::of(&head.headers)));
+            }
         };
         let internal = || Refusal::of(Reason::Internal);
         let route = self.generation.routes.get(permit.route().index()).ok_or_else(internal)?;

@@ -26,7 +26,6 @@ use http::header::{AUTHORIZATION, HeaderValue};
 use http::request::Parts;
 
 pub use answer::{Answer, Answered, Case};
-pub use peers::certificate_of;
 pub use question::{Bearer, Claims, Presented, Question, STAND_IN, Unsendable, head};
 
 use crate::audit::{Arrival, Audit, Protocol, Sink};
@@ -34,20 +33,23 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ListenerSettings};
 use crate::decisions::{Decisions, DecisionsSettings};
 use crate::identity::name::NameError;
-use crate::identity::{Name, Signature};
+use crate::identity::{Name, Signature, TrustDomain};
 use crate::metrics::Metrics;
 use crate::policy::Policy;
+use crate::proxy::Generation;
 use crate::proxy::headers::Origin;
 use crate::proxy::judgement::{self, Addresses};
 use crate::proxy::normalize::Asked;
 use crate::proxy::refusal::Refusal;
-use crate::proxy::{Generation, ListenerState};
-use crate::tls::{ListenerTls, OwnCertificate};
-use crate::token::{IssuerSettings, KeysError, SameIssuer, SigningError, Trace, Verifier};
-use crate::upstream::credential::Credential;
+use crate::tls::{Own, OwnCertificate};
+use crate::token::{
+    DPOP, IssuerSettings, KeysError, Proofs, SameIssuer, Scheme, Shown, SigningError, Step, TokenError,
+    Trace, Verifier,
+};
+use crate::upstream::credential::Credential as UpstreamCredential;
 use hearing::Hearing;
 use peers::Handshake;
-use tokens::Tokens;
+use tokens::{Credential, Tokens};
 
 /// The listener of records where the configuration has none.
 const NOWHERE: &str = "no-listener";
@@ -69,8 +71,6 @@ pub struct Trial {
 pub enum TrialError {
     #[error(transparent)]
     Issuers(#[from] SameIssuer),
-    #[error("the TLS configuration of listener `{listener}` cannot be made: {source}")]
-    Listener { listener: Name, source: rustls::Error },
     #[error(transparent)]
     Name(#[from] NameError),
 }
@@ -92,6 +92,16 @@ pub enum Unaskable {
     NoListener,
     #[error("no certificate is presented by the local application: it speaks with this proxy's own")]
     LocalCertificate,
+    #[error(
+        "this proxy's own SPIFFE ID comes from the source of `[identity]`, which is not asked here: name the service \
+         that the local application speaks as"
+    )]
+    AwaitedIdentity,
+    #[error(
+        "the CAs of trust domain `{0}` come from the source of `[identity]`, which is not asked here: name the peer \
+         by its SPIFFE ID instead"
+    )]
+    Awaited(TrustDomain),
     #[error("what stands in `Authorization` cannot be sent")]
     Token,
     #[error(transparent)]
@@ -108,33 +118,34 @@ impl Trial {
         let clock = Clock::manual(now);
         let metrics = Arc::new(Metrics::new());
         let tokens = Tokens::new(&config.issuers, config.limits.token, config.tokens, &clock)?;
-        let listeners = config.listeners.iter().map(|settings| listener(settings, &clock));
-        let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
         let decisions = DecisionsSettings { entries_max: 0, ..config.decisions };
+        let own = config.own.as_ref().and_then(Own::known);
         let generation = Generation {
             number: 1,
-            policy: config.policy,
+            policy: Arc::new(config.policy),
             // Each question brings the one that verifies its token.
-            verifier: Verifier::new(
+            verifier: Arc::new(Verifier::new(
                 Vec::new(),
                 config.limits.token,
                 config.tokens,
+                Arc::<Proofs>::default(),
                 metrics.tokens.clone(),
                 clock.clone(),
-            )?,
-            standings: Decisions::new(decisions, metrics.decision_cache.clone()),
-            routes: config.routes,
-            // Nothing is ever sent there.
+            )?),
+            standings: Arc::new(Decisions::new(decisions, metrics.decision_cache.clone())),
+            revocations: Arc::new(config.revoked),
+            routes: config.routes.into(),
+            // Nothing is ever sent there, and nobody connects.
             upstreams: Vec::new(),
             credentials: config
                 .upstreams
                 .iter()
-                .map(|upstream| Credential::of_kind(upstream.credential.kind()))
+                .map(|upstream| UpstreamCredential::of_kind(upstream.credential.kind()))
                 .collect(),
-            listeners,
-            own_id: config.own.as_ref().and_then(|own| own.spiffe_id.clone()),
-            own_peer: config.own.as_ref().and_then(OwnCertificate::as_local_peer).map(Arc::new),
-            hops: config.hops,
+            listeners: Vec::new(),
+            own_id: own.and_then(|own| own.spiffe_id.clone()),
+            own_peer: own.and_then(OwnCertificate::as_local_peer).map(Arc::new),
+            hops: config.hops.into(),
             // Who asks what would become of a request has no use for signatures.
             assertions: None,
             limits: config.limits,
@@ -182,12 +193,8 @@ impl Trial {
             Ok(peer) => peer,
             Err(refused) => return Ok(Answer::Handshake(refused)),
         };
-        let (token, verifier) = self.tokens.present(&question.caller, now)?;
-        let mut head = question.head.clone();
-        if let Some(token) = token {
-            let field = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| Unaskable::Token)?;
-            head.headers.append(AUTHORIZATION, field);
-        }
+        let (credential, verifier) = self.tokens.present(&question.caller, &question.head, now)?;
+        let head = with(credential.as_ref(), &question.head)?;
         let name = listener.map_or(&self.nowhere, |at| &self.listeners[at].name);
         let secure = listener.is_some_and(|at| self.listeners[at].tls.is_some());
         let from = Addresses { peer: question.peer_ip, client: question.client_ip.or(question.peer_ip) };
@@ -221,12 +228,27 @@ impl Trial {
     pub fn trace(&mut self, question: &Question) -> Result<Option<Trace>, Unaskable> {
         let now = self.at(question);
         self.clock.set(now);
-        let peer = self.handshake(question)?.peer.ok().and_then(Result::ok);
+        let Handshake { listener, peer, .. } = self.handshake(question)?;
+        let secure = listener.is_some_and(|at| self.listeners[at].tls.is_some());
+        let peer = peer.ok().and_then(Result::ok);
         let peer = peer.as_ref().and_then(Signature::verified);
-        let (token, verifier) = self.tokens.present(&question.caller, now)?;
-        let Some(token) = token else { return Ok(None) };
-        let trace = verifier.trace(&token, peer.map(|peer| &peer.certificate)).now_or_never();
-        trace.map(Some).ok_or(Unaskable::Waits)
+        let (credential, verifier) = self.tokens.present(&question.caller, &question.head, now)?;
+        let Some(credential) = credential else { return Ok(None) };
+        let mut head = with(Some(&credential), &question.head)?;
+        let asked = judgement::read(&self.generation, &mut head, None).ok();
+        let shown = Shown {
+            request: asked.as_ref().map(|asked| asked.seen(&head.headers, secure)),
+            ..Shown::on(peer.map(|peer| &peer.certificate))
+        };
+        let trace = verifier.trace(credential.scheme, &credential.token, &shown).now_or_never();
+        let mut trace = trace.ok_or(Unaskable::Waits)?;
+        if let Ok(caller) = &trace.outcome {
+            trace.last = Step::Revocation;
+            if let Some(revoked) = self.generation.revocations.caller(caller, now) {
+                trace.outcome = Err(TokenError::Revoked(revoked.to_string().into()));
+            }
+        }
+        Ok(Some(trace))
     }
 
     fn listener_name(&self, listener: Option<usize>) -> &Name {
@@ -234,15 +256,19 @@ impl Trial {
     }
 }
 
-fn listener(settings: &ListenerSettings, clock: &Clock) -> Result<ListenerState, TrialError> {
-    let made =
-        settings.tls.as_ref().map(|tls| ListenerTls::new(&tls.own, tls.clients.clone(), clock.clone()));
-    let failed = |source| TrialError::Listener { listener: settings.name.clone(), source };
-    let tls = made.transpose().map_err(failed)?.map(Arc::new);
-    Ok(ListenerState {
-        name: settings.name.clone(),
-        direction: settings.direction,
-        tls,
-        proxy_hops: settings.proxy_hops.clone(),
-    })
+/// The head with what the question presents besides.
+fn with(credential: Option<&Credential>, head: &Parts) -> Result<Parts, Unaskable> {
+    let mut head = head.clone();
+    if let Some(Credential { scheme, token, proof }) = credential {
+        let scheme = match scheme {
+            Scheme::Bearer => "Bearer",
+            Scheme::Dpop => "DPoP",
+        };
+        let field = |text: &str| HeaderValue::from_str(text).map_err(|_| Unaskable::Token);
+        head.headers.append(AUTHORIZATION, field(&format!("{scheme} {token}"))?);
+        if let Some(proof) = proof {
+            head.headers.append(DPOP, field(proof)?);
+        }
+    }
+    Ok(head)
 }

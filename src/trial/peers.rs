@@ -30,7 +30,7 @@ impl Trial {
             None => question.hop.direction(),
         };
         if direction == Direction::Outbound {
-            let peer = Ok(self.local_peer(question)?);
+            let peer = Ok(self.local_peer(listener, question)?);
             return Ok(Handshake { listener, direction, peer });
         }
         let clients = listener.map(|at| clients(&self.listeners[at]));
@@ -39,9 +39,11 @@ impl Trial {
             Presented::Service(name) => Some(self.workload_of(name)?),
             Presented::Named(name) => Some(name.clone()),
             Presented::Chain(chain) => {
-                let at = listener.ok_or(Unaskable::NoListener)?;
-                let tls = self.generation.listeners[at].tls.as_ref();
-                let peer = tls.map_or(Ok(Signature::Absent), |tls| tls.verify(chain));
+                let clients = clients.ok_or(Unaskable::NoListener)?;
+                if let Some(domain) = clients.trust().and_then(|trust| trust.awaited().next()) {
+                    return Err(Unaskable::Awaited(domain.clone()));
+                }
+                let peer = clients.verify(chain, self.at(question));
                 let claimed = chain.first().map(|leaf| Unverified::read(leaf));
                 let claimed = claimed.map(|it| Claimed { spiffe_id: it.uri, certificate: it.certificate });
                 let refused = |error| self.refused(question, listener, &error, claimed);
@@ -71,9 +73,17 @@ impl Trial {
 
     /// Whom the local application speaks as: this proxy, or the workload that a question puts in its place, as
     /// if the configuration were that one's.
-    fn local_peer(&self, question: &Question) -> Result<Result<Signature<Peer>, PeerError>, Unaskable> {
+    fn local_peer(
+        &self,
+        listener: Option<usize>,
+        question: &Question,
+    ) -> Result<Result<Signature<Peer>, PeerError>, Unaskable> {
         let own = self.generation.own_peer.as_ref();
         let name = match &question.peer {
+            // An outbound listener has an identity, known or not.
+            Presented::Nothing if own.is_none() && listener.is_some() => {
+                return Err(Unaskable::AwaitedIdentity);
+            }
             Presented::Nothing => return Ok(self.generation.ourselves(self.at(question))),
             Presented::Service(name) => {
                 let service = self.service(name)?;
@@ -143,7 +153,7 @@ fn clients(listener: &ListenerSettings) -> &ClientCertificates {
 }
 
 /// The certificate of somebody of whom only a name is given.
-pub fn certificate_of(name: &PeerName) -> CertificateHash {
+fn certificate_of(name: &PeerName) -> CertificateHash {
     certificate_hash(name.to_string().as_bytes())
 }
 

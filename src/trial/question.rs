@@ -64,6 +64,8 @@ pub struct Claims {
     pub claims: Map<String, Value>,
     /// Names of claims to leave away, also those that the issuer would put.
     pub without: Vec<String>,
+    /// Binds the token to a key (`cnf`), which the request proves to have (RFC 9449).
+    pub dpop: bool,
 }
 
 /// In place of a wildcard in a service's identity.

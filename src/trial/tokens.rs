@@ -3,14 +3,21 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{self, SHA256};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::HOST;
+use http::request::Parts;
+use serde_json::json;
+
 use super::question::{Bearer, Claims};
 use super::{Unaskable, claims};
 use crate::clock::{Clock, Timestamp};
 use crate::identity::Name;
 use crate::metrics::TokenMetrics;
 use crate::token::{
-    Issuer, IssuerKeys, IssuerSettings, KeySource, SameIssuer, SigningKey, TokenCacheSettings, TokenLimits,
-    Verifier, claimed_signer,
+    Algorithm, Issuer, IssuerKeys, IssuerSettings, KeySource, Proofs, SameIssuer, Scheme, SigningError,
+    SigningKey, TokenCacheSettings, TokenLimits, Verifier, claimed_signer, thumbprint,
 };
 
 /// All issuers, three times: by whom a token is verified depends on where it comes from.
@@ -29,6 +36,15 @@ pub struct Tokens {
 struct Ring {
     verifier: Verifier,
     keys: Vec<Arc<IssuerKeys>>,
+    proofs: Arc<Proofs>,
+}
+
+/// What a request presents in `Authorization`, and beside it.
+pub struct Credential {
+    pub scheme: Scheme,
+    pub token: String,
+    /// With [`Scheme::Dpop`].
+    pub proof: Option<String>,
 }
 
 impl Ring {
@@ -41,9 +57,11 @@ impl Ring {
         let held = |settings: &IssuerSettings| IssuerKeys::held(settings.keys.clone(), clock.clone());
         let keys: Vec<_> = issuers.iter().map(held).map(Arc::new).collect();
         let issuers = issuers.iter().cloned().zip(keys.iter().map(Arc::clone));
-        let issuers = issuers.map(|(settings, keys)| Issuer { settings, keys }).collect();
-        let verifier = Verifier::new(issuers, limits, cache, TokenMetrics::default(), clock.clone())?;
-        Ok(Ring { verifier, keys })
+        let issuers =
+            issuers.map(|(settings, keys)| Issuer { settings, keys, introspection: None }).collect();
+        let (proofs, metrics) = (Arc::<Proofs>::default(), TokenMetrics::default());
+        let verifier = Verifier::new(issuers, limits, cache, Arc::clone(&proofs), metrics, clock.clone())?;
+        Ok(Ring { verifier, keys, proofs })
     }
 
     fn position(&self, issuer: &Name) -> Result<usize, Unaskable> {
@@ -85,23 +103,28 @@ impl Tokens {
         self.given.verifier.issuers().iter().map(|issuer| &issuer.settings)
     }
 
-    /// The token to send, if there is one, and who verifies it.
+    /// What to send with this head, if there is something, and who verifies it.
     pub fn present(
         &mut self,
         bearer: &Bearer,
+        head: &Parts,
         now: Timestamp,
-    ) -> Result<(Option<String>, &Verifier), Unaskable> {
-        Ok(match bearer {
-            Bearer::Nothing => (None, &self.given.verifier),
-            Bearer::Token(text) => (Some(text.clone()), &self.given.verifier),
-            Bearer::Claims(claims) => (Some(self.mint(claims, now)?), &self.minted.verifier),
-            Bearer::TokenOnTrust(text) => (Some(self.believe(text)?), &self.believed.verifier),
-        })
+    ) -> Result<(Option<Credential>, &Verifier), Unaskable> {
+        let plain = |token| Some(Credential { scheme: Scheme::Bearer, token, proof: None });
+        let (credential, ring) = match bearer {
+            Bearer::Nothing => (None, &self.given),
+            Bearer::Token(text) => (plain(text.clone()), &self.given),
+            Bearer::Claims(claims) => (Some(self.mint(claims, head, now)?), &self.minted),
+            Bearer::TokenOnTrust(text) => (plain(self.believe(text)?), &self.believed),
+        };
+        // Asked again, a question has the same answer.
+        ring.proofs.forget();
+        Ok((credential, &ring.verifier))
     }
 
-    fn mint(&mut self, given: &Claims, now: Timestamp) -> Result<String, Unaskable> {
+    fn mint(&mut self, given: &Claims, head: &Parts, now: Timestamp) -> Result<Credential, Unaskable> {
         let at = self.minted.position(&given.issuer)?;
-        let Issuer { settings, keys } = &self.minted.verifier.issuers()[at];
+        let Issuer { settings, keys, .. } = &self.minted.verifier.issuers()[at];
         let signing = match &mut self.signing[at] {
             Some(signing) => signing,
             none => {
@@ -112,8 +135,18 @@ impl Tokens {
                 none.insert(signing)
             }
         };
-        let claims = claims::completed(settings, given, now);
-        Ok(signing.token(settings.token_type.media_type(), settings.name.as_str(), &claims)?)
+        let mut claims = claims::completed(settings, given, now);
+        let holder = if given.dpop { Some(SigningKey::generate(Algorithm::Es256)?) } else { None };
+        if let Some(holder) = &holder {
+            claims["cnf"] = json!({ "jkt": URL_SAFE_NO_PAD.encode(thumbprint(&holder.jwk())) });
+        }
+        let token = signing.token(settings.token_type.media_type(), settings.name.as_str(), &claims)?;
+        let Some(holder) = holder else {
+            return Ok(Credential { scheme: Scheme::Bearer, token, proof: None });
+        };
+        let nonce = settings.possession.proof_nonce.then(|| self.minted.proofs.nonce(now));
+        let proof = proof(&holder, &token, nonce, head, now)?;
+        Ok(Credential { scheme: Scheme::Dpop, token, proof: Some(proof) })
     }
 
     /// The same header and claims, signed with a key of the kind and name that the header asks for. Every issuer
@@ -132,4 +165,28 @@ impl Tokens {
         }
         Ok(signing.signed(message)?)
     }
+}
+
+/// That `holder` sends this head with this token (RFC 9449 §4.2).
+fn proof(
+    holder: &SigningKey,
+    token: &str,
+    nonce: Option<String>,
+    head: &Parts,
+    now: Timestamp,
+) -> Result<String, SigningError> {
+    let host = head.headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let header = json!({ "typ": "dpop+jwt", "alg": Algorithm::Es256.as_str(), "jwk": holder.jwk() });
+    let mut claims = json!({
+        "htm": head.method.as_str(),
+        "htu": format!("https://{host}{}", head.uri.path()),
+        "iat": now.unix_seconds(),
+        "jti": "trial",
+        "ath": URL_SAFE_NO_PAD.encode(digest::digest(&SHA256, token.as_bytes())),
+    });
+    if let Some(nonce) = nonce {
+        claims["nonce"] = nonce.into();
+    }
+    let [header, claims] = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
+    holder.signed(&format!("{header}.{claims}"))
 }

@@ -38,6 +38,8 @@ const H2_SEND_BUFFER_BYTES_MAX: usize = 256 * 1024;
 const H2_PING_INTERVAL: Duration = Duration::from_secs(20);
 const H2_PING_TIMEOUT: Duration = Duration::from_secs(10);
 
+const AWAITED: &str = "our own certificate has not come yet";
+
 /// A configured server with what every dial to it needs.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -93,7 +95,7 @@ impl Server {
                 };
                 Some(OfferedTls { h2_or_h1: offering(&[b"h2", b"http/1.1"]), h1: offering(&[b"http/1.1"]) })
             }
-            Transport::Http | Transport::H2c => None,
+            Transport::Http | Transport::H2c | Transport::Awaited => None,
         };
         Server { settings, tls }
     }
@@ -111,6 +113,9 @@ pub(super) async fn connect(
     streams_max: usize,
 ) -> Result<Connected, UpstreamError> {
     let server = &endpoint.server;
+    if server.settings.transport == Transport::Awaited {
+        return Err(UpstreamError::Unavailable(format!("{}: {AWAITED}", server.settings)));
+    }
     let failed =
         |error: std::io::Error| refused(&error, &format!("{} ({})", server.settings, endpoint.address));
     if is_metadata(endpoint.address.ip()) {

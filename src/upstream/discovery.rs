@@ -48,9 +48,10 @@ type Known = Vec<Vec<SocketAddr>>;
 
 impl Upstream {
     /// Must be called inside a tokio runtime: names are looked up by a task there, which ends soon
-    /// after the upstream is dropped.
-    pub fn start(settings: UpstreamSettings) -> Arc<Upstream> {
-        let (upstream, mut known) = Upstream::new(settings);
+    /// after the upstream is dropped. What stands in the place of another one begins with the addresses that
+    /// its names had there: a certificate that rotates while names do not resolve costs no request.
+    pub fn start(settings: UpstreamSettings, before: Option<&Upstream>) -> Arc<Upstream> {
+        let (upstream, mut known) = Upstream::new(settings, before);
         let upstream = Arc::new(upstream);
         if !*upstream.looked_up.borrow() {
             let weak = Arc::downgrade(&upstream);
@@ -68,11 +69,14 @@ impl Upstream {
     }
 
     /// With its literal addresses in place and no name looked up.
-    fn new(settings: UpstreamSettings) -> (Upstream, Known) {
+    fn new(settings: UpstreamSettings, before: Option<&Upstream>) -> (Upstream, Known) {
         let servers: Vec<_> = settings.servers.iter().cloned().map(Server::new).map(Arc::new).collect();
-        let known: Known =
-            servers.iter().map(|server| server.literal_address().into_iter().collect()).collect();
-        let complete = known.iter().all(|addresses| !addresses.is_empty());
+        let addresses = |server: &Arc<Server>| match server.literal_address() {
+            Some(address) => vec![address],
+            None => before.map_or_else(Vec::new, |before| before.addresses_of(server)),
+        };
+        let known: Known = servers.iter().map(addresses).collect();
+        let complete = servers.iter().all(|server| server.literal_address().is_some());
         let upstream = Upstream {
             settings,
             servers,
@@ -81,6 +85,14 @@ impl Upstream {
         };
         upstream.publish(&known);
         (upstream, known)
+    }
+
+    /// What the name of this server resolved to here.
+    fn addresses_of(&self, server: &Server) -> Vec<SocketAddr> {
+        let place = |server: &Server| (server.settings.host.clone(), server.settings.port);
+        let members = self.members.load();
+        let same = members.iter().filter(|member| place(&member.endpoint.server) == place(server));
+        same.map(|member| member.endpoint.address).collect()
     }
 
     pub fn settings(&self) -> &UpstreamSettings {
@@ -191,7 +203,7 @@ mod tests {
     }
 
     fn upstream(servers: &[&str]) -> (Upstream, Known) {
-        Upstream::new(settings(servers, &trusting_nobody()))
+        Upstream::new(settings(servers, &trusting_nobody()), None)
     }
 
     async fn resolving(upstream: &Upstream, known: &mut Known, to: io::Result<&[&str]>) -> bool {
@@ -209,6 +221,21 @@ mod tests {
         assert!(!resolving(&upstream, &mut known, Err(io::Error::other("no network"))).await);
         assert!(!resolving(&upstream, &mut known, Ok(&[])).await);
         assert_eq!(addresses(&upstream), ["10.0.0.1:80", "10.0.0.2:80"]);
+    }
+
+    #[tokio::test]
+    async fn who_takes_the_place_of_another_knows_what_its_names_resolved_to() {
+        let (before, mut known) = upstream(&["https://orders:443"]);
+        resolving(&before, &mut known, Ok(&["10.0.0.1:443"])).await;
+        let after = |servers: &[&str]| Upstream::new(settings(servers, &trusting_nobody()), Some(&before));
+        let (same, mut known) = after(&["https://127.0.0.1:443", "https://orders:443"]);
+        assert_eq!(addresses(&same), ["127.0.0.1:443", "10.0.0.1:443"]);
+        assert!(!*same.looked_up.borrow(), "the name is looked up again");
+        resolving(&same, &mut known, Err(io::Error::other("no network"))).await;
+        assert_eq!(addresses(&same), ["127.0.0.1:443", "10.0.0.1:443"]);
+        for other in ["https://orders:8443", "https://others:443"] {
+            assert_eq!(addresses(&after(&[other]).0), [""; 0], "{other}");
+        }
     }
 
     #[tokio::test]
@@ -246,7 +273,7 @@ mod tests {
     async fn a_name_is_looked_up_in_the_background() {
         let double = Double::start(Speaks::H1, async |_| Response::new(full("hello"))).await;
         let uri = format!("http://localhost:{}", double.port);
-        let pool = Pool::new(Upstream::start(settings(&[&uri], &trusting_nobody())));
+        let pool = Pool::new(Upstream::start(settings(&[&uri], &trusting_nobody()), None));
         assert_eq!(text(pool.send(get("/")).await.unwrap()).await, "hello");
     }
 

@@ -35,6 +35,7 @@ mod tests_connections;
 #[cfg(test)]
 mod tests_streaming;
 mod tunnel;
+mod websocket;
 
 pub use body::ResponseBody;
 pub use discovery::Upstream;
@@ -43,6 +44,7 @@ pub use pool::{Pool, Pools};
 pub use send::{Switched, Upgrade};
 pub use settings::{ServerError, ServerSettings, Transport, UpstreamLimits, UpstreamSettings};
 pub use tunnel::{Tunnel, TunnelEnd};
+pub use websocket::Close;
 
 /// Why there is no response, or no more of it. Details are for logs, never for clients.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -19,7 +19,6 @@ use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_util::sync::CancellationToken;
 
 use super::body::{Exchange, RequestBody, ResponseBody};
 use super::connect::{HEADS_BYTES_MAX, Offer};
@@ -29,6 +28,7 @@ use super::refusal::refused;
 use super::settings::{ServerSettings, Transport};
 use super::slot::{Lease, Link, NoLease, Slot};
 use super::tunnel::{Tunnel, copy};
+use super::websocket::Close;
 use super::{UpstreamError, Wait};
 
 /// Dials and give-backs together, per request.
@@ -232,8 +232,8 @@ impl Pool {
 }
 
 impl Switched {
-    /// Copies both ways until an end closes, nothing moves for `idle_timeout`, or `cut` is cancelled.
-    pub async fn tunnel<D>(self, downstream: D, cut: &CancellationToken) -> Tunnel
+    /// Copies both ways until an end closes, nothing moves for `idle_timeout`, or `cut` with what both are to be told.
+    pub async fn tunnel<D>(self, downstream: D, cut: impl Future<Output = Option<Close>>) -> Tunnel
     where
         D: AsyncRead + AsyncWrite + Unpin,
     {
@@ -307,7 +307,7 @@ fn address(
         target.path_and_query = Some(path);
         target.authority = Some(Authority::try_from(host.as_bytes()).map_err(|_| unusable())?);
         target.scheme = Some(match server.transport {
-            Transport::Https { .. } => Scheme::HTTPS,
+            Transport::Https { .. } | Transport::Awaited => Scheme::HTTPS,
             Transport::Http | Transport::H2c => Scheme::HTTP,
         });
         request.headers_mut().remove(HOST);

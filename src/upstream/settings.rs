@@ -84,6 +84,8 @@ pub enum Transport {
     H2c,
     /// HTTP/2 or HTTP/1.1 over TLS, as ALPN says (what `config` offers by ALPN is replaced).
     Https { config: Arc<ClientConfig>, server_name: ServerName<'static> },
+    /// The same, with a certificate of ours that has not come yet: nothing is dialled.
+    Awaited,
 }
 
 /// Why an entry of `server` cannot be used.
@@ -95,15 +97,13 @@ pub enum ServerError {
     Scheme(String),
     #[error("`{0}`: a server has neither path nor query nor user; routes decide on paths")]
     MoreThanOrigin(String),
-    #[error("`{0}`: https needs a TLS configuration")]
-    TlsMissing(String),
     #[error("`{0}`: TLS cannot verify this host name")]
     HostName(String),
 }
 
 impl ServerSettings {
     /// Reads one entry of `server`. Without a port the scheme's own is meant (80, for https 443).
-    /// Only https needs `tls`.
+    /// Only https needs `tls`; without it, it is awaited.
     pub fn parse(
         uri: &str,
         weight: NonZeroU32,
@@ -129,11 +129,14 @@ impl ServerSettings {
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let transport = match (h2c, url.scheme()) {
             (true, _) => Transport::H2c,
-            (false, "https") => Transport::Https {
-                config: tls.map(Arc::clone).ok_or_else(|| ServerError::TlsMissing(typed()))?,
-                server_name: ServerName::try_from(host.clone())
-                    .map_err(|_| ServerError::HostName(typed()))?,
-            },
+            (false, "https") => {
+                let server_name = ServerName::try_from(host.clone());
+                let server_name = server_name.map_err(|_| ServerError::HostName(typed()))?;
+                match tls {
+                    Some(config) => Transport::Https { config: Arc::clone(config), server_name },
+                    None => Transport::Awaited,
+                }
+            }
             (false, _) => Transport::Http,
         };
         Ok(ServerSettings { transport, host, port, weight })
@@ -155,7 +158,9 @@ impl fmt::Display for ServerSettings {
 impl PartialEq for Transport {
     fn eq(&self, other: &Transport) -> bool {
         match (self, other) {
-            (Transport::Http, Transport::Http) | (Transport::H2c, Transport::H2c) => true,
+            (Transport::Http, Transport::Http)
+            | (Transport::H2c, Transport::H2c)
+            | (Transport::Awaited, Transport::Awaited) => true,
             (
                 Transport::Https { config, server_name },
                 Transport::Https { config: other_config, server_name: other_name },
@@ -220,10 +225,13 @@ mod tests {
     }
 
     #[test]
-    fn https_without_a_tls_configuration_is_refused() {
-        let parse = |uri| ServerSettings::parse(uri, NonZeroU32::MIN, None);
-        assert_eq!(parse("https://orders"), Err(ServerError::TlsMissing("https://orders".to_owned())));
-        assert!(parse("http://orders").is_ok() && parse("h2c://orders").is_ok());
+    fn https_without_a_tls_configuration_is_awaited() {
+        let transport = |uri| ServerSettings::parse(uri, NonZeroU32::MIN, None).unwrap().transport;
+        assert_eq!(transport("https://orders"), Transport::Awaited);
+        assert_eq!(
+            [transport("http://orders"), transport("h2c://orders")],
+            [Transport::Http, Transport::H2c]
+        );
     }
 
     #[test]

@@ -231,7 +231,7 @@ pub fn settings(servers: &[&str], tls: &Arc<ClientConfig>) -> UpstreamSettings {
 }
 
 pub fn pool(servers: &[&str]) -> Rc<Pool> {
-    Pool::new(Upstream::start(settings(servers, &trusting_nobody())))
+    Pool::new(Upstream::start(settings(servers, &trusting_nobody()), None))
 }
 
 pub fn status(pool: &Pool) -> Vec<EndpointStatus> {

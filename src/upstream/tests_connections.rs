@@ -62,7 +62,7 @@ async fn sixteen_cold_requests_open_one_h2_connection() {
             Response::new(full("hello"))
         })
         .await;
-        let pool = Pool::new(Upstream::start(settings(&[&double.uri(scheme)], &client)));
+        let pool = Pool::new(Upstream::start(settings(&[&double.uri(scheme)], &client), None));
         let answers =
             join_all((0..16).map(|_| async { text(pool.send(get("/")).await.unwrap()).await })).await;
         assert!(answers.iter().all(|answer| answer == "hello"));
@@ -75,7 +75,7 @@ async fn streams_over_the_limit_open_another_connection() {
     let double = Double::start(Speaks::H2, async |_| Response::new(full("hello"))).await;
     let mut settings = settings(&[&double.uri("h2c")], &trusting_nobody());
     settings.limits.streams_per_connection_max = 4;
-    let pool = Pool::new(Upstream::start(settings));
+    let pool = Pool::new(Upstream::start(settings, None));
     // Bodies that are not read keep their streams.
     let held = join_all((0..16).map(|_| async { pool.send(get("/")).await.unwrap() })).await;
     assert_eq!((double.connections.get(), held.len()), (4, 16));
@@ -89,7 +89,7 @@ async fn a_server_that_knows_no_h2_is_spoken_to_in_h1() {
         Response::new(full("hello"))
     })
     .await;
-    let pool = Pool::new(Upstream::start(settings(&[&double.uri("https")], &client)));
+    let pool = Pool::new(Upstream::start(settings(&[&double.uri("https")], &client), None));
     let answers = join_all((0..8).map(|_| async { text(pool.send(get("/")).await.unwrap()).await })).await;
     assert_eq!(answers.len(), 8);
     assert!(double.connections.get() <= 8);
@@ -103,7 +103,7 @@ async fn another_identity_is_no_network_error_and_is_not_got_around() {
     for client in [trusting_it, trusting_another] {
         let double = Double::start(Speaks::Tls(wrong_name.clone()), async |_| panic!("reached")).await;
         let uri = double.uri("https");
-        let pool = Pool::new(Upstream::start(settings(&[&uri, &uri], &client)));
+        let pool = Pool::new(Upstream::start(settings(&[&uri, &uri], &client), None));
         let refusal = pool.send(get("/")).await.err().unwrap();
         assert!(matches!(refusal, UpstreamError::IdentityMismatch(_)), "{refusal}");
         assert_eq!((double.connections.get(), double.requests.get()), (1, 0));
@@ -120,7 +120,7 @@ async fn an_upstream_that_refuses_our_certificate_is_no_network_error() {
         let (server, client) = tls_pair("127.0.0.1", &[alpn]);
         let double = Double::start(Speaks::Tls(demanding(&server)), async |_| panic!("reached")).await;
         let uri = double.uri("https");
-        let pool = Pool::new(Upstream::start(settings(&[&uri, &uri], &client)));
+        let pool = Pool::new(Upstream::start(settings(&[&uri, &uri], &client), None));
         for _ in 0..3 {
             let refusal = pool.send(get("/")).await.err().unwrap();
             assert!(matches!(refusal, UpstreamError::IdentityMismatch(_)), "{refusal}");
@@ -201,7 +201,7 @@ async fn a_refused_server_is_passed_over_then_ejected_then_tried_again() {
     let double = Double::start(Speaks::H1, async |_| Response::new(full("hello"))).await;
     let mut settings = settings(&[&closed_port().await, &double.uri("http")], &trusting_nobody());
     settings.eject_after_failures = 3;
-    let pool = Pool::new(Upstream::start(settings));
+    let pool = Pool::new(Upstream::start(settings, None));
     for _ in 0..50 {
         assert_eq!(text(pool.send(get("/")).await.unwrap()).await, "hello");
     }
@@ -222,7 +222,7 @@ async fn a_refused_server_is_passed_over_then_ejected_then_tried_again() {
 async fn where_all_are_ejected_all_are_used() {
     let mut settings = settings(&[&closed_port().await, &closed_port().await], &trusting_nobody());
     settings.eject_after_failures = 1;
-    let pool = Pool::new(Upstream::start(settings));
+    let pool = Pool::new(Upstream::start(settings, None));
     for _ in 0..3 {
         assert!(matches!(pool.send(get("/")).await.err().unwrap(), UpstreamError::Unavailable(_)));
     }
@@ -234,7 +234,8 @@ async fn where_all_are_ejected_all_are_used() {
 #[tokio::test(flavor = "local", start_paused = true)]
 async fn a_handshake_that_never_ends_is_a_connect_timeout() {
     let (_listener, uri) = raw().await;
-    let pool = Pool::new(Upstream::start(settings(&[&uri.replace("http:", "https:")], &trusting_nobody())));
+    let pool =
+        Pool::new(Upstream::start(settings(&[&uri.replace("http:", "https:")], &trusting_nobody()), None));
     let answers = join_all((0..3).map(|_| pool.send(get("/")))).await;
     for answer in answers {
         assert_eq!(answer.err().unwrap(), UpstreamError::Timeout(Wait::Connect));
@@ -272,7 +273,7 @@ async fn requests_over_the_limit_wait_and_those_over_the_queue_are_refused() {
     let double = Double::start(Speaks::H1, async |_| Response::new(full("hello"))).await;
     let mut settings = settings(&[&double.uri("http")], &trusting_nobody());
     (settings.limits.in_flight_max, settings.limits.pending_max) = (1, 1);
-    let pool = Pool::new(Upstream::start(settings));
+    let pool = Pool::new(Upstream::start(settings, None));
     let first = pool.send(get("/")).await.unwrap();
     let mut second = Box::pin(pool.send(get("/")));
     tokio::select! { biased; _ = &mut second => panic!("over the limit"), () = settle() => () }
@@ -303,8 +304,8 @@ async fn unused_connections_are_closed_after_a_while() {
 #[tokio::test(flavor = "local")]
 async fn a_core_keeps_its_pool_while_the_upstream_stays() {
     let pools = Pools::default();
-    let stays = Upstream::start(settings(&["http://127.0.0.1:1"], &trusting_nobody()));
-    let goes = Upstream::start(settings(&["http://127.0.0.1:1"], &trusting_nobody()));
+    let stays = Upstream::start(settings(&["http://127.0.0.1:1"], &trusting_nobody()), None);
+    let goes = Upstream::start(settings(&["http://127.0.0.1:1"], &trusting_nobody()), None);
     let (one, other) = (pools.of(&stays), pools.of(&goes));
     assert!(!std::rc::Rc::ptr_eq(&one, &other));
     pools.retain(std::slice::from_ref(&stays));

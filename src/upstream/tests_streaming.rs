@@ -9,7 +9,6 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
-use tokio_util::sync::CancellationToken;
 
 use super::testing::*;
 use super::{Tunnel, TunnelEnd, Upgrade, UpstreamError, Wait};
@@ -317,7 +316,7 @@ async fn a_websocket_becomes_a_tunnel_after_the_upstreams_101() {
         };
         assert_eq!(switched.response.status(), StatusCode::SWITCHING_PROTOCOLS);
         assert_eq!(status(&pool)[0].in_flight, 1);
-        switched.tunnel(downstream, &CancellationToken::new()).await
+        switched.tunnel(downstream, std::future::pending()).await
     };
     let (tunnel, (), ()) = tokio::join!(proxy, upstream, client);
     assert_eq!(tunnel, Tunnel { bytes_up: 4, bytes_down: 9, end: TunnelEnd::Closed });

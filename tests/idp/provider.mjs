@@ -14,6 +14,9 @@
 //   POST /control/retire   the older keys are not published any more                        → {"keys": [kid, …]}
 //   GET  /control/counts   requests since the start, by path                                → {"/jwks": 1, …}
 //   header `x-sign-with: kid` on a token request: sign the access token with that published key
+//   header `x-format: opaque` on a token request: an access token that is no JWT
+//   header `x-client-cert` on a token request, PEM in base64: the certificate of the client's TLS connection, as what
+//              ends TLS before a provider tells it
 
 import fs from 'node:fs';
 import http from 'node:http';
@@ -25,6 +28,10 @@ console.info = console.warn = () => {}; // its warnings about being run as a dev
 const clients = [
   { client_id: 'batch', client_secret: 'batch-secret', grant_types: ['client_credentials'], redirect_uris: [], response_types: [] },
   { client_id: 'batch-es256', client_secret: 'batch-secret', grant_types: ['client_credentials'], redirect_uris: [], response_types: [] },
+  { client_id: 'batch-dpop', client_secret: 'batch-secret', grant_types: ['client_credentials'], redirect_uris: [], response_types: [],
+    dpop_bound_access_tokens: true },
+  { client_id: 'batch-mtls', client_secret: 'batch-secret', grant_types: ['client_credentials'], redirect_uris: [], response_types: [],
+    tls_client_certificate_bound_access_tokens: true },
   { client_id: 'storefront-web', client_secret: 'storefront-secret', redirect_uris: ['http://127.0.0.1/callback'],
     grant_types: ['authorization_code', 'refresh_token'], response_types: ['code'] },
 ];
@@ -79,6 +86,14 @@ function build() {
     features: {
       devInteractions: { enabled: true },
       clientCredentials: { enabled: true },
+      dPoP: { enabled: true },
+      introspection: { enabled: true, allowedPolicy: () => true },
+      mTLS: {
+        enabled: true,
+        certificateBoundAccessTokens: true,
+        getCertificate: (ctx) => Buffer.from(ctx.get('x-client-cert'), 'base64').toString() || undefined,
+      },
+      revocation: { enabled: true },
       resourceIndicators: {
         enabled: true,
         defaultResource: () => 'https://orders.shop.example',
@@ -87,7 +102,7 @@ function build() {
           scope: 'orders:read orders:write',
           audience: resource,
           accessTokenTTL: accessTokenSeconds,
-          accessTokenFormat: 'jwt',
+          accessTokenFormat: ctx.get('x-format') || 'jwt',
           jwt: { sign: { alg: client.clientId === 'batch-es256' ? 'ES256' : 'RS256', kid: ctx.get('x-sign-with') || undefined } },
         }),
       },

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use crate::configuration::resolved_sample;
 
 /// The order in which the tables are told.
-const TABLES: [&str; 21] = [
+const TABLES: [&str; 22] = [
     "version",
     "proxy",
     "admin",
@@ -29,6 +29,7 @@ const TABLES: [&str; 21] = [
     "allow",
     "deny",
     "require",
+    "revocation",
     "audit",
     "limit",
     "cache",
@@ -193,7 +194,7 @@ fn defaults_in_the_docs_are_those_that_hold() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 39);
+    assert_eq!(seen, 42);
 }
 
 /// What an editor shows beside a key: a sentence for each, wherever it stands.

@@ -22,7 +22,7 @@ use crate::world::client::{Protocol, get};
 
 const SAMPLE: &str = include_str!("../../config/sidecar.toml");
 const ALLOW: &str = "[[allow]]\nname = \"read\"\nservice = \"storefront\"\nrole = \"any\"\n";
-pub const PAGES: [&str; 17] = [
+pub const PAGES: [&str; 18] = [
     "README.md",
     "CHANGELOG.md",
     "SECURITY.md",
@@ -39,6 +39,7 @@ pub const PAGES: [&str; 17] = [
     "docs/reasons.md",
     "docs/security.md",
     "docs/sidecar.md",
+    "docs/spiffe.md",
     "docs/tools.md",
 ];
 

@@ -26,7 +26,7 @@ use crate::world::signing::KEYS;
 use crate::world::{World, soon};
 
 /// The key, the test that hits it, and whether `limits_hit` counts it.
-const HITS: [(&str, &str, bool); 27] = [
+const HITS: [(&str, &str, bool); 28] = [
     ("audit_queue_max", "a_flood_of_refusals_waits_for_its_own_records_and_takes_nobody_s_place", true),
     (
         "audit_wait_timeout",
@@ -40,6 +40,7 @@ const HITS: [(&str, &str, bool); 27] = [
     ("connections_per_peer_max", "connections_have_their_number", true),
     ("control_frames_per_connection_max", "each_flood_of_frames_is_ended_and_counted", true),
     ("delegation_depth_max", "tokens_have_their_bounds", true),
+    ("dpop_proofs_max", "proofs_have_their_number_and_one_key_its_part", true),
     // The process that would tell of it has ended.
     ("drain_timeout", "what_the_drain_cuts_is_seen_as_cut_and_has_its_record", false),
     ("group_count_max", "tokens_have_their_bounds", true),
@@ -248,7 +249,7 @@ async fn a_whole_request_has_its_time_whatever_moves() {
         let answer = client.ask(world.signed(request)).await;
         assert!(answer.as_ref().map_or(true, |answer| answer.status == 504), "{answer:?}");
         // A client that takes an endless answer, a little at a time, and an upstream that ends none.
-        for path in ["/hasty/1?download=10000000000", "/hasty/1?events=2"] {
+        for path in ["/hasty/1?download=10000000000", "/hasty/1?events=2&plain"] {
             let client = proxy.client(Who::Storefront, protocol).await;
             let mut body = client.send(world.signed(get(path))).await.unwrap().into_body();
             let ended = async {

@@ -34,7 +34,7 @@ struct Case {
 const NOW: &str = "2027-01-15T12:00:00Z";
 
 /// Every condition that a rule can state, and what is not a condition but decides too.
-const SUBJECTS: [&str; 19] = [
+const SUBJECTS: [&str; 20] = [
     "acr",
     "actor",
     "claim",
@@ -51,6 +51,7 @@ const SUBJECTS: [&str; 19] = [
     "peer_ip",
     "role",
     "route",
+    "sender_constrained",
     "service",
     "shadow",
     "times",
@@ -89,5 +90,5 @@ async fn every_case_is_decided_as_written() {
     }
     println!("{cases} cases in {} files", names.len());
     assert!(wrong.is_empty(), "\n{wrong}");
-    assert_eq!(cases, 146);
+    assert_eq!(cases, 156);
 }

@@ -93,19 +93,45 @@ impl Provider {
     /// An access token by client credentials, `batch` (RS256) or `batch-es256`; signed with the
     /// newest key, or with the published one that is named.
     pub async fn client_token(&self, client: &str, scope: &str, kid: Option<&str>) -> String {
+        let sign_with = kid.map(|kid| ("x-sign-with", kid));
+        self.client_token_with(client, scope, sign_with.as_slice()).await
+    }
+
+    /// The same with these fields in the request.
+    pub async fn client_token_with(
+        &self,
+        client: &str,
+        scope: &str,
+        fields: &[(&'static str, &str)],
+    ) -> String {
+        let form = [("grant_type", "client_credentials"), ("scope", scope), ("resource", AUDIENCE)];
+        let answer = self.post(client, "/token", &form, fields).await;
+        text(&answer.json()["access_token"])
+    }
+
+    /// From now on it is not active (RFC 7009).
+    pub async fn revoke(&self, client: &str, token: &str) {
+        self.post(client, "/token/revocation", &[("token", token)], &[]).await;
+    }
+
+    async fn post(
+        &self,
+        client: &str,
+        path: &str,
+        form: &[(&str, &str)],
+        fields: &[(&'static str, &str)],
+    ) -> Answer {
         let basic = format!("Basic {}", STANDARD.encode(format!("{client}:batch-secret")));
-        let form = url::form_urlencoded::Serializer::new(String::new())
-            .extend_pairs([("grant_type", "client_credentials"), ("scope", scope), ("resource", AUDIENCE)])
-            .finish();
-        let mut request = Request::post(format!("{}/token", self.issuer))
+        let form = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        let mut request = Request::post(format!("{}{path}", self.issuer))
             .header(AUTHORIZATION, basic)
             .header(CONTENT_TYPE, FORM);
-        if let Some(kid) = kid {
-            request = request.header(HeaderName::from_static("x-sign-with"), kid);
+        for (name, value) in fields {
+            request = request.header(HeaderName::from_static(name), *value);
         }
         let answer = exchange(request.body(form.into_bytes()).unwrap()).await.unwrap();
         assert_eq!(answer.status, 200, "{answer:?}");
-        text(&answer.json()["access_token"])
+        answer
     }
 
     /// An access token for a person, by authorization code and PKCE: discovery, login and consent

@@ -12,12 +12,13 @@ use std::path::Path;
 use source::{File, idents, line_of, paths_from, segments};
 
 /// Rank and module: a file imports only lower ranks or its own folder (design: the house).
-const RANKS: [(&str, u8); 20] = [
+const RANKS: [(&str, u8); 21] = [
     ("clock", 0),
     ("metrics", 0),
     ("identity", 0),
     ("policy", 1),
     ("fetch", 1),
+    ("revocation", 1),
     ("tls", 2),
     ("token", 3),
     ("upstream", 3),

@@ -52,7 +52,12 @@ fn our_own_certificate_and_key_must_be_there_fit_and_be_valid() {
         (good_key.clone(), good_key.clone(), "no `-----BEGIN CERTIFICATE-----`"),
         (good_chain.clone(), good_chain.clone(), "no `-----BEGIN PRIVATE KEY-----`"),
         (good_chain.clone(), file("two.pem", &(own.key.clone() + &other.key)), "holds 2 private keys"),
-        (good_chain.clone(), file("encrypted.pem", encrypted), "an encrypted private key"),
+        (
+            good_chain.clone(),
+            file("encrypted.pem", encrypted),
+            "an encrypted private key, and no `passphrase`",
+        ),
+        (good_chain.clone(), file("both.pem", &(own.key.clone() + encrypted)), "holds 2 private keys"),
         (good_chain.clone(), file("no-key.pem", no_key), "of a kind that is not supported"),
         (good_chain.clone(), file("other-key.pem", &other.key), "does not fit the first certificate"),
         (file("expired.pem", &expired.chain), file("e.pem", &expired.key), "expired at 2027-01-15T11"),
@@ -60,19 +65,19 @@ fn our_own_certificate_and_key_must_be_there_fit_and_be_valid() {
     ];
     let mut seen = 0;
     for (certificate, private_key, reason) in cases {
-        let settings = CertificateSettings { certificate, private_key };
+        let settings = CertificateSettings { certificate, private_key, passphrase: None };
         let error = OwnCertificate::load(&settings, now()).unwrap_err().to_string();
         assert!(error.contains(reason), "{error} lacks {reason}");
         seen += 1;
     }
-    assert_eq!(seen, 20);
+    assert_eq!(seen, 21);
 
     // with its CA sent along; and from the first moment that it is valid
     let with_ca = file("with-ca.pem", &(own.chain.clone() + &tls.shop.pem()));
     for (certificate, at) in
         [(good_chain, now()), (with_ca, now()), (file("again.pem", &own.chain), good().validity.from)]
     {
-        let settings = CertificateSettings { certificate, private_key: good_key.clone() };
+        let settings = CertificateSettings { certificate, private_key: good_key.clone(), passphrase: None };
         let loaded = OwnCertificate::load(&settings, at).unwrap();
         assert_eq!(loaded.spiffe_id.unwrap().as_str(), GOOD);
         assert_eq!(loaded.not_after, good().validity.to);
@@ -95,7 +100,9 @@ fn a_key_may_have_an_older_form() {
         let older = STANDARD.encode(whole.as_sequence().unwrap()[2].as_slice().unwrap());
         let older = format!("-----BEGIN {label}-----\n{older}\n-----END {label}-----\n");
         let (certificate, private_key) = (tls.file("own.pem", &own.chain), tls.file("older.pem", &older));
-        let loaded = OwnCertificate::load(&CertificateSettings { certificate, private_key }, now()).unwrap();
+        let loaded =
+            OwnCertificate::load(&CertificateSettings { certificate, private_key, passphrase: None }, now())
+                .unwrap();
         assert_eq!(loaded.spiffe_id.unwrap().as_str(), GOOD, "{label}");
         seen += 1;
     }
@@ -127,7 +134,7 @@ fn cas_and_revocation_lists_must_be_there_and_be_what_they_are() {
     let mut seen = 0;
     for (ca, crl, reason) in cases {
         let name = "shop.example".parse().unwrap();
-        let settings = TrustDomainSettings { name, ca, crl, allow_dns_names: false };
+        let settings = TrustDomainSettings { name, ca: Some(ca), crl, allow_dns_names: false };
         let error = Trust::load(&[settings]).unwrap_err().to_string();
         assert!(error.contains(reason), "{error} lacks {reason}");
         seen += 1;

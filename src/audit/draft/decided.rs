@@ -29,6 +29,33 @@ impl Draft {
         self.rests_on(policy, &decision.evidence);
     }
 
+    /// What was permitted, and streams, is permitted no longer under `policy`: for `reason` with its `detail`, and by
+    /// `decision` if it came to one.
+    pub fn ended(
+        &mut self,
+        reason: Reason,
+        detail: Option<&str>,
+        policy: &Policy,
+        decision: Option<&Decision>,
+    ) {
+        self.because(reason);
+        let parts = policy.parts();
+        let evidence = decision.map(|decision| &decision.evidence);
+        let rule = evidence.and_then(|evidence| evidence.rule).map(|rule| rule_name(parts, rule));
+        let why = match (detail, rule) {
+            (Some(detail), _) => detail.to_owned(),
+            (None, Some(rule)) => format!("{} (\"{rule}\")", reason.cause()),
+            (None, None) => reason.cause().to_owned(),
+        };
+        if let Some(Decision { verdict: Verdict::Denial(denial), evidence }) = decision {
+            self.reasons.extend(denial.causes.iter().map(|&cause| Reason::from(cause)));
+            let near_miss = evidence.near_miss.as_ref().map(|near| near_miss(parts, near));
+            self.note(|record| record.near_miss = near_miss);
+        }
+        self.detail(&format!("ended while it streamed: {why}"));
+        self.note(|record| record.ended_by = Some(Arc::clone(policy.hash_text())));
+    }
+
     pub(super) fn permitted(&mut self, policy: &PolicyParts, upstream: UpstreamId, enforced: bool) {
         self.granted = Some(if enforced { Reason::Allowed } else { Reason::Unenforced });
         self.note(|record| record.upstream = policy.upstreams.get(upstream.index()).cloned());

@@ -48,6 +48,7 @@ impl Record for RequestRecord {
         line.number(r#","request_bytes":"#, Some(self.request_bytes));
         line.number(r#","response_bytes":"#, Some(self.response_bytes));
         line.optional(r#","policy":"#, self.policy.as_deref());
+        line.optional(r#","ended_by":"#, self.ended_by.as_deref());
         line.optional(r#","cache":"#, self.cache.map(Lookup::as_str));
         line.number(r#","decision_us":"#, self.decision_us);
         line.number(r#","total_us":"#, Some(self.total_us));

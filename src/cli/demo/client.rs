@@ -128,7 +128,8 @@ fn config(
     let own = match workload {
         Some(workload) => {
             let file = PemSource::File(folder.join(workload.file()));
-            let settings = CertificateSettings { certificate: file.clone(), private_key: file };
+            let settings =
+                CertificateSettings { certificate: file.clone(), private_key: file, passphrase: None };
             Some(OwnCertificate::load(&settings, clock.now())?)
         }
         None => None,

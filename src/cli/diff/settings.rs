@@ -73,7 +73,7 @@ pub fn contents(old: &Config, new: &Config) -> Vec<Setting> {
 
 /// All trust domains, where some listener asks for certificates.
 fn trust(config: &Config) -> Option<&Trust> {
-    config.listeners.iter().find_map(|listener| listener.tls.as_ref()?.clients.trust())
+    config.listeners.iter().find_map(|listener| listener.tls.as_ref()?.clients.trust().map(AsRef::as_ref))
 }
 
 fn walk(path: &mut Vec<String>, old: Option<&Table>, new: Option<&Table>, found: &mut Vec<Setting>) {

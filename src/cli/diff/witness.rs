@@ -9,7 +9,7 @@ use crate::audit::Verdict;
 use crate::clock::Timestamp;
 use crate::identity::{Hop, Name, PeerName};
 use crate::policy::difference::{Outcome, Region, Witness};
-use crate::token::{IssuerSettings, bound_to};
+use crate::token::IssuerSettings;
 use crate::trial::{self, Answer, Bearer, Claims, Presented, Question, Trial};
 
 /// One request, for people and programs.
@@ -27,6 +27,9 @@ pub struct Shown {
     pub issuer: Option<Name>,
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub claims: Map<String, Value>,
+    /// Whether the token is bound to a key, of which the request brings a proof.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dpop: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer_ip: Option<String>,
     /// Where it is another.
@@ -107,6 +110,7 @@ impl Shown {
         let mut claims = claims(witness);
         let client_ip = witness.client_ip.filter(|client| witness.peer_ip != Some(*client));
         let timed = claims.contains_key("auth_time");
+        let dpop = is_bound(witness);
         // any other audience, or `iss`, than everybody would write is part of what is shown
         let tenant = claims.get("tid").and_then(Value::as_str).unwrap_or_default().to_owned();
         let usual = |name: &str, value: &Value| {
@@ -132,6 +136,7 @@ impl Shown {
             trust_domain,
             issuer: issuer.map(|issuer| issuer.name.clone()),
             claims,
+            dpop,
             peer_ip: witness.peer_ip.map(|address| address.to_string()),
             client_ip: client_ip.map(|address| address.to_string()),
             hop: (witness.hop != Hop::Direct).then(|| witness.hop.as_str().to_owned()),
@@ -152,7 +157,9 @@ impl Shown {
         if let Some(issuer) = &self.issuer {
             add("--issuer", issuer.as_str());
             add("--claims", &Value::from(self.claims.clone()).to_string());
+            words.extend(self.dpop.then(|| "--dpop".to_owned()));
         }
+        let mut add = |option: &str, value: &str| words.extend([option.to_owned(), quoted(value)]);
         for (name, value) in &self.headers {
             add("-H", &format!("{name}: {}", value.as_str().unwrap_or_default()));
         }
@@ -184,7 +191,8 @@ impl Shown {
                 let claims = Value::from(self.claims.clone());
                 let claims = toml::Value::try_from(&claims)
                     .map_or_else(|_| "{}".to_owned(), |claims| claims.to_string());
-                format!("{{ issuer = {}, claims = {claims} }}", text(issuer.as_str()))
+                let dpop = if self.dpop { ", dpop = true" } else { "" };
+                format!("{{ issuer = {}, claims = {claims}{dpop} }}", text(issuer.as_str()))
             }
         };
         lines.push(format!("caller  = {caller}"));
@@ -204,14 +212,15 @@ impl Shown {
     }
 }
 
-/// What the token says, bound to the certificate that [`trial`] gives a peer of this name.
+/// What the token says, but to which key it is bound: who asks makes one.
 fn claims(witness: &Witness) -> Map<String, Value> {
-    let Some((_, token)) = &witness.token else { return Map::new() };
-    let mut claims = token.claims.clone();
-    if let (Some(bound), Some(peer)) = (claims.get_mut("cnf"), witness.peer.verified()) {
-        *bound = bound_to(&trial::certificate_of(&peer.name));
-    }
+    let mut claims = witness.token.as_ref().map(|(_, token)| token.claims.clone()).unwrap_or_default();
+    claims.remove("cnf");
     claims
+}
+
+fn is_bound(witness: &Witness) -> bool {
+    witness.token.as_ref().is_some_and(|(_, token)| token.claims.contains_key("cnf"))
 }
 
 /// The issuer of this name.
@@ -247,7 +256,8 @@ fn question(
     let without = without.iter().map(|name| (*name).to_owned()).collect();
     let caller = match (&witness.token, issuer) {
         (Some(_), Some(issuer)) => {
-            Bearer::Claims(Claims { issuer: issuer?, claims: claims(witness), without })
+            let (claims, dpop) = (claims(witness), is_bound(witness));
+            Bearer::Claims(Claims { issuer: issuer?, claims, without, dpop })
         }
         _ => Bearer::Nothing,
     };

@@ -64,6 +64,9 @@ pub struct QuestionArgs {
     /// Whose token has the claims; may be left out where one issuer is configured
     #[arg(long, value_name = "NAME", requires = "claims", help_heading = "For whom")]
     issuer: Option<Name>,
+    /// The token with these claims is bound to a key, and the request proves to have it (DPoP, RFC 9449)
+    #[arg(long, requires = "claims", help_heading = "For whom")]
+    dpop: bool,
     /// No token is presented
     #[arg(long, group = "caller", help_heading = "For whom")]
     no_token: bool,
@@ -168,7 +171,7 @@ impl QuestionArgs {
             let mut claims = object(claims)?;
             let without: Vec<_> = claims.iter().filter(|it| it.1.is_null()).map(|it| it.0.clone()).collect();
             claims.retain(|_, value| !value.is_null());
-            Ok(Bearer::Claims(Claims { issuer, claims, without }))
+            Ok(Bearer::Claims(Claims { issuer, claims, without, dpop: self.dpop }))
         } else if self.no_token {
             Ok(Bearer::Nothing)
         } else {

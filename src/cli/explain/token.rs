@@ -86,6 +86,7 @@ fn passed(step: Step) -> Option<&'static str> {
         Step::Structure => Some("a JWT that can be read in one way only"),
         Step::Signature => Some("by that key"),
         Step::Kind => Some("no ID, refresh or logout token"),
+        Step::Revocation => Some("on no revocation list"),
         _ => None,
     }
 }
@@ -100,7 +101,7 @@ fn refusal(error: &TokenError, seen: &str) -> String {
 fn seen(step: Step, said: &Said, issuer: &IssuerSettings, now: Timestamp) -> String {
     let name = &issuer.name;
     match step {
-        Step::Structure | Step::Signature | Step::Kind => String::new(),
+        Step::Structure | Step::Signature | Step::Kind | Step::Revocation => String::new(),
         Step::Issuer => format!("{} is {name}", claim(said, "iss")),
         Step::Type => match &said.media_type {
             Some(media_type) => format!("typ is {media_type}; {name} has {}", types(&issuer.token_type)),

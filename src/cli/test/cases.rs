@@ -297,7 +297,15 @@ impl<'a> Resolver<'a> {
             claims.insert(name, at.minus(by).unix_seconds().into());
         }
         let issuer = issuer.value.clone();
-        Some((called, Bearer::Claims(Claims { issuer, claims, without: described.without })))
+        Some((
+            called,
+            Bearer::Claims(Claims {
+                issuer,
+                claims,
+                without: described.without,
+                dpop: described.dpop.unwrap_or(false),
+            }),
+        ))
     }
 
     fn named(&mut self, name: &str, span: Span, depth: usize) -> Option<Description> {
@@ -333,6 +341,7 @@ impl<'a> Resolver<'a> {
         whole.claims.extend(own.claims.clone());
         whole.ago.extend(own.ago.clone());
         whole.without.extend(own.without.clone());
+        whole.dpop = own.dpop.or(whole.dpop);
         Some(whole)
     }
 

@@ -9,12 +9,12 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Number, Value as Json};
 
 use crate::audit::Reason;
-use crate::clock::Timestamp;
 use crate::config::definition::{choice, table};
 use crate::config::error::suggestion;
 use crate::config::read::{Field, Keyed, List, Reader};
 use crate::config::source::At;
 use crate::config::tree::{Node, Value};
+use crate::config::value::Moment;
 use crate::identity::{Name, SpiffeId, TrustDomain};
 
 table! {
@@ -115,10 +115,6 @@ choice! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Code(pub Reason);
 
-/// A moment: a date and time with its offset, or a day in UTC for its first moment.
-#[derive(Clone, Copy, Debug)]
-pub struct Moment(pub Timestamp);
-
 /// A header field's value, or its absence.
 #[derive(Clone, Debug)]
 pub enum HeaderTerm {
@@ -145,13 +141,15 @@ pub struct Description {
     pub without: Vec<String>,
     /// Claims that are a time so long before the request, in seconds.
     pub ago: Vec<(String, Duration)>,
+    /// Whether the token is bound to a key, of which the request brings a proof.
+    pub dpop: Option<bool>,
 }
 
 /// Says that there is none, wherever there could be one.
 pub const NONE: &str = "none";
 
 /// Keys of a caller that are no claims.
-const DESCRIPTION_KEYS: [&str; 5] = ["issuer", "like", "without", "ago", "claims"];
+const DESCRIPTION_KEYS: [&str; 6] = ["issuer", "like", "without", "ago", "claims", "dpop"];
 
 impl Field for CallerTerm {
     fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
@@ -166,12 +164,14 @@ impl Field for CallerTerm {
         let without: Option<At<List<String>>> = reader.key(table, node.span, "without", false);
         let ago: Option<At<Keyed<String, Duration>>> = reader.key(table, node.span, "ago", false);
         let more: Option<At<Claims>> = reader.key(table, node.span, "claims", false);
+        let dpop: Option<At<bool>> = reader.key(table, node.span, "dpop", false);
         let mut description = Description {
             issuer: reader.key(table, node.span, "issuer", false),
             like: reader.key(table, node.span, "like", false),
             claims: more.map(|claims| claims.value.0).unwrap_or_default(),
             without: without.into_iter().flat_map(|it| it.value).map(|name| name.value).collect(),
             ago: ago.into_iter().flat_map(|it| it.value).map(|(name, by)| (name.value, by.value)).collect(),
+            dpop: dpop.map(|dpop| dpop.value),
         };
         for (name, entry) in &table.entries {
             if !DESCRIPTION_KEYS.contains(&name.as_str()) {
@@ -198,6 +198,10 @@ impl Field for CallerTerm {
                         "type": "object",
                         "additionalProperties": Duration::schema(generator),
                         "description": "Claims that are a time so long before the request, as `auth_time = \"20m\"`.",
+                    },
+                    "dpop": {
+                        "type": "boolean",
+                        "description": "Binds the token to a key, and proves with the request to have it (RFC 9449).",
                     },
                     "claims": {
                         "type": "object",
@@ -247,29 +251,6 @@ fn claim(node: &Node, reader: &mut Reader<'_>) -> Option<Json> {
             reader.mismatch(node, "a text, a whole number, a boolean, a moment, a list or a table");
             None
         }
-    }
-}
-
-impl Field for Moment {
-    fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
-        const EXPECTED: &str = "a moment, as `2027-01-31T12:00:00Z` or `2027-01-31`";
-        let typed = match &node.value {
-            Value::Date(date) => date.to_string(),
-            _ => reader.text(node, EXPECTED)?.to_owned(),
-        };
-        let whole =
-            if typed.len() == 10 { format!("{typed}T00:00:00Z") } else { typed.replacen(' ', "T", 1) };
-        match whole.parse() {
-            Ok(at) => Some(Moment(at)),
-            Err(why) => {
-                reader.refuse(node.span, &typed, &why, EXPECTED);
-                None
-            }
-        }
-    }
-
-    fn schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string" })
     }
 }
 

@@ -34,6 +34,8 @@ pub struct Demand {
     pub claims: Vec<(ClaimPath, ClaimValue)>,
     pub acr: Option<Arc<str>>,
     pub max_age: Option<Duration>,
+    /// Whether the token must be bound to a key.
+    pub bound: bool,
     /// Segments of the path, from 0, that equal a claim.
     pub matches: Vec<(usize, ClaimPath)>,
     /// Each method by itself: `GET` does not include `HEAD` here. `None` is any.
@@ -136,6 +138,7 @@ impl Demand {
             claims: Vec::new(),
             acr: None,
             max_age: None,
+            bound: false,
             matches: Vec::new(),
             methods: None,
             host: None,
@@ -171,6 +174,7 @@ impl Demand {
             claims: union(&self.claims, &other.claims),
             acr: meet(&self.acr, &other.acr, |a, b| (a == b).then(|| Arc::clone(a)))?,
             max_age: meet(&self.max_age, &other.max_age, |a, b| Some(*a.min(b)))?,
+            bound: self.bound || other.bound,
             matches: union(&self.matches, &other.matches),
             methods,
             host,
@@ -237,6 +241,7 @@ impl Demand {
             || !self.claims.is_empty()
             || self.acr.is_some()
             || self.max_age.is_some()
+            || self.bound
             || !self.matches.is_empty()
     }
 }

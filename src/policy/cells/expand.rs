@@ -187,6 +187,7 @@ fn alternatives(rule: &Rule, condition: &Condition, parts: &PolicyParts, side: S
             };
             patterns.iter().map(|pattern| call(pattern.path())).collect()
         }
+        Condition::SenderConstrained => vec![Demand { bound: true, ..caller() }],
         Condition::Hop(hops) => vec![Demand { hops: Some(hops.clone()), ..Demand::nothing() }],
         Condition::PeerIp(nets) => {
             nets.iter().map(|net| Demand { peer_ip: Some(*net), ..Demand::nothing() }).collect()

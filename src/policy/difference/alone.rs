@@ -2,6 +2,7 @@
 
 use http::Method;
 
+use super::alike::Case;
 use super::cells::Cell;
 use super::search::{Comparison, Met, Search};
 use super::{Change, Flip, Outcome, Realm};
@@ -64,17 +65,19 @@ impl Alone<'_> {
     /// requires that reach it are met.
     pub fn each(&self, demand: &Demand, is_asked: impl Fn(&Cell) -> bool) -> Tried {
         let mut tried = Tried::default();
-        let cells = self.0.cells(demand, None);
+        let cells: Vec<Cell> = self.0.grid(demand, None).cells().collect();
         if cells.is_empty() {
             tried.closed.push(Closed::NoToken);
         }
-        for cell in cells.iter().filter(|cell| is_asked(cell)) {
-            match self.0.witness(demand, cell) {
+        for cell in cells.into_iter().filter(is_asked) {
+            match self.0.witness(demand, &cell) {
                 Err(Unbuilt::Impossible) => tried.closed.push(Closed::NoClaims),
                 Err(Unbuilt::Open(gap)) => tried.closed.push(Closed::Open(gap)),
                 Ok(witness) => {
-                    let (before, outcome) = (tried.open.len(), self.0.judge(Self::SIDE, &witness));
-                    self.0.judge_one(demand, cell, witness, Self::CHANGE, &Met::default(), &mut tried.open);
+                    let (heard, callers) = (self.0.heard(&witness), [cell.caller]);
+                    let case = Case { demand, cell, witness, heard: &heard, callers: &callers };
+                    let (before, outcome) = (tried.open.len(), self.0.judge(Self::SIDE, &case));
+                    self.0.judge_one(case, Self::CHANGE, &Met::default(), &mut tried.open);
                     if tried.open.len() == before {
                         tried.closed.push(Closed::Denied(outcome));
                     }
@@ -92,9 +95,11 @@ impl Alone<'_> {
         is_wanted: impl Fn(&Flip) -> bool,
     ) -> Option<Flip> {
         let mut found = Vec::new();
-        for cell in self.0.cells(demand, None).iter().filter(|cell| is_asked(cell)) {
-            let Ok(witness) = self.0.witness(demand, cell) else { continue };
-            self.0.judge_one(demand, cell, witness, Self::CHANGE, &Met::default(), &mut found);
+        for cell in self.0.grid(demand, None).cells().filter(is_asked) {
+            let Ok(witness) = self.0.witness(demand, &cell) else { continue };
+            let (heard, callers) = (self.0.heard(&witness), [cell.caller]);
+            let case = Case { demand, cell, witness, heard: &heard, callers: &callers };
+            self.0.judge_one(case, Self::CHANGE, &Met::default(), &mut found);
             if let Some(at) = found.iter().position(&is_wanted) {
                 return Some(found.swap_remove(at));
             }

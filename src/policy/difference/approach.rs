@@ -1,11 +1,12 @@
 //! How requests come to be judged: whom listeners let in before a policy is asked, and what hops tell.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use super::{Outcome, Witness};
 use crate::identity::{Name, PeerName, Signature, TrustDomain};
-use crate::policy::Policy;
 use crate::policy::cells::{Built, Fresh, Gap, Side, Unbuilt};
+use crate::policy::{Policy, Standing};
 
 /// A pattern of `*` alone has no more.
 const SEGMENTS_MAX: usize = 16;
@@ -33,14 +34,28 @@ impl Approach {
         self.takes_nobody == other.takes_nobody && self.takes_peers == other.takes_peers
     }
 
-    /// What becomes of a request: refused in the handshake, or judged as whoever it comes in as.
-    pub(super) fn judged(&self, witness: &Witness, policy: &Policy, side: Side) -> Outcome {
+    /// As whom a request comes in; the code of a refusal in the handshake.
+    pub(super) fn comes_in<'w>(&self, witness: &'w Witness) -> Result<Cow<'w, Witness>, &'static str> {
         match &witness.peer {
-            Signature::Absent if !self.takes_nobody => Outcome::Refused("peer_missing"),
+            Signature::Absent if !self.takes_nobody => Err("peer_missing"),
             Signature::Verified(_) if !self.takes_peers => {
-                Witness { peer: Signature::Absent, ..witness.clone() }.judged(policy, side)
+                Ok(Cow::Owned(Witness { peer: Signature::Absent, ..witness.clone() }))
             }
-            _ => witness.judged(policy, side),
+            _ => Ok(Cow::Borrowed(witness)),
+        }
+    }
+
+    /// What becomes of a request, where it is known what the policy makes of whoever it comes in as.
+    pub(super) fn judged_as(
+        &self,
+        witness: &Witness,
+        policy: &Policy,
+        side: Side,
+        standing: Result<&Standing, &&'static str>,
+    ) -> Outcome {
+        match (self.comes_in(witness), standing) {
+            (Ok(witness), Ok(standing)) => witness.judged_as(policy, side, standing),
+            (Err(code), _) | (_, Err(&code)) => Outcome::Refused(code),
         }
     }
 }

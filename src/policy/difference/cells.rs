@@ -14,6 +14,7 @@ use super::{Approach, Vouched};
 use crate::clock::Timestamp;
 use crate::identity::TrustDomain;
 use crate::policy::cells::{CallerDemand, Demand, PeerDemand, Shape};
+use crate::policy::claim::ClaimPath;
 use crate::policy::pattern::HostPattern;
 
 /// One choice of all that has only so many values.
@@ -47,7 +48,7 @@ pub enum PeerCell {
     },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CallerCell {
     Absent,
     /// Of the issuers at this place, and acting in this way.
@@ -55,6 +56,60 @@ pub enum CallerCell {
         vouched: usize,
         acting: usize,
     },
+}
+
+/// Where a wider demand was found to lie: in this cell, with any of these callers.
+pub struct Pinned<'p> {
+    pub demand: &'p Demand,
+    pub cell: &'p Cell,
+    pub callers: &'p [CallerCell],
+}
+
+/// The cells of a demand: each of one axis with each of every other.
+pub struct Grid {
+    /// With all that are judged alike.
+    methods: Vec<(Method, Vec<Method>)>,
+    lengths: Vec<usize>,
+    peers: Vec<PeerCell>,
+    pub callers: Vec<CallerCell>,
+    hops: Vec<Arc<str>>,
+    addresses: Vec<[Option<IpAddr>; 2]>,
+    times: Vec<Timestamp>,
+}
+
+/// All that a token can depend on, and what becomes of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'g> {
+    length: usize,
+    peer: &'g PeerCell,
+    at: Timestamp,
+}
+
+impl Grid {
+    pub fn places(&self) -> impl Iterator<Item = Place<'_>> {
+        let at_peer = |length, peer| self.times.iter().map(move |at| Place { length, peer, at: *at });
+        let of_length = move |length| self.peers.iter().flat_map(move |peer| at_peer(length, peer));
+        self.lengths.iter().flat_map(move |length| of_length(*length))
+    }
+
+    pub fn cells_at(&self, place: Place<'_>, caller: CallerCell) -> impl Iterator<Item = Cell> {
+        let Place { length, peer, at } = place;
+        let cell = move |(method, alike): &(Method, Vec<Method>),
+                         hop: &Arc<str>,
+                         [peer_ip, client_ip]: [Option<IpAddr>; 2]| {
+            let (peer, method, alike, hop) = (peer.clone(), method.clone(), alike.clone(), Arc::clone(hop));
+            Cell { peer, caller, method, alike, length, hop, peer_ip, client_ip, at }
+        };
+        let over_hop =
+            move |method, hop| self.addresses.iter().map(move |address| cell(method, hop, *address));
+        let of_method = move |method| self.hops.iter().flat_map(move |hop| over_hop(method, hop));
+        self.methods.iter().flat_map(of_method)
+    }
+
+    pub fn cells(&self) -> impl Iterator<Item = Cell> {
+        let at = move |place| self.callers.iter().flat_map(move |caller| self.cells_at(place, *caller));
+        self.places().flat_map(at)
+    }
 }
 
 /// All that the two policies tell apart.
@@ -74,6 +129,8 @@ pub struct Domains {
     takes_nobody: bool,
     takes_peers: bool,
     issuers_differ: bool,
+    /// Segments of paths, and the claims with which rules compare them.
+    pub matches: BTreeSet<(usize, ClaimPath)>,
 }
 
 impl Domains {
@@ -139,62 +196,39 @@ impl Domains {
             takes_nobody,
             takes_peers: approaches.iter().any(|approach| approach.takes_peers),
             issuers_differ: vouched.iter().any(|pair| pair.ids.contains(&None)),
+            matches: demands().flat_map(|demand| &demand.matches).cloned().collect(),
         }
     }
 
-    /// All cells of a demand, those within `pinned` where a wider demand was found to lie there; `acting` gives the
+    /// The cells of a demand, those within `pinned` where a wider demand was found to lie there; `acting` gives the
     /// ways to act that it takes, by issuers.
     pub fn of(
         &self,
         demand: &Demand,
-        pinned: Option<(&Demand, &Cell)>,
+        pinned: Option<&Pinned<'_>>,
         acting: &dyn Fn(&Demand) -> Vec<CallerCell>,
-    ) -> Vec<Cell> {
-        let mut peers = self.peers(demand);
-        let mut callers = self.callers(demand, acting);
-        let mut lengths = self.lengths(&demand.path);
-        let mut times = self.times(demand);
+    ) -> Grid {
         let mut hops = self.hops.clone();
         hops.retain(|hop| demand.takes_hop(hop));
-        let mut methods = self.methods_of(demand);
-        if let Some((wider, pinned)) = pinned {
-            peers.retain(|peer| self.peer_refines(peer, &pinned.peer, &wider.peer));
-            callers.retain(|caller| pinned.caller == CallerCell::Absent || *caller == pinned.caller);
-            lengths.retain(|length| stands_for(&wider.path, &self.exact_paths, pinned.length, *length));
-            times.retain(|at| *at == pinned.at);
-            hops.retain(|hop| *hop == pinned.hop);
-            methods.retain(|(method, _)| *method == pinned.method);
+        let mut grid = Grid {
+            methods: self.methods_of(demand),
+            lengths: self.lengths(&demand.path),
+            peers: self.peers(demand),
+            callers: self.callers(demand, acting),
+            hops,
+            addresses: self.addresses.least(demand),
+            times: self.times(demand),
+        };
+        // a range of addresses, and what stood for many, can only have narrowed
+        if let Some(Pinned { demand: wider, cell, callers }) = pinned {
+            grid.methods.retain(|(method, _)| *method == cell.method);
+            grid.lengths.retain(|length| stands_for(&wider.path, &self.exact_paths, cell.length, *length));
+            grid.peers.retain(|peer| self.peer_refines(peer, &cell.peer, &wider.peer));
+            grid.callers.retain(|caller| cell.caller == CallerCell::Absent || callers.contains(caller));
+            grid.hops.retain(|hop| *hop == cell.hop);
+            grid.times.retain(|at| *at == cell.at);
         }
-        let addresses = self.addresses.least(demand);
-        let mut found = Vec::new();
-        for (method, alike) in &methods {
-            for &length in &lengths {
-                for peer in &peers {
-                    for &caller in &callers {
-                        for hop in &hops {
-                            for &[peer_ip, client_ip] in &addresses {
-                                for &at in &times {
-                                    let (peer, hop) = (peer.clone(), Arc::clone(hop));
-                                    let (method, alike) = (method.clone(), alike.clone());
-                                    found.push(Cell {
-                                        peer,
-                                        caller,
-                                        method,
-                                        alike,
-                                        length,
-                                        hop,
-                                        peer_ip,
-                                        client_ip,
-                                        at,
-                                    });
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        found
+        grid
     }
 
     fn methods_of(&self, demand: &Demand) -> Vec<(Method, Vec<Method>)> {

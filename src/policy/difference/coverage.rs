@@ -139,6 +139,7 @@ fn caller(demand: &Demand, callers: &[Option<&Caller>; 2], segments: &[&str], no
         && glob(&demand.actor_subject, any.acting())
         && demand.acr.as_ref().is_none_or(|acr| any.acr.as_ref() == Some(acr))
         && demand.max_age.is_none_or(login)
+        && (!demand.bound || any.confirmation.is_some())
 }
 
 /// The allow that permits, by name, as the request's own policy says.

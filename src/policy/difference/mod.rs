@@ -21,9 +21,11 @@
 //!    out, and nothing else is.
 
 mod addresses;
+mod alike;
 mod alone;
 mod approach;
 mod barriers;
+mod build;
 mod cells;
 #[cfg(test)]
 pub(crate) mod coverage;

@@ -295,6 +295,9 @@ fn caller(flip: &Flip, vouched: &[Vouched], side: Side, parts: &PolicyParts) -> 
     demand.claims.iter().for_each(|(claim, value)| say(format!("claim {claim} {value}")));
     demand.acr.iter().for_each(|acr| say(format!("acr {acr}")));
     demand.max_age.iter().for_each(|age| say(format!("a login at most {} old", duration(*age))));
+    if demand.bound {
+        say("bound to its holder's key".to_owned());
+    }
     let told = if said.is_empty() { "any token".to_owned() } else { said.join(", ") };
     format!("{told} of {issuer}")
 }

@@ -2,30 +2,22 @@
 
 use std::cell::{Cell as Counter, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::time::Duration;
+use std::rc::Rc;
 
-use http::HeaderMap;
-use http::header::{CONTENT_TYPE, HeaderValue};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-
+use super::alike::{Case, Heard, Memory, Voice};
 use super::approach::unknown;
 use super::barriers::Barriers;
-use super::cells::{CallerCell, Cell, Domains, PeerCell};
+use super::build::in_cell;
+use super::cells::{CallerCell, Domains, Grid, Pinned, Place};
 use super::tables::{Grant, Table};
-use super::{Approach, Change, Differences, Flip, Outcome, Realm, STAND_IN, Vouched, Witness};
+use super::{Approach, Change, Differences, Flip, Outcome, Realm, Vouched, Witness};
 use crate::clock::Timestamp;
-use crate::identity::{Hop, Name, Peer, PeerName, Signature};
-use crate::policy::action::is_grpc;
+use crate::identity::{Name, PeerName};
 use crate::policy::cells::{self, Built, Demand, Fresh, Gap, Kinds, Side, Unbuilt};
 use crate::policy::claim::ClaimPath;
-use crate::policy::pattern::{Glob, HostPattern};
+use crate::policy::pattern::Glob;
 use crate::policy::rule::Effect;
-use crate::policy::{Cause, NormalPath, Policy, RuleId, ServiceId, UpstreamId};
-
-const CREDENTIALS_LAST: Duration = Duration::from_secs(3_600);
-/// RFC 3986 §2.3.
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+use crate::policy::{Cause, Policy, RuleId, ServiceId, UpstreamId};
 
 /// Two policies, written out.
 pub struct Comparison<'a> {
@@ -80,7 +72,8 @@ impl<'a> Comparison<'a> {
         let Comparison { tables, domains, approaches } = self;
         let unknown = unknown(*approaches, [tables[0].policy, tables[1].policy], fresh);
         let (judged, gaps) = (Counter::new(0), RefCell::default());
-        Search { tables, domains, approaches: *approaches, unknown, realm, fresh, judged, gaps }
+        let memory = RefCell::default();
+        Search { tables, domains, approaches: *approaches, unknown, realm, fresh, judged, gaps, memory }
     }
 
     /// Every difference.
@@ -105,6 +98,7 @@ pub(super) struct Search<'a> {
     pub fresh: &'a Fresh,
     pub judged: Counter<u64>,
     pub gaps: RefCell<BTreeMap<Gap, u64>>,
+    memory: RefCell<Memory>,
 }
 
 /// What has been joined to a demand since its cell was chosen.
@@ -189,51 +183,45 @@ impl<'a> Search<'a> {
     pub(super) fn explore(
         &self,
         demand: &Demand,
-        pinned: Option<(&Demand, &Cell)>,
+        pinned: Option<&Pinned<'_>>,
         change: Change,
         met: &Met,
         found: &mut Vec<Flip>,
     ) -> Tally {
-        let cells = self.cells(demand, pinned);
         let mut tally = Tally::default();
-        for cell in cells {
-            let witness = match self.witness(demand, &cell) {
-                Ok(witness) => witness,
-                Err(Unbuilt::Impossible) => continue,
-                Err(Unbuilt::Open(gap)) => {
-                    self.leave_open(gap);
-                    continue;
+        let Some(addressed) = self.built(self.addressed(demand)) else { return tally };
+        let grid = self.grid(demand, pinned);
+        for place in grid.places() {
+            for Voice { spoken, callers } in self.voices(demand, &grid, place) {
+                let (heard, least) = &*spoken;
+                for cell in grid.cells_at(place, callers[0]) {
+                    let Some(witness) = self.built(in_cell(least, &addressed, &cell)) else { continue };
+                    let case = Case { demand, cell, witness, heard, callers: &callers };
+                    tally.requests += 1;
+                    if self.judge_one(case, change, met, found) {
+                        tally.flipped += 1;
+                    }
                 }
-            };
-            tally.requests += 1;
-            if self.judge_one(demand, &cell, witness, change, met, found) {
-                tally.flipped += 1;
             }
         }
         tally
     }
 
     /// Whether it flips as it is.
-    pub(super) fn judge_one(
-        &self,
-        demand: &Demand,
-        cell: &Cell,
-        witness: Witness,
-        change: Change,
-        met: &Met,
-        found: &mut Vec<Flip>,
-    ) -> bool {
+    pub(super) fn judge_one(&self, case: Case<'_>, change: Change, met: &Met, found: &mut Vec<Flip>) -> bool {
         let first = change.permitting();
         let mut outcomes = Vec::new();
         for side in [first, 1 - first] {
             let wanted = side == first || change == Change::Elsewhere;
-            let outcome = self.judge(side, &witness);
+            let outcome = self.judge(side, &case);
             match (&outcome, wanted) {
                 (Outcome::Permitted { .. }, true) => {}
                 (_, true) => {
-                    if let Some((more, met)) = self.what_stops(side, &outcome, &witness, met) {
+                    if let Some((more, met)) = self.what_stops(side, &outcome, &case, met) {
+                        let Case { demand, cell, callers, .. } = &case;
+                        let pinned = Pinned { demand, cell, callers };
                         for joined in more.iter().filter_map(|more| demand.join(more)) {
-                            self.explore(&joined, Some((demand, cell)), change, &met, found);
+                            self.explore(&joined, Some(&pinned), change, &met, found);
                         }
                     }
                     return false;
@@ -248,7 +236,8 @@ impl<'a> Search<'a> {
         if change == Change::Elsewhere && self.upstream(0, &outcomes[0]) == self.upstream(1, &outcomes[1]) {
             return false;
         }
-        found.push(Flip { change, demand: demand.clone(), cell: cell.clone(), witness, outcomes });
+        let Case { demand, cell, witness, .. } = case;
+        found.push(Flip { change, demand: demand.clone(), cell, witness, outcomes });
         true
     }
 
@@ -266,7 +255,7 @@ impl<'a> Search<'a> {
         &self,
         side: Side,
         outcome: &Outcome,
-        witness: &Witness,
+        case: &Case<'_>,
         met: &Met,
     ) -> Option<(Vec<Demand>, Met)> {
         let policy = self.tables[side].policy;
@@ -278,7 +267,7 @@ impl<'a> Search<'a> {
             None
         };
         // without a certificate: no listener takes it, or the token is bound to one
-        let is_bare = matches!(outcome, Outcome::Refused(_)) && witness.peer.verified().is_none();
+        let is_bare = matches!(outcome, Outcome::Refused(_)) && case.witness.peer.verified().is_none();
         if is_bare || matches!(outcome, Outcome::Denied { cause: Cause::PeerUnknown, .. }) {
             if met.known.contains(&side) {
                 return if is_bare { None } else { unmet() };
@@ -288,11 +277,8 @@ impl<'a> Search<'a> {
         }
         let Outcome::Denied { cause, rule } = outcome else { return None };
         if *cause == Cause::TokenNotIssuedToService {
-            let (peer, caller) = (witness.peer.verified()?, witness.caller(side)?);
-            let issuer = policy.issuer_of(Some(caller));
-            let mut carriers = parts.services.iter().zip((0..).map(ServiceId));
-            let stops = carriers.find(|(service, _)| service.names(peer) && !service.carries(issuer, caller));
-            let (service, id) = stops?;
+            let id = *case.heard.uncarried[side].first()?;
+            let service = &parts.services[id.index()];
             if met.carriers.contains(&(side, id)) {
                 return unmet();
             }
@@ -312,8 +298,44 @@ impl<'a> Search<'a> {
         Some((cells::met(rule, parts, side), met))
     }
 
-    pub(super) fn cells(&self, demand: &Demand, pinned: Option<(&Demand, &Cell)>) -> Vec<Cell> {
+    pub(super) fn grid(&self, demand: &Demand, pinned: Option<&Pinned<'_>>) -> Grid {
         self.domains.of(demand, pinned, &|demand| self.acting(demand))
+    }
+
+    /// Who can ask in this place, by what the policies make of them.
+    fn voices(&self, demand: &Demand, grid: &Grid, place: Place<'_>) -> Vec<Voice> {
+        let mut found: Vec<Voice> = Vec::new();
+        let mut memory = self.memory.borrow_mut();
+        let known = memory.of(demand, place);
+        for caller in &grid.callers {
+            let Some(cell) = grid.cells_at(place, *caller).next() else { continue };
+            let spoken = known.entry(*caller).or_insert_with(|| {
+                let least = self.least(demand, &cell)?;
+                Ok(Rc::new((self.heard(&least), least)))
+            });
+            let Some(spoken) = self.built(spoken.clone()) else { continue };
+            match found.iter_mut().find(|voice| voice.spoken.0.is_like(&spoken.0)) {
+                Some(same) => same.callers.push(*caller),
+                None => found.push(Voice { callers: vec![*caller], spoken }),
+            }
+        }
+        found
+    }
+
+    /// Of what could not be built, what may be missing is told in the end.
+    fn built<T>(&self, built: Built<T>) -> Option<T> {
+        match built {
+            Ok(built) => Some(built),
+            Err(Unbuilt::Impossible) => None,
+            Err(Unbuilt::Open(gap)) => {
+                self.leave_open(gap);
+                None
+            }
+        }
+    }
+
+    pub(super) fn heard(&self, witness: &Witness) -> Heard {
+        Heard::of(witness, self.tables, self.approaches, self.domains)
     }
 
     fn acting(&self, demand: &Demand) -> Vec<CallerCell> {
@@ -331,106 +353,9 @@ impl<'a> Search<'a> {
         found
     }
 
-    /// The least request that fulfils the demand in the cell.
-    pub(super) fn witness(&self, demand: &Demand, cell: &Cell) -> Built<Witness> {
-        let shape = demand.path.of_length(cell.length);
-        let hop = match &*cell.hop {
-            "direct" => Hop::Direct,
-            "local" => Hop::Local,
-            name => Hop::Trusted(name.parse().map_err(|_| Unbuilt::Open(Gap::Name))?),
-        };
-        let peer = self.peer(cell, &hop)?;
-        // a hop is that of a certificate
-        if peer.verified().is_none() && hop != Hop::Direct {
-            return Err(Unbuilt::Impossible);
-        }
-        let (token, path) = match cell.caller {
-            CallerCell::Present { vouched, acting } => {
-                let mut token = (self.realm.token)(vouched, acting, demand, &shape, cell.at)?;
-                let certificate = peer.verified().map(|peer| &peer.certificate);
-                for caller in &mut token.callers {
-                    let bound = caller.as_ref().ok().and_then(Signature::verified);
-                    if let Some(Err(code)) = bound.map(|bound| (self.realm.bound)(bound, certificate)) {
-                        *caller = Err(code);
-                    }
-                }
-                let path = token.path.clone();
-                (Some((vouched, token)), path)
-            }
-            CallerCell::Absent => {
-                let fill = |(at, segment): (usize, &Option<Arc<str>>)| match segment {
-                    Some(literal) => Ok(Arc::clone(literal)),
-                    None => Ok(self.fresh.word(at + 1)?.into()),
-                };
-                (None, shape.segments.iter().enumerate().map(fill).collect::<Built<_>>()?)
-            }
-        };
-        let encoded = path.iter().map(|segment| format!("/{}", utf8_percent_encode(segment, SEGMENT)));
-        let text: String = encoded.collect();
-        let path = NormalPath::parse(if text.is_empty() { "/" } else { &text });
-        let mut headers: HeaderMap = demand.headers.iter().cloned().collect();
-        if demand.grpc {
-            headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/grpc"));
-            // each of its values must be gRPC's, and the one that is demanded is not
-            if !is_grpc(&headers) {
-                return Err(Unbuilt::Impossible);
-            }
-        }
-        let unnamed = |_| Unbuilt::Open(Gap::Name);
-        Ok(Witness {
-            peer,
-            token,
-            method: cell.method.clone(),
-            host: self.host(demand.host.as_ref())?.parse().map_err(unnamed)?,
-            path: path.map_err(|_| Unbuilt::Open(Gap::Name))?,
-            headers,
-            hop,
-            peer_ip: cell.peer_ip,
-            client_ip: cell.client_ip,
-            at: cell.at,
-        })
-    }
-
-    fn host(&self, pattern: Option<&HostPattern>) -> Built<String> {
-        Ok(match pattern {
-            Some(HostPattern::Exact(host)) => host.to_string(),
-            Some(HostPattern::Wildcard(parent)) => format!("{}.{parent}", self.fresh.word(1)?),
-            // under no domain that a wildcard is of
-            None => format!("{}.{}", self.fresh.word(1)?, self.fresh.word(2)?),
-        })
-    }
-
-    fn peer(&self, cell: &Cell, hop: &Hop) -> Built<Signature<Peer>> {
-        let spiffe = |id: String| id.parse().map(PeerName::Spiffe).map_err(|_| Unbuilt::Open(Gap::Name));
-        let name = match &cell.peer {
-            PeerCell::Absent => return Ok(Signature::Absent),
-            PeerCell::Unknown => self.unknown.clone()?,
-            PeerCell::Spiffe { trust_domain, path } => {
-                let mut id = format!("spiffe://{trust_domain}");
-                for (at, segment) in path.segments.iter().enumerate() {
-                    id.push('/');
-                    match segment {
-                        Some(literal) => id.push_str(literal),
-                        None => id.push_str(&self.fresh.word(at + 1)?),
-                    }
-                }
-                spiffe(id)?
-            }
-            PeerCell::Dns { trust_domain, names } => PeerName::Dns {
-                names: names.iter().map(|name| Ok(self.host(Some(name))?.into())).collect::<Built<_>>()?,
-                trust_domain: trust_domain.clone(),
-            },
-        };
-        Ok(Signature::Verified(Arc::new(Peer {
-            name,
-            certificate: STAND_IN,
-            not_after: cell.at.plus(CREDENTIALS_LAST),
-            hop: hop.clone(),
-        })))
-    }
-
-    pub(super) fn judge(&self, side: Side, witness: &Witness) -> Outcome {
+    pub(super) fn judge(&self, side: Side, case: &Case<'_>) -> Outcome {
         self.judged.set(self.judged.get() + 1);
-        self.approaches[side].judged(witness, self.tables[side].policy, side)
+        let standing = case.heard.standings[side].as_ref();
+        self.approaches[side].judged_as(&case.witness, self.tables[side].policy, side, standing)
     }
 }

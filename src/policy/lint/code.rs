@@ -45,6 +45,7 @@ codes! {
     PathElsewhere = "path_elsewhere" Finding,
     PlaintextExposed = "plaintext_exposed" Finding,
     RequireRedundant = "require_redundant" Finding,
+    RevocationIdle = "revocation_idle" Finding,
     RoleEntryDead = "role_entry_dead" Finding,
     RoleEntryRedundant = "role_entry_redundant" Finding,
     RoleWide = "role_wide" Finding,

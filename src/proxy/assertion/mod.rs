@@ -55,7 +55,7 @@ pub struct Audience {
 }
 
 /// Signs for one generation.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Assertions {
     pub settings: AssertionSettings,
     /// By `UpstreamId`.

@@ -7,13 +7,14 @@ use http::header::{
     ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, WWW_AUTHENTICATE,
 };
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::Full;
 
 use super::Refusal;
 use crate::policy::action::is_grpc;
 
+const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 
 /// In what form the client understands a refusal.
@@ -62,6 +63,11 @@ impl Refusal {
         {
             headers.insert(WWW_AUTHENTICATE, challenge);
         }
+        if let Some(nonce) = &self.nonce
+            && let Ok(nonce) = HeaderValue::from_str(nonce)
+        {
+            headers.insert(DPOP_NONCE, nonce);
+        }
         response
     }
 
@@ -97,12 +103,18 @@ impl Refusal {
 
     fn grpc(&self, id: &str) -> Response<Full<Bytes>> {
         let mut response = answer(StatusCode::OK, "application/grpc", String::new());
-        let headers = response.headers_mut();
-        headers.insert("grpc-status", HeaderValue::from(grpc_status(self.status)));
-        if let Ok(message) = HeaderValue::from_str(&format!("{}, decision {id}", self.reason.as_str())) {
-            headers.insert("grpc-message", message);
-        }
+        response.headers_mut().extend(self.trailers(id));
         response
+    }
+
+    /// What ends a gRPC call.
+    pub fn trailers(&self, id: &str) -> HeaderMap {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", HeaderValue::from(grpc_status(self.status)));
+        if let Ok(message) = HeaderValue::from_str(&format!("{}, decision {id}", self.reason.as_str())) {
+            trailers.insert("grpc-message", message);
+        }
+        trailers
     }
 }
 

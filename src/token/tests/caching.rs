@@ -90,7 +90,7 @@ async fn a_token_that_is_kept_at_hand_is_asked_the_same_each_time() {
     let mut said = async |token: &str| {
         let field = HeaderValue::try_from(format!("Bearer {token}")).expect("a field");
         let headers = HeaderMap::from_iter([(AUTHORIZATION, field)]);
-        let kept = match world.verifier.verify_again(&headers, None, &mut known).await {
+        let kept = match world.verifier.verify_again(&headers, &Shown::on(None), &mut known).await {
             Ok(_) => "ok",
             Err(CredentialError::Token(error)) => error.code(),
             Err(CredentialError::Several) => "request_malformed",
@@ -133,12 +133,11 @@ async fn a_key_that_may_no_longer_sign_so_drops_its_tokens_too() {
 }
 
 #[tokio::test]
-async fn no_token_is_no_fetch_and_every_future_can_move() {
+async fn no_token_is_no_fetch_and_keys_are_kept_fresh_anywhere() {
     let world = World::new(|_| {}).await;
     fn spawned<T: Send>(_: T) {}
     spawned(Arc::clone(world.keys()).keep_fresh());
-    spawned(world.verifier.verify(Credential::Absent, None));
-    let absent = world.verifier.verify(Credential::Absent, None).await;
+    let absent = world.verifier.verify(Credential::Absent, &Shown::on(None)).await;
     assert!(matches!(absent, Ok(Signature::Absent)));
     assert_eq!(world.provider.hits(JWKS), 0);
 }

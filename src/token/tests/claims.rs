@@ -301,7 +301,8 @@ async fn a_bound_token_is_worth_nothing_elsewhere() {
     assert!(world.caller_on(&bound, Some(&ours)).await.is_ok());
     let mut seen = 0;
     for (cnf, expected) in [
-        (json!({ "jkt": "abc" }), "token_not_sender_constrained"),
+        (json!({ "jkt": b64([7; 32]) }), "token_not_sender_constrained"),
+        (json!({ "jkt": "abc" }), "token_malformed"),
         (json!({ "kid": "abc" }), "token_not_sender_constrained"),
         (json!({ "jwk": {} }), "token_not_sender_constrained"),
         (json!({}), "token_not_sender_constrained"),
@@ -315,7 +316,7 @@ async fn a_bound_token_is_worth_nothing_elsewhere() {
         assert_eq!(read.map_or_else(|error| error.code(), |_| "ok"), expected, "{cnf}");
         seen += 1;
     }
-    assert_eq!(seen, 9);
+    assert_eq!(seen, 10);
 }
 
 #[tokio::test]

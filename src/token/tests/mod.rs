@@ -4,6 +4,7 @@ mod caching;
 mod claims;
 mod fetching;
 mod memory;
+mod opaque;
 mod presets;
 mod signatures;
 mod steps;
@@ -199,11 +200,14 @@ impl World {
         let issuers = settings.into_iter().map(|settings| {
             let metrics = IssuerMetrics::default();
             let keys = IssuerKeys::new(settings.keys.clone(), &no_roots(), metrics, clock.clone());
-            Issuer { settings, keys: Arc::new(keys) }
+            let asked = settings.introspection.clone();
+            let asked = asked.map(|asked| Arc::new(Introspection::new(asked, &settings.keys, &no_roots())));
+            Issuer { settings, keys: Arc::new(keys), introspection: asked }
         });
         let (limits, metrics) = (TokenLimits::FOR_TESTS, TokenMetrics::default());
-        let verifier = Verifier::new(issuers.collect(), limits, CACHE, metrics.clone(), clock.clone())
-            .expect("distinct issuers");
+        let verifier =
+            Verifier::new(issuers.collect(), limits, CACHE, Arc::default(), metrics.clone(), clock.clone())
+                .expect("distinct issuers");
         World { clock, provider, verifier, metrics }
     }
 
@@ -220,7 +224,7 @@ impl World {
         token: &str,
         certificate: Option<&CertificateHash>,
     ) -> Result<Arc<Caller>, TokenError> {
-        match self.verifier.verify(Credential::Bearer(token), certificate).await? {
+        match self.verifier.verify(Credential::Bearer(token), &Shown::on(certificate)).await? {
             Signature::Verified(caller) => Ok(caller),
             Signature::Absent => panic!("a token was presented"),
         }

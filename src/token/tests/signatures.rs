@@ -175,11 +175,11 @@ fn two_issuers_with_one_url_are_refused() {
         let mut settings = settings(Preset::Generic, ISS, keys.clone());
         settings.name = name.parse().expect("a name");
         let keys = IssuerKeys::new(keys.clone(), &no_roots(), IssuerMetrics::default(), clock.clone());
-        Issuer { settings, keys: Arc::new(keys) }
+        Issuer { settings, keys: Arc::new(keys), introspection: None }
     };
     let issuers = vec![issuer("a"), issuer("b")];
     let metrics = TokenMetrics::default();
-    let made = Verifier::new(issuers, TokenLimits::FOR_TESTS, CACHE, metrics, clock.clone());
+    let made = Verifier::new(issuers, TokenLimits::FOR_TESTS, CACHE, Arc::default(), metrics, clock.clone());
     assert!(made.is_err_and(|error| error.to_string().starts_with("issuers `a` and `b`")));
 }
 

@@ -38,10 +38,9 @@ use super::issuer::IssuerSettings;
 use super::limits::TokenLimits;
 use super::steps::Step;
 use crate::clock::Timestamp;
-use crate::identity::{Caller, CertificateHash};
+use crate::identity::Caller;
 use crate::policy::cells::{Built, Demand, Fresh, Side, Unbuilt};
 use crate::policy::claim::{ClaimPath, ClaimTest, ClaimValue};
-use crate::policy::difference::STAND_IN;
 use crate::policy::pattern::Glob;
 
 /// Who can have signed a token, under each of two policies.
@@ -182,6 +181,9 @@ impl<'a> Issuers<'a> {
         if demand.max_age.is_some() {
             draft.anything(&ClaimPath::top_level("auth_time"));
         }
+        if demand.bound {
+            bind(&mut draft)?;
+        }
         for (segment, place) in &demand.matches {
             draft.segment_is(*segment, place);
         }
@@ -293,10 +295,7 @@ impl<'a> Issuers<'a> {
                     "auth_time" | "nbf" | "iat" => draft.anything(&top),
                     // one without an act is not of these issuers
                     "act" => return Err(Unbuilt::Impossible),
-                    "cnf" => {
-                        let path = ClaimPath(vec!["cnf".into(), THUMBPRINT.into()]);
-                        draft.text(&path, Some(&Glob::Exact(thumbprint(&STAND_IN).into())))?;
-                    }
+                    "cnf" => bind(draft)?,
                     _ => draft.text(&top, None)?,
                 }
             }
@@ -391,14 +390,8 @@ fn with_each(found: &[Way], ways: &[Way]) -> Vec<Vec<Way>> {
     ways.iter().map(with).collect()
 }
 
-/// RFC 8705 §3.1.
-const THUMBPRINT: &str = "x5t#S256";
-
-fn thumbprint(CertificateHash(hash): &CertificateHash) -> String {
-    URL_SAFE_NO_PAD.encode(hash)
-}
-
-/// The `cnf` of a token that is bound to a certificate.
-pub fn bound_to(certificate: &CertificateHash) -> Value {
-    Map::from_iter([(THUMBPRINT.to_owned(), thumbprint(certificate).into())]).into()
+/// To a key: which one is for whoever has it to say.
+fn bind(draft: &mut Draft) -> Built {
+    let thumbprint = Glob::Exact(URL_SAFE_NO_PAD.encode([0; 32]).into());
+    draft.text(&ClaimPath(vec!["cnf".into(), "jkt".into()]), Some(&thumbprint))
 }

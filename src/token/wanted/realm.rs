@@ -12,7 +12,7 @@ use crate::policy::claim::ClaimPath;
 use crate::policy::difference::{Realm, Token, Vouched};
 use crate::policy::pattern::Glob;
 use crate::token::error::TokenError;
-use crate::token::verifier::check_confirmation;
+use crate::token::possession::check_possible;
 use crate::token::{IssuerSettings, TokenLimits};
 
 /// The issuers of two configurations, paired where they can have signed the same token.
@@ -148,7 +148,7 @@ impl<'a> Mint<'a> {
             Ok(Token { claims: drafted.claims, path: drafted.path, callers })
         };
         let bound = |caller: &Caller, certificate: Option<&CertificateHash>| {
-            check_confirmation(caller, certificate).map_err(|error| error.code())
+            check_possible(caller, certificate).map_err(|error| error.code())
         };
         let gaps = self.pairs.iter().flat_map(|pair| &pair.gaps).copied().collect();
         then(Realm { vouched: &self.vouched, acting: &acting, token: &token, bound: &bound, gaps: &gaps })

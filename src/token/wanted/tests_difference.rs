@@ -129,9 +129,9 @@ fn run(seeds: impl Iterator<Item = u64>, requests: usize) -> Seen {
 
 #[test]
 fn no_difference_is_missed_and_each_witness_shows_one() {
-    // what these become takes long to compare
-    let quick = (0..24).filter(|seed| ![1, 4, 10, 11, 20].contains(seed));
-    let seen = run(quick, 100);
+    let seen = run(0..24, 100);
+    // callers whom nothing tells apart are asked about once
+    assert!(seen.judged < 120_000, "{seen:?}");
     assert!(seen.flips.len() == 3 && seen.allowed * 5 >= seen.requests, "{seen:?}");
 }
 

@@ -13,7 +13,7 @@ use super::answer::{self, Issued, NotIssued};
 use super::authentication::{Authentication, Fields};
 use crate::clock::Clock;
 use crate::fetch::{Client, FetchError, FetchSettings};
-use crate::tls::OwnCertificate;
+use crate::tls::Own;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For one attempt, discovery included, and so for whoever waits for it.
@@ -32,7 +32,7 @@ pub struct EndpointSettings {
     pub client_id: Arc<str>,
     pub authentication: Authentication,
     /// With [`Authentication::Tls`]: what is presented.
-    pub own: Option<OwnCertificate>,
+    pub own: Option<Own>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -96,6 +96,16 @@ impl Exchanges {
         &self.settings
     }
 
+    /// Starts with what `before` remembers.
+    pub fn take_over(&self, before: &Exchanges) {
+        for (caller, slot) in &before.callers {
+            self.callers.insert(*caller, slot);
+        }
+        if let (Some(actor), Some(before)) = (&self.actor, &before.actor) {
+            actor.take_over(before);
+        }
+    }
+
     /// The upstream's token for this caller, as it is sent.
     pub async fn token_for(self: &Arc<Self>, subject: Subject<'_>) -> Result<HeaderValue, CredentialError> {
         let key: Option<[u8; 32]> = digest(&SHA256, subject.token.as_bytes()).as_ref().try_into().ok();

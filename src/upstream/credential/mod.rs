@@ -32,7 +32,8 @@ use crate::clock::Timestamp;
 #[derive(Clone, Debug)]
 pub struct Credential {
     pub kind: CredentialKind,
-    /// None where there is nothing to get, and where requests are only asked about.
+    /// None where there is nothing to get, where our certificate for it is awaited, and where requests are only
+    /// asked about.
     source: Option<Source>,
 }
 
@@ -115,8 +116,21 @@ impl Credential {
         match (&self.source, subject) {
             (Some(Source::Own(own)), _) => own.current().await,
             (Some(Source::Exchange(exchanges)), Some(subject)) => exchanges.token_for(subject).await,
-            (Some(Source::Exchange(_)), None) => Err(CredentialError::Refused("there is none".into())),
-            (None, _) => Err(CredentialError::Unavailable("there is nothing to get one by".into())),
+            (Some(Source::Exchange(_)), None) => {
+                Err(CredentialError::Refused("it did not come as `Authorization: Bearer`".into()))
+            }
+            (None, _) => Err(CredentialError::Unavailable("there is nothing to get one by yet".into())),
+        }
+    }
+
+    /// Starts with the tokens that `before` got, which asked for the same.
+    pub fn take_over(&self, before: &Credential) {
+        match (&self.source, &before.source) {
+            (Some(Source::Own(own)), Some(Source::Own(before))) => own.take_over(before),
+            (Some(Source::Exchange(exchanges)), Some(Source::Exchange(before))) => {
+                exchanges.take_over(before)
+            }
+            _ => {}
         }
     }
 
@@ -147,6 +161,23 @@ impl CredentialSettings {
             CredentialSettings::Exchange(exchange) => Some(&exchange.endpoint),
             CredentialSettings::ByRoute | CredentialSettings::None | CredentialSettings::Forward => None,
         }
+    }
+
+    pub fn endpoint_mut(&mut self) -> Option<&mut EndpointSettings> {
+        match self {
+            CredentialSettings::ClientCredentials(own) => Some(&mut own.endpoint),
+            CredentialSettings::Exchange(exchange) => Some(&mut exchange.endpoint),
+            CredentialSettings::ByRoute | CredentialSettings::None | CredentialSettings::Forward => None,
+        }
+    }
+
+    /// Whether the same is asked for, of the same endpoint, if perhaps with another certificate of ours.
+    pub fn asks_as(&self, other: &CredentialSettings) -> bool {
+        let mut same = self.clone();
+        if let (Some(mine), Some(other)) = (same.endpoint_mut(), other.endpoint()) {
+            mine.own.clone_from(&other.own);
+        }
+        same == *other
     }
 }
 

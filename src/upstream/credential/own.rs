@@ -114,6 +114,11 @@ impl OwnToken {
         &self.settings
     }
 
+    /// Starts with what `before` holds, until there is a token of its own.
+    pub fn take_over(&self, before: &OwnToken) {
+        self.state.store(before.state.load_full());
+    }
+
     /// Keeps the token fresh for ever; starts with an attempt. To be spawned on the background runtime.
     pub async fn keep_fresh(self: Arc<Self>) {
         let mut failures = 0;

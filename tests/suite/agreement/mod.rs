@@ -175,7 +175,12 @@ fn claims_of(token: &str) -> Claims {
     let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
     let claims: Map<String, Value> = serde_json::from_slice(&payload).unwrap();
     let without = ["sub", "jti"].into_iter().filter(|name| !claims.contains_key(*name));
-    Claims { issuer: "corp".parse().unwrap(), without: without.map(str::to_owned).collect(), claims }
+    Claims {
+        issuer: "corp".parse().unwrap(),
+        without: without.map(str::to_owned).collect(),
+        claims,
+        dpop: false,
+    }
 }
 
 /// What a decision of record comes to when it is made again; nothing if there was none.

@@ -9,14 +9,20 @@ use std::env;
 use std::fs;
 
 use crate::docs::PAGES;
+use crate::world::World;
+use crate::world::certificates::PARTNER_DOMAIN;
+use crate::world::workload_api::{WorkloadApi, bundle};
 
 use page::{Page, Step, is_as_shown};
 use shell::Shell;
 
 /// Follows the page, in an empty folder.
 async fn play(name: &str) {
+    play_in(Shell::open().await, name).await;
+}
+
+async fn play_in(mut shell: Shell, name: &str) {
     let page = Page::of(name);
-    let mut shell = Shell::open().await;
     let (mut ran, mut changed) = (0, Vec::new());
     for step in &page.steps {
         match step {
@@ -46,8 +52,13 @@ async fn play(name: &str) {
 }
 
 /// Pages that are played, and how many commands there are.
-const PLAYED: [(&str, usize); 4] =
-    [("docs/pull-request.md", 39), ("docs/sidecar.md", 28), ("docs/tools.md", 47), ("docs/operations.md", 9)];
+const PLAYED: [(&str, usize); 5] = [
+    ("docs/pull-request.md", 39),
+    ("docs/sidecar.md", 28),
+    ("docs/tools.md", 47),
+    ("docs/operations.md", 16),
+    ("docs/spiffe.md", 8),
+];
 
 /// Commands that are not, or how they begin, with a space behind it, and why.
 const NOT_PLAYED: [(&str, &str); 9] = [
@@ -89,6 +100,18 @@ async fn a_running_proxy_answers_what_is_shown() {
 #[ignore = "needs curl, jq and python3; tests/run runs it"]
 async fn a_sidecar_stands_in_ten_minutes() {
     play("docs/sidecar.md").await;
+}
+
+#[tokio::test]
+#[ignore = "needs curl, jq and openssl; tests/run runs it"]
+async fn an_agent_gives_what_its_page_tells() {
+    let (shell, world) = (Shell::open().await, World::new().await);
+    let api = WorkloadApi::start(&shell.folder.path().join("agent.sock"));
+    let certificates = &world.certificates;
+    let mut response = world.svid_response(&certificates.server("orders"), &[&certificates.shop]);
+    response.federated_bundles.insert(PARTNER_DOMAIN.to_owned(), bundle(&[&certificates.partner]));
+    api.gives(response);
+    play_in(shell, "docs/spiffe.md").await;
 }
 
 #[test]

@@ -4,7 +4,7 @@ use http::HeaderName;
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use serde_json::{Value, json};
 
-use super::{ALLOW, ask, b64};
+use super::{ALLOW, DPOP_CHALLENGE, ask, b64};
 use crate::world::World;
 use crate::world::certificates::Who;
 use crate::world::client::{Protocol, Raw, get, with_token};
@@ -13,8 +13,7 @@ use crate::world::signing::{KEYS, forged};
 
 const NOTHING_SENT: (u16, &str, Option<&str>) = (401, "token_missing", Some("Bearer"));
 const INVALID: (u16, &str, Option<&str>) = (401, "token_malformed", Some(r#"Bearer error="invalid_token""#));
-const UNBOUND: (u16, &str, Option<&str>) =
-    (401, "token_not_sender_constrained", Some(r#"Bearer error="invalid_token""#));
+const UNBOUND: (u16, &str, Option<&str>) = (401, "token_not_sender_constrained", Some(DPOP_CHALLENGE));
 const SEVERAL: (u16, &str, Option<&str>) =
     (400, "request_malformed", Some(r#"Bearer error="invalid_request""#));
 

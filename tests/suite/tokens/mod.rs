@@ -34,6 +34,11 @@ service = "storefront"
 role = "any"
 "#;
 
+/// What a case of a token says that is bound to a key.
+const BOUND_TO_A_KEY: &str = "cnf {\"jkt\":\"0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I\"}";
+const DPOP_CHALLENGE: &str =
+    r#"DPoP error="invalid_token", algs="RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 EdDSA""#;
+
 /// One token, and the reason it is refused for.
 struct Case {
     what: String,
@@ -95,6 +100,8 @@ async fn assert_refused(proxy: &Proxy<'_>, answer: &Answer, reason: &str, what: 
     let (status, challenge) = match reason {
         "limit_exceeded" => (431, None),
         "request_malformed" => (400, Some(r#"Bearer error="invalid_request""#)),
+        // where a proof could be given
+        _ if what.ends_with(BOUND_TO_A_KEY) => (401, Some(DPOP_CHALLENGE)),
         _ => (401, Some(r#"Bearer error="invalid_token""#)),
     };
     assert_says_no_more(proxy, answer, what).await;

@@ -49,7 +49,7 @@ async fn each_wait_has_its_end_and_each_failure_its_reason() {
             cases += 1;
         }
         // The head was there in time; the body breaks off.
-        for path in ["/total/?events=2", "/idle/?events=2"] {
+        for path in ["/total/?events=2&plain", "/idle/?events=2"] {
             let client = proxy.client(Who::Storefront, protocol).await;
             let answer = client.send(traffic.signed("", get(path))).await.unwrap();
             assert_eq!(answer.status(), 200, "{path}");

@@ -296,7 +296,12 @@ fn bearers(asked: &Asked) -> Vec<Bearer> {
         let given = claims.as_object().unwrap().clone();
         let completed = ["iss", "aud", "iat", "exp", "jti"].map(str::to_owned);
         let without = completed.into_iter().filter(|name| !given.contains_key(name)).collect();
-        bearers.push(Bearer::Claims(Claims { issuer: "corp".parse().unwrap(), claims: given, without }));
+        bearers.push(Bearer::Claims(Claims {
+            issuer: "corp".parse().unwrap(),
+            claims: given,
+            without,
+            dpop: false,
+        }));
     }
     bearers
 }

@@ -30,6 +30,9 @@ pub struct Asked {
     pub service: Option<String>,
     /// What the token says beside a sound one's claims; `false` takes a claim away. Without: no token.
     pub token: Option<Map<String, Value>>,
+    /// Whether the token is bound to a key, of which the request brings a proof.
+    #[serde(default)]
+    pub dpop: bool,
     /// As `GET /orders/7`.
     pub what: String,
     pub host: Option<String>,
@@ -65,7 +68,7 @@ impl Court {
         let fields = asked.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let question = Question {
             peer: asked.service.as_deref().map_or(Presented::Nothing, named),
-            caller: asked.token.as_ref().map_or(Bearer::Nothing, |claims| self.token(claims)),
+            caller: asked.token.as_ref().map_or(Bearer::Nothing, |claims| self.token(claims, asked.dpop)),
             peer_ip: asked.peer_ip,
             client_ip: asked.client_ip,
             at: asked.at.as_ref().map(|at| at.parse().unwrap()),
@@ -74,7 +77,7 @@ impl Court {
         in_words(&self.trial.ask(&question).unwrap())
     }
 
-    fn token(&self, given: &Map<String, Value>) -> Bearer {
+    fn token(&self, given: &Map<String, Value>, dpop: bool) -> Bearer {
         let mut claims = json!({ "sub": "alice", "client_id": "storefront-web" });
         let claims = claims.as_object_mut().unwrap();
         let mut without = Vec::new();
@@ -86,7 +89,7 @@ impl Court {
         }
         let issuer = claims.get("iss").and_then(Value::as_str).unwrap_or(&self.issuer);
         let issuer = self.issuer_of(issuer).or_else(|| self.issuer_of(&self.issuer)).unwrap();
-        Bearer::Claims(Claims { issuer, claims: claims.clone(), without })
+        Bearer::Claims(Claims { issuer, claims: claims.clone(), without, dpop })
     }
 
     fn issuer_of(&self, url: &str) -> Option<Name> {

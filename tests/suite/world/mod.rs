@@ -15,6 +15,7 @@ pub mod frames;
 pub mod grpc;
 pub mod issuer;
 pub mod listen;
+pub mod presented;
 pub mod process;
 pub mod program;
 pub mod proxy;
@@ -22,6 +23,7 @@ pub mod seen;
 pub mod signing;
 pub mod tls;
 pub mod upstream;
+pub mod workload_api;
 
 use std::fs;
 use std::path::PathBuf;
@@ -54,6 +56,8 @@ pub struct World {
     pub upstream: Upstream,
     /// Configuration, certificates and keys, and what the proxy itself writes.
     pub folder: TempDir,
+    /// What stands in the base configuration where it has `[identity]` and the trust domains.
+    pub identity: Option<String>,
 }
 
 /// The configuration that all tests start from.
@@ -71,6 +75,7 @@ impl World {
             issuer: Issuer::start(clock.clone()).await,
             upstream: Upstream::start().await,
             folder: tempfile::tempdir().unwrap(),
+            identity: None,
             clock,
         };
         let identity = world.certificates.server("orders");
@@ -84,7 +89,11 @@ impl World {
 
     /// Writes the base configuration and `more` below it; a proxy is started from this file.
     pub fn configuration(&self, more: &str) -> PathBuf {
-        let text = format!("{BASE}\n{more}");
+        let mut text = format!("{BASE}\n{more}");
+        if let Some(identity) = &self.identity {
+            let place = text.find("[identity]").unwrap()..text.find("[listener.mesh]").unwrap();
+            text.replace_range(place, &format!("{identity}\n"));
+        }
         let text = text.replace("@upstream@", &self.upstream.url).replace("@issuer@", &self.issuer.url);
         self.write("countersign.toml", &text)
     }
@@ -132,7 +141,11 @@ pub async fn soon<F: Future>(what: &str, future: F) -> F::Output {
 
 /// SHA-256 in lower-case hex.
 pub fn sha256(bytes: &[u8]) -> String {
-    hex(digest::digest(&digest::SHA256, bytes))
+    hex(sha256_of(bytes))
+}
+
+pub fn sha256_of(bytes: impl AsRef<[u8]>) -> Vec<u8> {
+    digest::digest(&digest::SHA256, bytes.as_ref()).as_ref().to_vec()
 }
 
 pub fn hex(bytes: impl AsRef<[u8]>) -> String {

@@ -32,6 +32,11 @@ impl World {
     /// Starts the proxy on the base configuration and `more`.
     pub fn start(&self, more: &str) -> Proxy<'_> {
         self.configuration(more);
+        self.start_written()
+    }
+
+    /// Starts the proxy on the configuration as it is written now.
+    pub fn start_written(&self) -> Proxy<'_> {
         let records = Records::of(self.folder.path().join("audit.jsonl"));
         let server = Server::start(self.load(), self.clock.clone());
         Proxy { world: self, server: server.unwrap_or_else(|error| panic!("{error}")), records }

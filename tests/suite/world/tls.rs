@@ -98,7 +98,7 @@ impl Tls {
     pub fn domain(&self, name: &str, ca: &str) -> TrustDomainSettings {
         TrustDomainSettings {
             name: name.parse().unwrap(),
-            ca: self.file(&format!("{name}-ca.pem"), ca),
+            ca: Some(self.file(&format!("{name}-ca.pem"), ca)),
             crl: None,
             allow_dns_names: false,
         }
@@ -123,6 +123,7 @@ impl Tls {
         let settings = CertificateSettings {
             certificate: self.file("own.pem", &minted.chain),
             private_key: self.file("own-key.pem", &minted.key),
+            passphrase: None,
         };
         OwnCertificate::load(&settings, self.clock.now()).unwrap()
     }

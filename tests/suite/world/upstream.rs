@@ -9,6 +9,7 @@
 //! | `status=N`, `header=name:value` | the same with this status, with this header |
 //! | `download=N` | N bytes of [`pattern`] |
 //! | `events=N` | N server-sent events, each after the first on one [`Upstream::release`] |
+//! | `events=N&plain` | the same as plain text |
 //! | `hold` | nothing before one [`Upstream::release`] |
 //! | `early` | `200` without having read the request body |
 //! | `trailers` | a body and the trailer `x-checksum` |
@@ -169,8 +170,9 @@ async fn answer(floor: Arc<Floor>, request: Request<Incoming>) -> Result<Respons
         return Ok(Response::builder().header("content-length", bytes).body(download(bytes, unanswered))?);
     }
     if let Some(count) = number("events")? {
+        let media_type = if wanted.contains_key("plain") { "text/plain" } else { "text/event-stream" };
         return Ok(Response::builder()
-            .header(CONTENT_TYPE, "text/event-stream")
+            .header(CONTENT_TYPE, media_type)
             .body(events(count, floor, unanswered))?);
     }
     if wanted.contains_key("trailers") {

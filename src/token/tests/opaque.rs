@@ -1,0 +1,166 @@
+//! Opaque tokens: what the issuer says of them decides, and for no longer than it may.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use http::header::AUTHORIZATION;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::fetch::SecretSource;
+
+const PATH: &str = "/introspect";
+const TOKEN: &str = "2YotnFZFEjr1zCsicMWpAA";
+
+/// The world's issuer, asked at [`PATH`] as `proxy us`.
+async fn world(change: impl FnOnce(&mut IssuerSettings, &Provider)) -> (World, tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("secret"), "s:cret/7\n").expect("a file");
+    let provider = Provider::start(None).await;
+    provider.set("/jwks", key_set(&[P256.jwk("k1")]));
+    let keys = keys_at(KeySource::Url(provider.url("/jwks")));
+    let mut settings = settings(Preset::Generic, ISS, keys);
+    settings.introspection = Some(IntrospectionSettings {
+        endpoint: Endpoint::Url(provider.url(PATH)),
+        client_id: "proxy us".into(),
+        client_secret: SecretSource::File(folder.path().join("secret")),
+        time_max: Duration::from_secs(30),
+    });
+    change(&mut settings, &provider);
+    (World::of(provider, vec![settings]), folder)
+}
+
+fn said(changes: Value) -> Answer {
+    Answer::json(with(with(good_claims(), json!({ "active": true, "token_type": "Bearer" })), changes))
+}
+
+#[tokio::test]
+async fn an_opaque_token_is_what_its_issuer_says() {
+    let (world, _folder) = world(|_, _| {}).await;
+    world.provider.set(PATH, said(json!({})));
+    let caller = world.caller(TOKEN).await.expect("a caller");
+    assert_eq!((caller.subject.as_deref(), caller.client.as_deref()), (Some("alice"), Some("web")));
+    let asked = world.provider.last_request(PATH).expect("a question");
+    assert_eq!(asked.method, "POST");
+    assert_eq!(asked.body, format!("token={TOKEN}&token_type_hint=access_token"));
+    // `proxy+us:s%3Acret%2F7`
+    assert_eq!(asked.headers[AUTHORIZATION], "Basic cHJveHkrdXM6cyUzQWNyZXQlMkY3");
+    assert_eq!(world.code(TOKEN).await, "ok");
+    assert_eq!(world.provider.hits(PATH), 1, "remembered");
+    // a JWT is nobody's to be asked about
+    assert_eq!(world.code(&mint(&good_claims())).await, "ok");
+    assert_eq!(world.code("eyJhbGciOiJub25lIn0").await, "token_malformed");
+    assert_eq!(world.provider.hits(PATH), 1);
+}
+
+#[tokio::test]
+async fn what_is_not_said_to_be_active_is_refused() {
+    let mut seen = 0;
+    for (answer, expected) in [
+        (Answer::json(json!({ "active": false })), "token_revoked"),
+        (said(json!({ "active": null })), "token_revoked"),
+        (said(json!({ "active": "true" })), "token_revoked"),
+        (said(json!({ "active": 1 })), "token_revoked"),
+        (said(json!({ "active": [true] })), "token_revoked"),
+        (Answer::json(json!({})), "token_revoked"),
+        // judged as a JWT's claims are
+        (said(json!({ "iss": "https://other.example" })), "token_issuer_unknown"),
+        (said(json!({ "iss": 7 })), "token_issuer_unknown"),
+        (said(json!({ "aud": "https://other.example" })), "token_wrong_audience"),
+        (said(json!({ "aud": null })), "token_wrong_audience"),
+        (said(json!({ "exp": NOW - 61 })), "token_expired"),
+        (said(json!({ "exp": null })), "token_malformed"),
+        (said(json!({ "exp": "soon" })), "token_malformed"),
+        (said(json!({ "nbf": NOW + 61 })), "token_not_yet_valid"),
+        (said(json!({ "scope": 7 })), "token_malformed"),
+        (said(json!({ "sub": ["alice"] })), "token_malformed"),
+        (said(json!({ "typ": "Refresh" })), "token_type_refused"),
+        (said(json!({ "cnf": { "jkt": b64([7; 32]) } })), "token_not_sender_constrained"),
+        (said(json!({ "cnf": { "x5t#S256": b64([7; 32]) } })), "token_not_sender_constrained"),
+        // nobody knows
+        (Answer { status: 500, ..said(json!({})) }, "issuer_unavailable"),
+        (Answer { status: 401, ..said(json!({})) }, "issuer_unavailable"),
+        (Answer { status: 302, ..said(json!({})) }.with("location", "/other"), "issuer_unavailable"),
+        (Answer::json("<html>"), "issuer_unavailable"),
+        (Answer::json(""), "issuer_unavailable"),
+        (Answer::json("[true]"), "issuer_unavailable"),
+        (Answer::json("{\"active\":false,\"active\":true}"), "issuer_unavailable"),
+        (said(json!({ "x": "y".repeat(300_000) })), "issuer_unavailable"),
+        (said(json!({})).with("content-encoding", "gzip"), "issuer_unavailable"),
+    ] {
+        let (world, _folder) = world(|_, _| {}).await;
+        let shown = String::from_utf8_lossy(&answer.body[..answer.body.len().min(200)]).into_owned();
+        world.provider.set(PATH, answer);
+        assert_eq!(world.code(TOKEN).await, expected, "{shown}");
+        seen += 1;
+    }
+    assert_eq!(seen, 28);
+}
+
+#[tokio::test]
+async fn an_answer_is_believed_for_no_longer_than_it_may() {
+    let (world, _folder) = world(|settings, _| settings.leeway = Duration::ZERO).await;
+    world.provider.set(PATH, said(json!({})));
+    assert_eq!(world.code(TOKEN).await, "ok");
+    world.provider.set(PATH, Answer::json(json!({ "active": false })));
+    world.clock.advance(Duration::from_millis(29_999));
+    assert_eq!(world.code(TOKEN).await, "ok");
+    world.clock.advance(Duration::from_millis(1));
+    assert_eq!(world.code(TOKEN).await, "token_revoked");
+    assert_eq!((world.code(TOKEN).await, world.provider.hits(PATH)), ("token_revoked", 2), "remembered");
+    // a clock that goes back revives nothing
+    world.clock.set(Timestamp::from_unix_seconds(NOW - 1));
+    world.provider.set(PATH, Answer::json(json!({ "active": false })));
+    assert_eq!(world.code(TOKEN).await, "token_revoked");
+    world.clock.set(Timestamp::from_unix_seconds(NOW + 100));
+    world.provider.set(PATH, said(json!({ "exp": NOW + 110 })));
+    assert_eq!(world.code(TOKEN).await, "ok");
+    world.clock.advance(Duration::from_secs(10));
+    assert_eq!(world.code(TOKEN).await, "token_expired", "its own end comes first");
+}
+
+#[tokio::test]
+async fn one_question_for_all_who_wait_and_a_rest_after_a_failure() {
+    let (world, _folder) = world(|_, _| {}).await;
+    world.provider.set(PATH, said(json!({})));
+    let codes = join_all((0..20).map(|_| world.code(TOKEN))).await;
+    assert!(codes.iter().all(|code| *code == "ok"), "{codes:?}");
+    assert_eq!(world.provider.hits(PATH), 1);
+
+    world.provider.set(PATH, Answer { status: 503, ..Answer::json("") });
+    assert_eq!(world.code("other").await, "issuer_unavailable");
+    for other in ["a", "b", "other"] {
+        assert_eq!(world.code(other).await, "issuer_unavailable");
+    }
+    assert_eq!(world.provider.hits(PATH), 2, "nobody is asked for a moment");
+    world.provider.set(PATH, said(json!({})));
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(world.code("other").await, "ok");
+}
+
+#[tokio::test]
+async fn our_credentials_go_to_the_issuer_and_to_nobody_else() {
+    const DOCUMENT: &str = "/.well-known/openid-configuration";
+    let discovered = |settings: &mut IssuerSettings, provider: &Provider| {
+        let asked = settings.introspection.as_mut().expect("it is asked");
+        asked.endpoint = Endpoint::Discovery { document: provider.url(DOCUMENT), issuer: ISS.into() };
+    };
+    let elsewhere = Provider::start(None).await;
+    elsewhere.set(PATH, said(json!({})));
+    let mut seen = 0;
+    for (issuer, own, expected) in [
+        (ISS, true, "ok"),
+        (ISS, false, "issuer_unavailable"),
+        ("https://other.example", true, "issuer_unavailable"),
+    ] {
+        let (world, _folder) = world(discovered).await;
+        world.provider.set(PATH, said(json!({})));
+        let endpoint = if own { world.provider.url(PATH) } else { elsewhere.url(PATH) };
+        let document = json!({ "issuer": issuer, "jwks_uri": ISS, "introspection_endpoint": endpoint });
+        world.provider.set(DOCUMENT, Answer::json(document));
+        assert_eq!(world.code(TOKEN).await, expected);
+        seen += 1;
+    }
+    assert_eq!(seen, 3);
+    assert_eq!(elsewhere.hits(PATH), 0);
+}

@@ -1,0 +1,136 @@
+//! Tokens that are bound to a certificate (RFC 8705), and the moment after it was replaced.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use countersign::cli::mint::{Minted, Validity};
+use countersign::clock::Clock;
+use http::Request;
+use serde_json::json;
+
+use super::{ALLOW, presenting, start_with_issuer};
+use crate::world::certificates::{TRUST_DOMAIN, Who};
+use crate::world::client::{Client, Protocol};
+use crate::world::proxy::{HOST, Proxy};
+use crate::world::{Body, World, sha256_of};
+
+const GRACE: Duration = Duration::from_secs(5 * 60);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The storefront's certificates, one after the other.
+struct Rotation {
+    before: Minted,
+    after: Minted,
+}
+
+impl Rotation {
+    fn new(world: &World) -> Rotation {
+        let minted = || world.certificates.client(Who::Storefront).unwrap();
+        Rotation { before: minted(), after: minted() }
+    }
+}
+
+async fn connect(proxy: &Proxy<'_>, minted: &Minted) -> Client {
+    let config = proxy.world.certificates.client_config_with(Some(minted));
+    Client::tls(proxy.address("mesh"), HOST, config, Protocol::H2).await.unwrap()
+}
+
+fn bound(world: &World, to: &Minted) -> String {
+    let hash = URL_SAFE_NO_PAD.encode(sha256_of(&to.der));
+    world.issuer.token(json!({"cnf": {"x5t#S256": hash}}))
+}
+
+fn bearer(token: &str) -> Request<Body> {
+    presenting("Bearer", token)
+}
+
+async fn status(client: &Client, token: &str) -> u16 {
+    client.ask(bearer(token)).await.unwrap().status.as_u16()
+}
+
+#[tokio::test]
+async fn a_token_of_the_certificate_before_serves_for_a_moment_more() {
+    let clock = Clock::manual(Clock::system().now());
+    let world = World::at(clock.clone()).await;
+    let proxy = world.start(ALLOW);
+    let Rotation { before, after } = Rotation::new(&world);
+    let token = bound(&world, &before);
+    let old = connect(&proxy, &before).await;
+    assert_eq!(status(&old, &token).await, 200);
+    clock.advance(SECOND);
+
+    let new = connect(&proxy, &after).await;
+    let answer = new.ask(bearer(&token)).await.unwrap();
+    assert_eq!(answer.status, 200);
+    assert_eq!(proxy.record_of(&answer).await["caller"]["bound"], "certificate");
+    assert_eq!(
+        status(&old, &bound(&world, &after)).await,
+        401,
+        "a certificate does not stand for the one after"
+    );
+    // who holds the new one can ask for tokens that are bound to it
+    clock.advance(SECOND);
+    assert_eq!(status(&new, &bound(&world, &before)).await, 401, "issued after the switch");
+    assert_eq!(status(&new, &bound(&world, &after)).await, 200);
+    let other = proxy.client(Who::Assistant, Protocol::H2).await;
+    assert_eq!(status(&other, &token).await, 401, "another's");
+
+    clock.advance(GRACE - 2 * SECOND);
+    let long = world.certificates.client(Who::Storefront).unwrap();
+    assert_eq!(status(&new, &token).await, 200);
+    clock.advance(SECOND);
+    assert_eq!(status(&new, &token).await, 401, "the moment is over");
+    assert_eq!(status(&connect(&proxy, &long).await, &token).await, 200, "till it was replaced again");
+    assert_eq!(world.upstream.counts().requests, 5);
+}
+
+#[tokio::test]
+async fn a_certificate_that_was_not_verified_here_or_is_no_longer_good_stands_for_nothing() {
+    let clock = Clock::manual(Clock::system().now());
+    let world = World::at(clock.clone()).await;
+    let validity = Validity { from: clock.now().minus(12 * GRACE), to: clock.now().plus(12 * GRACE) };
+    world.write("shop.crl", &world.certificates.shop.crl(&[], validity).unwrap());
+    let proxy = world.start(ALLOW);
+    let Rotation { before: unseen, after } = Rotation::new(&world);
+    let revoked = world.certificates.client(Who::Revoked).unwrap();
+    let mut short = world.certificates.workload(TRUST_DOMAIN, "storefront");
+    short.validity.to = clock.now().plus(GRACE / 2);
+    let short = world.certificates.shop.issue(&short).unwrap();
+    let unnamed = world.certificates.client(Who::Unnamed).unwrap();
+    for earlier in [&revoked, &short, &unnamed] {
+        let client = connect(&proxy, earlier).await;
+        assert_ne!(client.ask(bearer("x")).await.unwrap().status, 200);
+    }
+    clock.advance(SECOND);
+    let tokens = [&unseen, &revoked, &short, &unnamed].map(|minted| bound(&world, minted));
+    let taken = async || {
+        // another list asks connections to end
+        let new = connect(&proxy, &after).await;
+        let mut taken = Vec::new();
+        for token in &tokens {
+            taken.push(status(&new, token).await);
+        }
+        taken
+    };
+    assert_eq!(taken().await, [401, 200, 200, 401]);
+    world.write("shop.crl", &world.certificates.crl());
+    proxy.reload(ALLOW).unwrap();
+    assert_eq!(taken().await, [401, 401, 200, 401]);
+    clock.advance(GRACE / 2);
+    assert_eq!(taken().await, [401, 401, 401, 401]);
+    assert_eq!(world.upstream.counts().requests, 3);
+}
+
+#[tokio::test]
+async fn without_grace_a_token_ends_with_its_certificate() {
+    let clock = Clock::manual(Clock::system().now());
+    let world = World::at(clock.clone()).await;
+    let proxy = start_with_issuer(&world, "rotation_grace = \"0s\"", ALLOW);
+    let Rotation { before, after } = Rotation::new(&world);
+    let token = bound(&world, &before);
+    assert_eq!(status(&connect(&proxy, &before).await, &token).await, 200);
+    clock.advance(SECOND);
+    assert_eq!(status(&connect(&proxy, &after).await, &token).await, 401);
+    assert_eq!(world.upstream.counts().requests, 1);
+}

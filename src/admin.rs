@@ -25,7 +25,8 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use status::Report;
 pub use status::{
-    CertificateStatus, IdentityStatus, IssuerStatus, ListenerStatus, Serving, Status, UpstreamStatus,
+    CertificateStatus, CredentialStatus, IdentityStatus, IssuerStatus, ListenerStatus, Serving, Status,
+    UpstreamStatus,
 };
 
 use crate::audit::line::line;
@@ -204,6 +205,7 @@ mod tests {
                 name: "identity".to_owned(),
                 not_after: NOW.plus(Duration::from_secs(60)),
             }],
+            credentials: Vec::new(),
             upstreams: vec![UpstreamStatus { name: name("orders"), servers: 2, ejected: 1 }],
         });
         status
@@ -293,7 +295,7 @@ mod tests {
             r#""generation":3,"listeners":[{"name":"mesh","address":"127.0.0.1:8443"}],"#,
             r#""issuers":[{"name":"corp","keys":2,"failure":null}],"#,
             r#""identity":null,"certificates":[{"name":"identity","not_after":"2023-11-14T22:14:20.000Z"}],"#,
-            r#""upstreams":[{"name":"orders","servers":2,"ejected":1}]}"#,
+            r#""upstreams":[{"name":"orders","servers":2,"ejected":1}],"credentials":[]}"#,
             "\n"
         );
         assert_eq!(get(&Arc::new(status()), Pages::Admin, "/status"), (200, expected.to_owned()));

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::{Access, SIDE};
 use crate::clock::Timestamp;
-use crate::identity::{ActorKind, Caller, Hop, Name, Signature};
+use crate::identity::{ActorKind, Caller, Direction, Hop, Name, Signature};
 use crate::policy::cells::{self, Demand, Shape};
 use crate::policy::difference::{Alone, Closed, Flip, Outcome, Witness};
 use crate::policy::pattern::HostPattern;
@@ -139,7 +139,7 @@ impl Access<'_> {
             shadow: Vec::new(),
         };
         let Some(route) = route else { return found };
-        for id in reaching(policy, action, self.now) {
+        for id in reaching(policy, action, policy.route(route).direction, self.now) {
             let rule = policy.rule(id);
             match (rule.mode, rule.effect) {
                 (Mode::Shadow, _) => found.shadow.push(id),
@@ -273,9 +273,10 @@ fn telling(closed: &Closed) -> u8 {
 }
 
 /// The rules that reach an action, whoever asks, by name.
-fn reaching(policy: &Policy, action: Action<'_>, now: Timestamp) -> Vec<RuleId> {
+fn reaching(policy: &Policy, action: Action<'_>, direction: Direction, now: Timestamp) -> Vec<RuleId> {
     let (peer, caller) = (Signature::Absent, Signature::Absent);
-    let circumstances = Circumstances { hop: &Hop::Direct, peer_ip: None, client_ip: None };
+    let hop = if direction == Direction::Outbound { &Hop::Local } else { &Hop::Direct };
+    let circumstances = Circumstances { hop, peer_ip: None, client_ip: None };
     let request = Request { peer: &peer, caller: &caller, action, circumstances, now };
     let standing = policy.standing(&peer, &caller, now);
     let reading = Reading::new(policy, &standing, &request);

@@ -33,6 +33,8 @@ pub struct Serving {
     pub identity: Option<IdentityStatus>,
     pub certificates: Vec<CertificateStatus>,
     pub upstreams: Vec<UpstreamStatus>,
+    /// Of upstreams that tokens are got for.
+    pub credentials: Vec<CredentialStatus>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -75,6 +77,21 @@ pub struct UpstreamStatus {
     pub name: Name,
     pub servers: usize,
     pub ejected: usize,
+}
+
+/// Tokens for one upstream; never the tokens themselves.
+#[derive(Clone, Debug, Serialize)]
+pub struct CredentialStatus {
+    pub upstream: Name,
+    pub kind: &'static str,
+    /// When our own token ends.
+    pub expires: Option<String>,
+    /// When the next one is asked for.
+    pub refresh: Option<String>,
+    /// Exchanged tokens that are remembered.
+    pub entries: u64,
+    /// Of the last attempt, in words, if it failed.
+    pub failure: Option<String>,
 }
 
 #[derive(Serialize)]

@@ -112,7 +112,7 @@ impl Audit {
 mod tests {
     use super::*;
     use crate::clock::Timestamp;
-    use crate::identity::{ActorKind, Caller, CertificateHash, Hop, Peer, PeerName, Signature};
+    use crate::identity::{ActorKind, Caller, CertificateHash, Direction, Hop, Peer, PeerName, Signature};
     use crate::policy::condition::{RoleTerm, ServiceTerm};
     use crate::policy::role::{
         CarriedClients, IssuerFacts, PeerPattern, Role, RoleEntries, RoleEntry, Service,
@@ -158,6 +158,7 @@ mod tests {
         };
         let route = Route {
             name: name("orders"),
+            direction: Direction::Inbound,
             host: Vec::new(),
             path: "/**".parse().unwrap(),
             header: Vec::new(),

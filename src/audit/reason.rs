@@ -10,7 +10,7 @@ use crate::metrics::Label;
 use crate::policy::Cause;
 use crate::tls::{HandshakeFailure, PeerError};
 use crate::token::{CredentialError, TokenError};
-use crate::upstream::UpstreamError;
+use crate::upstream::{self, UpstreamError};
 
 macro_rules! reasons {
     ($($name:ident = $code:literal, $cause:literal, $remedy:literal;)+) => {
@@ -145,6 +145,9 @@ reasons! {
     NoRoute = "no_route",
         "no `[route]` takes this host and path",
         "add one, or correct the URL";
+    TokenNotExchanged = "token_not_exchanged",
+        "the upstream takes a token that is exchanged for the caller's, and the token endpoint refuses to",
+        "see the record's `detail`: let the provider exchange this token for the upstream, or get another one";
     UpstreamUnavailable = "upstream_unavailable",
         "no server of the upstream could be reached",
         "see that it runs and listens where `[upstream]` says";
@@ -177,7 +180,7 @@ reasons! {
 impl From<&PeerError> for Reason {
     fn from(error: &PeerError) -> Reason {
         match error {
-            PeerError::Missing => Reason::PeerMissing,
+            PeerError::Missing | PeerError::Awaited => Reason::PeerMissing,
             PeerError::Malformed(_) => Reason::PeerMalformed,
             PeerError::Untrusted(_) => Reason::PeerUntrusted,
             PeerError::Expired(_) => Reason::PeerExpired,
@@ -245,6 +248,15 @@ impl From<&UpstreamError> for Reason {
     }
 }
 
+impl From<&upstream::credential::CredentialError> for Reason {
+    fn from(error: &upstream::credential::CredentialError) -> Reason {
+        match error {
+            upstream::credential::CredentialError::Unavailable(_) => Reason::IssuerUnavailable,
+            upstream::credential::CredentialError::Refused(_) => Reason::TokenNotExchanged,
+        }
+    }
+}
+
 impl From<Cause> for Reason {
     fn from(cause: Cause) -> Reason {
         match cause {
@@ -306,7 +318,7 @@ mod tests {
         token_key_unknown token_bad_signature token_expired token_not_yet_valid token_wrong_audience \
         token_not_sender_constrained token_revoked issuer_unavailable token_not_issued_to_service \
         denied_by_rule requirement_unmet step_up_required service_not_allowed actor_not_allowed \
-        scope_missing role_missing claim_mismatch no_rule no_route upstream_unavailable \
+        scope_missing role_missing claim_mismatch no_rule no_route token_not_exchanged upstream_unavailable \
         upstream_timeout upstream_identity_mismatch client_gone audit_unavailable internal allowed \
         unenforced preflight";
 
@@ -314,7 +326,7 @@ mod tests {
     fn the_codes_are_the_closed_list_in_its_order() {
         let codes: Vec<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
         assert_eq!(codes, CODES.split_ascii_whitespace().collect::<Vec<_>>());
-        assert!(Reason::ALL.is_sorted() && codes.len() == 43);
+        assert!(Reason::ALL.is_sorted() && codes.len() == 44);
         for (position, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(reason.position(), position);
             assert_eq!(format!("{reason:?}").to_lowercase(), reason.as_str().replace('_', ""));

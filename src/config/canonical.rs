@@ -5,7 +5,7 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use crate::identity::Name;
+use crate::identity::{Direction, Name};
 use crate::policy::claim::{ClaimPath, ClaimTest};
 use crate::policy::condition::{Condition, RoleTerm, RouteTerm, ServiceTerm};
 use crate::policy::role::{CarriedClients, PeerPattern, Role, RoleEntries, RoleEntry, Service};
@@ -134,7 +134,9 @@ fn claim_test(test: &ClaimTest) -> String {
 }
 
 fn route(route: &Route, parts: &PolicyParts) -> String {
-    let Route { name, host, path, header, upstream, variants, shadow_until } = route;
+    let Route { name, direction, host, path, header, upstream, variants, shadow_until } = route;
+    // Said only where it is said: most policies have none.
+    let side = if *direction == Direction::Outbound { " outbound" } else { "" };
     let upstream_name = |id: UpstreamId| parts.upstreams.get(id.index()).map(|name| name.as_str());
     // The first variant whose role holds wins, so their order counts.
     let variants: Vec<_> = variants
@@ -144,7 +146,7 @@ fn route(route: &Route, parts: &PolicyParts) -> String {
         })
         .collect();
     format!(
-        "route {:?} {} {:?} {} {:?} {variants:?} {:?}",
+        "route{side} {:?} {} {:?} {} {:?} {variants:?} {:?}",
         name.as_str(),
         set(host),
         path.to_string(),

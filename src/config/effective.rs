@@ -14,6 +14,7 @@ use crate::proxy::normalize::OddNames;
 use crate::proxy::route::RouteSettings;
 use crate::tls::source::SourceSettings;
 use crate::token::{ActorEntry, IssuerSettings, TokenType};
+use crate::upstream::credential::CredentialKind;
 
 /// The tree as TOML.
 pub fn table(tree: &Table) -> Toml {
@@ -70,7 +71,11 @@ pub fn filled(mut whole: Toml, config: &Config) -> Toml {
     });
     within(&mut whole, "route", |routes| {
         for (route, settings) in config.policy.parts().routes.iter().zip(&config.routes) {
-            within(routes, route.name.as_str(), |table| fill_route(table, settings));
+            let by_route = config
+                .upstreams
+                .get(route.upstream.index())
+                .is_none_or(|upstream| upstream.credential.kind() == CredentialKind::ByRoute);
+            within(routes, route.name.as_str(), |table| fill_route(table, settings, by_route));
         }
     });
     within(&mut whole, "limit", |table| fill_limits(table, config));
@@ -148,11 +153,13 @@ fn fill_upstream(table: &mut Toml, upstream: &UpstreamConfig) {
     set(table, "eject_after_failures", i64::from(upstream.eject_after_failures));
 }
 
-fn fill_route(table: &mut Toml, route: &RouteSettings) {
+fn fill_route(table: &mut Toml, route: &RouteSettings, by_route: bool) {
     set(table, "path", "/**");
     set(table, "total_timeout", time(route.total_timeout));
     set(table, "body_bytes_max", number(route.body_bytes_max));
-    set(table, "forward_authorization", route.forward_authorization);
+    if by_route {
+        set(table, "forward_authorization", route.forward_authorization);
+    }
 }
 
 fn fill_limits(table: &mut Toml, config: &Config) {

@@ -9,11 +9,12 @@ use ipnet::IpNet;
 
 use super::definition::{choice, table};
 use super::elsewhere::{AuditOutput, FilePath, Pem, Secret};
+use super::file_credential::Credential;
 use super::file_identity::Identity;
 use super::file_policy::{Issuer, Role, Route, Rule, Service};
 use super::read::{Keyed, List};
 use super::value::{Bytes, Timeout, Version};
-use crate::identity::{Name, SpiffePattern, TrustDomain};
+use crate::identity::{Direction, Name, SpiffePattern, TrustDomain};
 
 table! {
     /// A configuration of Countersign. Several files add up to one.
@@ -125,9 +126,10 @@ choice! {
 }
 
 choice! {
-    /// What a listener is for.
-    ListenerMode { Inbound = "inbound", }
-    later { "outbound" }
+    for Direction {
+        Inbound = "inbound",
+        Outbound = "outbound",
+    }
 }
 
 choice! {
@@ -143,8 +145,9 @@ table! {
         /// Whether clients present a certificate; with `optional`, who presents none is judged by rules that
         /// waive the service. Default: `required`.
         client_certificate: ClientCertificate,
-        /// What it is for. Default: `inbound`.
-        mode: ListenerMode,
+        /// Whose requests come in there: `inbound`, those of clients, or `outbound`, those that the local application
+        /// sends over plain HTTP on loopback, as this very workload. Default: `inbound`.
+        mode: Direction,
         /// Another certificate than `[identity]`'s, as PEM. Default: that one.
         certificate: Pem,
         /// Its private key, as PEM. Default: that of `[identity]`.
@@ -226,8 +229,10 @@ table! {
         idle_timeout: Timeout,
         /// Failures in a row after which a server is left out for a while. Default: 5.
         eject_after_failures: u32,
+        /// What it is shown in `Authorization`. Default: what the route's `forward_authorization` says.
+        credential: Credential,
     }
-    later { credential, health_path }
+    later { health_path }
 }
 
 table! {

@@ -9,7 +9,7 @@ use super::elsewhere::{Pem, Secret};
 use super::read::{Field, Keyed, List, Reader};
 use super::tree::{Node, Value};
 use super::value::{Bytes, Day, Timeout};
-use crate::identity::{ActorKind, Name, SpiffePattern, TrustDomain};
+use crate::identity::{ActorKind, Direction, Name, SpiffePattern, TrustDomain};
 use crate::policy::claim::{ClaimPath, ClaimValue};
 use crate::policy::condition::GrpcPattern;
 use crate::policy::pattern::{Glob, HostPattern, PathPattern};
@@ -239,6 +239,9 @@ choice! {
 table! {
     /// Which requests go where, and how they are judged and treated.
     Route {
+        /// Which requests it takes: `inbound`, those of clients, or `outbound`, those that the local application
+        /// sends through an outbound listener. Default: `inbound`.
+        mode: Direction,
         /// Hosts, exact or `*.` and the rest. Default: any.
         host: List<HostPattern>,
         /// The pattern of its paths. Default: `/**`.

@@ -14,15 +14,16 @@ use super::material::{Material, TypedTrustDomain};
 use super::names::{entries, refuse_reserved};
 use super::own_identity::is_issued;
 use super::source::{At, Span};
-use crate::identity::Name;
-use crate::tls::{ClientCertificates, Own, Trust, TrustDomainSettings};
+use crate::identity::{Direction, Name};
+use crate::tls::{ClientCertificates, Own, OwnCertificate, Trust, TrustDomainSettings};
 
 /// `[listener.NAME]`.
 #[derive(Clone, Debug)]
 pub struct ListenerSettings {
     pub name: Name,
     pub address: SocketAddr,
-    /// `None` only with `allow_plaintext`.
+    pub direction: Direction,
+    /// `None` only with `allow_plaintext`, and where the local application sends its requests.
     pub tls: Option<ListenerTlsSettings>,
     /// With `proxy_protocol`: the addresses of the hops that speak it, and must. Never empty.
     pub proxy_hops: Option<Vec<IpNet>>,
@@ -78,7 +79,7 @@ pub fn listeners(
     material: &mut Material<'_>,
     found: &mut Diagnostics,
 ) -> Vec<ListenerSettings> {
-    check(file, found);
+    check(file, own.and_then(Own::known), found);
     let hops = hops::proxies(file, found);
     let mut listeners = Vec::new();
     for (name, typed) in entries(&file.listener) {
@@ -101,10 +102,13 @@ pub fn listeners(
             found.error("missing_key", proxy_protocol.span, message, remedy);
         }
         let Some(address) = &listener.address else { continue };
+        let direction = direction(listener);
+        let plaintext = plaintext || direction == Direction::Outbound;
         if tls.is_some() || plaintext {
             listeners.push(ListenerSettings {
                 name: name.value.clone(),
                 address: address.value,
+                direction,
                 tls: tls.filter(|_| !plaintext),
                 proxy_hops: listener.proxy_protocol.as_ref().map(|_| hops.clone()),
             });
@@ -121,11 +125,19 @@ fn clients(listener: &Listener, trust: Option<&Arc<Trust>>) -> Option<ClientCert
     }
 }
 
-fn check(file: &File, found: &mut Diagnostics) {
+fn direction(listener: &Listener) -> Direction {
+    listener.mode.map_or(Direction::Inbound, |mode| mode.value)
+}
+
+fn check(file: &File, presented: Option<&OwnCertificate>, found: &mut Diagnostics) {
     refuse_reserved("listener", &file.listener, found);
     let own = file.identity.as_ref().map(|identity| &identity.value);
     let has_own = own.is_some_and(|identity| identity.gives("certificate") || identity.gives("source"));
     for (name, listener) in entries(&file.listener) {
+        if direction(&listener.value) == Direction::Outbound {
+            check_outbound(name, &listener.value, has_own, presented, found);
+            continue;
+        }
         let keys = ("certificate", &listener.value.certificate, "private_key", &listener.value.private_key);
         check_pair(keys, |key| listener.value.gives(key), found);
         if let (Some(passphrase), false) = (&listener.value.passphrase, listener.value.gives("private_key")) {
@@ -150,6 +162,46 @@ pub fn check_pair(
             let message = format!("`{key}` without its `{missing}`");
             found.error("missing_key", given.span, message, format!("add `{missing} = \"…\"`"));
         }
+    }
+}
+
+/// The application speaks plain HTTP to it, as nobody else may: what it sends is ours by our own certificate.
+fn check_outbound(
+    name: &At<Name>,
+    listener: &Listener,
+    has_own: bool,
+    presented: Option<&OwnCertificate>,
+    found: &mut Diagnostics,
+) {
+    for key in [
+        "certificate",
+        "private_key",
+        "passphrase",
+        "client_certificate",
+        "allow_plaintext",
+        "proxy_protocol",
+    ] {
+        if let Some(span) = listener.span_of(key) {
+            let message = format!("`{key}` says nothing of an outbound listener");
+            let remedy = "take it out: the local application speaks plain HTTP there, over loopback alone";
+            found.error("contradiction", span, message, remedy);
+        }
+    }
+    if let Some(address) = &listener.address
+        && !address.value.ip().to_canonical().is_loopback()
+    {
+        let message = format!("whoever reaches `{}` would speak as this workload", address.value);
+        let remedy = "listen on loopback, as `127.0.0.1:9080`: an outbound listener asks for no certificate";
+        found.error("outbound_exposed", address.span, message, remedy);
+    }
+    if !has_own {
+        let message = format!("listener `{}` has no identity to speak with", name.value);
+        let remedy = "add `[identity]` with a certificate that names a SPIFFE ID";
+        found.error("missing_key", name.span, message, remedy);
+    } else if presented.is_some_and(|own| own.spiffe_id.is_none()) {
+        let message = format!("listener `{}` speaks as nobody: our certificate has no SPIFFE ID", name.value);
+        let remedy = "have one issued for `[identity]` that names a SPIFFE ID as its only URI";
+        found.error("no_spiffe_id", name.span, message, remedy);
     }
 }
 

@@ -19,6 +19,7 @@ use crate::tls::{
     TrustDomainSettings, TrustError, ca_certificates,
 };
 use crate::token::{KeyUse, KeysError, check_key_file};
+use crate::upstream::credential::{BadSigningKey, SigningKey};
 
 /// Reads and remembers what it read.
 pub struct Material<'a> {
@@ -109,6 +110,24 @@ impl Material<'_> {
             }
         }
         None
+    }
+
+    /// A key that assertions are signed with.
+    pub fn signing_key(
+        &mut self,
+        key: &At<Pem>,
+        id: Option<String>,
+        found: &mut Diagnostics,
+    ) -> Option<SigningKey> {
+        let source = self.source(&key.value);
+        let read = source.private_key(None).map_err(|error| refuse_pem(&error, key.span, found)).ok()?;
+        let made = SigningKey::new(&read, id);
+        let refuse = |error: BadSigningKey| {
+            let remedy =
+                "make one, as with `openssl ecparam -name prime256v1 -genkey`, and register its public half";
+            found.error("bad_key", key.span, format!("{source}: {error}"), remedy);
+        };
+        made.map_err(refuse).ok()
     }
 
     /// CAs that vouch for servers by name.

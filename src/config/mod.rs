@@ -6,11 +6,13 @@
 
 mod assertion;
 mod canonical;
+mod credentials;
 pub(crate) mod definition;
 mod effective;
 mod elsewhere;
 pub(crate) mod error;
 mod file;
+mod file_credential;
 mod file_identity;
 mod file_policy;
 mod hops;

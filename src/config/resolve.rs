@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Typed;
+use super::credentials::check_routes;
 use super::error::{Diagnostics, Report};
 use super::file::{Admin, File};
 use super::issuers::issuers;
@@ -33,7 +34,7 @@ use crate::proxy::normalize::OddNames;
 use crate::proxy::route::RouteSettings;
 use crate::revocation::Revocations;
 use crate::tls::source::SourceSettings;
-use crate::tls::{ClientCertificates, Own, Trust};
+use crate::tls::{ClientCertificates, Own, OwnCertificate, Trust};
 use crate::token::{IssuerSettings, TokenCacheSettings};
 
 /// A configuration that can be run.
@@ -122,13 +123,16 @@ pub fn resolve(
     let trust = listeners::trust(typed, &mut material, &mut found);
     let listeners = listeners::listeners(typed, own.as_ref(), trust.as_ref(), &mut material, &mut found);
     let hops = hops::hops(typed, &mut found);
-    let upstreams = upstreams(typed, own.as_ref(), trust.as_ref(), &mut material, &mut found);
     let (issuer_names, issuers) = issuers(typed, &sources, &mut material, &mut found);
+    check_routes(typed, &mut found);
+    let named = (&issuer_names, &issuers[..]);
+    let upstreams = upstreams(typed, own.as_ref(), trust.as_ref(), named, &mut material, &mut found);
     let rules = typed_rules(typed, &mut found);
     let (revocation, revoked) = revocation::configured(typed, &mut sources, material.now, &mut found);
     let resolved = parts(typed, &rules, (issuer_names, issuers), upstreams, &limits, &mut found);
     let Resolved { parts, issuers, upstreams, routes } = resolved;
-    let policy = policy(&file, &rules, parts, &issuers, material.now, &mut found);
+    let presented = own.as_ref().and_then(Own::known);
+    let policy = policy(&file, &rules, (presented, parts), &issuers, material.now, &mut found);
     drop_consequences(&sources, &mut found);
     if !found.has_errors() && !policy.as_ref().is_some_and(|policy| is_whole(typed, policy, &listeners)) {
         let message = "this configuration cannot be resolved whole, and nothing says why";
@@ -174,7 +178,7 @@ pub fn resolve(
 fn policy(
     file: &At<File>,
     rules: &[TypedRule<'_>],
-    parts: PolicyParts,
+    (own, parts): (Option<&OwnCertificate>, PolicyParts),
     issuers: &[IssuerSettings],
     now: Timestamp,
     found: &mut Diagnostics,
@@ -186,7 +190,7 @@ fn policy(
             // What looks odd may do so only because a table next to it could not be read.
             if !found.has_errors() {
                 places.add(findings, &file.value, found);
-                surroundings::look(&file.value, policy.parts(), now, found);
+                surroundings::look(&file.value, own, policy.parts(), now, found);
             }
             Some(policy)
         }

@@ -10,7 +10,7 @@ use super::names::{Names, entries, items, refuse_reserved};
 use super::read::Keyed;
 use super::rules::Vocabulary;
 use super::source::At;
-use crate::identity::Name;
+use crate::identity::{Direction, Name};
 use crate::policy::route::{Route, Variant};
 use crate::policy::{NormalPath, RoleId, UpstreamId};
 use crate::proxy::limits::Limits;
@@ -87,6 +87,7 @@ fn route(
     };
     let route = Route {
         name: name.clone(),
+        direction: typed.mode.map_or(Direction::Inbound, |mode| mode.value),
         host: items(&typed.host).iter().map(|host| host.value.clone()).collect(),
         path,
         header: header?,

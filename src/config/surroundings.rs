@@ -10,11 +10,15 @@ use super::lints::{self, Subject};
 use super::names::{entries, items};
 use super::source::{At, Span};
 use crate::clock::Timestamp;
-use crate::identity::{Name, TrustDomain};
-use crate::policy::PolicyParts;
-use crate::policy::condition::ServiceTerm;
+use crate::identity::{Direction, Name, TrustDomain};
+use crate::policy::condition::{RoleTerm, ServiceTerm};
 use crate::policy::lint::Code;
+use crate::policy::role::PeerPattern;
+use crate::policy::route::Route;
 use crate::policy::rule::Effect;
+use crate::policy::{PolicyParts, RouteId, UpstreamId};
+use crate::tls::OwnCertificate;
+use crate::upstream::credential::CredentialKind;
 
 /// Ranges that are wider than a network of one owner is.
 const WIDEST_IPV4: u8 = 8;
@@ -26,15 +30,92 @@ struct Look<'a> {
 }
 
 /// Adds what is found, but for what the file allows.
-pub fn look(file: &File, parts: &PolicyParts, now: Timestamp, found: &mut Diagnostics) {
+pub fn look(
+    file: &File,
+    own: Option<&OwnCertificate>,
+    parts: &PolicyParts,
+    now: Timestamp,
+    found: &mut Diagnostics,
+) {
     let mut look = Look { file, found };
     look.admin();
     look.trust_domains();
     look.hops();
     look.listeners(parts, now);
+    look.directions(parts, own);
+    look.exchanges(parts);
 }
 
 impl Look<'_> {
+    /// Whether what comes in somewhere has somewhere to go, and the other way around.
+    fn directions(&mut self, parts: &PolicyParts, own: Option<&OwnCertificate>) {
+        let outbound = |direction: Direction| direction == Direction::Outbound;
+        let listeners = entries(&self.file.listener);
+        for (route, (name, typed)) in parts.routes.iter().zip(entries(&self.file.route)) {
+            let served = |listener: &Listener| is_outbound(listener) == outbound(route.direction);
+            if listeners.is_empty() || listeners.iter().any(|(_, listener)| served(&listener.value)) {
+                continue;
+            }
+            let (span, kind) = match &typed.value.mode {
+                Some(mode) if outbound(mode.value) => (mode.span, "outbound"),
+                _ => (name.span, "inbound"),
+            };
+            let message = format!("route `{}` is never used: no listener is {kind}", name.value);
+            let remedy = "give it the `mode` of the listener that its requests come to, or add a listener";
+            self.add(Code::NameUnused, span, Some(Subject::Route(&name.value)), message, remedy);
+        }
+        let ourselves = own.and_then(OwnCertificate::as_local_peer);
+        for (name, _) in listeners.iter().filter(|(_, listener)| is_outbound(&listener.value)) {
+            let subject = Some(Subject::Listener(&name.value));
+            if !parts.routes.iter().any(|route| outbound(route.direction)) {
+                let message = format!("listener `{}` leads nowhere: no route is outbound", name.value);
+                let remedy = "add `mode = \"outbound\"` to the routes that the local application may ask for";
+                self.add(Code::ListenerClosed, name.span, subject, message, remedy);
+            }
+            let Some(ourselves) = &ourselves else { continue };
+            let names = |identity: &PeerPattern| identity.matches(&ourselves.name);
+            if !parts.services.iter().any(|service| service.identities.iter().any(names)) {
+                let message = format!(
+                    "listener `{}` speaks as `{}`, which no service names: all that comes in there is refused",
+                    name.value, ourselves.name
+                );
+                let remedy = "add a `[service.NAME]` with this `spiffe_id`, for rules to speak of";
+                self.add(Code::ListenerClosed, name.span, subject, message, remedy);
+            }
+        }
+    }
+
+    /// Whether a caller who is waived is wanted after all.
+    fn exchanges(&mut self, parts: &PolicyParts) {
+        for (name, upstream) in entries(&self.file.upstream) {
+            let credential = upstream.value.credential.as_ref().and_then(|credential| credential.value.kind);
+            let Some(kind) = credential.filter(|kind| kind.value == CredentialKind::Exchange) else {
+                continue;
+            };
+            let leads_there = |id: UpstreamId| parts.upstreams[id.index()] == name.value;
+            let led = |route: &Route| {
+                leads_there(route.upstream)
+                    || route.variants.iter().any(|variant| leads_there(variant.upstream))
+            };
+            let waiving = parts
+                .rules
+                .iter()
+                .filter(|rule| rule.effect == Effect::Allow && rule.role() == Some(&RoleTerm::None));
+            let found = waiving
+                .flat_map(|rule| parts.routes.iter().zip((0..).map(RouteId)).map(move |it| (rule, it)));
+            let found = found.filter(|(rule, (route, id))| led(route) && parts.may_reach(rule, *id));
+            if let Some((rule, (route, _))) = found.take(1).next() {
+                let message = format!(
+                    "`{}` asks for no token on route `{}`, and upstream `{}` takes one that the caller's is exchanged for: who has none is refused",
+                    rule.name, route.name, name.value
+                );
+                let remedy = "ask for a `role` there, or show the upstream a token of this proxy, by `client_credentials`";
+                let subject = Some(Subject::Upstream(&name.value));
+                self.add(Code::ExchangeWithoutCaller, kind.span, subject, message, remedy);
+            }
+        }
+    }
+
     fn add(&mut self, code: Code, span: Span, subject: Option<Subject<'_>>, message: String, remedy: &str) {
         if !lints::is_allowed(self.file, code.as_str(), subject) {
             let (severity, code, remedy) = (code.severity(), code.as_str(), remedy.to_owned());
@@ -130,6 +211,9 @@ impl Look<'_> {
         for (name, listener) in entries(&self.file.listener) {
             let subject = Some(Subject::Listener(&name.value));
             let listener = &listener.value;
+            if is_outbound(listener) {
+                continue;
+            }
             if !asks_for_certificates(listener) && !waived && !in_shadow && !is_told {
                 let span = listener.client_certificate.map_or(name.span, |mode| mode.span);
                 let message = format!(
@@ -150,6 +234,10 @@ impl Look<'_> {
             }
         }
     }
+}
+
+fn is_outbound(listener: &Listener) -> bool {
+    listener.mode.is_some_and(|mode| mode.value == Direction::Outbound)
 }
 
 fn is_loopback(address: &At<SocketAddr>) -> bool {

@@ -1,20 +1,25 @@
 //! Upstreams: where requests may go, and who must be there.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use url::Url;
+use url::{Host, Url};
 
+use super::credentials::credential;
 use super::error::Diagnostics;
 use super::file::{File, Upstream};
 use super::material::{Material, TypedTrustDomain};
-use super::names::{entries, items, known_trust_domain, refuse_reserved};
+use super::names::{Names, entries, items, known_trust_domain, refuse_reserved};
 use super::settings::seconds;
 use super::source::At;
+use crate::fetch::address::is_metadata;
 use crate::identity::Name;
 use crate::tls::client::ExpectedServer;
 use crate::tls::{Own, Trust, TrustDomainSettings};
+use crate::token::IssuerSettings;
+use crate::upstream::credential::CredentialSettings;
 
 /// `[upstream.NAME]`, as far as it needs no live connection.
 #[derive(Clone, Debug)]
@@ -29,6 +34,7 @@ pub struct UpstreamConfig {
     pub first_byte_timeout: Duration,
     pub idle_timeout: Duration,
     pub eject_after_failures: u32,
+    pub credential: CredentialSettings,
 }
 
 /// How its https servers are verified. Equal if and only if whom we expect, whom we trust and what we
@@ -45,6 +51,7 @@ pub fn upstreams(
     file: &File,
     own: Option<&Own>,
     trust: Option<&Arc<Trust>>,
+    issuers: (&Names, &[IssuerSettings]),
     material: &mut Material<'_>,
     found: &mut Diagnostics,
 ) -> Vec<UpstreamConfig> {
@@ -58,7 +65,9 @@ pub fn upstreams(
                 known_trust_domain(file, id.value.trust_domain(), id.span, found);
             }
         }
+        let credential = credential(typed, own, issuers, material, found);
         let Some(expected) = expected(typed, trust, material, found) else { continue };
+        let Some(credential) = credential else { continue };
         let known_to_us = typed.gives("ca") || typed.gives("server_spiffe_id");
         upstreams.push(UpstreamConfig {
             name: name.value.clone(),
@@ -69,6 +78,7 @@ pub fn upstreams(
             first_byte_timeout: seconds(&typed.first_byte_timeout, 30),
             idle_timeout: seconds(&typed.idle_timeout, 60),
             eject_after_failures: typed.eject_after_failures.map_or(5, |failures| failures.value),
+            credential,
         });
     }
     upstreams
@@ -151,7 +161,17 @@ fn check_server(server: &At<String>, upstream: &Upstream, found: &mut Diagnostic
     };
     let bare = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
     let anonymous = url.username().is_empty() && url.password().is_none();
+    let literal = match url.host() {
+        Some(Host::Ipv4(ip)) => Some(IpAddr::from(ip)),
+        Some(Host::Ipv6(ip)) => Some(IpAddr::from(ip)),
+        // `h2c://` is not one of the schemes of which `url` reads addresses.
+        Some(Host::Domain(name)) => name.parse().ok(),
+        None => None,
+    };
     match url.scheme() {
+        _ if literal.is_some_and(is_metadata) => {
+            refuse("a link-local or metadata address is never dialled", found);
+        }
         _ if !url.has_host() => refuse("it names no host", found),
         _ if !bare || !anonymous => refuse("it has more than a host and a port", found),
         "https" => {}

@@ -23,7 +23,9 @@ enum Reach {
 /// Metadata services outside the link-local ranges: Alibaba, Azure's wire server, Oracle, AWS.
 const METADATA_V4: [Ipv4Addr; 3] =
     [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(192, 0, 0, 192)];
-const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+/// AWS's, and its agent's for the credentials of EKS pods.
+const METADATA_V6: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)];
 
 impl Guard {
     /// Whether a connection to `ip` may be opened.
@@ -54,6 +56,15 @@ pub fn is_loopback(ip: IpAddr) -> bool {
     match embedded(ip) {
         IpAddr::V4(ip) => ip.is_loopback(),
         IpAddr::V6(ip) => ip.is_loopback(),
+    }
+}
+
+/// Whether `ip` is link-local or a metadata service's: what stands there hands credentials to whoever asks from
+/// this machine, so that nobody else's request may be led there.
+pub fn is_metadata(ip: IpAddr) -> bool {
+    match embedded(ip) {
+        IpAddr::V4(ip) => ip.is_link_local() || METADATA_V4.contains(&ip),
+        IpAddr::V6(ip) => ip.is_unicast_link_local() || METADATA_V6.contains(&ip),
     }
 }
 
@@ -102,7 +113,7 @@ fn reach_v4(ip: Ipv4Addr) -> Reach {
 fn reach_v6(ip: Ipv6Addr) -> Reach {
     let [first, second, ..] = ip.segments();
     let unique_local = first & 0xfe00 == 0xfc00; // RFC 4193
-    if ip == METADATA_V6 {
+    if METADATA_V6.contains(&ip) {
         Reach::Nowhere
     } else if ip.is_loopback() || unique_local {
         Reach::Private
@@ -121,6 +132,34 @@ fn reach_v6(ip: Ipv6Addr) -> Reach {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn link_local_and_metadata_addresses_are_told_from_all_others() {
+        let metadata = [
+            "169.254.169.254",
+            "169.254.170.2",
+            "169.254.0.1",
+            "fe80::1",
+            "febf::1",
+            "fd00:ec2::254",
+            "fd00:ec2::23",
+            "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "::ffff:169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "2002:a9fe:a9fe::1",
+            "::169.254.170.2",
+        ];
+        let others = ["127.0.0.1", "::1", "10.0.0.1", "169.253.255.255", "fd00:ec2::1", "fec0::1", "8.8.8.8"];
+        for (texts, expected) in [(&metadata[..], true), (&others, false)] {
+            for text in texts {
+                let Ok(ip) = text.parse() else { panic!("{text}") };
+                assert_eq!(is_metadata(ip), expected, "{text}");
+            }
+        }
+        assert_eq!(metadata.len() + others.len(), 21);
+    }
 
     #[test]
     fn every_address_is_judged_as_what_it_reaches() {

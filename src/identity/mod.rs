@@ -14,7 +14,7 @@ pub use actor::{ActorKind, Delegate};
 pub use caller::{Caller, Confirmation};
 pub(crate) use hash::write_sha256;
 pub use name::Name;
-pub use peer::{CertificateHash, Hop, Peer, PeerName};
+pub use peer::{CertificateHash, Direction, Hop, Peer, PeerName};
 pub use spiffe::{SpiffeId, SpiffePattern, TrustDomain};
 
 use std::sync::Arc;

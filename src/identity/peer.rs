@@ -45,6 +45,14 @@ pub enum Hop {
     Local,
 }
 
+/// Which way requests go: to the application that this proxy stands before, or from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Direction {
+    #[default]
+    Inbound,
+    Outbound,
+}
+
 impl PeerName {
     pub fn trust_domain(&self) -> &TrustDomain {
         match self {
@@ -55,6 +63,14 @@ impl PeerName {
 }
 
 impl Hop {
+    /// Which way its requests go.
+    pub fn direction(&self) -> Direction {
+        match self {
+            Hop::Direct | Hop::Trusted(_) => Direction::Inbound,
+            Hop::Local => Direction::Outbound,
+        }
+    }
+
     /// As it stands in rules (`hop = "direct"`) and records.
     pub fn as_str(&self) -> &str {
         match self {

@@ -4,8 +4,10 @@
 //! configuration, so the number of series does not depend on who asks for what. Series on the path
 //! of a request are resolved once, when they are registered, and cost one atomic each.
 
+mod credential;
 mod limit;
 
+pub use credential::CredentialMetrics;
 pub use limit::Limit;
 
 use std::fmt;
@@ -139,6 +141,7 @@ pub struct Metrics {
     /// Connections closed since our own certificate has not come yet.
     pub connections_before_certificate: Counter,
     certificate_not_after: Named<Gauge>,
+    pub credentials: credential::Credentials,
     cache_entries: Named<Gauge>,
     revocations: Named<Gauge>,
     revocation_success: Gauge,
@@ -241,6 +244,7 @@ impl Metrics {
                 "certificate_expiry_timestamp_seconds",
                 "When a certificate of ours expires",
             ),
+            credentials: credential::Credentials::new(&mut to),
             cache_entries: new(&mut to, "cache_entries", "Entries of a cache"),
             revocations: new(&mut to, "revocations", "Entries of the revocation list, by what they name"),
             revocation_success: new(

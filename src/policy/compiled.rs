@@ -194,7 +194,7 @@ impl Policy {
         &self.age_limits
     }
 
-    /// The route that an action takes, whoever asks: for what is answered before anybody is judged.
+    /// The route of an action, whoever asks, and from which side.
     pub fn route_for(&self, action: &Action<'_>) -> Option<RouteId> {
         let path: Vec<_> = action.path.segments().collect();
         self.routes.choose(action.host, &path, action.headers)
@@ -210,9 +210,12 @@ impl Policy {
         self.routes.chosen_by_header()
     }
 
+    /// The same, if it takes requests that come by this hop.
     pub(super) fn choose_route(&self, asked: &Asked<'_>) -> Option<RouteId> {
         let action = &asked.request.action;
-        self.routes.choose(action.host, asked.path, action.headers)
+        let direction = asked.request.circumstances.hop.direction();
+        let chosen = self.routes.choose(action.host, asked.path, action.headers);
+        chosen.filter(|id| self.route(*id).direction == direction)
     }
 
     /// The rules, by place in the order, whose `route host method path grpc` hold.

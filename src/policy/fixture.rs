@@ -185,6 +185,7 @@ pub fn tables() -> PolicyParts {
         ],
         routes: vec![Route {
             name: name("orders"),
+            direction: Direction::Inbound,
             host: vec!["orders.shop.example".parse().unwrap()],
             path: "/**".parse().unwrap(),
             header: vec![],

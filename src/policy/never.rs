@@ -26,13 +26,21 @@ pub(super) fn reasons(rule: &Rule, region: &Region<'_>, parts: &PolicyParts) -> 
     if rule.effect == Effect::Allow && rule.not_before >= rule.expires {
         found.push(because("expires", "it ends before it begins", "give an `expires` after `not_before`"));
     }
-    found.extend(action(rule, region));
+    found.extend(action(rule, region, parts));
     found.extend(identity(rule, parts));
     found.extend(rule.conditions.iter().filter_map(circumstance));
     found
 }
 
-fn action(rule: &Rule, region: &Region<'_>) -> Option<Impossible> {
+fn action(rule: &Rule, region: &Region<'_>, parts: &PolicyParts) -> Option<Impossible> {
+    let named = |route: usize| rule.routes().is_none_or(|routes| routes.iter().any(|id| id.index() == route));
+    let mut routes = parts.routes.iter().enumerate().filter(|(at, _)| named(*at)).peekable();
+    if routes.peek().is_some() && !routes.any(|(_, route)| reach::comes_by(rule, route.direction)) {
+        let why = "no route of its requests takes those that come by its `hop`";
+        let remedy =
+            "requests of the local application go by routes with `mode = \"outbound\"`, all others never";
+        return Some(because("hop", why, remedy));
+    }
     if region.routes.is_empty() {
         let key =
             rule.conditions.iter().map(Condition::key).find(|key| ["path", "host", "grpc"].contains(key));

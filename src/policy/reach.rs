@@ -1,6 +1,8 @@
 //! What a rule can reach at all: routes, paths, methods, issuers. Checks and lints ask here; no
 //! request does.
 
+use std::sync::Arc;
+
 use fixedbitset::FixedBitSet;
 
 use super::compiled::PolicyParts;
@@ -10,7 +12,7 @@ use super::role::{PeerPattern, Service};
 use super::route::hosts_overlap;
 use super::rule::{Rule, stated};
 use super::{RoleId, RouteId, ServiceId};
-use crate::identity::{SpiffeId, SpiffePattern};
+use crate::identity::{Direction, Hop, SpiffeId, SpiffePattern};
 
 /// The requests that a rule's `route host method path grpc` can hold for.
 #[derive(Debug)]
@@ -29,7 +31,8 @@ impl<'p> Region<'p> {
         let named = |id: RouteId| rule.routes().is_none_or(|routes| routes.contains(&id));
         let fits = |id: RouteId| {
             let route = &parts.routes[id.index()];
-            hosts_overlap(rule.hosts(), &route.host)
+            comes_by(rule, route.direction)
+                && hosts_overlap(rule.hosts(), &route.host)
                 && paths.iter().all(|list| list.iter().any(|path| path.overlaps(&route.path)))
         };
         let ids = (0..).map(RouteId).take(parts.routes.len());
@@ -63,6 +66,22 @@ impl<'p> Region<'p> {
             && self.routes.iter().any(|route| other.routes.contains(route))
             && self.paths.iter().all(|list| other.paths.iter().all(|others| any_overlap(list, others)))
     }
+}
+
+impl PolicyParts {
+    /// Whether some request of this route can have the rule's `route host method path grpc` and `hop`; said too
+    /// often rather than too seldom.
+    pub fn may_reach(&self, rule: &Rule, route: RouteId) -> bool {
+        let region = Region::of(rule, self);
+        !region.is_empty() && region.routes.contains(&route)
+    }
+}
+
+/// Whether requests of that direction can have the rule's `hop`.
+pub(super) fn comes_by(rule: &Rule, direction: Direction) -> bool {
+    let local = |hop: &Arc<str>| **hop == *Hop::Local.as_str();
+    stated!(rule, Hop)
+        .is_none_or(|hops| hops.iter().any(|hop| local(hop) == (direction == Hop::Local.direction())))
 }
 
 fn any_overlap(one: &[PathPattern], other: &[PathPattern]) -> bool {

@@ -10,12 +10,14 @@ use super::index::{HostIndex, PathIndex};
 use super::pattern::{HostPattern, PathPattern};
 use super::{Host, RoleId, RouteId, UpstreamId};
 use crate::clock::Timestamp;
-use crate::identity::Name;
+use crate::identity::{Direction, Name};
 
 /// `[route.NAME]`, as far as it is judged.
 #[derive(Clone, Debug)]
 pub struct Route {
     pub name: Name,
+    /// Whose requests it takes; who asks from the other side is answered as if there were no route.
+    pub direction: Direction,
     /// Empty: any host.
     pub host: Vec<HostPattern>,
     pub path: PathPattern,
@@ -195,6 +197,7 @@ mod tests {
     fn route(host: &str, path: &str, header: &[(&'static str, &'static str)]) -> Route {
         Route {
             name: "r".parse().unwrap(),
+            direction: Direction::Inbound,
             host: host.split_whitespace().map(|host| host.parse().unwrap()).collect(),
             path: path.parse().unwrap(),
             header: header

@@ -49,10 +49,9 @@ pub async fn serve(
     if let Err(limit) = admitted.from_address(peer_ip, limits.connections_per_peer_max) {
         return worker.shared.metrics.limit_hit(limit);
     }
-    let listener_name = listener.name.clone();
     let address = (peer_ip, listener.proxy_hops.is_none());
     let connection =
-        |tls, server_name| Rc::new(Connection::new(position, listener_name, address, tls, server_name));
+        |tls, server_name| Rc::new(Connection::new((position, &listener), address, tls, server_name));
     // Boxed: a connection that rests does not keep the room of what it went through.
     let tls = match &listener.security {
         Security::Plain => {

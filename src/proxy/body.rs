@@ -50,11 +50,11 @@ impl RequestBody {
         }
         RequestBody { inner, underway: Rc::clone(underway), bytes_max, upload }
     }
+}
 
-    /// Whether the head already says that the body is too large.
-    pub fn is_too_large(&self) -> bool {
-        self.inner.size_hint().lower() > self.bytes_max
-    }
+/// Whether the head already says that the body is too large.
+pub fn is_too_large(body: &Incoming, bytes_max: u64) -> bool {
+    body.size_hint().lower() > bytes_max
 }
 
 impl http_body::Body for RequestBody {

@@ -9,7 +9,7 @@ use http::{HeaderMap, Method};
 use rustls::pki_types::CertificateDer;
 
 use super::assertion::Signed;
-use super::generation::{Generation, Security, Shared};
+use super::generation::{Generation, ListenerState, Security, Shared};
 use super::headers;
 use super::hop::{self, CertificateHeader, Learned, TrustedHop};
 use super::leaves::Leaves;
@@ -18,7 +18,7 @@ use super::stall::{Busy, Pulse};
 use crate::audit::{Arrival, Cut, Protocol, Reason, Signers};
 use crate::clock::Timestamp;
 use crate::decisions::Judged;
-use crate::identity::{CertificateHash, Hop, Name, Peer, Signature};
+use crate::identity::{CertificateHash, Direction, Hop, Name, Peer, Signature};
 use crate::policy::Host;
 use crate::tls::{ListenerTls, PeerError};
 use crate::token::KnownToken;
@@ -28,6 +28,7 @@ pub struct Connection {
     /// Position among the listeners of every generation.
     listener: usize,
     pub listener_name: Name,
+    pub direction: Direction,
     /// `None` on a plain-text listener.
     tls: Option<TlsPeer>,
     /// The name the client asked for in its handshake.
@@ -96,10 +97,9 @@ impl TlsPeer {
 }
 
 impl Connection {
-    /// A new one to the listener at the position `listener`; without `tls` in plain text.
+    /// A new one to the listener at this position; without `tls` in plain text.
     pub fn new(
-        listener: usize,
-        listener_name: Name,
+        (listener, state): (usize, &ListenerState),
         (peer_ip, address_is_seen): (IpAddr, bool),
         tls: Option<TlsPeer>,
         server_name: Option<Host>,
@@ -107,7 +107,8 @@ impl Connection {
         let (ending, pulse, cut) = (Cell::new(false), Pulse::new(), Arc::default());
         Connection {
             listener,
-            listener_name,
+            listener_name: state.name.clone(),
+            direction: state.direction,
             origin: headers::Origin::new(Some(peer_ip), tls.is_some()),
             tls,
             server_name,
@@ -143,9 +144,17 @@ impl Connection {
     /// not revoked; and where a reload has changed CAs, CRLs or the mode, what is in force now counts. In
     /// each case its chain is verified again.
     pub fn peer(&self, generation: &Generation, now: Timestamp) -> Result<Signature<Peer>, PeerError> {
+        if self.is_turned(generation) {
+            return Err(PeerError::Missing);
+        }
         let (tls, current) = match (&self.tls, self.security(generation)) {
             (Some(tls), Some(Security::Tls(current))) => (tls, current),
-            (None, Some(Security::Plain)) => return Ok(Signature::Absent),
+            (None, Some(Security::Plain)) => {
+                return match self.direction {
+                    Direction::Inbound => Ok(Signature::Absent),
+                    Direction::Outbound => generation.ourselves(now),
+                };
+            }
             // Plain text where there is TLS now, or the other way round.
             _ => return Err(PeerError::Missing),
         };
@@ -208,12 +217,13 @@ impl Connection {
     /// Until when nobody needs to be asked again about the other end and about `requester`: a chain ends, or a list by
     /// which somebody was not revoked.
     pub fn vouched_until(&self, generation: &Generation, requester: &Signature<Peer>) -> Timestamp {
+        let own = generation.own_peer.as_ref().filter(|_| self.direction == Direction::Outbound);
         let end = match (&self.tls, self.security(generation)) {
             (Some(tls), Some(Security::Tls(current))) => {
                 let end = tls.verified.borrow();
                 end.1.verified().map_or(Timestamp::MAX, |peer| current.vouched_until(peer))
             }
-            _ => Timestamp::MAX,
+            _ => own.map_or(Timestamp::MAX, |own| own.not_after),
         };
         match (requester.verified(), &generation.trust) {
             (Some(peer), Some(trust)) if matches!(peer.hop, Hop::Trusted(_)) => {
@@ -260,12 +270,18 @@ impl Connection {
         generation.listeners.get(self.listener).map(|listener| &listener.security)
     }
 
+    /// Whether the listener is for the other direction by now.
+    fn is_turned(&self, generation: &Generation) -> bool {
+        generation.listeners.get(self.listener).is_none_or(|listener| listener.direction != self.direction)
+    }
+
     /// Whether new connections are made under another TLS configuration by now.
     pub fn is_outdated(&self, generation: &Generation) -> bool {
-        match (&self.tls, self.security(generation)) {
-            (Some(mine), Some(Security::Tls(current))) => !Arc::ptr_eq(&mine.made_under, current),
-            (None, Some(Security::Plain)) => false,
-            _ => true,
-        }
+        self.is_turned(generation)
+            || match (&self.tls, self.security(generation)) {
+                (Some(mine), Some(Security::Tls(current))) => !Arc::ptr_eq(&mine.made_under, current),
+                (None, Some(Security::Plain)) => false,
+                _ => true,
+            }
     }
 }

@@ -74,7 +74,7 @@ async fn answer(
         draft.for_everybody();
         return finish(draft, answer.map(Body::Fixed)).await;
     }
-    let cross_origin = CrossOrigin::of(&generation, &asked, &head.headers);
+    let cross_origin = CrossOrigin::of(&generation, connection.direction, &asked, &head.headers);
     if let Some(answer) = cross_origin.preflight(&asked, &head.headers) {
         draft.because(Reason::Preflight);
         return finish(draft, answer).await;
@@ -148,9 +148,10 @@ async fn judge(
             let vouched_until = connection.vouched_until(generation, &signatures.peer);
             let until = judgement::holds_until(&permit, &judged, vouched_until);
             let credential = || Credential::of(&signatures, &head.headers, known.token.as_deref(), verifier);
+            let caller_until = signatures.caller.verified().map(|caller| caller.expires);
             assertion.map(|assertion| {
                 let credential = credential();
-                Passage { asked, permit, who, assertion, from, origin, credential, until }
+                Passage { asked, permit, who, assertion, from, origin, credential, caller_until, until }
             })
         }
         Verdict::Denial(denial) => Err(Refusal::from(&denial).in_scheme(Scheme::of(&head.headers))),

@@ -21,13 +21,13 @@ use tokio::time::{Instant, timeout_at};
 use ulid::ULID_LEN;
 
 use super::assertion::Signed;
-use super::body::{Body, Farewell, RequestBody, ResponseBody};
+use super::body::{self, Body, Farewell, RequestBody, ResponseBody};
 use super::connection::Connection;
 use super::exchange::{finish, refuse};
 use super::generation::Generation;
-use super::headers::{self, Introduction};
+use super::headers::{self, Authorization, Introduction};
 use super::hop;
-use super::judgement::{Addresses, Basis, Credential};
+use super::judgement::{self, Addresses, Basis};
 use super::normalize::{Asked, Kind};
 use super::refusal::{Form, Refusal};
 use super::route::RouteSettings;
@@ -38,6 +38,8 @@ use crate::clock::Timestamp;
 use crate::metrics::Limit;
 use crate::policy::Permit;
 use crate::policy::action::is_grpc;
+use crate::token::Credential as Presented;
+use crate::upstream::credential::{Credential, CredentialKind, Subject};
 use crate::upstream::{self, Close, Pool, Switched, TunnelEnd, Upgrade};
 
 /// A request that was permitted, with all that it rests on.
@@ -51,9 +53,21 @@ pub struct Passage {
     pub from: Addresses,
     /// The same for the upstream, as a trusted hop tells it; without, it comes from where its connection does.
     pub origin: Option<headers::Origin>,
-    pub credential: Credential,
+    pub credential: judgement::Credential,
+    /// When the caller's token ends, if there is one.
+    pub caller_until: Option<Timestamp>,
     /// When it is to be judged again.
     pub until: Timestamp,
+}
+
+/// What an upstream is shown, as far as that is known before anybody is asked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    Nothing,
+    /// The caller's own token.
+    Callers,
+    /// A token that this proxy gets for it.
+    Ours,
 }
 
 /// What a head is rewritten by.
@@ -62,6 +76,7 @@ pub struct Told<'a> {
     pub permit: &'a Permit,
     pub who: &'a Arc<headers::Identity>,
     pub assertion: Option<&'a Signed>,
+    pub authorization: Authorization,
 }
 
 /// One request on its way.
@@ -87,9 +102,11 @@ pub async fn forward(
     mut draft: Draft,
 ) -> Response<Body> {
     let (mut head, body) = request.into_parts();
-    let Passage { asked, permit, who, assertion, from, origin, credential, until } = passage;
+    let Passage { asked, permit, who, assertion, from, origin, credential, caller_until, until } = passage;
     let settings = generation.routes.get(permit.route().index());
-    let (Some(route), Some(pool)) = (settings, worker.pool(generation, permit.upstream())) else {
+    let source = generation.credentials.get(permit.upstream().index());
+    let pool = worker.pool(generation, permit.upstream());
+    let (Some(route), Some(pool), Some(source)) = (settings, pool, source) else {
         return refuse(draft, form, &Refusal::of(Reason::Internal)).await;
     };
     let chosen_by = generation.policy.parts().routes.get(permit.route().index());
@@ -98,19 +115,33 @@ pub async fn forward(
     let origin = origin.as_ref().unwrap_or(&connection.origin);
     let basis = Basis { asked, headers, grpc: form == Form::Grpc, from, credential };
     let underway = Underway::new(worker, connection, basis, (generation.number, until));
-    let asked = underway.asked();
-    let body = RequestBody::new(body, &underway, route.body_bytes_max, connection.pulse.upload());
-    let carried = carries(route, asked.kind, body.is_too_large())
-        .and_then(|()| {
-            let told = Told { asked, permit: &permit, who: &who, assertion: assertion.as_deref() };
-            rewrite(origin, route, &mut head, &told, &mut draft)
+    let (asked, deadline) = (underway.asked(), Instant::now() + route.total_timeout);
+    let carried = carries(route, asked.kind, body::is_too_large(&body, route.body_bytes_max));
+    let shown = carried.and_then(|()| shown(source.kind, route, caller_until.is_some()));
+    let authorization = match shown {
+        Ok(Shown::Nothing) => Ok(Authorization::Stripped),
+        Ok(Shown::Callers) => Ok(Authorization::Forwarded),
+        Ok(Shown::Ours) => {
+            // Boxed: it waits seldom, and would make every request's future large.
+            let obtained = Box::pin(obtain(source, &head.headers, caller_until));
+            let obtained = timeout_at(deadline, obtained).await;
+            obtained.unwrap_or_else(|_| Err(Refusal::over(Limit::TotalTimeout)))
+        }
+        Err(refusal) => Err(refusal),
+    };
+    let carried = authorization
+        .and_then(|authorization| {
+            let (permit, who, assertion) = (&permit, &who, assertion.as_deref());
+            let told = Told { asked, permit, who, assertion, authorization };
+            rewrite(origin, route, &mut head, told, &mut draft)
         })
         // Last: from here on the record says that the request was passed on.
         .and_then(|()| draft.forwarding(&permit).map_err(|_| Refusal::of(Reason::AuditUnavailable)));
     if let Err(refusal) = carried {
         return refuse(draft, form, &refusal).await;
     }
-    let (kind, deadline) = (asked.kind, Instant::now() + route.total_timeout);
+    let kind = asked.kind;
+    let body = RequestBody::new(body, &underway, route.body_bytes_max, connection.pulse.upload());
     let journey = Journey { worker, connection, pool, underway, deadline, form, draft };
     match kind {
         Kind::Plain => journey.plain(head, body).await,
@@ -126,15 +157,42 @@ pub fn carries(route: &RouteSettings, kind: Kind, is_too_large: bool) -> Result<
     if is_too_large { Err(Refusal::over(Limit::BodyBytesMax)) } else { Ok(()) }
 }
 
+/// What `kind` comes to on this route, for a request with or without a caller.
+pub fn shown(kind: CredentialKind, route: &RouteSettings, has_caller: bool) -> Result<Shown, Refusal> {
+    match kind {
+        CredentialKind::ByRoute if route.forward_authorization => Ok(Shown::Callers),
+        CredentialKind::ByRoute | CredentialKind::None => Ok(Shown::Nothing),
+        CredentialKind::Forward => Ok(Shown::Callers),
+        CredentialKind::ClientCredentials => Ok(Shown::Ours),
+        CredentialKind::Exchange if has_caller => Ok(Shown::Ours),
+        CredentialKind::Exchange => Err(Refusal::of(Reason::TokenMissing)
+            .because("the upstream takes a token that is exchanged for the caller's, and there is none")),
+    }
+}
+
+/// Gets what the upstream is shown; the caller's token is good until `until`.
+async fn obtain(
+    credential: &Credential,
+    headers: &HeaderMap,
+    until: Option<Timestamp>,
+) -> Result<Authorization, Refusal> {
+    let subject = match (Presented::from_headers(headers), until) {
+        (Ok(Presented::Bearer(token)), Some(expires)) => Some(Subject { token, expires }),
+        _ => None,
+    };
+    let obtained = credential.obtain(subject).await;
+    obtained.map(Authorization::Ours).map_err(|error| Refusal::from(&error))
+}
+
 /// Turns the head that was judged into the one that goes upstream.
 pub fn rewrite(
     origin: &headers::Origin,
     route: &RouteSettings,
     head: &mut Parts,
-    told: &Told<'_>,
+    told: Told<'_>,
     draft: &mut Draft,
 ) -> Result<(), Refusal> {
-    let Told { asked, permit, who, assertion } = *told;
+    let Told { asked, permit, who, assertion, authorization } = told;
     let given = head.uri.path_and_query();
     let target = match &route.strip_prefix {
         Some(prefix) => asked.target(&asked.path.strip_prefix(prefix)?, given),
@@ -160,7 +218,7 @@ pub fn rewrite(
         authority: &asked.authority,
         traceparent: &traceparent,
         trace_continued,
-        forward_authorization: route.forward_authorization,
+        authorization,
     };
     headers::for_upstream(&mut head.headers, &introduction);
     Ok(())

@@ -19,15 +19,17 @@ use super::limits::Limits;
 use super::normalize::OddNames;
 use super::route::RouteSettings;
 use crate::audit::Audit;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::decisions::Decisions;
-use crate::identity::{Name, SpiffeId};
+use crate::identity::{Direction, Name, Peer, Signature, SpiffeId};
 use crate::metrics::{CounterBy, Metrics};
 use crate::policy::Policy;
 use crate::revocation::Revocations;
-use crate::tls::{ListenerTls, Trust};
+use crate::tls::peer::OutOfDate;
+use crate::tls::{ListenerTls, PeerError, Trust};
 use crate::token::Verifier;
 use crate::upstream::Upstream;
+use crate::upstream::credential::Credential;
 
 /// One load of the configuration, with what has changed by itself since. All that is large is shared with the
 /// generations before and after, as far as it did not change.
@@ -43,10 +45,14 @@ pub struct Generation {
     pub routes: Arc<[RouteSettings]>,
     /// By `UpstreamId`.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// What each is shown, by `UpstreamId`.
+    pub credentials: Vec<Credential>,
     /// In the order in which their sockets were opened at the start.
     pub listeners: Vec<ListenerState>,
     /// Our own SPIFFE ID, where our certificate has one.
     pub own_id: Option<SpiffeId>,
+    /// Ourselves as a peer: that of all requests that the local application sends.
+    pub own_peer: Option<Arc<Peer>>,
     /// Whose word on somebody else is taken.
     pub hops: Arc<[TrustedHop]>,
     /// Who vouches for the certificates that they tell.
@@ -61,15 +67,27 @@ pub struct Generation {
 #[derive(Clone)]
 pub struct ListenerState {
     pub name: Name,
+    pub direction: Direction,
     pub security: Security,
     /// With `proxy_protocol`: the hops that speak it, and must.
     pub proxy_hops: Option<Vec<IpNet>>,
 }
 
+impl Generation {
+    /// The peer of what the local application sends, while our certificate is good.
+    pub fn ourselves(&self, now: Timestamp) -> Result<Signature<Peer>, PeerError> {
+        match &self.own_peer {
+            Some(own) if own.not_after <= now => Err(PeerError::Expired(OutOfDate::Expired(own.not_after))),
+            Some(own) => Ok(Signature::Verified(Arc::clone(own))),
+            None => Err(PeerError::Awaited),
+        }
+    }
+}
+
 /// How connections of a listener are secured.
 #[derive(Clone)]
 pub enum Security {
-    /// Not at all: `allow_plaintext`.
+    /// Not at all: `allow_plaintext`, and where requests are the local application's.
     Plain,
     /// By a certificate of ours that has not come yet: connections are closed.
     Awaited,

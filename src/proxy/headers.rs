@@ -124,7 +124,17 @@ pub struct Introduction<'a> {
     pub traceparent: &'a str,
     /// Whether the traceparent is the client's own, so that its tracestate belongs to it.
     pub trace_continued: bool,
-    pub forward_authorization: bool,
+    pub authorization: Authorization,
+}
+
+/// What the upstream sees in `Authorization`.
+#[derive(Clone, Debug)]
+pub enum Authorization {
+    Stripped,
+    /// As the caller presented it.
+    Forwarded,
+    /// A token that this proxy got for the upstream, and not the caller's.
+    Ours(HeaderValue),
 }
 
 impl Origin {
@@ -164,8 +174,10 @@ pub fn for_upstream(headers: &mut HeaderMap, with: &Introduction<'_>) {
     strip(headers, |name| is_hop_by_hop(name) || is_reserved(name));
     join_cookies(headers);
     rewrite_length(headers);
-    if !with.forward_authorization {
-        headers.remove(AUTHORIZATION);
+    match &with.authorization {
+        Authorization::Stripped => drop(headers.remove(AUTHORIZATION)),
+        Authorization::Forwarded => {}
+        Authorization::Ours(token) => drop(headers.insert(AUTHORIZATION, token.clone())),
     }
     if !with.trace_continued {
         headers.remove(TRACESTATE);

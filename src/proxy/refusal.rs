@@ -18,7 +18,7 @@ use crate::metrics::Limit;
 use crate::policy::{Challenge, Denial, PathError};
 use crate::tls::PeerError;
 use crate::token::{Algorithm, CredentialError, Scheme, TokenError};
-use crate::upstream::UpstreamError;
+use crate::upstream::{self, UpstreamError};
 
 /// Why a request is not forwarded, or why its forwarding failed before an answer came.
 #[derive(Clone, Debug)]
@@ -197,6 +197,12 @@ impl From<&UpstreamError> for Refusal {
     }
 }
 
+impl From<&upstream::credential::CredentialError> for Refusal {
+    fn from(error: &upstream::credential::CredentialError) -> Refusal {
+        Refusal::of(error.into()).because(error)
+    }
+}
+
 impl From<&Denial> for Refusal {
     fn from(denial: &Denial) -> Refusal {
         // A denial without a cause cannot be built by `decide`; if it ever is, it still denies.
@@ -292,6 +298,7 @@ fn answer_to(reason: Reason) -> (StatusCode, Option<&'static str>) {
         | Reason::ClaimMismatch
         | Reason::NoRule
         | Reason::NoRoute
+        | Reason::TokenNotExchanged
         | Reason::Allowed
         | Reason::Unenforced
         | Reason::Preflight => (StatusCode::FORBIDDEN, None),

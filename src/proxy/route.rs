@@ -12,6 +12,7 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use super::body::Body;
 use super::generation::Generation;
 use super::normalize::Asked;
+use crate::identity::Direction;
 use crate::policy::NormalPath;
 
 /// `[route.NAME]`, as far as it is not judged; by `RouteId` beside the policy's routes.
@@ -48,11 +49,17 @@ pub struct CrossOrigin<'g> {
 const PREFLIGHT_MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
 impl<'g> CrossOrigin<'g> {
-    pub fn of(generation: &'g Generation, asked: &Asked, headers: &HeaderMap) -> CrossOrigin<'g> {
+    pub fn of(
+        generation: &'g Generation,
+        direction: Direction,
+        asked: &Asked,
+        headers: &HeaderMap,
+    ) -> CrossOrigin<'g> {
         if !headers.contains_key(ORIGIN) {
             return CrossOrigin { cors: None, origin: None };
         }
         let route = generation.policy.route_for(&asked.action(headers));
+        let route = route.filter(|route| generation.policy.route(*route).direction == direction);
         let settings = route.and_then(|route| generation.routes.get(route.index()));
         CrossOrigin::new(settings.and_then(|route| route.cors.as_ref()), headers)
     }

@@ -61,7 +61,7 @@ fn introduction(peer: Option<&Peer>, caller: Option<&Caller>, names: &[Name]) ->
         authority: &AUTHORITY,
         traceparent: "00-1",
         trace_continued: false,
-        forward_authorization: false,
+        authorization: Authorization::Stripped,
     }
 }
 
@@ -208,7 +208,7 @@ fn only_trailers_survives_of_te_and_credentials_only_where_the_route_says_so() {
     assert_eq!(through(&[("te", "gzip, Trailers;q=0.5")], &with).get("te"), None);
     assert_eq!(through(&[("te", "gzip, trailers")], &with)["te"], "trailers");
     assert_eq!(through(&[("te", "gzip"), ("te", "trailers")], &with)["te"], "trailers");
-    let with = Introduction { forward_authorization: true, enforced: false, ..with };
+    let with = Introduction { authorization: Authorization::Forwarded, enforced: false, ..with };
     let headers = through(&[("authorization", "Bearer x")], &with);
     assert_eq!(headers["authorization"], "Bearer x");
     assert_eq!(headers["x-auth-enforced"], "false");

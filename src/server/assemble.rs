@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::AssembleError;
+use super::credential::KeptCredential;
 use super::identities::Identities;
 use crate::audit::SinkSettings;
 use crate::clock::Clock;
@@ -47,6 +48,7 @@ pub struct Assembled {
     /// Whatever is changed, a proof is used once.
     proofs: Arc<Proofs>,
     pub upstreams: Vec<LiveUpstream>,
+    pub credentials: Vec<KeptCredential>,
     /// For as long as the process lives, or until nothing is asserted.
     assertion_keys: Option<Arc<AssertionKeys>>,
 }
@@ -117,6 +119,7 @@ pub fn reissued(
     let before = Some((present, assembled));
     let listeners = listeners(&identities, before, &tools)?;
     let upstreams = upstreams(&identities, &present.limits, before, &tools)?;
+    let credentials = credentials(&identities, Some(assembled), &tools)?;
     let assertions = present.assertions.as_ref();
     let assertions =
         assertions.map(|old| assertions_of(old.settings.clone(), Arc::clone(&old.keys), &identities));
@@ -124,12 +127,14 @@ pub fn reissued(
         number: present.number + 1,
         assertions,
         upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
+        credentials: credentials.iter().map(|kept| kept.credential.clone()).collect(),
         listeners,
         own_id: identities.own_id(),
         trust: identities.trust.clone(),
+        own_peer: identities.own_peer(),
         ..present.clone()
     };
-    let assembled = Assembled { configured, identities, upstreams, ..assembled.clone() };
+    let assembled = Assembled { configured, identities, upstreams, credentials, ..assembled.clone() };
     Ok((generation, assembled))
 }
 
@@ -162,6 +167,7 @@ fn assemble(
     let identities = configured.with(tools.issued, old.map(|old| &old.identities))?;
     let listeners = listeners(&identities, before, tools)?;
     let upstreams = upstreams(&identities, &config.limits, before, tools)?;
+    let credentials = credentials(&identities, old, tools)?;
     let own_keys = match (&config.assertion, old.and_then(|old| old.assertion_keys.clone())) {
         (None, _) => None,
         (Some(_), Some(kept)) => Some(kept),
@@ -199,8 +205,10 @@ fn assemble(
         revocations: Arc::new(config.revoked),
         routes: config.routes.into(),
         upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
+        credentials: credentials.iter().map(|kept| kept.credential.clone()).collect(),
         listeners,
         own_id: identities.own_id(),
+        own_peer: identities.own_peer(),
         hops: config.hops.into(),
         trust: identities.trust.clone(),
         assertions,
@@ -216,6 +224,7 @@ fn assemble(
         revocation,
         proofs,
         upstreams,
+        credentials,
         assertion_keys: own_keys,
     };
     Ok((generation, assembled))
@@ -262,7 +271,13 @@ fn listener(
             Security::Tls(Arc::new(made.map_err(failed)?))
         }
     };
-    Ok(ListenerState { name: settings.name.clone(), security, proxy_hops: settings.proxy_hops.clone() })
+    let direction = settings.direction;
+    Ok(ListenerState {
+        name: settings.name.clone(),
+        direction,
+        security,
+        proxy_hops: settings.proxy_hops.clone(),
+    })
 }
 
 fn issuer(
@@ -358,6 +373,14 @@ fn assertions_of(
     };
     let audiences = identities.upstreams.iter().map(audience).collect();
     Arc::new(Assertions { settings, audiences, keys })
+}
+
+fn credentials(
+    identities: &Identities,
+    old: Option<&Assembled>,
+    tools: &Tools<'_>,
+) -> Result<Vec<KeptCredential>, AssembleError> {
+    identities.upstreams.iter().map(|upstream| KeptCredential::assemble(upstream, old, tools)).collect()
 }
 
 fn upstreams(

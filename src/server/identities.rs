@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::config::{ListenerSettings, UpstreamConfig};
-use crate::identity::SpiffeId;
+use crate::identity::{Peer, SpiffeId};
 use crate::tls::client::ExpectedServer;
 use crate::tls::source::Issued;
 use crate::tls::{ClientCertificates, Own, OwnCertificate, Trust, TrustError};
@@ -48,6 +48,11 @@ impl Identities {
         self.own.as_ref()?.known()?.spiffe_id.clone()
     }
 
+    /// Ourselves as a peer, where our certificate has a SPIFFE ID.
+    pub fn own_peer(&self) -> Option<Arc<Peer>> {
+        self.own.as_ref()?.known()?.as_local_peer().map(Arc::new)
+    }
+
     /// Our own certificates, by their place in the configuration.
     pub fn certificates(&self) -> impl Iterator<Item = (String, &OwnCertificate)> {
         let identity = self.own.iter().filter_map(|own| Some(("identity".to_owned(), own.known()?)));
@@ -84,7 +89,10 @@ impl Identities {
     fn owns_mut(&mut self) -> impl Iterator<Item = &mut Own> {
         let listeners =
             self.listeners.iter_mut().filter_map(|listener| Some(&mut listener.tls.as_mut()?.own));
-        let upstreams = self.upstreams.iter_mut().filter_map(|upstream| upstream.tls.own.as_mut());
+        let upstreams = self.upstreams.iter_mut().flat_map(|upstream| {
+            let shown = upstream.credential.endpoint_mut().and_then(|endpoint| endpoint.own.as_mut());
+            upstream.tls.own.iter_mut().chain(shown)
+        });
         self.own.iter_mut().chain(listeners).chain(upstreams)
     }
 }

@@ -6,6 +6,7 @@
 //! place last, so that one that fails changes nothing.
 
 mod assemble;
+mod credential;
 mod identities;
 mod live;
 mod report;

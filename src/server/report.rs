@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use super::Addresses;
 use super::assemble::Assembled;
+use super::credential::KeptCredential;
 use super::live::{Live, SourceStatus};
 use crate::admin::{
-    CertificateStatus, IdentityStatus, IssuerStatus, ListenerStatus, Serving, Status, UpstreamStatus,
+    CertificateStatus, CredentialStatus, IdentityStatus, IssuerStatus, ListenerStatus, Serving, Status,
+    UpstreamStatus,
 };
 use crate::audit::{Audit, Event};
 use crate::clock::Timestamp;
@@ -115,7 +117,20 @@ fn serving(
                 UpstreamStatus { name: name.clone(), servers: status.endpoints.len(), ejected }
             })
             .collect(),
+        credentials: assembled.credentials.iter().filter_map(credential).collect(),
     }
+}
+
+fn credential(kept: &KeptCredential) -> Option<CredentialStatus> {
+    let status = kept.credential.status()?;
+    Some(CredentialStatus {
+        upstream: kept.upstream.clone(),
+        kind: kept.credential.kind.as_str()?,
+        expires: status.expires.map(|at| at.to_string()),
+        refresh: status.refresh.map(|at| at.to_string()),
+        entries: status.entries,
+        failure: status.failure.as_deref().map(str::to_owned),
+    })
 }
 
 fn export(shared: &Shared, generation: &Generation, assembled: &Assembled) {
@@ -145,6 +160,12 @@ pub fn forget(metrics: &Metrics, old: (&Generation, &Assembled), new: (&Generati
     for issuer in &old.1.issuers {
         if !new.1.issuers.iter().any(|kept| kept.name == issuer.name) {
             metrics.forget_issuer(issuer.name.as_str());
+        }
+    }
+    let gets_tokens = |kept: &&KeptCredential| kept.credential.status().is_some();
+    for kept in old.1.credentials.iter().filter(gets_tokens) {
+        if !new.1.credentials.iter().filter(gets_tokens).any(|new| new.upstream == kept.upstream) {
+            metrics.credentials.forget(kept.upstream.as_str());
         }
     }
     let upstreams = |generation: &Generation| generation.policy.parts().upstreams.clone();

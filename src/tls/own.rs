@@ -8,7 +8,7 @@ use rustls::sign::CertifiedKey;
 use super::peer::{Leaf, LeafName, certificate_hash, validity};
 use super::{Fingerprint, PemError, PemSource, provider};
 use crate::clock::Timestamp;
-use crate::identity::{CertificateHash, SpiffeId};
+use crate::identity::{CertificateHash, Hop, Peer, PeerName, SpiffeId};
 
 /// Where our certificate chain (leaf first) and its private key stand.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -132,6 +132,16 @@ impl Own {
 }
 
 impl OwnCertificate {
+    /// Ourselves, as a peer would know us by it: whom requests of the local application come from.
+    pub fn as_local_peer(&self) -> Option<Peer> {
+        Some(Peer {
+            name: PeerName::Spiffe(self.spiffe_id.clone()?),
+            certificate: self.hash(),
+            not_after: self.not_after,
+            hop: Hop::Local,
+        })
+    }
+
     /// Of the leaf.
     pub fn hash(&self) -> CertificateHash {
         certificate_hash(self.key.end_entity_cert().map_or(&[], |leaf| leaf.as_ref()))

@@ -51,6 +51,9 @@ pub struct Unverified {
 pub enum PeerError {
     #[error("no client certificate was presented")]
     Missing,
+    /// Of what the local application sends.
+    #[error("our own certificate has not come yet")]
+    Awaited,
     #[error("the certificate is malformed: {0}")]
     Malformed(#[from] MalformedCertificate),
     #[error("the certificate is not trusted: {0}")]

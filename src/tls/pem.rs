@@ -85,10 +85,7 @@ impl PemSource {
 
     /// The one private key in it, as PKCS#8, PKCS#1 or SEC1; PKCS#8 may be encrypted. Warns of a file that
     /// anyone may read.
-    pub(super) fn private_key(
-        &self,
-        passphrase: Option<&PemSource>,
-    ) -> Result<PrivateKeyDer<'static>, PemError> {
+    pub fn private_key(&self, passphrase: Option<&PemSource>) -> Result<PrivateKeyDer<'static>, PemError> {
         let text = self.read()?;
         if holds(&text, OLD_ENCRYPTION) {
             return Err(PemError::OldEncryption(self.clone()));

@@ -103,7 +103,7 @@ pub(super) fn alerting(error: &PeerError) -> CertificateError {
         // unsupported_certificate
         PeerError::Malformed(MalformedCertificate::ExtendedKeyUsage) => CertificateError::InvalidPurpose,
         // bad_certificate
-        PeerError::Missing | PeerError::Malformed(_) => CertificateError::BadEncoding,
+        PeerError::Missing | PeerError::Awaited | PeerError::Malformed(_) => CertificateError::BadEncoding,
         // unknown_ca
         PeerError::Untrusted(_) => CertificateError::UnknownIssuer,
         // certificate_expired

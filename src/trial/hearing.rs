@@ -13,12 +13,12 @@ use super::answer::{Answered, Case};
 use crate::audit::record::HopRecord;
 use crate::audit::{Draft, Reason};
 use crate::clock::Timestamp;
-use crate::identity::{CertificateHash, Name, Peer, Signature};
+use crate::identity::{CertificateHash, Direction, Name, Peer, Signature};
 use crate::policy::Verdict;
 use crate::proxy::Generation;
 use crate::proxy::exchange::note;
-use crate::proxy::forward::{Told, carries, rewrite};
-use crate::proxy::headers::{Origin, given_traceparent};
+use crate::proxy::forward::{Shown, Told, carries, rewrite, shown};
+use crate::proxy::headers::{Authorization, Origin, given_traceparent};
 use crate::proxy::hop::spoke_tls;
 use crate::proxy::judgement::{self, Addresses, Holder};
 use crate::proxy::normalize::Asked;
@@ -33,6 +33,7 @@ pub struct Hearing<'t> {
     pub peer: Result<Signature<Peer>, Refusal>,
     /// Which tells whose it is.
     pub hop: Option<Name>,
+    pub direction: Direction,
     pub from: Addresses,
     pub origin: Origin,
     pub now: Timestamp,
@@ -70,7 +71,7 @@ impl Hearing<'_> {
             Err(refusal) => return Ok(End::Answered(self.refuse(form, &refusal))),
         };
         self.draft.asked(&asked.host, &asked.path, form == Form::Grpc);
-        let cross_origin = CrossOrigin::of(self.generation, &asked, &head.headers);
+        let cross_origin = CrossOrigin::of(self.generation, self.direction, &asked, &head.headers);
         if let Some(answer) = cross_origin.preflight(&asked, &head.headers) {
             self.draft.because(Reason::Preflight);
             return Ok(End::Answered(answer.into_parts().0));
@@ -90,7 +91,7 @@ impl Hearing<'_> {
     }
 
     fn judge(&mut self, asked: Asked, headers: &HeaderMap) -> Result<Result<Case, Refusal>, Unaskable> {
-        let Hearing { generation, verifier, peer, hop, from, origin, now, draft } = self;
+        let Hearing { generation, verifier, peer, hop, from, origin, now, draft, .. } = self;
         if let Some(name) = hop.take() {
             match judgement::client(generation, HopRecord { name, certificate: None }, headers, draft) {
                 Ok(told) => from.client = from.client.or(told),
@@ -129,9 +130,16 @@ impl Hearing<'_> {
         let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         let is_too_large = length.is_some_and(|length: u64| length > route.body_bytes_max);
         carries(route, case.asked.kind, is_too_large)?;
+        let credential = self.generation.credentials.get(permit.upstream().index()).ok_or_else(internal)?;
+        let has_caller = case.signatures.caller.verified().is_some();
+        let authorization = match shown(credential.kind, route, has_caller)? {
+            Shown::Callers => Authorization::Forwarded,
+            // Which token it would be is not asked.
+            Shown::Nothing | Shown::Ours => Authorization::Stripped,
+        };
         let who = case.signatures.introduce(self.generation, &case.decision).into();
-        let told = Told { asked: &case.asked, permit, who: &who, assertion: None };
-        rewrite(&self.origin, route, &mut head, &told, &mut self.draft)?;
+        let told = Told { asked: &case.asked, permit, who: &who, assertion: None, authorization };
+        rewrite(&self.origin, route, &mut head, told, &mut self.draft)?;
         self.draft.forwarding(permit).map_err(|_| Refusal::of(Reason::AuditUnavailable))?;
         Ok(head)
     }

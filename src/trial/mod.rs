@@ -42,10 +42,12 @@ use crate::proxy::hop::spoke_tls;
 use crate::proxy::judgement::{self, Addresses};
 use crate::proxy::normalize::Asked;
 use crate::proxy::refusal::Refusal;
+use crate::tls::{Own, OwnCertificate};
 use crate::token::{
     DPOP, IssuerSettings, KeysError, Proofs, SameIssuer, Scheme, Shown, SigningError, Step, TokenError,
     Trace, Verifier,
 };
+use crate::upstream::credential::Credential as UpstreamCredential;
 use hearing::Hearing;
 use peers::Handshake;
 use tokens::{Credential, Tokens};
@@ -89,6 +91,13 @@ pub enum Unaskable {
     Algorithm(Name),
     #[error("a certificate can only be verified for a `[listener]`, and there is none")]
     NoListener,
+    #[error("no certificate is presented by the local application: it speaks with this proxy's own")]
+    LocalCertificate,
+    #[error(
+        "this proxy's own SPIFFE ID comes from the source of `[identity]`, which is not asked here: name the service \
+         that the local application speaks as"
+    )]
+    AwaitedIdentity,
     #[error(
         "the CAs of trust domain `{0}` come from the source of `[identity]`, which is not asked here: name the peer \
          by its SPIFFE ID instead"
@@ -111,6 +120,7 @@ impl Trial {
         let metrics = Arc::new(Metrics::new());
         let tokens = Tokens::new(&config.issuers, config.limits.token, config.tokens, &clock)?;
         let decisions = DecisionsSettings { entries_max: 0, ..config.decisions };
+        let own = config.own.as_ref().and_then(Own::known);
         let generation = Generation {
             number: 1,
             policy: Arc::new(config.policy),
@@ -128,8 +138,14 @@ impl Trial {
             routes: config.routes.into(),
             // Nothing is ever sent there, and nobody connects.
             upstreams: Vec::new(),
+            credentials: config
+                .upstreams
+                .iter()
+                .map(|upstream| UpstreamCredential::of_kind(upstream.credential.kind()))
+                .collect(),
             listeners: Vec::new(),
-            own_id: config.own.as_ref().and_then(|own| own.known()?.spiffe_id.clone()),
+            own_id: own.and_then(|own| own.spiffe_id.clone()),
+            own_peer: own.and_then(OwnCertificate::as_local_peer).map(Arc::new),
             hops: config.hops.into(),
             trust: config.trust,
             // Who asks what would become of a request has no use for signatures.
@@ -174,7 +190,7 @@ impl Trial {
     pub fn ask(&mut self, question: &Question) -> Result<Answer, Unaskable> {
         let now = self.at(question);
         self.clock.set(now);
-        let Handshake { listener, peer, hop } = self.handshake(question)?;
+        let Handshake { listener, direction, peer, hop } = self.handshake(question)?;
         let peer = match peer {
             Ok(peer) => peer,
             Err(refused) => return Ok(Answer::Handshake(refused)),
@@ -198,6 +214,7 @@ impl Trial {
             verifier,
             peer,
             hop,
+            direction,
             from,
             origin: Origin::new(from.peer, secure),
             now,
@@ -215,7 +232,7 @@ impl Trial {
     pub fn trace(&mut self, question: &Question) -> Result<Option<Trace>, Unaskable> {
         let now = self.at(question);
         self.clock.set(now);
-        let Handshake { listener, peer, hop } = self.handshake(question)?;
+        let Handshake { listener, peer, hop, .. } = self.handshake(question)?;
         let secure = listener.is_some_and(|at| self.listeners[at].tls.is_some());
         let told = hop.and_then(|_| spoke_tls(&question.head.headers));
         let secure = told.unwrap_or(secure);

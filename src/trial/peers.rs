@@ -7,9 +7,9 @@ use super::{Trial, Unaskable};
 use crate::audit::{Claimed, Reason, RefusedHandshake};
 use crate::clock::Timestamp;
 use crate::config::ListenerSettings;
-use crate::identity::{CertificateHash, Hop, Name, Peer, PeerName, Signature};
+use crate::identity::{CertificateHash, Direction, Hop, Name, Peer, PeerName, Signature};
 use crate::policy::pattern::HostPattern;
-use crate::policy::role::PeerPattern;
+use crate::policy::role::{PeerPattern, Service};
 use crate::proxy::hop::{self, CertificateHeader, HopKind, KnownBy, Learned, TrustedHop};
 use crate::proxy::refusal::Refusal;
 use crate::tls::peer::certificate_hash;
@@ -19,6 +19,7 @@ use crate::tls::{ClientCertificates, PeerError, Unverified};
 pub struct Handshake {
     /// `None` where the configuration has none: it then takes what it is told.
     pub listener: Option<usize>,
+    pub direction: Direction,
     /// Whose its requests are, where it is made at all.
     pub peer: Result<Result<Signature<Peer>, Refusal>, RefusedHandshake>,
     /// The hop at its other end, where that tells whose they are.
@@ -28,8 +29,16 @@ pub struct Handshake {
 impl Trial {
     pub(super) fn handshake(&self, question: &Question) -> Result<Handshake, Unaskable> {
         let listener = self.choose_listener(question)?;
+        let direction = match listener {
+            Some(at) => self.listeners[at].direction,
+            None => question.hop.direction(),
+        };
+        if direction == Direction::Outbound {
+            let peer = Ok(self.local_peer(listener, question)?);
+            return Ok(Handshake { listener, direction, peer, hop: None });
+        }
         if let Some(hop) = self.hop(question) {
-            return self.told(question, hop, listener);
+            return self.told(question, hop, listener, direction);
         }
         let clients = listener.map(|at| clients(&self.listeners[at]));
         let presented = match &question.peer {
@@ -45,7 +54,7 @@ impl Trial {
                 let claimed = chain.first().map(|leaf| Unverified::read(leaf));
                 let claimed = claimed.map(|it| Claimed { spiffe_id: it.uri, certificate: it.certificate });
                 let refused = |error| self.refused(question, listener, &error, claimed);
-                return Ok(Handshake { listener, peer: peer.map(Ok).map_err(refused), hop: None });
+                return Ok(Handshake { listener, direction, peer: peer.map(Ok).map_err(refused), hop: None });
             }
         };
         let peer = match (clients, &presented) {
@@ -66,7 +75,7 @@ impl Trial {
             },
         });
         let refused = |error| self.refused(question, listener, &error, claimed);
-        Ok(Handshake { listener, peer: peer.map(Ok).map_err(refused), hop: None })
+        Ok(Handshake { listener, direction, peer: peer.map(Ok).map_err(refused), hop: None })
     }
 
     /// The hop that a question comes through, where that is one that tells certificates.
@@ -84,19 +93,20 @@ impl Trial {
         question: &Question,
         (hop, header): (&TrustedHop, CertificateHeader),
         listener: Option<usize>,
+        direction: Direction,
     ) -> Result<Handshake, Unaskable> {
         let settings = listener.map(|at| &self.listeners[at]);
         let is_known = match (&hop.known_by, settings.map(clients)) {
             (KnownBy::Address(_), Some(ClientCertificates::Required(_))) => {
                 let refused = self.refused(question, listener, &PeerError::Missing, None);
-                return Ok(Handshake { listener, peer: Err(refused), hop: None });
+                return Ok(Handshake { listener, direction, peer: Err(refused), hop: None });
             }
             (KnownBy::SpiffeId(_), Some(clients)) => *clients != ClientCertificates::Off,
             (KnownBy::Address(_), Some(_)) => settings.is_none_or(|it| it.proxy_hops.is_none()),
             (_, None) => true,
         };
         if !is_known {
-            return Ok(Handshake { listener, peer: Ok(Ok(Signature::Absent)), hop: None });
+            return Ok(Handshake { listener, direction, peer: Ok(Ok(Signature::Absent)), hop: None });
         }
         let (trust, now) = (self.generation.trust.as_ref(), self.at(question));
         if let Some(domain) = trust.and_then(|trust| trust.awaited().next()) {
@@ -116,21 +126,61 @@ impl Trial {
             Presented::Service(name) => named(&self.workload_of(name)?),
             Presented::Named(name) => named(name),
         };
-        Ok(Handshake { listener, peer: Ok(peer), hop: Some(hop.name.clone()) })
+        Ok(Handshake { listener, direction, peer: Ok(peer), hop: Some(hop.name.clone()) })
     }
 
-    fn workload_of(&self, name: &Name) -> Result<PeerName, Unaskable> {
-        let services = &self.policy().parts().services;
-        let service = services.iter().find(|service| service.name == *name);
-        let service = service.ok_or_else(|| Unaskable::Service(name.clone()))?;
-        let name_of_it = service.identities.iter().find_map(example);
-        name_of_it.ok_or_else(|| Unaskable::Nobody(name.clone()))
+    /// Whom the local application speaks as: this proxy, or the workload that a question puts in its place, as
+    /// if the configuration were that one's.
+    fn local_peer(
+        &self,
+        listener: Option<usize>,
+        question: &Question,
+    ) -> Result<Result<Signature<Peer>, Refusal>, Unaskable> {
+        let own = self.generation.own_peer.as_ref();
+        let name = match &question.peer {
+            // An outbound listener has an identity, known or not.
+            Presented::Nothing if own.is_none() && listener.is_some() => {
+                return Err(Unaskable::AwaitedIdentity);
+            }
+            Presented::Nothing => return Ok(self.ourselves(question)),
+            Presented::Service(name) => {
+                let service = self.service(name)?;
+                let is_ours = |own: &&Arc<Peer>| service.identities.iter().any(|id| id.matches(&own.name));
+                match own.filter(is_ours) {
+                    Some(_) => return Ok(self.ourselves(question)),
+                    None => self.workload_of(name)?,
+                }
+            }
+            Presented::Named(name) => name.clone(),
+            Presented::Chain(_) => return Err(Unaskable::LocalCertificate),
+        };
+        let local = Question { hop: Hop::Local, ..question.clone() };
+        Ok(Ok(verified(&name, &local)))
+    }
+
+    fn ourselves(&self, question: &Question) -> Result<Signature<Peer>, Refusal> {
+        self.generation.ourselves(self.at(question)).map_err(|error| Refusal::from(&error))
+    }
+
+    fn service(&self, name: &Name) -> Result<&Service, Unaskable> {
+        let mut services = self.policy().parts().services.iter();
+        services.find(|service| service.name == *name).ok_or_else(|| Unaskable::Service(name.clone()))
+    }
+
+    fn workload_of(&self, service: &Name) -> Result<PeerName, Unaskable> {
+        let found = self.service(service)?.identities.iter().find_map(example);
+        found.ok_or_else(|| Unaskable::Nobody(service.clone()))
     }
 
     fn choose_listener(&self, question: &Question) -> Result<Option<usize>, Unaskable> {
         if let Some(name) = &question.listener {
             let found = self.listeners.iter().position(|listener| listener.name == *name);
             return found.map(Some).ok_or_else(|| Unaskable::Listener(name.clone()));
+        }
+        let local = question.hop.direction();
+        let mut of_direction = self.listeners.iter().enumerate().filter(|(_, it)| it.direction == local);
+        if local == Direction::Outbound {
+            return Ok(of_direction.next().map(|(at, _)| at));
         }
         let shows_one = match self.hop(question) {
             Some((hop, _)) => matches!(hop.known_by, KnownBy::SpiffeId(_)),
@@ -141,8 +191,8 @@ impl Trial {
             ClientCertificates::Optional(_) => true,
             ClientCertificates::Off => !shows_one,
         };
-        let first = (!self.listeners.is_empty()).then_some(0);
-        Ok(self.listeners.iter().position(fits).or(first))
+        let fitting = of_direction.clone().find(|(_, listener)| fits(listener));
+        Ok(fitting.or_else(|| of_direction.next()).map(|(at, _)| at))
     }
 
     fn refused(

@@ -21,6 +21,7 @@ use super::head::{HeadBudget, Metered};
 use super::refusal::{Refusal, Watched, refused};
 use super::settings::{ServerSettings, Transport};
 use super::{UpstreamError, in_full};
+use crate::fetch::address::is_metadata;
 
 /// Of a response; longer heads are refused. (More than 100 fields are too, on h1: hyper's own limit, which
 /// costs no allocation as long as it is not set.)
@@ -117,6 +118,12 @@ pub(super) async fn connect(
     }
     let failed =
         |error: std::io::Error| refused(&error, &format!("{} ({})", server.settings, endpoint.address));
+    if is_metadata(endpoint.address.ip()) {
+        let (server, address) = (&server.settings, endpoint.address);
+        tracing::warn!(%server, %address, "a link-local or metadata address is never dialled");
+        let why = format!("{server} ({address}): a link-local or metadata address is never dialled");
+        return Err(UpstreamError::Unavailable(why));
+    }
     let tcp = TcpStream::connect(endpoint.address).await.map_err(failed)?;
     tcp.set_nodelay(true).map_err(failed)?;
     let refusal = Refusal::default();

@@ -295,4 +295,22 @@ mod tests {
         resolving(&upstream, &mut known, Err(io::Error::other("no such name"))).await;
         assert!(matches!(upstream.members().await, Err(UpstreamError::Unavailable(_))), "fails at once");
     }
+
+    #[tokio::test(flavor = "local")]
+    async fn a_metadata_address_is_never_dialled() {
+        let led = [
+            "169.254.169.254:80",
+            "169.254.170.2:80",
+            "[fe80::1]:80",
+            "[fd00:ec2::254]:80",
+            "[::ffff:169.254.0.9]:80",
+        ];
+        for address in led {
+            let (upstream, mut known) = upstream(&["http://orders:80"]);
+            assert!(resolving(&upstream, &mut known, Ok(&[address])).await);
+            let pool = Pool::new(Arc::new(upstream));
+            let error = pool.send(get("http://orders.shop.example/")).await.err().unwrap();
+            assert!(error.to_string().contains("is never dialled"), "{address}: {error}");
+        }
+    }
 }

@@ -18,6 +18,7 @@
 mod balance;
 mod body;
 mod connect;
+pub mod credential;
 mod discovery;
 mod early;
 mod endpoint;

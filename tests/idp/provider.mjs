@@ -3,6 +3,8 @@
 //   PORT       where to listen; 0 takes a free port (default)
 //   KEYS_FILE  where the signing keys are kept, so that a provider started again on the same port
 //              is the same issuer with the same keys; without it they live as long as the process
+//   CLIENT_JWKS_FILE  the keys that the client `orders-jwt` signs its assertions with; without the file
+//              there is no such client
 //
 // It prints `ready <issuer>` once it serves, and ends when its standard input does: it never outlives
 // the test that started it. Whoever logs in is taken at their word, with any password.
@@ -19,7 +21,7 @@
 import fs from 'node:fs';
 import http from 'node:http';
 import * as jose from 'jose';
-import { Provider } from 'oidc-provider';
+import { Provider, errors } from 'oidc-provider';
 
 console.info = console.warn = () => {}; // its warnings about being run as a development provider, as it is
 
@@ -33,6 +35,14 @@ const clients = [
   { client_id: 'storefront-web', client_secret: 'storefront-secret', redirect_uris: ['http://127.0.0.1/callback'],
     grant_types: ['authorization_code', 'refresh_token'], response_types: ['code'] },
 ];
+const exchangeGrant = 'urn:ietf:params:oauth:grant-type:token-exchange';
+clients.push({ client_id: 'orders', client_secret: 'batch-secret', grant_types: ['client_credentials', exchangeGrant],
+  redirect_uris: [], response_types: [] });
+if (process.env.CLIENT_JWKS_FILE && fs.existsSync(process.env.CLIENT_JWKS_FILE)) {
+  clients.push({ client_id: 'orders-jwt', grant_types: ['client_credentials'], redirect_uris: [], response_types: [],
+    token_endpoint_auth_method: 'private_key_jwt', token_endpoint_auth_signing_alg: 'ES256',
+    jwks: JSON.parse(fs.readFileSync(process.env.CLIENT_JWKS_FILE)) });
+}
 const groups = { alice: ['support', 'eng'] }; // of everybody else: none
 const accessTokenSeconds = 300;
 
@@ -98,10 +108,41 @@ function build() {
       },
     },
   });
+  const parameters = ['subject_token', 'subject_token_type', 'requested_token_type', 'actor_token', 'actor_token_type',
+    'audience', 'resource', 'scope'];
+  provider.registerGrantType(exchangeGrant, exchangeToken, parameters, ['audience', 'resource']);
   for (const event of ['server_error', 'grant.error', 'authorization.error']) {
     provider.on(event, (_ctx, error) => console.error(event, error?.message, error?.error_description ?? ''));
   }
   serve = provider.callback();
+}
+
+// RFC 8693, which the provider does not have: for the same subject, another audience, and `act` with the client
+// of the actor's token. Nobody gets a token for an audience with `forbidden` in its name.
+async function exchangeToken(ctx) {
+  const { params, client } = ctx.oidc;
+  const ours = jose.createLocalJWKSet({ keys: keys.map(({ kty, n, e, crv, x, y, alg, kid, use }) => ({ kty, n, e, crv, x, y, alg, kid, use })) });
+  const verified = async (token) => (await jose.jwtVerify(token, ours, { issuer, typ: 'at+jwt' })).payload;
+  let subject;
+  let actor;
+  try {
+    subject = await verified(params.subject_token);
+    actor = params.actor_token && (await verified(params.actor_token));
+  } catch {
+    throw new errors.InvalidGrant('subject_token or actor_token is not good');
+  }
+  if (String(params.audience).includes('forbidden')) throw new errors.InvalidTarget();
+  const signing = keys.find((key) => key.alg === 'RS256');
+  const act = actor && { act: { sub: actor.client_id, iss: issuer } };
+  const claims = { scope: params.scope, client_id: client.clientId, jti: crypto.randomUUID(), ...act };
+  ctx.body = {
+    access_token: await new jose.SignJWT(claims).setProtectedHeader({ alg: signing.alg, kid: signing.kid, typ: 'at+jwt' })
+      .setIssuer(issuer).setSubject(subject.sub).setAudience(params.audience).setIssuedAt()
+      .setExpirationTime(`${accessTokenSeconds}s`).sign(await jose.importJWK(signing)),
+    issued_token_type: 'urn:ietf:params:oauth:token-type:access_token',
+    token_type: 'Bearer',
+    expires_in: accessTokenSeconds,
+  };
 }
 
 const control = {

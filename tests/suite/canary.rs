@@ -37,6 +37,35 @@ audience = ["https://orders.shop.example"]
 allow_http = true
 jwks_credential = { file = "credential" }
 
+[upstream.shown]
+server = "@upstream@"
+[upstream.shown.credential]
+kind = "client_credentials"
+token_endpoint = "@keys@/token"
+allow_http = true
+client_id = "orders"
+client_authentication = "client_secret_post"
+client_secret = { file = "client-secret" }
+
+[upstream.exchanged]
+server = "@upstream@"
+[upstream.exchanged.credential]
+kind = "exchange"
+token_endpoint = "@keys@/token"
+allow_http = true
+client_id = "orders"
+client_secret = { file = "client-secret" }
+actor_token = "client_credentials"
+
+[route.shown]
+host = "orders.shop.example"
+path = "/shown"
+upstream = "shown"
+[route.exchanged]
+host = "orders.shop.example"
+path = "/exchanged"
+upstream = "exchanged"
+
 [issuer.by-environment]
 url = "@keys@/other"
 jwks = "@keys@/by-environment"
@@ -58,7 +87,7 @@ upgrade = ["websocket"]
 name = "readers"
 service = "storefront"
 role = "order-reader"
-route = ["orders", "socket"]
+route = ["orders", "socket", "shown", "exchanged"]
 
 [[allow]]
 name = "partners"
@@ -110,17 +139,22 @@ impl Canaries {
 }
 
 /// Key sets that are given out only for the right credential.
-async fn key_server(by_file: String, by_environment: String) -> (Listening, Arc<AtomicU64>) {
+/// The same server issues a token to whoever asks for one.
+async fn key_server(by_file: String, by_environment: String, issued: String) -> (Listening, Arc<AtomicU64>) {
     let given = Arc::new(AtomicU64::new(0));
     let count = given.clone();
     let listening = listen("127.0.0.1:0".parse().unwrap(), None, move |request| {
+        let token = (request.uri().path() == "/token").then(|| {
+            let kind = "urn:ietf:params:oauth:token-type:access_token";
+            json!({"access_token": issued, "token_type": "Bearer", "expires_in": 300, "issued_token_type": kind})
+        });
         let wanted = if request.uri().path() == "/by-file" { &by_file } else { &by_environment };
         let granted =
             request.headers().get(AUTHORIZATION).is_some_and(|sent| sent == &format!("Bearer {wanted}"));
         count.fetch_add(u64::from(granted), Ordering::SeqCst);
         let keys = json!({"keys": KEYS.iter().map(|key| key.jwk()).collect::<Vec<_>>()});
-        let answer = Response::builder().status(if granted { 200 } else { 401 });
-        async move { Ok(answer.body(full(keys.to_string()))?) }
+        let answer = Response::builder().status(if granted || token.is_some() { 200 } else { 401 });
+        async move { Ok(answer.body(full(token.unwrap_or(keys).to_string()))?) }
     })
     .await;
     (listening, given)
@@ -205,6 +239,7 @@ fn requests(world: &World, canaries: &mut Canaries) -> Vec<(Request<Body>, u16)>
         (with(by(get("/two"), &good), &[("authorization", &bearer(&canaries.plant("a second token")))]), 400),
         (with(get("/name"), &[("x_secret", &canaries.plant("a field with a refused name"))]), 400),
     ];
+    all.extend([(by(get("/shown"), &good), 200), (by(get("/exchanged"), &good), 200)]);
     all.extend([(by(get("/everything"), &good), 200), (get("/everything"), 401)]);
     all.into_iter().map(|(request, status)| (with(with(request, &secrets), &forgeries), status)).collect()
 }
@@ -227,7 +262,9 @@ async fn no_secret_is_ever_said_aloud() {
     let (by_file, by_environment) =
         (canaries.plant("a credential in a file"), canaries.plant("a credential's variable"));
     world.write("credential", &format!("{by_file}\n"));
-    let (key_server, given) = key_server(by_file, by_environment.clone()).await;
+    let (key_server, given) =
+        key_server(by_file, by_environment.clone(), canaries.plant("a token for upstreams")).await;
+    world.write("client-secret", &canaries.plant("a client's secret"));
     let policy = POLICY.replace("@keys@", &format!("http://{}", key_server.address));
     let configuration = world.configuration(&policy);
     let key = fs::read_to_string(world.folder.path().join("orders-key.pem")).unwrap();
@@ -254,7 +291,7 @@ async fn no_secret_is_ever_said_aloud() {
         }
     }
     canaries.round = "";
-    assert_eq!(asked, 2 * 19);
+    assert_eq!(asked, 2 * 21);
 
     // the credentials were used: tokens of their issuers are good
     let partner = connect(Who::Partner, Protocol::H2).await;

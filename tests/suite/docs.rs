@@ -22,7 +22,7 @@ use crate::world::client::{Protocol, get};
 
 const SAMPLE: &str = include_str!("../../config/sidecar.toml");
 const ALLOW: &str = "[[allow]]\nname = \"read\"\nservice = \"storefront\"\nrole = \"any\"\n";
-pub const PAGES: [&str; 20] = [
+pub const PAGES: [&str; 21] = [
     "README.md",
     "CHANGELOG.md",
     "SECURITY.md",
@@ -41,6 +41,7 @@ pub const PAGES: [&str; 20] = [
     "docs/pull-request.md",
     "docs/reasons.md",
     "docs/security.md",
+    "docs/sidecar.md",
     "docs/spiffe.md",
     "docs/tools.md",
 ];
@@ -144,12 +145,13 @@ fn every_metric_is_told() {
 fn registered() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for file in rust_files(root(), &["src"]) {
-        for call in ["&mut to,", "to.register(", "counter_by("] {
+        for call in ["&mut to,", "(to,", "                to,", "to.register(", "counter_by("] {
             for (at, _) in file.production.match_indices(call) {
                 let argument = file.text[at + call.len()..].trim_start();
-                names.extend(
-                    argument.strip_prefix('"').and_then(|it| it.split('"').next()).map(str::to_owned),
-                );
+                let name = argument.strip_prefix('"').and_then(|it| it.split('"').next());
+                let is_name =
+                    |name: &&str| name.bytes().all(|b| b.is_ascii_lowercase() || b"_0123456789".contains(&b));
+                names.extend(name.filter(is_name).map(str::to_owned));
             }
         }
     }

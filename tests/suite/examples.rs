@@ -29,7 +29,7 @@ pub fn beside(name: &str) -> TempDir {
     let validity = Validity { from: now.minus(day), to: now.plus(day) };
     let shop = Authority::root(&CaSpec::new("shop CA", validity)).unwrap();
     let partner = Authority::root(&CaSpec::new("partner CA", validity)).unwrap();
-    let own = shop.issue(&LeafSpec::workload("spiffe://shop.example/ns/prod/sa/own", validity)).unwrap();
+    let own = shop.issue(&LeafSpec::workload("spiffe://shop.example/ns/prod/sa/orders", validity)).unwrap();
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("certs")).unwrap();
     for (file, text) in [
@@ -81,7 +81,7 @@ fn every_example_is_checked_and_nothing_is_found() {
         assert!(answer["policy"].as_str().unwrap().starts_with("sha256:"));
         seen += 1;
     }
-    assert_eq!(seen, 3);
+    assert_eq!(seen, 4);
 }
 
 #[test]

@@ -46,6 +46,14 @@ impl Provider {
         Provider { issuer, folder, process: Some(process) }
     }
 
+    /// One that knows the client `orders-jwt` by these keys.
+    pub async fn start_knowing(jwks: &Value) -> Provider {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("client-jwks.json"), jwks.to_string()).unwrap();
+        let (process, issuer) = spawn(&folder, "0").await;
+        Provider { issuer, folder, process: Some(process) }
+    }
+
     /// Nothing answers any more; the keys are kept.
     pub async fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {
@@ -171,6 +179,7 @@ async fn spawn(folder: &TempDir, port: &str) -> (Child, String) {
     let mut command = Command::new("node");
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/idp/provider.mjs"));
     command.env("PORT", port).env("KEYS_FILE", folder.path().join("keys.json"));
+    command.env("CLIENT_JWKS_FILE", folder.path().join("client-jwks.json"));
     // its standard input stays open until the handle goes, and it ends with it
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).kill_on_drop(true);
     let mut process = command.spawn().unwrap_or_else(|error| panic!("node: {error}"));

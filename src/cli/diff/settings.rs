@@ -157,7 +157,9 @@ fn effect(path: &[&str], old: Option<&Value>, new: Option<&Value>) -> Option<Eff
             narrows(new.and_then(Value::as_bool) != Some(true))
         }
         ["limit", _] | ["route", _, "total_timeout" | "body_bytes_max"] => narrows(is_less(new, old)),
-        ["route", _, "host" | "path" | "header" | "upstream" | "variant" | "shadow_until"] => Some(Judged),
+        ["route", _, "mode" | "host" | "path" | "header" | "upstream" | "variant" | "shadow_until"] => {
+            Some(Judged)
+        }
         ["route", _, "forward_authorization"] => narrows(new.and_then(Value::as_bool) != Some(true)),
         ["route", _, "upgrade"] => narrows(is_subset(new, old)),
         ["route", _, "cors"] if gone => Some(Narrows),
@@ -166,6 +168,7 @@ fn effect(path: &[&str], old: Option<&Value>, new: Option<&Value>) -> Option<Eff
         ["route", _] if gone => Some(Judged),
         ["upstream", _] if gone || old.is_none() => Some(Judged),
         ["upstream", _, "server" | "weight" | "server_spiffe_id" | "ca"] => Some(Elsewhere),
+        ["upstream", _, "credential", ..] => Some(MayWiden),
         ["upstream", _, _] => Some(Nothing),
         _ => None,
     }

@@ -147,7 +147,8 @@ impl QuestionArgs {
         } else if let Some(file) = &self.certificate {
             let chain = PemSource::File(file.clone()).certificates();
             chain.map(Presented::Chain).map_err(Unexplained::usage)
-        } else if self.no_certificate {
+        } else if self.no_certificate || self.hop == Hop::Local.as_str() {
+            // What the local application sends comes from this proxy itself.
             Ok(Presented::Nothing)
         } else {
             Err(Unexplained::usage(

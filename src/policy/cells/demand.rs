@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use super::shape::Shape;
 use crate::clock::Timestamp;
-use crate::identity::{ActorKind, TrustDomain};
+use crate::identity::{ActorKind, Hop, TrustDomain};
 use crate::policy::claim::{ClaimPath, ClaimValue};
 use crate::policy::pattern::{Glob, HostPattern};
 use crate::policy::{IssuerId, RouteId};
@@ -46,6 +46,8 @@ pub struct Demand {
     /// Whether the content type must be gRPC's.
     pub grpc: bool,
     pub hops: Option<Vec<Arc<str>>>,
+    /// Whether the hop must be another than `local`, whatever its name.
+    pub inbound: bool,
     /// The other end of the connection.
     pub peer_ip: Option<IpNet>,
     /// The client, whom a hop may tell of.
@@ -144,6 +146,7 @@ impl Demand {
             headers: Vec::new(),
             grpc: false,
             hops: None,
+            inbound: false,
             peer_ip: None,
             client_ip: None,
             time: (Timestamp::MIN, Timestamp::MAX),
@@ -179,6 +182,7 @@ impl Demand {
             headers: union(&self.headers, &other.headers),
             grpc: self.grpc || other.grpc,
             hops: meet(&self.hops, &other.hops, |a, b| common(a, b))?,
+            inbound: self.inbound || other.inbound,
             peer_ip: meet(&self.peer_ip, &other.peer_ip, join_nets)?,
             client_ip: meet(&self.client_ip, &other.client_ip, join_nets)?,
             time,
@@ -188,7 +192,16 @@ impl Demand {
         let two_values = joined.headers.iter().enumerate().any(|(at, (name, value))| {
             joined.headers[..at].iter().any(|(other, second)| other == name && second != value)
         });
+        let local = joined.hops.as_ref().is_some_and(|hops| hops.iter().all(|hop| is_local(hop)));
+        if joined.inbound && local {
+            return None;
+        }
         (!(two_values || acts || absent && joined.reads_caller())).then_some(joined)
+    }
+
+    /// Whether it takes peers that were learned in this way.
+    pub fn takes_hop(&self, hop: &Arc<str>) -> bool {
+        self.hops.as_ref().is_none_or(|hops| hops.contains(hop)) && !(self.inbound && is_local(hop))
     }
 
     /// Every text with which it compares one.
@@ -283,6 +296,10 @@ impl SideDemand {
 }
 
 /// Both, where both are stated. The outer `None`: they do not meet.
+fn is_local(hop: &str) -> bool {
+    hop == Hop::Local.as_str()
+}
+
 fn meet<T: Clone>(a: &Option<T>, b: &Option<T>, join: impl Fn(&T, &T) -> Option<T>) -> Option<Option<T>> {
     match (a, b) {
         (Some(a), Some(b)) => join(a, b).map(Some),

@@ -4,7 +4,7 @@ use http::Method;
 
 use super::demand::{CallerDemand, Demand, Kinds, PeerDemand, Side};
 use super::shape::Shape;
-use crate::identity::ActorKind;
+use crate::identity::{ActorKind, Direction, Hop};
 use crate::policy::condition::{Condition, Kind, RoleTerm, RouteTerm, ServiceTerm};
 use crate::policy::path_pattern::PathPattern;
 use crate::policy::pattern::{Glob, MethodSet};
@@ -52,9 +52,11 @@ pub fn entries(route: &Route, id: RouteId, side: Side) -> Vec<Demand> {
         true => vec![None],
         false => route.host.iter().cloned().map(Some).collect(),
     };
+    let inbound = route.direction == Direction::Inbound;
     let one = |host| {
         let (path, headers) = (Shape::of(&route.path), route.header.clone());
-        let mut demand = Demand { host, path, headers, ..Demand::nothing() };
+        let hops = (!inbound).then(|| vec![Hop::Local.as_str().into()]);
+        let mut demand = Demand { host, path, headers, hops, inbound, ..Demand::nothing() };
         demand.sides[side].routes = Some(vec![id]);
         demand
     };

@@ -209,7 +209,7 @@ impl Domains {
         acting: &dyn Fn(&Demand) -> Vec<CallerCell>,
     ) -> Grid {
         let mut hops = self.hops.clone();
-        hops.retain(|hop| demand.hops.as_ref().is_none_or(|hops| hops.contains(hop)));
+        hops.retain(|hop| demand.takes_hop(hop));
         let mut grid = Grid {
             methods: self.methods_of(demand),
             lengths: self.lengths(&demand.path),

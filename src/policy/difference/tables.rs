@@ -192,7 +192,8 @@ fn entries(policy: &Policy, side: Side, vouched: &[Vouched]) -> Vec<Entry> {
         let ways = cells::entries(route, id, side).into_iter().filter(move |way| way.host.as_ref() == host);
         ways.map(move |way| {
             let Demand { host, path, headers, .. } = &way;
-            let meaning = format!("{} {host:?} {path} {headers:?}", route.name);
+            let direction = route.direction;
+            let meaning = format!("{} {direction:?} {host:?} {path} {headers:?}", route.name);
             Entry { route: route.name.clone(), meaning, way, targets: targets(route) }
         })
     });

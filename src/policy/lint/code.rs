@@ -36,6 +36,7 @@ codes! {
     DenyByHost = "deny_by_host" Finding,
     DenyByPath = "deny_by_path" Finding,
     DenyRedundant = "deny_redundant" Finding,
+    ExchangeWithoutCaller = "exchange_without_caller" Finding,
     GuardRail = "guard_rail" Information,
     HopWide = "hop_wide" Finding,
     HostOnly = "host_only" Finding,

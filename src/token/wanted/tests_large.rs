@@ -3,7 +3,7 @@
 use super::tests_universe::{Dice, NOW, World, blank, glob, issuer, text};
 use super::{Mint, vouched};
 use crate::clock::{Stopwatch, Timestamp};
-use crate::identity::ActorKind;
+use crate::identity::{ActorKind, Direction};
 use crate::policy::claim::*;
 use crate::policy::condition::*;
 use crate::policy::difference::{Approach, Comparison};
@@ -35,6 +35,7 @@ impl World {
         for at in 0..20 {
             parts.routes.push(Route {
                 name: format!("route-{at}").parse().unwrap(),
+                direction: Direction::Inbound,
                 host: vec![format!("h{at}.example").parse().unwrap()],
                 path: "/**".parse().unwrap(),
                 header: vec![],

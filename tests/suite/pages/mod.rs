@@ -55,8 +55,9 @@ async fn play_in(mut shell: Shell, name: &str) {
 }
 
 /// Pages that are played, and how many commands there are.
-const PLAYED: [(&str, usize); 5] = [
+const PLAYED: [(&str, usize); 6] = [
     ("docs/pull-request.md", 39),
+    ("docs/sidecar.md", 28),
     ("docs/tools.md", 47),
     ("docs/operations.md", 16),
     ("docs/spiffe.md", 8),
@@ -97,6 +98,12 @@ async fn the_tools_print_what_is_shown() {
 #[ignore = "needs curl and jq; tests/run runs it"]
 async fn a_running_proxy_answers_what_is_shown() {
     play("docs/operations.md").await;
+}
+
+#[tokio::test]
+#[ignore = "needs curl, jq and python3; tests/run runs it"]
+async fn a_sidecar_stands_in_ten_minutes() {
+    play("docs/sidecar.md").await;
 }
 
 #[tokio::test]

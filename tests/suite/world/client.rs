@@ -68,9 +68,14 @@ pub type WebSocket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 
 impl Client {
     pub async fn plain(address: SocketAddr, protocol: Protocol) -> Result<Client, Error> {
+        Client::plain_for(address, &address.to_string(), protocol).await
+    }
+
+    /// One whose requests are for another host than the one that it dials.
+    pub async fn plain_for(address: SocketAddr, host: &str, protocol: Protocol) -> Result<Client, Error> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Client::over(stream, protocol, Scheme::HTTP, address.to_string().parse()?).await
+        Client::over(stream, protocol, Scheme::HTTP, host.parse()?).await
     }
 
     /// Under TLS 1.3 a server that refuses the client's certificate does so after this returns.

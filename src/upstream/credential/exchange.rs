@@ -1,0 +1,212 @@
+//! The caller's token exchanged for one that is for the upstream (RFC 8693), so that it carries the person and
+//! no more rights than are asked for.
+//!
+//! Invariants: what is remembered is found by the SHA-256 of the whole token of the caller, in the memory of one
+//! upstream; it ends with the caller's token, or with its own if that is earlier. A refusal is remembered
+//! briefly, so that a storm of one token asks once.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use aws_lc_rs::digest::{SHA256, digest};
+use http::HeaderValue;
+use moka::sync::Cache;
+use rustls::ClientConfig;
+use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
+
+use super::answer::{ACCESS_TOKEN, NotIssued};
+use super::authentication::Fields;
+use super::endpoint::{EndpointSettings, TokenEndpoint};
+use super::own::{Held, OwnToken, Wanted};
+use super::{CredentialError, CredentialStatus, Subject};
+use crate::clock::{Clock, Timestamp};
+use crate::metrics::CredentialMetrics;
+
+const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+/// How long a refusal is answered from memory.
+const REFUSED_TIME: Duration = Duration::from_secs(10);
+/// The same for an endpoint that cannot be asked.
+const FAILURE_REST: Duration = Duration::from_secs(1);
+/// Callers that nobody asks for during this time are forgotten.
+const IDLE_TIME: Duration = Duration::from_secs(15 * 60);
+/// Requests to the token endpoint at a time.
+const IN_FLIGHT_MAX: usize = 64;
+
+/// What is asked for. Equal where exchanged tokens may be kept over a reload.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExchangeSettings {
+    pub endpoint: EndpointSettings,
+    pub wanted: Wanted,
+    /// Whether the caller's is exchanged together with one of our own, who then acts for them (RFC 8693 §4.1).
+    pub with_actor: bool,
+    /// Exchanged tokens that are remembered.
+    pub entries_max: u64,
+}
+
+/// Exchanges callers' tokens for one upstream, and remembers what came of it.
+#[derive(Debug)]
+pub struct Exchanges {
+    settings: ExchangeSettings,
+    endpoint: TokenEndpoint,
+    actor: Option<Arc<OwnToken>>,
+    metrics: CredentialMetrics,
+    clock: Clock,
+    callers: Cache<[u8; 32], Arc<Slot>>,
+    in_flight: Semaphore,
+    failure: Mutex<Option<Arc<str>>>,
+}
+
+/// What came of one caller's token.
+#[derive(Debug, Default)]
+struct Slot {
+    outcome: ArcSwapOption<Outcome>,
+    /// Held during an attempt.
+    attempting: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct Outcome {
+    result: Result<HeaderValue, CredentialError>,
+    until: Timestamp,
+}
+
+impl Exchanges {
+    pub fn new(
+        settings: ExchangeSettings,
+        tls: &ClientConfig,
+        actor: Option<Arc<OwnToken>>,
+        metrics: CredentialMetrics,
+        clock: Clock,
+    ) -> Exchanges {
+        Exchanges {
+            endpoint: TokenEndpoint::new(settings.endpoint.clone(), tls, clock.clone()),
+            callers: Cache::builder().max_capacity(settings.entries_max).time_to_idle(IDLE_TIME).build(),
+            settings,
+            actor,
+            metrics,
+            clock,
+            in_flight: Semaphore::new(IN_FLIGHT_MAX),
+            failure: Mutex::default(),
+        }
+    }
+
+    pub fn settings(&self) -> &ExchangeSettings {
+        &self.settings
+    }
+
+    /// Starts with what `before` remembers.
+    pub fn take_over(&self, before: &Exchanges) {
+        for (caller, slot) in &before.callers {
+            self.callers.insert(*caller, slot);
+        }
+        if let (Some(actor), Some(before)) = (&self.actor, &before.actor) {
+            actor.take_over(before);
+        }
+    }
+
+    /// The upstream's token for this caller, as it is sent.
+    pub async fn token_for(self: &Arc<Self>, subject: Subject<'_>) -> Result<HeaderValue, CredentialError> {
+        let key: Option<[u8; 32]> = digest(&SHA256, subject.token.as_bytes()).as_ref().try_into().ok();
+        let key = key.ok_or_else(|| CredentialError::Unavailable("no digest".into()))?;
+        let slot = self.callers.get_with(key, Arc::default);
+        if let Some(known) = slot.at(self.clock.now()) {
+            self.metrics.cache.hits.inc();
+            return known;
+        }
+        self.metrics.cache.misses.inc();
+        let (exchanges, mine) = (Arc::clone(self), Arc::clone(&slot));
+        let (token, expires) = (Zeroizing::new(subject.token.to_owned()), subject.expires);
+        // It goes on if this request goes away: others of this caller may wait for it.
+        let attempt = tokio::spawn(async move { exchanges.attempt(&mine, token, expires).await });
+        attempt.await.unwrap_or_else(|_| Err(CredentialError::Unavailable("the attempt was cut off".into())))
+    }
+
+    /// Exchanges a caller's token, unless somebody else did so meanwhile.
+    async fn attempt(
+        &self,
+        slot: &Slot,
+        token: Zeroizing<String>,
+        expires: Timestamp,
+    ) -> Result<HeaderValue, CredentialError> {
+        let _single_flight = slot.attempting.lock().await;
+        if let Some(known) = slot.at(self.clock.now()) {
+            return known;
+        }
+        let outcome = self.exchange(token, expires).await;
+        let result = outcome.result.clone();
+        slot.outcome.store(Some(Arc::new(outcome)));
+        result
+    }
+
+    async fn exchange(&self, token: Zeroizing<String>, expires: Timestamp) -> Outcome {
+        let outcome = self.ask(token).await;
+        let now = self.clock.now();
+        let outcome = outcome.and_then(|issued| {
+            let held = Held::of(&issued, now);
+            held.ok_or_else(|| NotIssued::Failed("the token cannot be sent".to_owned()))
+        });
+        match outcome {
+            Ok(held) => {
+                self.failed(None);
+                Outcome { result: Ok(held.bearer), until: held.usable_until.min(expires) }
+            }
+            Err(NotIssued::Refused(code)) => {
+                self.metrics.failures.inc();
+                let refused = CredentialError::Refused(format!("the token endpoint answers `{code}`").into());
+                Outcome { result: Err(refused), until: now.plus(REFUSED_TIME) }
+            }
+            Err(NotIssued::Failed(why)) => {
+                self.metrics.failures.inc();
+                tracing::warn!(client = %self.settings.endpoint.client_id, error = why, "a caller's token could not be exchanged");
+                let why: Arc<str> = why.into();
+                self.failed(Some(Arc::clone(&why)));
+                Outcome { result: Err(CredentialError::Unavailable(why)), until: now.plus(FAILURE_REST) }
+            }
+        }
+    }
+
+    async fn ask(&self, token: Zeroizing<String>) -> Result<super::answer::Issued, NotIssued> {
+        let Ok(_in_flight) = self.in_flight.acquire().await else {
+            return Err(NotIssued::Failed("no more is asked for".to_owned()));
+        };
+        let mut fields: Fields = vec![
+            ("grant_type", GRANT.to_owned().into()),
+            ("subject_token", token),
+            ("subject_token_type", ACCESS_TOKEN.to_owned().into()),
+            ("requested_token_type", ACCESS_TOKEN.to_owned().into()),
+        ];
+        if let Some(actor) = &self.actor {
+            let bearer = actor.current().await.map_err(|error| NotIssued::Failed(error.to_string()))?;
+            let actor = bearer.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));
+            let actor = actor.ok_or_else(|| NotIssued::Failed("our own token cannot be sent".to_owned()))?;
+            fields.push(("actor_token", actor.to_owned().into()));
+            fields.push(("actor_token_type", ACCESS_TOKEN.to_owned().into()));
+        }
+        self.settings.wanted.add(&mut fields);
+        self.metrics.fetches.inc();
+        self.endpoint.ask(fields, true).await
+    }
+
+    fn failed(&self, why: Option<Arc<str>>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    pub fn status(&self) -> CredentialStatus {
+        CredentialStatus {
+            entries: self.callers.entry_count(),
+            failure: self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            ..CredentialStatus::default()
+        }
+    }
+}
+
+impl Slot {
+    /// What is known, if it still is.
+    fn at(&self, now: Timestamp) -> Option<Result<HeaderValue, CredentialError>> {
+        let outcome = self.outcome.load();
+        let outcome = outcome.as_ref().filter(|outcome| now < outcome.until)?;
+        Some(outcome.result.clone())
+    }
+}

@@ -1,0 +1,64 @@
+//! Assertions: what another Countersign vouches for, in a header of its own.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+use serde_json::{Map, Value};
+
+use super::credential::Scheme;
+use super::error::{TokenError, malformed};
+use super::possession::Shown;
+use super::verifier::{Carrier, Issuer, Verifier};
+use crate::identity::{Caller, CertificateHash, Name, Signature};
+
+/// Where a Countersign publishes what its assertions are verified with (RFC 8615).
+pub const ASSERTION_KEYS_PATH: &str = "/.well-known/countersign/jwks.json";
+
+/// The `typ` of assertions.
+pub const ASSERTION_TYPE: &str = "countersign+jwt";
+
+/// What `actor` says in an assertion without a caller.
+pub const ASSERTED_NOBODY: &str = "none";
+
+/// What every assertion says.
+pub(super) const ASSERTION_CLAIMS: [&str; 5] = ["iss", "exp", "aud", "iat", "actor"];
+
+/// Services that an asserted request may have come through: more is a loop.
+const VIA_MAX: usize = 16;
+
+impl Verifier {
+    /// Who an assertion of another Countersign stands for: nobody, where that was shown no token itself.
+    pub async fn verify_assertion(
+        &self,
+        assertion: &HeaderValue,
+        certificate: Option<&CertificateHash>,
+    ) -> Result<Signature<Caller>, TokenError> {
+        let assertion = assertion.to_str().map_err(|_| malformed("the assertion is not in ASCII"))?;
+        let remembered = self.remembered(assertion).await?;
+        self.check_carrier(&remembered, Carrier::Assertion)?;
+        let caller = self.presented(&remembered, Scheme::Bearer, &Shown::on(certificate))?;
+        let actor = caller.verified().and_then(|caller| caller.claims.get("actor"));
+        let is_nobody = actor.is_some_and(|actor| actor.as_str() == Some(ASSERTED_NOBODY));
+        Ok(if is_nobody { Signature::Absent } else { caller })
+    }
+
+    /// Whether the tokens of this issuer are assertions.
+    pub fn takes_assertions_of(&self, issuer: &Name) -> bool {
+        let is_its = |known: &&Issuer| known.settings.name == *issuer;
+        self.issuers.iter().find(is_its).is_some_and(|known| known.settings.token_type.is_assertion())
+    }
+}
+
+/// The services that an asserted request came through, the first one first.
+pub(super) fn via(claims: &Map<String, Value>) -> Result<Vec<Arc<str>>, TokenError> {
+    let names = match claims.get("via") {
+        None => Some(Vec::new()),
+        Some(Value::Array(list)) => list.iter().map(|name| name.as_str().map(Arc::from)).collect(),
+        Some(_) => None,
+    };
+    match names {
+        Some(names) if names.len() <= VIA_MAX => Ok(names),
+        Some(_) => Err(malformed(format!("it came through more than {VIA_MAX} services"))),
+        None => Err(malformed("`via` is no list of names")),
+    }
+}

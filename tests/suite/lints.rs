@@ -164,12 +164,13 @@ fn every_finding_can_be_allowed_by_its_code_and_place() {
         ("upstream", "old"),
         ("trust_domain", "partner.example"),
         ("trusted_hop", "balancer"),
+        ("trusted_hop", "alb"),
     ] {
         let lint = format!("\n[[lint.allow]]\ncode = \"name_unused\"\n{key} = \"{name}\"\n");
         let report = report_of(&folder, &(unused.clone() + &lint));
-        assert_eq!(report.diagnostics().len(), 5, "{key}");
+        assert_eq!(report.diagnostics().len(), 6, "{key}");
         assert!(!report.to_text(false).contains(&format!("`{name}` is never used")), "{key}");
         seen += 1;
     }
-    assert_eq!(seen, 6);
+    assert_eq!(seen, 7);
 }

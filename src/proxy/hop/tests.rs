@@ -156,6 +156,7 @@ fn rfc_9440_tells_byte_sequences_and_nothing_else() {
         &bare,
         &format!(":{bare}"),
         &format!("{bare}:"),
+        &format!("\":{bare}:\""),
         &format!("\"{bare}\""),
         &format!("{leaf};a=1"),
         &format!("{leaf},{leaf}"),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::cells::{CallerCell, PeerCell};
+use super::cells::{CallerCell, Domains, PeerCell};
 use super::search::Comparison;
 use super::tables::Table;
 use super::{Change, Flip, Outcome, Vouched, Witness};
@@ -128,10 +128,7 @@ impl Comparison<'_> {
             (Part::Method, methods.into_iter().map(method).collect()),
             (Part::Host, BTreeSet::from([Word::alone(host)])),
             (Part::Path, BTreeSet::from([self.path(flip)])),
-            (
-                Part::Service,
-                BTreeSet::from([Word::alone(service(flip, &self.tables, domains.tells_absence()))]),
-            ),
+            (Part::Service, BTreeSet::from([Word::alone(service(flip, &self.tables, domains))])),
             (Part::Caller, BTreeSet::from([Word::alone(caller(flip, vouched, side, parts))])),
             (Part::Actor, BTreeSet::from([actor(demand, side, witness.caller(side), kinds)])),
             (Part::Circumstances, BTreeSet::from([Word::alone(self.circumstances(flip))])),
@@ -248,7 +245,7 @@ fn merged(mut regions: Vec<Region>) -> Vec<Region> {
     }
 }
 
-fn service(flip: &Flip, tables: &[Table<'_>; 2], told_apart: bool) -> String {
+fn service(flip: &Flip, tables: &[Table<'_>; 2], domains: &Domains) -> String {
     let names = |side: Side| {
         let peer = flip.witness.peer.verified();
         let services = &tables[side].policy.parts().services;
@@ -257,8 +254,11 @@ fn service(flip: &Flip, tables: &[Table<'_>; 2], told_apart: bool) -> String {
     };
     let side = flip.change.permitting();
     match (&flip.demand.peer, &flip.cell.peer) {
-        (PeerDemand::Free, PeerCell::Absent) if told_apart => "without a certificate".to_owned(),
+        (PeerDemand::Free, PeerCell::Absent) if domains.tells_absence() => "without a certificate".to_owned(),
         (PeerDemand::Free, PeerCell::Absent) => "with a certificate or without".to_owned(),
+        (PeerDemand::Free, PeerCell::Unknown) if domains.is_any_certificate(&flip.cell) => {
+            "with a certificate".to_owned()
+        }
         (PeerDemand::Free, PeerCell::Unknown) => "with a certificate that no service names".to_owned(),
         (PeerDemand::Absent, _) => "without a certificate".to_owned(),
         _ if names(side).is_empty() => {

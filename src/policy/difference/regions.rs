@@ -9,6 +9,8 @@ use super::{Change, Flip, Outcome, Vouched, Witness};
 use crate::clock::Timestamp;
 use crate::identity::{ActorKind, Caller};
 use crate::policy::cells::{CallerDemand, Demand, Kinds, PeerDemand, Shape, Side, join_nets};
+use crate::policy::claim::ClaimValue;
+use crate::policy::pattern::Glob;
 use crate::policy::words::duration;
 use crate::policy::{PolicyParts, RuleId};
 
@@ -149,13 +151,14 @@ impl Comparison<'_> {
         let Flip { demand, cell, .. } = flip;
         let lengths = self.domains.lengths(&demand.path);
         let named = |shape: &Shape| {
-            let mut shape = shape.clone();
-            for (at, claim) in &demand.matches {
-                if let Some(segment @ None) = shape.segments.get_mut(*at) {
-                    *segment = Some(format!("{{{claim}}}").into());
-                }
+            let mut named = shape.clone();
+            let free = named.segments.iter_mut().enumerate().filter(|(_, segment)| segment.is_none());
+            for (at, segment) in free {
+                let claims = demand.matches.iter().filter(|(of, _)| *of == at).map(|(_, claim)| claim);
+                let claims = joined(claims, " and ");
+                *segment = (!claims.is_empty()).then(|| format!("{{{claims}}}").into());
             }
-            shape.to_string()
+            named.to_string()
         };
         let whole = named(&demand.path);
         let text = match self.domains.is_least(&demand.path, cell.length) && lengths.len() > 1 {
@@ -293,6 +296,12 @@ fn caller(flip: &Flip, vouched: &[Vouched], side: Side, parts: &PolicyParts) -> 
     }
     demand.actor_subject.iter().for_each(|glob| say(format!("actor subject {glob}")));
     demand.claims.iter().for_each(|(claim, value)| say(format!("claim {claim} {value}")));
+    // a segment that another rule names is what the claim must be
+    for (at, claim) in &demand.matches {
+        if let Some(Some(literal)) = demand.path.segments.get(*at) {
+            say(format!("claim {claim} {}", ClaimValue::Text(Glob::Exact(literal.clone()))));
+        }
+    }
     demand.acr.iter().for_each(|acr| say(format!("acr {acr}")));
     demand.max_age.iter().for_each(|age| say(format!("a login at most {} old", duration(*age))));
     if demand.bound {
@@ -314,16 +323,19 @@ pub(super) fn alike(kind: ActorKind, asked: Kinds, told_apart: &[Kinds]) -> Vec<
 fn actor(demand: &Demand, side: Side, caller: Option<&Caller>, kinds: &[Vec<Kinds>; 2]) -> Word {
     let Some(caller) = caller else { return Word::alone("") };
     let asked = &demand.sides[side];
-    let words = |kind: ActorKind, asked: Kinds| match &alike(kind, asked, &kinds[side])[..] {
-        all if all.len() == ActorKind::ALL.len() => "anybody".to_owned(),
-        some => joined(some, " or "),
+    let words = |kinds: &[ActorKind]| match kinds.len() == ActorKind::ALL.len() {
+        true => "anybody".to_owned(),
+        false => joined(kinds, " or "),
     };
-    let who = words(caller.actor, asked.actor);
+    let who = alike(caller.actor, asked.actor, &kinds[side]);
+    let whom = alike(caller.on_behalf_of, asked.on_behalf_of, &kinds[side]);
     let acts = !caller.chain.is_empty();
-    if !acts && asked.on_behalf_of == Kinds::ANY {
-        return Word::alone(who);
+    // who acts without `act` acts for itself, but for agents, whose tokens say for whom
+    let for_itself = !who.contains(&ActorKind::Agent) || whom.len() == ActorKind::ALL.len();
+    if !acts && asked.on_behalf_of == Kinds::ANY && for_itself {
+        return Word::alone(words(&who));
     }
-    let whole = format!("{who} for {}", words(caller.on_behalf_of, asked.on_behalf_of));
+    let whole = format!("{} for {}", words(&who), words(&whom));
     let how = if acts { "with" } else { "without" };
     Word { text: format!("{whole}, {how} act"), whole, of: 2 }
 }

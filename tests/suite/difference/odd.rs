@@ -319,6 +319,19 @@ any_of = [{ issuer = "odd", scope = "read" }]
                 json!({}),
             )
         },
+        Odd {
+            both: "[trusted_hop.edge]\nkind = \"proxy\"\naddress = \"10.0.0.0/8\"\n[[deny]]\nname = \"l\"\nroute = \"any\"\nhop = \"local\"\n[[require]]\nname = \"r\"\nroute = \"any\"\npath = \"/**\"\nissuer = \"odd\"",
+            path: "/trial/x",
+            hop: Hop::Trusted("edge".parse().unwrap()),
+            peer: "spiffe://shop.example/else",
+            old: "[[allow]]\nname = \"a\"\nservice = \"none\"\nrole = \"none\"",
+            ..Odd::new(
+                "a certificate that no service names, through a hop, and what is required all the same",
+                "",
+                "[[allow]]\nname = \"a\"\nservice = \"none\"\nrole = \"none\"\nroute = \"any\"\n[route.trial]\nhost = [\"orders.example\"]\npath = \"/trial/**\"\nupstream = \"orders\"\nshadow_until = 2027-02-01",
+                json!({}),
+            )
+        },
     ]
 }
 
@@ -339,7 +352,7 @@ async fn what_odd_tokens_show_is_told() {
         }
     }
     assert!(failed.is_empty(), "{}", failed.join("\n"));
-    assert_eq!(odds.len(), 24);
+    assert_eq!(odds.len(), 25);
 }
 
 /// What cannot be followed is no difference that was not there.

@@ -124,6 +124,10 @@ impl fmt::Display for ClaimPath {
 impl fmt::Display for ClaimValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // the text is not the boolean, while a number's text is the number
+            ClaimValue::Text(Glob::Exact(text)) if matches!(&**text, "true" | "false") => {
+                write!(f, "\"{text}\"")
+            }
             ClaimValue::Text(glob) => glob.fmt(f),
             ClaimValue::Integer(integer) => integer.fmt(f),
             ClaimValue::Boolean(boolean) => boolean.fmt(f),

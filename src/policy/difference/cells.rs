@@ -297,6 +297,11 @@ impl Domains {
         !self.known.is_empty()
     }
 
+    /// Whether one that no service names stands for all: whoever comes through a hop has one.
+    pub fn is_any_certificate(&self, cell: &Cell) -> bool {
+        cell.peer == PeerCell::Unknown && !self.tells_absence() && *cell.hop != *"direct"
+    }
+
     /// How many methods rules name, and one for all others.
     pub fn all_methods(&self) -> usize {
         self.methods.iter().map(Vec::len).sum::<usize>() + 1

@@ -19,6 +19,7 @@ pub(super) struct Told<'f> {
     other_methods: bool,
     /// Whether anybody's certificate will do, and being without one.
     any_peer: bool,
+    any_certificate: bool,
 }
 
 impl Told<'_> {
@@ -26,7 +27,11 @@ impl Told<'_> {
     fn join(&self, way: &Demand) -> Option<Demand> {
         let method = way.methods.is_none() || !self.other_methods;
         let length = way.path.rest || !self.other_lengths;
-        let peer = way.peer == PeerDemand::Free || self.flip.cell.peer != PeerCell::Unknown;
+        let peer = match self.flip.cell.peer {
+            PeerCell::Unknown if self.any_certificate => way.peer != PeerDemand::Absent,
+            PeerCell::Unknown => way.peer == PeerDemand::Free,
+            _ => true,
+        };
         if method && length && peer { self.demand.join(way) } else { None }
     }
 
@@ -93,7 +98,8 @@ impl Comparison<'_> {
             asked.on_behalf_of = Kinds::of(&alike(caller.on_behalf_of, asked.on_behalf_of, &kinds[side]));
         }
         let any_peer = demand.peer == PeerDemand::Free && cell.peer == PeerCell::Absent;
-        Told { flip, demand, other_lengths, other_methods, any_peer }
+        let any_certificate = domains.is_any_certificate(cell);
+        Told { flip, demand, other_lengths, other_methods, any_peer, any_certificate }
     }
 
     /// Rules of the policy that does not permit it all, by which it permits some of it nevertheless.

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::cells::{CallerCell, PeerCell};
+use super::cells::{CallerCell, Domains, PeerCell};
 use super::search::Comparison;
 use super::tables::Table;
 use super::{Change, Flip, Outcome, Vouched, Witness};
 use crate::clock::Timestamp;
 use crate::identity::{ActorKind, Caller};
 use crate::policy::cells::{CallerDemand, Demand, Kinds, PeerDemand, Shape, Side, join_nets};
+use crate::policy::claim::ClaimValue;
+use crate::policy::pattern::Glob;
 use crate::policy::words::duration;
 use crate::policy::{PolicyParts, RuleId};
 
@@ -128,10 +130,7 @@ impl Comparison<'_> {
             (Part::Method, methods.into_iter().map(method).collect()),
             (Part::Host, BTreeSet::from([Word::alone(host)])),
             (Part::Path, BTreeSet::from([self.path(flip)])),
-            (
-                Part::Service,
-                BTreeSet::from([Word::alone(service(flip, &self.tables, domains.tells_absence()))]),
-            ),
+            (Part::Service, BTreeSet::from([Word::alone(service(flip, &self.tables, domains))])),
             (Part::Caller, BTreeSet::from([Word::alone(caller(flip, vouched, side, parts))])),
             (Part::Actor, BTreeSet::from([actor(demand, side, witness.caller(side), kinds)])),
             (Part::Circumstances, BTreeSet::from([Word::alone(self.circumstances(flip))])),
@@ -152,13 +151,14 @@ impl Comparison<'_> {
         let Flip { demand, cell, .. } = flip;
         let lengths = self.domains.lengths(&demand.path);
         let named = |shape: &Shape| {
-            let mut shape = shape.clone();
-            for (at, claim) in &demand.matches {
-                if let Some(segment @ None) = shape.segments.get_mut(*at) {
-                    *segment = Some(format!("{{{claim}}}").into());
-                }
+            let mut named = shape.clone();
+            let free = named.segments.iter_mut().enumerate().filter(|(_, segment)| segment.is_none());
+            for (at, segment) in free {
+                let claims = demand.matches.iter().filter(|(of, _)| *of == at).map(|(_, claim)| claim);
+                let claims = joined(claims, " and ");
+                *segment = (!claims.is_empty()).then(|| format!("{{{claims}}}").into());
             }
-            shape.to_string()
+            named.to_string()
         };
         let whole = named(&demand.path);
         let text = match self.domains.is_least(&demand.path, cell.length) && lengths.len() > 1 {
@@ -248,7 +248,7 @@ fn merged(mut regions: Vec<Region>) -> Vec<Region> {
     }
 }
 
-fn service(flip: &Flip, tables: &[Table<'_>; 2], told_apart: bool) -> String {
+fn service(flip: &Flip, tables: &[Table<'_>; 2], domains: &Domains) -> String {
     let names = |side: Side| {
         let peer = flip.witness.peer.verified();
         let services = &tables[side].policy.parts().services;
@@ -257,8 +257,11 @@ fn service(flip: &Flip, tables: &[Table<'_>; 2], told_apart: bool) -> String {
     };
     let side = flip.change.permitting();
     match (&flip.demand.peer, &flip.cell.peer) {
-        (PeerDemand::Free, PeerCell::Absent) if told_apart => "without a certificate".to_owned(),
+        (PeerDemand::Free, PeerCell::Absent) if domains.tells_absence() => "without a certificate".to_owned(),
         (PeerDemand::Free, PeerCell::Absent) => "with a certificate or without".to_owned(),
+        (PeerDemand::Free, PeerCell::Unknown) if domains.is_any_certificate(&flip.cell) => {
+            "with a certificate".to_owned()
+        }
         (PeerDemand::Free, PeerCell::Unknown) => "with a certificate that no service names".to_owned(),
         (PeerDemand::Absent, _) => "without a certificate".to_owned(),
         _ if names(side).is_empty() => {
@@ -293,6 +296,12 @@ fn caller(flip: &Flip, vouched: &[Vouched], side: Side, parts: &PolicyParts) -> 
     }
     demand.actor_subject.iter().for_each(|glob| say(format!("actor subject {glob}")));
     demand.claims.iter().for_each(|(claim, value)| say(format!("claim {claim} {value}")));
+    // a segment that another rule names is what the claim must be
+    for (at, claim) in &demand.matches {
+        if let Some(Some(literal)) = demand.path.segments.get(*at) {
+            say(format!("claim {claim} {}", ClaimValue::Text(Glob::Exact(literal.clone()))));
+        }
+    }
     demand.acr.iter().for_each(|acr| say(format!("acr {acr}")));
     demand.max_age.iter().for_each(|age| say(format!("a login at most {} old", duration(*age))));
     if demand.bound {
@@ -314,16 +323,19 @@ pub(super) fn alike(kind: ActorKind, asked: Kinds, told_apart: &[Kinds]) -> Vec<
 fn actor(demand: &Demand, side: Side, caller: Option<&Caller>, kinds: &[Vec<Kinds>; 2]) -> Word {
     let Some(caller) = caller else { return Word::alone("") };
     let asked = &demand.sides[side];
-    let words = |kind: ActorKind, asked: Kinds| match &alike(kind, asked, &kinds[side])[..] {
-        all if all.len() == ActorKind::ALL.len() => "anybody".to_owned(),
-        some => joined(some, " or "),
+    let words = |kinds: &[ActorKind]| match kinds.len() == ActorKind::ALL.len() {
+        true => "anybody".to_owned(),
+        false => joined(kinds, " or "),
     };
-    let who = words(caller.actor, asked.actor);
+    let who = alike(caller.actor, asked.actor, &kinds[side]);
+    let whom = alike(caller.on_behalf_of, asked.on_behalf_of, &kinds[side]);
     let acts = !caller.chain.is_empty();
-    if !acts && asked.on_behalf_of == Kinds::ANY {
-        return Word::alone(who);
+    // who acts without `act` acts for itself, but for agents, whose tokens say for whom
+    let for_itself = !who.contains(&ActorKind::Agent) || whom.len() == ActorKind::ALL.len();
+    if !acts && asked.on_behalf_of == Kinds::ANY && for_itself {
+        return Word::alone(words(&who));
     }
-    let whole = format!("{who} for {}", words(caller.on_behalf_of, asked.on_behalf_of));
+    let whole = format!("{} for {}", words(&who), words(&whom));
     let how = if acts { "with" } else { "without" };
     Word { text: format!("{whole}, {how} act"), whole, of: 2 }
 }

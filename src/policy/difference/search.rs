@@ -217,9 +217,9 @@ impl<'a> Search<'a> {
             match (&outcome, wanted) {
                 (Outcome::Permitted { .. }, true) => {}
                 (_, true) => {
-                    if let Some((more, met)) = self.what_stops(side, &outcome, &case, met) {
-                        let Case { demand, cell, callers, .. } = &case;
-                        let pinned = Pinned { demand, cell, callers };
+                    let Case { demand, cell, callers, .. } = &case;
+                    let pinned = Pinned { demand, cell, callers };
+                    for (more, met) in self.what_stops(side, &outcome, &case, met) {
                         for joined in more.iter().filter_map(|more| demand.join(more)) {
                             self.explore(&joined, Some(&pinned), change, &met, found);
                         }
@@ -250,52 +250,75 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// What the permitting policy still wants of a request that it denies: ways to have it.
+    /// What the permitting policy still wants of a request that it denies: ways to have it, by each thing that
+    /// would do.
     fn what_stops(
         &self,
         side: Side,
         outcome: &Outcome,
         case: &Case<'_>,
         met: &Met,
-    ) -> Option<(Vec<Demand>, Met)> {
-        let policy = self.tables[side].policy;
-        let parts = policy.parts();
-        let mut met = met.clone();
+    ) -> Vec<(Vec<Demand>, Met)> {
+        let parts = self.tables[side].policy.parts();
         // what has been joined and still is not so was not built as it should be
         let unmet = || {
             self.leave_open(Gap::Unmet);
-            None
+            Vec::new()
         };
         // without a certificate: no listener takes it, or the token is bound to one
         let is_bare = matches!(outcome, Outcome::Refused(_)) && case.witness.peer.verified().is_none();
-        if is_bare || matches!(outcome, Outcome::Denied { cause: Cause::PeerUnknown, .. }) {
-            if met.known.contains(&side) {
-                return if is_bare { None } else { unmet() };
+        let is_unknown = matches!(outcome, Outcome::Denied { cause: Cause::PeerUnknown, .. });
+        let required = || match outcome {
+            Outcome::Denied { rule: Some(rule), .. } => self.required(side, *rule, met),
+            _ => None,
+        };
+        if is_bare || is_unknown {
+            let mut found = Vec::new();
+            if !met.known.contains(&side) {
+                let mut met = met.clone();
+                met.known.push(side);
+                found.push((parts.services.iter().flat_map(cells::peers).collect(), met));
             }
-            met.known.push(side);
-            return Some((parts.services.iter().flat_map(cells::peers).collect(), met));
+            if is_unknown && self.takes_anybody(side, case.demand) {
+                found.extend(required());
+            }
+            return if found.is_empty() && !is_bare { unmet() } else { found };
         }
-        let Outcome::Denied { cause, rule } = outcome else { return None };
+        let Outcome::Denied { cause, rule } = outcome else { return Vec::new() };
         if *cause == Cause::TokenNotIssuedToService {
-            let id = *case.heard.uncarried[side].first()?;
-            let service = &parts.services[id.index()];
+            let Some(id) = case.heard.uncarried[side].first().copied() else { return Vec::new() };
             if met.carriers.contains(&(side, id)) {
                 return unmet();
             }
+            let mut met = met.clone();
             met.carriers.push((side, id));
             // one that carries no token has no way
-            return Some((cells::carried(service, side)?, met));
+            let carried = cells::carried(&parts.services[id.index()], side);
+            return carried.map(|more| (more, met)).into_iter().collect();
         }
-        let id = (*rule)?;
+        match required() {
+            Some(required) => vec![required],
+            None if rule.is_some_and(|rule| met.requires.contains(&(side, rule))) => unmet(),
+            None => Vec::new(),
+        }
+    }
+
+    /// The ways in which a require is met, unless they have been joined.
+    fn required(&self, side: Side, id: RuleId, met: &Met) -> Option<(Vec<Demand>, Met)> {
+        let policy = self.tables[side].policy;
         let rule = policy.rule(id);
-        if rule.effect != Effect::Require {
+        if rule.effect != Effect::Require || met.requires.contains(&(side, id)) {
             return None;
         }
-        if met.requires.contains(&(side, id)) {
-            return unmet();
-        }
+        let mut met = met.clone();
         met.requires.push((side, id));
-        Some((cells::met(rule, parts, side), met))
+        Some((cells::met(rule, policy.parts(), side), met))
+    }
+
+    /// Whether a route that is not enforced yet may take these requests, whoever's certificate they come with.
+    fn takes_anybody(&self, side: Side, demand: &Demand) -> bool {
+        let unenforced = self.tables[side].grants.iter().filter(|grant| grant.rule.is_none());
+        unenforced.flat_map(|grant| &grant.ways).any(|way| way.join(demand).is_some())
     }
 
     pub(super) fn grid(&self, demand: &Demand, pinned: Option<&Pinned<'_>>) -> Grid {

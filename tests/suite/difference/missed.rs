@@ -99,6 +99,24 @@ const EDITS: &[Edit] = &[
     ),
     // gRPC by another name
     ("route = \"calls\"\ngrpc = \"x.Y/*\"", "", "", true, "grpc+proto"),
+    // a segment that must be a claim, where another rule names it
+    (
+        "path = \"/x/{c}\"\nmatch_claim = { c = \"sub\" }",
+        "",
+        "[[deny]]\nname = \"d\"\npath = \"/x/alice\"",
+        false,
+        "claim sub alice",
+    ),
+    // a text that looks like another value
+    ("claim = { vip = \"true\" }", "", "", true, r#"claim vip \"true\""#),
+    // an agent's own token says for whom it acts, or does not
+    (
+        "actor = [\"human\", \"service\", \"agent\", \"unknown\"]",
+        "[[deny]]\nname = \"d\"\non_behalf_of = \"unknown\"",
+        "",
+        true,
+        "human or service or agent for human or service or agent, without act",
+    ),
     // as old as it may be, to the second
     ("max_age = \"15m\"", "", "", true, "15m old"),
 ];
@@ -132,5 +150,5 @@ async fn what_hides_well_is_told() {
         );
         seen += 1;
     }
-    assert_eq!(seen, 11);
+    assert_eq!(seen, 14);
 }

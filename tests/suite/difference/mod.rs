@@ -122,8 +122,7 @@ impl Desk<'_> {
             }
             let Some(change) = change else { continue };
             let permitting = if change == "newly denied" { &one } else { &other };
-            let unenforced = permitting.reason() != Reason::Allowed;
-            let by = permitting.rule().filter(|_| !unenforced).unwrap_or(UNENFORCED);
+            let by = permitted_by(permitting).unwrap();
             let flipped = Flipped { policies, cases: [old_case, new_case], change, by };
             if change == "goes elsewhere" {
                 counts.elsewhere += 1;
@@ -165,17 +164,21 @@ fn is_excepted(told: &Difference, answers: [&Answer; 2]) -> bool {
     match denied {
         Some(denied) => match (denied.rule(), denied.reason()) {
             (_, Reason::TokenNotIssuedToService) => says("may not carry"),
+            (Some(rule), _) if says(&quoted(rule)) => true,
             (_, Reason::PeerUnknown) => says("no service names"),
-            (Some(rule), _) => says(&quoted(rule)),
-            (None, _) => false,
+            _ => false,
         },
         None if told.change == "goes elsewhere" => says("another variant"),
         None => {
             let other = answers[usize::from(told.change == "newly denied")];
-            let by = if other.reason() == Reason::Allowed { other.rule() } else { Some(UNENFORCED) };
-            by.is_some_and(|by| told.except.iter().any(|name| name == by))
+            permitted_by(other).is_some_and(|by| told.except.iter().any(|name| name == by))
         }
     }
+}
+
+/// As a difference names it.
+fn permitted_by(answer: &Answer) -> Option<&str> {
+    if answer.reason() == Reason::Allowed { answer.rule() } else { Some(UNENFORCED) }
 }
 
 fn upstream(answer: &Answer) -> Option<&str> {

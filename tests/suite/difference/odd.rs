@@ -1,7 +1,7 @@
 //! What only odd tokens and requests show: each is asked of both configurations, which judge it differently, and
 //! must have been told.
 
-use countersign::audit::{Reason, Verdict};
+use countersign::audit::Verdict;
 use countersign::cli::diff::Diff;
 use countersign::clock::Timestamp;
 use countersign::identity::{Hop, PeerName};
@@ -9,7 +9,7 @@ use countersign::trial::{Bearer, Claims, Presented, Question, head};
 use serde_json::{Value, json};
 
 use super::region::Flipped;
-use super::{Desk, asked};
+use super::{Desk, asked, permitted_by};
 
 const HEAD: &str = r#"
 version = 1
@@ -55,6 +55,7 @@ struct Odd {
     method: &'static str,
     claims: Value,
     at: i64,
+    peer: &'static str,
     hop: Hop,
     client_ip: &'static str,
 }
@@ -71,6 +72,7 @@ impl Odd {
             method: "GET",
             claims,
             at: asked::TIMES[0],
+            peer: "spiffe://shop.example/web",
             hop: Hop::Direct,
             client_ip: "192.0.2.1",
         }
@@ -85,7 +87,7 @@ impl Odd {
     }
 
     fn question(&self) -> Question {
-        let peer = PeerName::Spiffe("spiffe://shop.example/web".parse().unwrap());
+        let peer = PeerName::Spiffe(self.peer.parse().unwrap());
         let mut claims = self.claims.as_object().unwrap().clone();
         let without: Vec<String> =
             claims.iter().filter(|(_, value)| value.is_null()).map(|(name, _)| name.clone()).collect();
@@ -114,10 +116,9 @@ impl Odd {
             _ => panic!("{}: {:?} and {:?}", self.what, old.reason(), new.reason()),
         };
         let permitting = if change == "newly denied" { old } else { new };
-        assert_eq!(permitting.reason(), Reason::Allowed);
         let policies = [trials[0].policy(), trials[1].policy()];
         let cases = [old, new].map(|answer| answer.case().unwrap());
-        let flipped = Flipped { policies, cases, change, by: permitting.rule().unwrap() };
+        let flipped = Flipped { policies, cases, change, by: permitted_by(permitting).unwrap() };
         diff.differences.iter().any(|told| flipped.outside(told).is_none())
     }
 }
@@ -307,6 +308,30 @@ any_of = [{ issuer = "odd", scope = "read" }]
                 json!({}),
             )
         },
+        Odd {
+            both: "[trusted_hop.edge]\nkind = \"proxy\"\naddress = \"10.0.0.0/8\"\n[route.trial]\nhost = [\"orders.example\"]\npath = \"/trial/**\"\nupstream = \"orders\"\nshadow_until = 2027-02-01\n[[deny]]\nname = \"l\"\nroute = \"any\"\nhop = \"local\"",
+            path: "/trial/x",
+            hop: Hop::Trusted("edge".parse().unwrap()),
+            ..Odd::new(
+                "a certificate that is named, through a hop, where no rule asks for one",
+                "",
+                "[[deny]]\nname = \"d\"\nroute = \"trial\"",
+                json!({}),
+            )
+        },
+        Odd {
+            both: "[trusted_hop.edge]\nkind = \"proxy\"\naddress = \"10.0.0.0/8\"\n[[deny]]\nname = \"l\"\nroute = \"any\"\nhop = \"local\"\n[[require]]\nname = \"r\"\nroute = \"any\"\npath = \"/**\"\nissuer = \"odd\"",
+            path: "/trial/x",
+            hop: Hop::Trusted("edge".parse().unwrap()),
+            peer: "spiffe://shop.example/else",
+            old: "[[allow]]\nname = \"a\"\nservice = \"none\"\nrole = \"none\"",
+            ..Odd::new(
+                "a certificate that no service names, through a hop, and what is required all the same",
+                "",
+                "[[allow]]\nname = \"a\"\nservice = \"none\"\nrole = \"none\"\nroute = \"any\"\n[route.trial]\nhost = [\"orders.example\"]\npath = \"/trial/**\"\nupstream = \"orders\"\nshadow_until = 2027-02-01",
+                json!({}),
+            )
+        },
     ]
 }
 
@@ -327,7 +352,7 @@ async fn what_odd_tokens_show_is_told() {
         }
     }
     assert!(failed.is_empty(), "{}", failed.join("\n"));
-    assert_eq!(odds.len(), 23);
+    assert_eq!(odds.len(), 25);
 }
 
 /// What cannot be followed is no difference that was not there.

@@ -82,7 +82,9 @@ impl Flipped<'_> {
         length
             && wanted.iter().zip(&segments).all(|(wanted, seen)| {
                 match wanted.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
-                    Some(claim) => self.claims(claim).iter().any(|text| text == seen),
+                    Some(claims) => claims.split(" and ").all(|claim| {
+                        self.claims(claim).iter().any(|one| compared(one).as_deref() == Some(&**seen))
+                    }),
                     None => *wanted == "*" || wanted == seen,
                 }
             })
@@ -104,6 +106,7 @@ impl Flipped<'_> {
         }
         match word {
             "with a certificate or without" => true,
+            "with a certificate" => peer.is_some(),
             "without a certificate" => peer.is_none(),
             "with a certificate that no service names" => {
                 peer.is_some() && named(0).is_empty() && named(1).is_empty()
@@ -116,21 +119,16 @@ impl Flipped<'_> {
         self.cases.map(|case| case.signatures.caller.verified().map(|caller| &**caller))
     }
 
-    fn claims(&self, name: &str) -> Vec<String> {
+    fn claims(&self, name: &str) -> Vec<Value> {
         let Some(claims) = self.callers().into_iter().flatten().next().map(|caller| &caller.claims) else {
             return Vec::new();
         };
         let mut names = name.split(" → ");
         let first = names.next().and_then(|name| claims.get(name));
-        let members = match names.fold(first, |value, name| value?.get(name)) {
+        match names.fold(first, |value, name| value?.get(name)) {
             Some(Value::Array(members)) => members.clone(),
             other => other.into_iter().cloned().collect(),
-        };
-        let texts = members.iter().map(|member| match member {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        });
-        texts.collect()
+        }
     }
 
     fn caller(&self, word: &str) -> bool {
@@ -176,7 +174,11 @@ impl Flipped<'_> {
             }
             "claim" => {
                 let (name, value) = text.split_once(' ').unwrap();
-                self.claims(name).iter().any(|seen| glob(value, Some(seen)))
+                let is = |seen: &Value| match value {
+                    "true" | "false" => *seen == Value::Bool(value == "true"),
+                    value => glob(value.trim_matches('"'), compared(seen).as_deref()),
+                };
+                self.claims(name).iter().any(is)
             }
             other => panic!("{other}: {said}"),
         };
@@ -220,6 +222,15 @@ impl Flipped<'_> {
                 case.headers.get(name).is_some_and(|seen| seen == value)
             }
         })
+    }
+}
+
+/// What is no text and no number equals none.
+fn compared(claim: &Value) -> Option<String> {
+    match claim {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
     }
 }
 

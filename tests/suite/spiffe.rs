@@ -39,7 +39,7 @@ role = "order-reader"
 method = "GET"
 "#;
 
-async fn world(clock: Clock) -> World {
+pub async fn world(clock: Clock) -> World {
     let mut world = World::at(clock).await;
     let socket = world.workload_socket();
     world.identity = Some(IDENTITY.replace("@socket@", socket.to_str().unwrap()));
@@ -54,7 +54,7 @@ fn signed(world: &World) -> Request<Body> {
 }
 
 /// Waits until `/readyz` says this, with these words.
-async fn readiness(proxy: &Proxy<'_>, status: u16, words: &str) {
+pub async fn readiness(proxy: &Proxy<'_>, status: u16, words: &str) {
     let asking = async {
         loop {
             let answer = proxy.admin("/readyz").await;
@@ -82,7 +82,7 @@ async fn identity(proxy: &Proxy<'_>, wanted: impl Fn(&Value) -> bool) -> Value {
 }
 
 /// Waits until this certificate of ours is in force: its record is written a moment before.
-async fn rotated(proxy: &Proxy<'_>, own: &Minted) {
+pub async fn rotated(proxy: &Proxy<'_>, own: &Minted) {
     let hash = sha256(&parsed(own).0[0]);
     let found = |records: &[Value]| {
         let is_it = |record: &&Value| record["certificate"] == format!("sha256:{hash}");
@@ -94,7 +94,7 @@ async fn rotated(proxy: &Proxy<'_>, own: &Minted) {
 }
 
 /// Of `orders`, by the shop's CA, and what a Workload API says of it.
-fn good(world: &World) -> (Minted, X509SvidResponse) {
+pub fn good(world: &World) -> (Minted, X509SvidResponse) {
     let own = world.certificates.server("orders");
     let response = world.svid_response(&own, &[&world.certificates.shop]);
     (own, response)

@@ -39,7 +39,7 @@ role = "order-reader"
 method = "GET"
 "#;
 
-async fn world(clock: Clock) -> World {
+pub async fn world(clock: Clock) -> World {
     let mut world = World::at(clock).await;
     let socket = world.workload_socket();
     world.identity = Some(IDENTITY.replace("@socket@", socket.to_str().unwrap()));
@@ -94,7 +94,7 @@ pub async fn rotated(proxy: &Proxy<'_>, own: &Minted) {
 }
 
 /// Of `orders`, by the shop's CA, and what a Workload API says of it.
-fn good(world: &World) -> (Minted, X509SvidResponse) {
+pub fn good(world: &World) -> (Minted, X509SvidResponse) {
     let own = world.certificates.server("orders");
     let response = world.svid_response(&own, &[&world.certificates.shop]);
     (own, response)

@@ -12,11 +12,12 @@ use serde_json::json;
 use url::form_urlencoded;
 
 use super::{reason, told};
+use crate::possession::Holder;
 use crate::world::certificates::Who;
 use crate::world::client::{Client, Protocol, get};
 use crate::world::listen::{Listening, listen};
-use crate::world::proxy::Proxy;
-use crate::world::{Body, World, full};
+use crate::world::proxy::{HOST, Proxy};
+use crate::world::{Body, World, full, soon};
 
 /// The fields of one request.
 type Form = Vec<(String, String)>;
@@ -24,7 +25,7 @@ type Form = Vec<(String, String)>;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A token endpoint that gives out numbered tokens, or refuses.
-struct Desk {
+pub struct Desk {
     listening: Listening,
     asked: Arc<Mutex<Vec<Form>>>,
     refuses: Arc<AtomicBool>,
@@ -32,7 +33,7 @@ struct Desk {
 }
 
 impl Desk {
-    async fn open(tls: Option<Arc<ServerConfig>>) -> Desk {
+    pub async fn open(tls: Option<Arc<ServerConfig>>) -> Desk {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let asked: Arc<Mutex<Vec<Form>>> = Arc::default();
         let refuses = Arc::new(AtomicBool::new(false));
@@ -60,11 +61,11 @@ impl Desk {
         Desk { listening, asked, refuses, scheme }
     }
 
-    fn endpoint(&self) -> String {
+    pub fn endpoint(&self) -> String {
         format!("{}://127.0.0.1:{}/token", self.scheme, self.listening.address.port())
     }
 
-    fn asked(&self) -> Vec<Form> {
+    pub fn asked(&self) -> Vec<Form> {
         self.asked.lock().unwrap().clone()
     }
 }
@@ -268,13 +269,46 @@ async fn our_certificate_is_what_the_token_endpoint_knows_us_by() {
     assert_eq!(told(&answer.json(), "authorization"), Some("Bearer issued-1"), "{answer:?}");
     assert!(desk.asked()[0].contains(&("client_id".to_owned(), "orders".to_owned())));
 
-    // With another certificate it is asked anew, with that one.
+    // With another certificate it is asked anew, with that one; what it gave before serves until then.
     let fresh = world.certificates.server("orders");
     world.write("orders.pem", &fresh.chain);
     world.write("orders-key.pem", &fresh.key);
+    desk.refuses.store(true, Ordering::SeqCst);
     proxy.reload(&by_certificate).unwrap();
+    let asked = async {
+        while desk.asked().len() < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("a request by the other certificate", asked).await;
+    let client = storefront(&proxy).await;
     let answer = client.ask(get("/own")).await.unwrap();
-    assert_eq!(told(&answer.json(), "authorization"), Some("Bearer issued-2"), "{answer:?}");
+    assert_eq!(told(&answer.json(), "authorization"), Some("Bearer issued-1"), "{answer:?}");
+}
+
+/// Whoever holds the key that a token is bound to, this proxy does not.
+#[tokio::test]
+async fn a_token_that_comes_with_a_proof_is_not_exchanged() {
+    let (world, desk) = (World::new().await, Desk::open(None).await);
+    let proxy = world.start(&configured(&world, &desk));
+    let client = storefront(&proxy).await;
+    let holder = Holder::new("ES256", &world.clock);
+    let token = holder.token(&world.issuer);
+    for (path, status) in [("/exchanged", 403), ("/own", 200)] {
+        let proof = holder.proof(&token, json!({}), json!({ "htu": format!("https://{HOST}{path}") }));
+        let mut request = get(path);
+        for (name, value) in [("authorization", format!("DPoP {token}")), ("dpop", proof)] {
+            request.headers_mut().insert(name, value.parse().unwrap());
+        }
+        let answer = client.ask(request).await.unwrap();
+        assert_eq!(answer.status, status, "{path} {answer:?}");
+        let record = proxy.record_of(&answer).await;
+        if status == 403 {
+            assert_eq!(record["reason"], "token_not_exchanged");
+            assert!(record["detail"].as_str().unwrap().contains("`Authorization: Bearer`"), "{record}");
+        }
+    }
+    assert_eq!(world.upstream.counts().requests, 1);
 }
 
 #[tokio::test]

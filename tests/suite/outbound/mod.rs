@@ -1,6 +1,7 @@
 //! What the local application sends: it speaks plain HTTP on loopback, and goes out as this workload.
 
 mod credentials;
+mod live;
 mod real_provider;
 
 use std::sync::Arc;
@@ -328,6 +329,7 @@ async fn an_outbound_listener_is_on_loopback_and_says_nothing_of_tls() {
         (at("10.0.0.1:9080"), "outbound_exposed"),
         (at("[::]:9080"), "outbound_exposed"),
         (with("certificate = \"orders.pem\"\nprivate_key = \"orders-key.pem\""), "contradiction"),
+        (with("passphrase = { file = \"x\" }"), "contradiction"),
         (with("client_certificate = \"none\""), "contradiction"),
         (with("client_certificate = \"required\""), "contradiction"),
         (with("allow_plaintext = true"), "contradiction"),
@@ -350,7 +352,7 @@ async fn an_outbound_listener_is_on_loopback_and_says_nothing_of_tls() {
         assert!(report.contains(code), "{code}: {report}");
         seen += 1;
     }
-    assert_eq!(seen, 10);
+    assert_eq!(seen, 11);
     for good in [at("127.0.0.9:0"), at("[::1]:0"), at("[::ffff:127.0.0.1]:0"), whole.clone()] {
         world.configuration(&good);
         assert_eq!(world.try_load().err(), None);

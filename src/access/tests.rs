@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderMap, Method};
 
 use super::{Access, Actor, Bearer, Carrier, Cell, Matrix, Only, SIDE, Way, WhoCan};
 use crate::clock::Timestamp;
 use crate::identity::ActorKind;
+use crate::policy::condition::{RoleTerm, ServiceTerm};
 use crate::policy::difference::{Outcome, Witness};
 use crate::policy::rule::{Effect, Mode};
-use crate::policy::{Action, Policy, Reading, RoleId, RuleId, ServiceId};
+use crate::policy::{Action, Condition, NormalPath, Policy, Reading, RoleId, RuleId, ServiceId};
 use crate::token::TokenLimits;
-use crate::token::tests_universe::{Dice, NOW, World, approach, request};
+use crate::token::tests_universe::{Dice, NOW, World, approach, request, seeds};
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -384,11 +385,48 @@ fn never_is_never_and_always_is_always() {
     assert!(seen.open_cells > 500 && seen.in_always > 100, "{seen:?}");
 }
 
-/// `cargo test --release --lib -- --ignored --nocapture thousands_of_policies`
+/// `cargo test --release --lib -- --ignored --nocapture thousands_of_policies`; others with `SEEDS=5000..6000`.
 #[test]
 #[ignore = "needs minutes"]
 fn thousands_of_policies() {
-    let seen = run(1_000..3_000, false);
+    let seen = run(seeds(1_000..3_000), false);
     assert!(seen.conditions.len() == 17 && seen.conditions.values().all(|times| *times >= 100), "{seen:?}");
-    run(6_000..6_400, true);
+}
+
+/// The same way.
+#[test]
+#[ignore = "needs minutes"]
+fn hundreds_of_tables() {
+    run(seeds(6_000..6_400), true);
+}
+
+#[test]
+fn whom_a_rule_lets_in_is_named_by_a_service_where_a_route_is_not_enforced() {
+    for hop in [None, Some("alb")] {
+        let mut world = World::random(&mut Dice(0));
+        world.parts.routes.truncate(1);
+        let route = &mut world.parts.routes[0];
+        (route.shadow_until, route.header) = (Some(NOW.plus(Duration::from_secs(86_400))), Vec::new());
+        let anybody = [Condition::Service(ServiceTerm::None), Condition::Role(RoleTerm::None)];
+        let through = hop.map(|hop| Condition::Hop(vec![hop.into()]));
+        world.parts.rules.truncate(1);
+        let rule = &mut world.parts.rules[0];
+        (rule.effect, rule.mode) = (Effect::Allow, Mode::Enforce);
+        rule.conditions = anybody.into_iter().chain(through).collect();
+        (rule.not_before, rule.expires) = (Timestamp::MIN, Timestamp::MAX);
+        let policy = world.compiled();
+        let nothing = policy.permitting_nothing();
+        let approach = approach();
+        let access = Access::new(&policy, &nothing, &world.issuers, &TokenLimits::FOR_TESTS, &approach, NOW);
+        let (host, path) = ("a.example".parse().unwrap(), NormalPath::parse("/").unwrap());
+        let action = Action { method: &Method::GET, host: &host, path: &path, headers: &HeaderMap::new() };
+        let said = access.who_can(action, None);
+        let open = &said.allows[0].open;
+        assert!(!open.is_empty() && said.unenforced.is_some(), "{said:#?}");
+        for way in open {
+            assert!(is_enforced(&way.witness.judged(&policy, SIDE)), "{hop:?} {way:#?}");
+        }
+        let unenforced = said.unenforced.unwrap().judged(&policy, SIDE);
+        assert!(matches!(unenforced, Outcome::Permitted { rule: None, .. }), "{unenforced:?}");
+    }
 }

@@ -163,7 +163,7 @@ impl Access<'_> {
                         }
                     }
                     None => {
-                        let tried = ways_in.map(|way| asked.tried(self.policy, alone, &way));
+                        let tried = ways_in.map(|way| asked.tried(self.policy, alone, &way, false));
                         let first = tried.flat_map(|(open, _)| open).next();
                         found.unenforced =
                             found.unenforced.take().or(first.map(|flip| Box::new(flip.witness)));
@@ -185,7 +185,7 @@ impl Access<'_> {
         let mut let_in = Vec::new();
         for way in ways {
             let whom = self.whom(&way);
-            let (open, closed) = asked.tried(self.policy, alone, &way);
+            let (open, closed) = asked.tried(self.policy, alone, &way, true);
             if open.is_empty() {
                 let why = closed.into_iter().max_by_key(telling).map(Why::Closed);
                 let shut = why.map(|why| Shut { whom, why }).filter(|shut| !allow.shut.contains(shut));
@@ -308,8 +308,14 @@ impl Asked<'_> {
         demand
     }
 
-    /// With this very action in place of one that is like it.
-    fn tried(&self, policy: &Policy, alone: &Alone<'_>, way: &Demand) -> (Vec<Flip>, Vec<Closed>) {
+    /// With this very action in place of one that is like it, and let in by a rule, or by none.
+    fn tried(
+        &self,
+        policy: &Policy,
+        alone: &Alone<'_>,
+        way: &Demand,
+        by_rule: bool,
+    ) -> (Vec<Flip>, Vec<Closed>) {
         let mut tried = alone.each(way, |cell| cell.alike.is_empty() != self.named);
         let mut open = Vec::new();
         for mut flip in tried.open {
@@ -320,7 +326,7 @@ impl Asked<'_> {
             flip.witness.forget_addresses(&flip.demand);
             let outcome = flip.witness.judged(policy, SIDE);
             match outcome {
-                Outcome::Permitted { .. } => open.push(flip),
+                Outcome::Permitted { rule, .. } if rule.is_some() == by_rule => open.push(flip),
                 other => tried.closed.push(Closed::Denied(other)),
             }
         }

@@ -291,6 +291,9 @@ impl Telling<'_> {
                 }
                 Outcome::Denied { cause, .. } => format!("denied: {}", crate::audit::Reason::from(*cause)),
                 Outcome::Refused(code) => format!("such a token is refused: {code}"),
+                Outcome::Permitted { rule: None, .. } => {
+                    "no service names them: only a route that is not enforced lets them in".to_owned()
+                }
                 Outcome::Permitted { .. } => "another rule lets them in".to_owned(),
             },
         };

@@ -176,8 +176,9 @@ fn alternatives(rule: &Rule, condition: &Condition, parts: &PolicyParts, side: S
             vec![Demand { methods: Some(one_by_one(methods)), ..Demand::nothing() }]
         }
         Condition::Path(patterns) => patterns.iter().map(at_path).collect(),
+        // a segment that no path names is never there
         Condition::MatchClaim(_) => {
-            rule.paths()?.iter().filter_map(|pattern| matching(rule, pattern)).collect()
+            rule.paths().into_iter().flatten().filter_map(|pattern| matching(rule, pattern)).collect()
         }
         Condition::Grpc(patterns) => {
             let call = |pattern: PathPattern| Demand {

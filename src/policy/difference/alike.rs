@@ -29,11 +29,14 @@ const REMEMBERED_MAX: usize = 64;
 
 impl Memory {
     pub fn of(&mut self, demand: &Demand, place: Place<'_>) -> &mut HashMap<CallerCell, Built<Rc<Spoken>>> {
-        let Demand { caller, act, actor_subject, claims, acr, max_age, matches, path, .. } = demand;
-        let mut sides = demand.sides.clone();
-        sides.iter_mut().for_each(|side| side.routes = None);
-        let asked = (caller, sides, act, actor_subject, claims, acr, max_age);
-        let key = format!("{asked:?} {matches:?} {path:?} {place:?}");
+        let nothing = Demand::nothing();
+        // what no token, and no path, is made of
+        let Demand { methods, host, headers, grpc, hops, peer_ip, client_ip, time, .. } = nothing;
+        let peer = nothing.peer;
+        let mut asked =
+            Demand { peer, methods, host, headers, grpc, hops, peer_ip, client_ip, time, ..demand.clone() };
+        asked.sides.iter_mut().for_each(|side| side.routes = None);
+        let key = format!("{asked:?} {place:?}");
         if self.0.len() >= REMEMBERED_MAX && !self.0.contains_key(&key) {
             self.0.clear();
         }

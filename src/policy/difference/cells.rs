@@ -172,9 +172,13 @@ impl Domains {
         let same_services = old.known_meaning == new.known_meaning;
         let [before, after] = approaches;
         let absence_matters = !before.lets_in_as(after) || tables.iter().any(|table| table.denies_absence);
-        let known = match (absence_matters || !takes_nobody, same_services) {
-            (false, true) => Vec::new(),
-            _ => old.known.iter().chain(&new.known).cloned().collect(),
+        let unenforced = tables.iter().flat_map(|table| &table.grants).any(|grant| grant.rule.is_none());
+        // through a hop nobody is without a certificate, and where nothing is enforced whom no service names
+        // comes in too, by no rule
+        let stands_for_none = !absence_matters && takes_nobody && !(reads_hop && unenforced);
+        let known = match stands_for_none && same_services {
+            true => Vec::new(),
+            false => old.known.iter().chain(&new.known).cloned().collect(),
         };
         Domains {
             methods,
@@ -190,8 +194,7 @@ impl Domains {
             now,
             known,
             // whoever comes through a hop has a certificate
-            unknown_matter: reads_hop
-                || tables.iter().flat_map(|table| &table.grants).any(|grant| grant.rule.is_none()),
+            unknown_matter: reads_hop || unenforced,
             absence_matters,
             takes_nobody,
             takes_peers: approaches.iter().any(|approach| approach.takes_peers),

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use super::tests_requests::{approach, request};
-use super::tests_universe::{Dice, NOW, World};
+use super::tests_requests::{approach, request, seeds};
+use super::tests_universe::{Dice, NOW, World, issuer};
 use super::{Mint, vouched};
-use crate::policy::Policy;
+use crate::clock::Timestamp;
 use crate::policy::cells::Side;
+use crate::policy::claim::{ClaimPath, MatchClaim};
+use crate::policy::condition::{RoleTerm, ServiceTerm};
 use crate::policy::difference::coverage::{covers, granted_by};
-use crate::policy::difference::{Change, Comparison, Outcome};
+use crate::policy::difference::{Change, Comparison, Differences, Outcome};
+use crate::policy::rule::{Effect, Mode, Rule};
+use crate::policy::{Condition, Policy};
 use crate::token::TokenLimits;
 
 #[derive(Debug, Default)]
@@ -139,11 +143,66 @@ fn no_difference_is_missed_and_each_witness_shows_one() {
 #[test]
 #[ignore = "needs minutes"]
 fn thousands_of_edits() {
-    let seeds = std::env::var("SEEDS").ok().and_then(|seeds| {
-        let (from, to) = seeds.split_once("..")?;
-        Some(from.parse().ok()?..to.parse().ok()?)
-    });
-    let seen = run(seeds.unwrap_or(1_000..2_600), 500);
+    let seen = run(seeds(1_000..2_600), 500);
     assert!(seen.allowed * 5 >= seen.requests, "{seen:?}");
     assert!(seen.kinds.len() == 17 && seen.kinds.values().all(|times| *times >= 100), "{seen:?}");
+}
+
+/// One issuer, whose tokens may all do everything where no rule of these is in the way.
+fn open_to_all(barriers: Vec<Rule>) -> World {
+    let mut world = World::random(&mut Dice(0));
+    world.issuers = vec![issuer("corp", "cid")];
+    world.parts.routes.truncate(1);
+    world.parts.routes[0].variants.clear();
+    let allow = vec![Condition::Service(ServiceTerm::None), Condition::Role(RoleTerm::Any)];
+    world.parts.rules = vec![rule("a", Effect::Allow, allow)];
+    world.parts.rules.extend(barriers);
+    world
+}
+
+fn rule(name: &str, effect: Effect, conditions: Vec<Condition>) -> Rule {
+    Rule {
+        name: name.into(),
+        effect,
+        conditions,
+        mode: Mode::Enforce,
+        not_before: Timestamp::MIN,
+        expires: Timestamp::MAX,
+        owner: None,
+        ticket: None,
+    }
+}
+
+fn differences(old: &World, new: &World) -> Differences {
+    let compiled = [old.compiled(), new.compiled()];
+    let (policies, issuers) = ([&compiled[0], &compiled[1]], [&old.issuers[..], &new.issuers[..]]);
+    let approach = approach();
+    let comparison = Comparison::new(policies, &vouched(issuers), [&approach; 2], NOW);
+    let (limits, kinds) = ([&TokenLimits::FOR_TESTS; 2], comparison.kinds());
+    let mint = Mint::new(issuers, limits, comparison.globs(), comparison.places(), &kinds, NOW);
+    mint.realm(|realm| comparison.differences(realm, mint.fresh()))
+}
+
+#[test]
+fn a_token_that_must_be_bound_is_not_the_one_before() {
+    let bound = || rule("b", Effect::Require, vec![Condition::SenderConstrained]);
+    let mfa = || rule("c", Effect::Require, vec![Condition::Acr(vec!["mfa".into()])]);
+    let (loose, tight) = (open_to_all(vec![bound()]), open_to_all(vec![bound(), mfa()]));
+    let found = differences(&loose, &tight);
+    assert!(found.gaps.is_empty() && !found.flips.is_empty(), "{:?}", found.gaps);
+    for flip in &found.flips {
+        let caller = flip.witness.caller(0).unwrap();
+        assert!(flip.change == Change::Denied && caller.confirmation.is_some(), "{flip:?}");
+    }
+}
+
+#[test]
+fn a_claim_of_a_segment_that_no_path_names_is_never_there() {
+    let claim = MatchClaim { segment: "c".into(), claim: ClaimPath::top_level("sub") };
+    let never = rule("b", Effect::Require, vec![Condition::MatchClaim(vec![claim])]);
+    let new = open_to_all(vec![never]);
+    let mut old = new.clone();
+    old.parts.rules.remove(0);
+    let found = differences(&old, &new);
+    assert!(found.gaps.is_empty() && found.flips.is_empty(), "{:?} {:?}", found.gaps, found.flips);
 }

@@ -1,5 +1,6 @@
 //! Requests in the words of random policies.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method};
@@ -17,6 +18,15 @@ use crate::policy::*;
 pub fn approach() -> Approach {
     let hops = ["alb", "edge"].map(|hop| hop.parse().unwrap());
     Approach { hops: hops.into_iter().collect(), ..Approach::OPEN }
+}
+
+/// These, or others with `SEEDS=5000..6000`.
+pub fn seeds(usual: Range<u64>) -> Range<u64> {
+    let stated = std::env::var("SEEDS").ok().and_then(|seeds| {
+        let (from, to) = seeds.split_once("..")?;
+        Some(from.parse().ok()?..to.parse().ok()?)
+    });
+    stated.unwrap_or(usual)
 }
 
 /// A request, as both worlds read it. Half of them ask for what some rule speaks of.

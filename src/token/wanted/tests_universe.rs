@@ -1,6 +1,6 @@
 //! Random policies over a small vocabulary, edits of them, and requests in the same words.
 
-pub use super::tests_requests::{approach, request};
+pub use super::tests_requests::{approach, request, seeds};
 
 use std::sync::Arc;
 use std::time::Duration;

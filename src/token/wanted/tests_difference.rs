@@ -135,7 +135,7 @@ fn run(seeds: impl Iterator<Item = u64>, requests: usize) -> Seen {
 fn no_difference_is_missed_and_each_witness_shows_one() {
     let seen = run(0..24, 100);
     // callers whom nothing tells apart are asked about once
-    assert!(seen.judged < 120_000, "{seen:?}");
+    assert!(seen.judged < 150_000, "{seen:?}");
     assert!(seen.flips.len() == 3 && seen.allowed * 5 >= seen.requests, "{seen:?}");
 }
 
@@ -145,7 +145,7 @@ fn no_difference_is_missed_and_each_witness_shows_one() {
 fn thousands_of_edits() {
     let seen = run(seeds(1_000..2_600), 500);
     assert!(seen.allowed * 5 >= seen.requests, "{seen:?}");
-    assert!(seen.kinds.len() == 17 && seen.kinds.values().all(|times| *times >= 100), "{seen:?}");
+    assert!(seen.kinds.len() == 18 && seen.kinds.values().all(|times| *times >= 100), "{seen:?}");
 }
 
 /// One issuer, whose tokens may all do everything where no rule of these is in the way.

@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderValue, Method};
 use serde_json::{Map, Value, json};
 
@@ -72,7 +74,10 @@ pub fn request(
         true => None,
         false => {
             let pair = dice.below(pairs.len());
-            let claims = claims(dice, &pairs[pair], at);
+            let mut claims = claims(dice, &pairs[pair], at);
+            if let Some(confirmation) = confirmation(dice, peer.verified()) {
+                claims.insert("cnf".into(), confirmation);
+            }
             let callers = pairs[pair].callers(&claims, at).map(|caller| match caller {
                 Ok(caller) => Ok(Signature::Verified(Arc::new(caller))),
                 Err(error) => Err(error.code()),
@@ -173,6 +178,16 @@ pub fn request(
         client_ip: Some(dice.pick(&clients)),
         at,
     })
+}
+
+/// The key that a token is bound to: one that the request proves to have, or that of the certificate it came with.
+fn confirmation(dice: &mut Dice, peer: Option<&Arc<Peer>>) -> Option<Value> {
+    let thumbprint = |digest: [u8; 32]| URL_SAFE_NO_PAD.encode(digest);
+    match (dice.below(6), peer) {
+        (0, _) => Some(json!({ "jkt": thumbprint([0; 32]) })),
+        (1, Some(peer)) => Some(json!({ "x5t#S256": thumbprint(peer.certificate.0) })),
+        _ => None,
+    }
 }
 
 fn claims(dice: &mut Dice, issuers: &Issuers<'_>, at: Timestamp) -> Map<String, Value> {

@@ -355,6 +355,7 @@ impl World {
         add(dice, &|dice| Condition::Claim(dice.some(&claim_tests())));
         add(dice, &|dice| Condition::Acr(dice.some(&[text("mfa"), text("pwd")])));
         add(dice, &|dice| Condition::MaxAge(Duration::from_secs(dice.pick(&[60, 600]))));
+        add(dice, &|_| Condition::SenderConstrained);
         add(dice, &|dice| Condition::Issuer(vec![IssuerId(dice.below(self.issuers.len()) as u32)]));
         add(dice, &|dice| {
             Condition::Route(RouteTerm::Named(vec![RouteId(dice.below(self.parts.routes.len()) as u32)]))

@@ -332,6 +332,7 @@ fn rule(name: &str, random: &mut Rng) -> Piece {
             reads_claims = true;
         }
         sometimes(&mut text, random, 8, "acr", &["\"mfa\"", "[\"mfa\", \"phr\"]"]);
+        sometimes(&mut text, random, 8, "sender_constrained", &["true"]);
         sometimes(&mut text, random, 8, "max_age", &["\"15m\"", "\"2d\""]);
     }
     let routes = [

@@ -107,6 +107,12 @@ pub fn telling_certificates<'h>(
     })
 }
 
+/// Whether the other end of a connection is a hop of any kind. `address` as in [`telling_certificates`].
+pub fn is_any(hops: &[TrustedHop], address: Option<IpAddr>, end: &Signature<Peer>) -> bool {
+    let end = end.verified().map(|peer| &**peer);
+    hops.iter().any(|hop| hop.is_at_the_end(address, end))
+}
+
 /// What of these headers may tell whose request it is: for judging it again.
 pub fn fields(hops: &[TrustedHop], headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
     let names: BTreeSet<&str> = hops

@@ -98,8 +98,15 @@ async fn is_refused(world: &World, tokens: &Tokens) {
     assert_eq!(chain.past_the_sidecar(&orders, &fields).await.status, 200);
     assert_eq!(world.upstream.counts().requests, before + 1);
 
+    // Only a hop sends over one connection what is for another host.
+    let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, *value)).collect();
+    assert_eq!(chain.by_its_address(&orders, &fields).await.status, 200);
+    let answer = chain.by_its_address(&reports, &fields).await;
+    assert_is("made for another host", &chain.payments, &answer, 421, "misdirected").await;
+    assert_eq!(world.upstream.counts().requests, before + 2);
+
     // What the orders service itself may try: its own Countersign lets nothing out.
-    let came = chain.payments.records(9).await.len();
+    let came = chain.payments.records(11).await.len();
     let cases = [
         ("nothing", vec![], 401, "token_missing"),
         ("tampered with", assertion(&forged(&given)), 401, "token_bad_signature"),
@@ -112,13 +119,13 @@ async fn is_refused(world: &World, tokens: &Tokens) {
         assert_is(what, &chain.orders, &answer, *status, reason).await;
     }
     assert_eq!(cases.len(), 4);
-    assert_eq!(world.upstream.counts().requests, before + 1);
-    assert_eq!(chain.payments.records(9).await.len(), came, "nothing left");
+    assert_eq!(world.upstream.counts().requests, before + 2);
+    assert_eq!(chain.payments.records(11).await.len(), came, "nothing left");
 
     // Another person's orders: the first two let it pass, the last one does not.
     let answer = chain.ask(&tokens.alice, "/customers/bob/7", Protocol::H1).await;
     assert_is("another person's", &chain.payments, &answer, 403, "claim_mismatch").await;
-    assert_eq!(world.upstream.counts().requests, before + 1);
+    assert_eq!(world.upstream.counts().requests, before + 2);
 }
 
 async fn assert_is(what: &str, proxy: &Proxy<'_>, answer: &Answer, status: u16, reason: &str) {

@@ -5,6 +5,7 @@
 //! - A hop that tells certificates ended somebody's TLS connection, and is not who asks: without a certificate in its
 //!   header a request has no peer, whatever the hop's own certificate is.
 //! - What it tells is a chain, and it is verified here as in a handshake. Hashes, subjects and other text are not read.
+//! - A hop makes its connections for a server, not for a host: over one come requests for whatever hosts it passes on.
 //! - An address tells of a hop only as the other end of the TCP connection itself, and only where that end shows no
 //!   certificate of its own: whoever has one is that workload, wherever it runs.
 

@@ -102,3 +102,39 @@ pub fn each_key(name: &At<Name>, typed: &Issuer, found: &mut Diagnostics) -> Opt
     }
     base
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_balancer_s_keys_stand_where_aws_documents_it() {
+        let keys = |arn: &str| Arn::parse(arn).and_then(|arn| arn.keys());
+        let of = |partition: &str, region: &str| {
+            keys(&format!("arn:{partition}:elasticloadbalancing:{region}:1:loadbalancer/app/front/50dc6c49"))
+        };
+        assert_eq!(
+            of("aws", "eu-central-1").as_deref(),
+            Some("https://public-keys.auth.elb.eu-central-1.amazonaws.com/")
+        );
+        assert_eq!(
+            of("aws-us-gov", "us-gov-west-1").as_deref(),
+            Some("https://s3-us-gov-west-1.amazonaws.com/aws-elb-public-keys-prod-us-gov-west-1/")
+        );
+        assert_eq!(of("aws-cn", "cn-north-1"), None);
+        for region in ["evil.example/", "a@evil.example", "", "eu-central-1.evil", "a#", "a?b", "é"] {
+            assert_eq!(of("aws", region), None, "{region}");
+        }
+        for arn in [
+            "",
+            "arn:aws:elasticloadbalancing:eu-central-1:1:loadbalancer/net/front/1",
+            "arn:aws:elasticloadbalancing:eu-central-1:1:loadbalancer/app/front",
+            "arn:aws:elasticloadbalancing:eu-central-1:1:loadbalancer/app/front/1/2",
+            "arn:aws:elasticloadbalancing:eu-central-1:1:loadbalancer/app/front/1:",
+            "arn:aws:iam:eu-central-1:1:loadbalancer/app/front/1",
+            "urn:aws:elasticloadbalancing:eu-central-1:1:loadbalancer/app/front/1",
+        ] {
+            assert!(Arn::parse(arn).is_none(), "{arn}");
+        }
+    }
+}

@@ -10,7 +10,7 @@ use super::issuer_checks::EACH_KEY;
 use super::names::items;
 use super::source::{At, Span};
 use crate::identity::Name;
-use crate::token::Preset;
+use crate::token::{Algorithm, Preset};
 
 /// `arn:PARTITION:elasticloadbalancing:REGION:ACCOUNT:loadbalancer/app/NAME/ID`.
 struct Arn<'t> {
@@ -59,8 +59,13 @@ pub fn check_alb((file, name, typed): (&File, &At<Name>, &Issuer), preset: Prese
         contradiction("signer", typed.span_of("signer"), "only issuers with the preset `alb` have one");
         return;
     }
-    for key in ["algorithms", "token_type", "introspection", "jwks_credential", "dpop_nonce"] {
-        contradiction(key, typed.span_of(key), "is not said of load balancers, which know one kind of token");
+    let other = |algorithm: &At<Algorithm>| algorithm.value != Algorithm::Es256;
+    let algorithms = items(&typed.algorithms).iter().find(|it| other(it)).map(|it| it.span);
+    let [token_type, introspection] = ["token_type", "introspection"].map(|key| typed.span_of(key));
+    for (key, span) in
+        [("algorithms", algorithms), ("token_type", token_type), ("introspection", introspection)]
+    {
+        contradiction(key, span, "a load balancer signs with ES256, and in one form alone");
     }
     if !typed.gives("signer") {
         let message = format!("issuer `{}` does not say which load balancer's word is taken", name.value);

@@ -23,7 +23,9 @@ use ipnet::IpNet;
 pub use certificate::CertificateHeader;
 pub use client::{client_address, spoke_tls};
 
-use super::headers::ASSERTION;
+use certificate::only;
+
+use super::headers::{ASSERTION, USER_CLAIMS};
 use super::refusal::Refusal;
 use crate::audit::Reason;
 use crate::clock::Timestamp;
@@ -83,6 +85,18 @@ pub fn assertion<'h>(
         _ if !is_believed(hops, peer) => Ok(None),
         Some(_) => Err(Refusal::of(Reason::RequestMalformed).because("more than one assertion")),
         None => Ok(Some(assertion)),
+    }
+}
+
+/// What the load balancer at the other end, if there is one, says of who logged in there. Anybody else's is not read, and
+/// goes nowhere.
+pub fn user_claims<'h>(
+    hop: Option<&TrustedHop>,
+    headers: &'h HeaderMap,
+) -> Result<Option<&'h HeaderValue>, Refusal> {
+    match hop.map(|hop| hop.kind) {
+        Some(HopKind::Certificate(header)) if header.is_alb() => only(headers, USER_CLAIMS.as_str()),
+        _ => Ok(None),
     }
 }
 

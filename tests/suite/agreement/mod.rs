@@ -179,7 +179,7 @@ fn claims_of(token: &str) -> Claims {
         issuer: "corp".parse().unwrap(),
         without: without.map(str::to_owned).collect(),
         claims,
-        dpop: false,
+        bound: None,
     }
 }
 

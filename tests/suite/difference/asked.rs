@@ -11,7 +11,8 @@ use super::policies::one;
 /// In January and in March of 2027: before and after what rules say begins, or ends.
 pub const TIMES: [i64; 2] = [1_800_000_000, 1_805_000_000];
 
-pub fn question(random: &mut Rng) -> Question {
+/// Of what the local application sends too, where there is an outbound listener.
+pub fn question(random: &mut Rng, sends: bool) -> Question {
     let spiffe = |id: &str| Presented::Named(PeerName::Spiffe(id.parse().unwrap()));
     let dns = |names: &[&str]| {
         let names = names.iter().map(|name| (*name).into()).collect();
@@ -86,7 +87,7 @@ pub fn question(random: &mut Rng) -> Question {
     let addresses = ["10.1.2.3", "10.1.9.9", "10.200.0.1", "192.0.2.1", "203.0.113.9", "2001:db8::1"];
     let address = |random: &mut Rng| one(random, &addresses).parse().unwrap();
     let hop = match random.u8(..12) {
-        0 => Hop::Local,
+        0 | 2 | 3 if sends => Hop::Local,
         1 => Hop::Trusted("edge".parse().unwrap()),
         _ => Hop::Direct,
     };

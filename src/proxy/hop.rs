@@ -136,7 +136,8 @@ pub fn fields(hops: &[TrustedHop], headers: &HeaderMap) -> Vec<(HeaderName, Head
 }
 
 impl TrustedHop {
-    fn is_at_the_end(&self, address: Option<IpAddr>, peer: Option<&Peer>) -> bool {
+    /// Whether it is the other end of a connection from `address`, with this verified certificate.
+    pub fn is_at_the_end(&self, address: Option<IpAddr>, peer: Option<&Peer>) -> bool {
         match (&self.known_by, peer) {
             (KnownBy::Address(ranges), None) => {
                 address.is_some_and(|address| ranges.iter().any(|range| range.contains(&address)))

@@ -2,7 +2,7 @@
 
 use countersign::clock::Timestamp;
 use countersign::identity::{Hop, PeerName};
-use countersign::trial::{Bearer, Claims, Presented, Question, head};
+use countersign::trial::{Bearer, Bound, Claims, Presented, Question, head};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
@@ -34,8 +34,12 @@ pub fn question(random: &mut Rng, sends: bool) -> Question {
     let at = Timestamp::from_unix_seconds(at);
     let issuer = if random.u8(..8) == 0 { "away" } else { "corp" };
     let claims = claims(at.unix_seconds(), random).as_object().unwrap().clone();
-    let claims =
-        Claims { issuer: issuer.parse().unwrap(), claims, without: Vec::new(), dpop: random.u8(..4) == 0 };
+    let claims = Claims {
+        issuer: issuer.parse().unwrap(),
+        claims,
+        without: Vec::new(),
+        bound: (random.u8(..4) == 0).then_some(Bound::Key),
+    };
     let caller = if random.u8(..10) == 0 { Bearer::Nothing } else { Bearer::Claims(claims) };
     let method =
         one(random, &["GET", "GET", "GET", "POST", "POST", "HEAD", "PUT", "DELETE", "PURGE", "LINK"]);

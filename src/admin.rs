@@ -199,7 +199,7 @@ mod tests {
             policy: "sha256:ab".to_owned(),
             generation: 3,
             listeners: vec![ListenerStatus { name: name("mesh"), address: ([127, 0, 0, 1], 8443).into() }],
-            issuers: vec![IssuerStatus { name: name("corp"), keys: 2, failure: None }],
+            issuers: vec![IssuerStatus { name: name("corp"), keys: 2, awaited: false, failure: None }],
             identity: None,
             certificates: vec![CertificateStatus {
                 name: "identity".to_owned(),
@@ -271,8 +271,12 @@ mod tests {
         status.clock.advance(Duration::from_secs(60));
         status.drains();
         let mut serving = Serving::clone(&status.serving.load_full().unwrap());
-        serving.issuers[0] =
-            IssuerStatus { name: name("corp"), keys: 0, failure: Some("connection refused\u{1b}".into()) };
+        serving.issuers[0] = IssuerStatus {
+            name: name("corp"),
+            keys: 0,
+            awaited: true,
+            failure: Some("connection refused\u{1b}".into()),
+        };
         status.serves(serving);
         let expected = concat!(
             r#"{"ready":false,"reasons":["draining: the proxy is shutting down","#,

@@ -79,7 +79,7 @@ impl Desk {
     fn own(&self, authentication: Authentication) -> Arc<OwnToken> {
         let settings = OwnSettings { endpoint: self.endpoint(authentication), wanted: Desk::wanted() };
         let metrics = CredentialMetrics::default();
-        Arc::new(OwnToken::new(settings, &trusting_nobody(), metrics, self.clock.clone()))
+        Arc::new(OwnToken::new(settings, &trusting_nobody().config, metrics, self.clock.clone()))
     }
 
     fn exchanges(&self, actor: Option<Arc<OwnToken>>) -> Arc<Exchanges> {
@@ -90,7 +90,7 @@ impl Desk {
             entries_max: 100,
         };
         let metrics = CredentialMetrics::default();
-        Arc::new(Exchanges::new(settings, &trusting_nobody(), actor, metrics, self.clock.clone()))
+        Arc::new(Exchanges::new(settings, &trusting_nobody().config, actor, metrics, self.clock.clone()))
     }
 
     /// The fields of the last form, with several values of one name in one.
@@ -244,7 +244,7 @@ async fn the_endpoint_is_the_one_that_discovery_names_for_exactly_this_issuer() 
         let endpoint = EndpointSettings { location, ..desk.endpoint(authentication) };
         let settings = OwnSettings { endpoint, wanted: Wanted::default() };
         let metrics = CredentialMetrics::default();
-        Arc::new(OwnToken::new(settings, &trusting_nobody(), metrics, desk.clock.clone()))
+        Arc::new(OwnToken::new(settings, &trusting_nobody().config, metrics, desk.clock.clone()))
     };
     let secret = || Authentication::SecretPost(desk.secret());
     let bad = [

@@ -3,6 +3,7 @@
 mod ends;
 mod kinds;
 mod many;
+mod servers;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -28,6 +28,7 @@ use crate::proxy::limits::Limits;
 use crate::proxy::{Generation, ListenerState};
 use crate::revocation::Revocations;
 use crate::tls::client::{ExpectedServer, client_config};
+use crate::tls::servers::ServerTls;
 use crate::tls::source::Issued;
 use crate::tls::{Alpn, ListenerTls, Own, OwnCertificate};
 use crate::token::{
@@ -56,7 +57,7 @@ pub struct Assembled {
 }
 
 /// An upstream with what its TLS configuration was made from.
-type LiveUpstream = (UpstreamTls, Option<Arc<rustls::ClientConfig>>, Arc<Upstream>);
+type LiveUpstream = (UpstreamTls, Option<Arc<ServerTls>>, Arc<Upstream>);
 
 /// An issuer's keys with the task that keeps them fresh, which ends with the last generation that uses it.
 #[derive(Clone)]
@@ -415,7 +416,7 @@ fn upstream(
         (None, Some(Own::Awaited)) => None,
         (None, own) => {
             let own = own.as_ref().and_then(Own::known);
-            let made = client_config(expected, own, &[Alpn::Http2, Alpn::Http1], tools.clock);
+            let made = ServerTls::new(expected, own, &[Alpn::Http2, Alpn::Http1], tools.clock);
             Some(made.map_err(|source| AssembleError::Client { name: name.clone(), source })?)
         }
     };

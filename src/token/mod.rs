@@ -43,7 +43,9 @@ pub use assertion::{ASSERTED_NOBODY, ASSERTION_KEYS_PATH, ASSERTION_TYPE};
 pub use credential::{Credential, CredentialError, Scheme};
 pub use dpop::{DPOP, thumbprint};
 pub use error::{Detail, TokenError};
-pub use introspection::{Endpoint, INTROSPECTION_TIME_MAX, Introspection, IntrospectionSettings};
+pub use introspection::{
+    ASK_TIMEOUT, Endpoint, INTROSPECTION_TIME_MAX, Introspection, IntrospectionSettings,
+};
 pub use issuer::{ClaimMap, IssuerSettings, KeySettings, KeySource, LEEWAY_MAX, Quirks, TokenType};
 pub use issuer_url::{IssuerUrl, IssuerUrlError};
 pub use jwt::claimed_signer;

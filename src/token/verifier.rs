@@ -226,7 +226,7 @@ impl Verifier {
     }
 
     /// What is remembered of a token and still true.
-    pub(super) async fn recall(&self, hash: &TokenHash) -> Result<Option<Arc<Remembered>>, TokenError> {
+    async fn recall(&self, hash: &TokenHash) -> Result<Option<Arc<Remembered>>, TokenError> {
         if let Some(remembered) = self.recall_verified(hash).await? {
             self.metrics.cache.count(Lookup::Hit);
             return Ok(Some(remembered));
@@ -240,7 +240,10 @@ impl Verifier {
         Ok(None)
     }
 
-    async fn recall_verified(&self, hash: &TokenHash) -> Result<Option<Arc<Remembered>>, TokenError> {
+    pub(super) async fn recall_verified(
+        &self,
+        hash: &TokenHash,
+    ) -> Result<Option<Arc<Remembered>>, TokenError> {
         let Some(remembered) = self.memory.verified(hash, self.clock.now()) else { return Ok(None) };
         let holds = self.still_holds(&remembered).await;
         if matches!(holds, Ok(false) | Err(TokenError::Expired)) {
@@ -267,7 +270,7 @@ impl Verifier {
         Ok(remembered.judged <= now && is_vouched_for)
     }
 
-    async fn recall_failure(&self, hash: &TokenHash) -> Result<Option<TokenError>, TokenError> {
+    pub(super) async fn recall_failure(&self, hash: &TokenHash) -> Result<Option<TokenError>, TokenError> {
         let Some(failure) = self.memory.failed(hash) else { return Ok(None) };
         let is_same = match failure.generation {
             Some(generation) => generation == self.issuers[failure.issuer].current_keys().await?.generation,
@@ -429,7 +432,7 @@ impl IssuerSettings {
     }
 }
 
-fn sha256(token: &str) -> TokenHash {
+pub(super) fn sha256(token: &str) -> TokenHash {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest::digest(&SHA256, token.as_bytes()).as_ref());
     hash

@@ -154,7 +154,7 @@ async fn what_the_issuer_says_anew_of_a_token_is_what_counts() {
     assert_eq!(ask(&one, "token").await, allowed, "it is believed for a moment");
     office.clock.advance(BELIEVED);
     for client in [&one, &other] {
-        assert_eq!(ask(client, "token").await, (403, json!("no_rule_matched")));
+        assert_eq!(ask(client, "token").await, (403, json!("scope_missing")));
     }
     office.desk.says(office.active(json!({ "sub": "bob" })));
     office.clock.advance(BELIEVED);

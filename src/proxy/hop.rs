@@ -23,7 +23,9 @@ use ipnet::IpNet;
 pub use certificate::CertificateHeader;
 pub use client::{client_address, spoke_tls};
 
-use super::headers::ASSERTION;
+use certificate::only;
+
+use super::headers::{ASSERTION, USER_CLAIMS};
 use super::refusal::Refusal;
 use crate::audit::Reason;
 use crate::clock::Timestamp;
@@ -86,6 +88,18 @@ pub fn assertion<'h>(
     }
 }
 
+/// What the load balancer at the other end, if there is one, says of who logged in there. Anybody else's is not read, and
+/// goes nowhere.
+pub fn user_claims<'h>(
+    hop: Option<&TrustedHop>,
+    headers: &'h HeaderMap,
+) -> Result<Option<&'h HeaderValue>, Refusal> {
+    match hop.map(|hop| hop.kind) {
+        Some(HopKind::Certificate(header)) if header.is_alb() => only(headers, USER_CLAIMS.as_str()),
+        _ => Ok(None),
+    }
+}
+
 /// Whether a peer's word on a caller is taken.
 pub fn is_believed(hops: &[TrustedHop], peer: &Peer) -> bool {
     let is_countersign =
@@ -122,7 +136,8 @@ pub fn fields(hops: &[TrustedHop], headers: &HeaderMap) -> Vec<(HeaderName, Head
 }
 
 impl TrustedHop {
-    fn is_at_the_end(&self, address: Option<IpAddr>, peer: Option<&Peer>) -> bool {
+    /// Whether it is the other end of a connection from `address`, with this verified certificate.
+    pub fn is_at_the_end(&self, address: Option<IpAddr>, peer: Option<&Peer>) -> bool {
         match (&self.known_by, peer) {
             (KnownBy::Address(ranges), None) => {
                 address.is_some_and(|address| ranges.iter().any(|range| range.contains(&address)))

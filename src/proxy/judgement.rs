@@ -15,7 +15,7 @@ use http::request::Parts;
 use super::connection::{Connection, Telling};
 use super::generation::Generation;
 use super::headers;
-use super::hop;
+use super::hop::{self, TrustedHop};
 use super::leaves::Leaves;
 use super::normalize::{Asked, OddNames};
 use super::refusal::Refusal;
@@ -56,13 +56,16 @@ pub enum Credential {
     /// The word of a hop, which speaks for the moment of the request: that what streams through it ends with the
     /// caller's token is that hop's business.
     Word(Arc<Caller>),
+    /// What a load balancer said of who logged in there.
+    UserClaims(TokenField),
 }
 
 /// Who holds the connection: `peer` tells who is there now, `replaced` since when with the present certificate, if that
-/// stands in for this one.
-pub struct Holder<P, R> {
+/// stands in for this one, and `hop` through whom, if that tells of others.
+pub struct Holder<'g, P, R> {
     pub peer: P,
     pub replaced: R,
+    pub hop: Option<&'g TrustedHop>,
 }
 
 /// From where a request comes.
@@ -92,6 +95,7 @@ pub async fn verify(
     verifier: &Verifier,
     request: Target<'_>,
     holder: Holder<
+        '_,
         impl Fn() -> Result<Signature<Peer>, Refusal>,
         impl Fn(&CertificateHash) -> Option<Timestamp>,
     >,
@@ -100,7 +104,7 @@ pub async fn verify(
     draft: &mut Draft,
 ) -> Result<Signatures, Refusal> {
     let Generation { policy, revocations, .. } = generation;
-    let Holder { peer, replaced } = holder;
+    let Holder { peer, replaced, hop } = holder;
     let headers = request.headers;
     let is_reached = Cell::new(true);
     let caller = async |peer: Result<Option<&Peer>, &Refusal>| {
@@ -113,11 +117,15 @@ pub async fn verify(
         let shown = Shown { certificate, replaced: &replaced, request: Some(request) };
         let caller = verifier.verify_again(headers, &shown, known).await;
         let caller = caller.map_err(|error| Refusal::from(&error).in_scheme(Scheme::of(headers)));
+        // Boxed: most requests have neither.
         match peer {
             Some(peer) if headers.contains_key(headers::ASSERTION) => {
-                // Boxed: most requests have none.
                 let asserted = Box::pin(asserted(generation, verifier, headers, peer)).await;
-                caller.and_then(|caller| one_of(caller, asserted?))
+                caller.and_then(|caller| one_of(caller, asserted?, "subject_issuer"))
+            }
+            _ if hop.is_some() && headers.contains_key(headers::USER_CLAIMS) => {
+                let logged_in = Box::pin(logged_in(verifier, headers, hop)).await;
+                caller.and_then(|caller| one_of(caller, logged_in?, "iss"))
             }
             _ => caller,
         }
@@ -197,8 +205,11 @@ pub async fn again(
     clock: &Clock,
 ) -> Result<Timestamp, (Refusal, Option<Decision>)> {
     let Basis { asked, from, credential, .. } = basis;
+    let end = connection.peer(generation, clock.now()).ok();
+    let hop = end.as_ref().and_then(|end| connection.hop(generation, end));
+    let is_alb = hop.is_some_and(|(_, header)| header.is_alb());
     let caller = async |peer: Result<Option<&Peer>, &Refusal>| match peer {
-        Ok(peer) => credential.again(generation, peer).await,
+        Ok(peer) => credential.again(generation, peer, is_alb).await,
         Err(_) => Ok(Signature::Absent),
     };
     let headers = basis.headers();
@@ -245,23 +256,48 @@ async fn asserted(
     };
     let asserted = verifier.verify_assertion(assertion, Some(&peer.certificate)).await;
     let asserted = asserted.map_err(|error| Refusal::from(&error))?;
-    // What one proxy was told another could pass on, were it not bound to whom it was told by.
-    let is_loose = asserted.verified().is_some_and(|caller| caller.confirmation.is_none());
-    if is_loose && peer.hop == Hop::Direct {
-        let detail = "an assertion that is not bound to the certificate of the hop";
-        return Err(Refusal::from(&TokenError::NotSenderConstrained(detail.into())));
+    if let Some(caller) = asserted.verified() {
+        check_bound(caller, peer).map_err(|error| Refusal::from(&error))?;
     }
     Ok(asserted)
 }
 
-/// An assertion beside the token that it rests on is of the same subject, or one of the two is not what it seems.
-fn one_of(token: Signature<Caller>, asserted: Signature<Caller>) -> Result<Signature<Caller>, Refusal> {
-    match (token.verified(), asserted.verified()) {
-        (Some(token), Some(asserted)) if !asserted.is_of_subject_of(token) => {
-            let detail = "the token is another subject's than the assertion";
+/// Who logged in at the load balancer that this is.
+async fn logged_in(
+    verifier: &Verifier,
+    headers: &HeaderMap,
+    hop: Option<&TrustedHop>,
+) -> Result<Signature<Caller>, Refusal> {
+    match hop::user_claims(hop, headers)? {
+        Some(said) if verifier.takes_user_claims(None) => {
+            let logged_in = verifier.verify_user_claims(said).await;
+            logged_in.map_err(|error| Refusal::from(&error))
+        }
+        _ => Ok(Signature::Absent),
+    }
+}
+
+/// What one proxy was told another could pass on, were it not bound to whom it was told by.
+pub fn check_bound(asserted: &Caller, peer: &Peer) -> Result<(), TokenError> {
+    if asserted.confirmation.is_none() && peer.hop == Hop::Direct {
+        let detail = "an assertion that is not bound to the certificate of the hop";
+        return Err(TokenError::NotSenderConstrained(detail.into()));
+    }
+    Ok(())
+}
+
+/// What a hop tells of a caller beside a token is of the same subject, or one of the two is not what it seems.
+fn one_of(
+    token: Signature<Caller>,
+    told: Signature<Caller>,
+    named_by: &str,
+) -> Result<Signature<Caller>, Refusal> {
+    match (token.verified(), told.verified()) {
+        (Some(token), Some(told)) if !told.is_of_subject_of(token, named_by) => {
+            let detail = "the token is another subject's than what the hop tells";
             Err(Refusal::from(&TokenError::Malformed(detail.into())))
         }
-        (_, Some(_)) => Ok(asserted),
+        (_, Some(_)) => Ok(told),
         (_, None) => Ok(token),
     }
 }
@@ -302,6 +338,11 @@ impl Credential {
         if headers.contains_key(headers::ASSERTION) && verifier.takes_assertions_of(&caller.issuer) {
             return Credential::Word(Arc::clone(caller));
         }
+        if let Some(said) = headers.get(headers::USER_CLAIMS)
+            && verifier.takes_user_claims(Some(&caller.issuer))
+        {
+            return Credential::UserClaims(TokenField::of(said));
+        }
         let field = known.map(KnownToken::field).or_else(|| TokenField::in_headers(headers));
         let kind = if caller.believed_until.is_some() { Credential::Opaque } else { Credential::Token };
         field.map_or(Credential::Absent, kind)
@@ -312,12 +353,20 @@ impl Credential {
         &self,
         generation: &Generation,
         peer: Option<&Peer>,
+        is_alb: bool,
     ) -> Result<Signature<Caller>, Refusal> {
         let verifier = &generation.verifier;
         match self {
             Credential::Absent => Ok(Signature::Absent),
             Credential::Token(token) | Credential::Opaque(token) => {
                 let caller = verifier.verify_field(token).await;
+                caller.map_err(|error| Refusal::from(&error))
+            }
+            Credential::UserClaims(said) => {
+                if !is_alb {
+                    return Ok(Signature::Absent);
+                }
+                let caller = verifier.verify_user_claims_again(said).await;
                 caller.map_err(|error| Refusal::from(&error))
             }
             Credential::Word(caller) => {

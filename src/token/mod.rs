@@ -10,6 +10,7 @@
 //! form, and any guess at what an issuer did not say.
 
 mod actor;
+mod alb;
 mod algorithm;
 mod assertion;
 mod attempts;
@@ -32,6 +33,7 @@ mod opaque;
 mod possession;
 mod preset;
 mod proofs;
+mod recall;
 mod signing;
 mod steps;
 mod verifier;
@@ -39,7 +41,7 @@ mod wanted;
 
 pub use actor::ActorEntry;
 pub use algorithm::{Algorithm, KeyKind, SelfTestError, UnknownAlgorithm, self_test};
-pub use assertion::{ASSERTED_NOBODY, ASSERTION_KEYS_PATH, ASSERTION_TYPE};
+pub use assertion::{ASSERTED_NOBODY, ASSERTION_KEYS_PATH, ASSERTION_TYPE, is_nobody};
 pub use credential::{Credential, CredentialError, Scheme};
 pub use dpop::{DPOP, thumbprint};
 pub use error::{Detail, TokenError};

@@ -203,7 +203,13 @@ fn what_is_shown_of_load_balancers_loads_beside_the_sample() {
     let folder = TempDir::new().unwrap();
     fs::create_dir(folder.path().join("certs")).unwrap();
     write_certificates(&folder.path().join("certs"));
-    fs::write(folder.path().join("10-sample.toml"), SAMPLE).unwrap();
+    let mut sample = SAMPLE.to_owned();
+    for client in ["storefront-web", "assistant-*"] {
+        // With more issuers than one, it is said whose clients they are.
+        let issued = format!("[{{ issuer = \"corp\", client = \"{client}\" }}]");
+        sample = sample.replace(&format!("[\"{client}\"]"), &issued);
+    }
+    fs::write(folder.path().join("10-sample.toml"), sample).unwrap();
     let blocks = blocks(&page("docs/alb.md"));
     for block in &blocks {
         fs::write(folder.path().join("20-hop.toml"), format!("version = 1\n{}", block.text)).unwrap();
@@ -217,7 +223,7 @@ fn what_is_shown_of_load_balancers_loads_beside_the_sample() {
             block.text
         );
     }
-    assert_eq!(blocks.len(), 3);
+    assert_eq!(blocks.len(), 4);
 }
 
 #[test]

@@ -212,13 +212,13 @@ impl Underway {
         self.is_being_judged.set(false);
         // Only now: it may go elsewhere since.
         let server = self.server.borrow().as_ref().map(Rc::clone);
-        let outcome = outcome.and_then(|until| match server {
-            Some(server) => {
+        let outcome = match (outcome, server) {
+            (Ok(until), Some(server)) => {
                 let server = server.again(&generation.upstreams, &generation.revocations);
                 server.map(|server| until.min(server)).map_err(|error| (Refusal::from(&error), None))
             }
-            None => Ok(until),
-        });
+            (outcome, _) => outcome,
+        };
         match outcome {
             Ok(until) => self.judged.set((generation.number, until)),
             Err((refusal, decision)) => self.end(Ending { refusal, decision, generation }),

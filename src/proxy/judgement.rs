@@ -14,7 +14,7 @@ use http::request::Parts;
 use super::connection::{Connection, Telling};
 use super::generation::Generation;
 use super::headers;
-use super::hop;
+use super::hop::{self, TrustedHop};
 use super::normalize::{Asked, OddNames};
 use super::refusal::Refusal;
 use crate::audit::record::HopRecord;
@@ -52,13 +52,16 @@ pub enum Credential {
     /// The word of a hop, which speaks for the moment of the request: that what streams through it ends with the
     /// caller's token is that hop's business.
     Word(Arc<Caller>),
+    /// What a load balancer said of who logged in there.
+    UserClaims(TokenField),
 }
 
 /// Who holds the connection: `peer` tells who is there now, `replaced` since when with the present certificate, if that
-/// stands in for this one.
-pub struct Holder<P, R> {
+/// stands in for this one, and `hop` through whom, if that tells of others.
+pub struct Holder<'g, P, R> {
     pub peer: P,
     pub replaced: R,
+    pub hop: Option<&'g TrustedHop>,
 }
 
 /// From where a request comes.
@@ -88,6 +91,7 @@ pub async fn verify(
     verifier: &Verifier,
     request: Target<'_>,
     holder: Holder<
+        '_,
         impl Fn() -> Result<Signature<Peer>, Refusal>,
         impl Fn(&CertificateHash) -> Option<Timestamp>,
     >,
@@ -96,18 +100,22 @@ pub async fn verify(
     draft: &mut Draft,
 ) -> Result<Signatures, Refusal> {
     let Generation { policy, revocations, .. } = generation;
-    let Holder { peer, replaced } = holder;
+    let Holder { peer, replaced, hop } = holder;
     let headers = request.headers;
     let caller = async |peer: Option<&Peer>| {
         let certificate = peer.map(|peer| &peer.certificate);
         let shown = Shown { certificate, replaced: &replaced, request: Some(request) };
         let caller = verifier.verify_again(headers, &shown, known).await;
         let caller = caller.map_err(|error| Refusal::from(&error).in_scheme(Scheme::of(headers)));
+        // Boxed: most requests have neither.
         match peer {
             Some(peer) if headers.contains_key(headers::ASSERTION) => {
-                // Boxed: most requests have none.
                 let asserted = Box::pin(asserted(generation, verifier, headers, peer)).await;
-                caller.and_then(|caller| one_of(caller, asserted?))
+                caller.and_then(|caller| one_of(caller, asserted?, "subject_issuer"))
+            }
+            _ if hop.is_some() && headers.contains_key(headers::USER_CLAIMS) => {
+                let logged_in = Box::pin(logged_in(verifier, headers, hop)).await;
+                caller.and_then(|caller| one_of(caller, logged_in?, "iss"))
             }
             _ => caller,
         }
@@ -184,7 +192,10 @@ pub async fn again(
     clock: &Clock,
 ) -> Result<Timestamp, (Refusal, Option<Decision>)> {
     let Basis { asked, from, credential, .. } = basis;
-    let caller = async |peer: Option<&Peer>| credential.again(generation, peer).await;
+    let end = connection.peer(generation, clock.now()).ok();
+    let hop = end.as_ref().and_then(|end| connection.hop(generation, end));
+    let is_alb = hop.is_some_and(|(_, header)| header.is_alb());
+    let caller = async |peer: Option<&Peer>| credential.again(generation, peer, is_alb).await;
     let headers = basis.headers();
     let (peer, caller) = both(|| connection.requester(generation, &headers, clock.now()), caller).await;
     let [peer_revoked, caller_revoked] = revoked(&generation.revocations, &peer, &caller, || clock.now());
@@ -230,6 +241,21 @@ async fn asserted(
     Ok(asserted)
 }
 
+/// Who logged in at the load balancer that this is.
+async fn logged_in(
+    verifier: &Verifier,
+    headers: &HeaderMap,
+    hop: Option<&TrustedHop>,
+) -> Result<Signature<Caller>, Refusal> {
+    match hop::user_claims(hop, headers)? {
+        Some(said) if verifier.takes_user_claims(None) => {
+            let logged_in = verifier.verify_user_claims(said).await;
+            logged_in.map_err(|error| Refusal::from(&error))
+        }
+        _ => Ok(Signature::Absent),
+    }
+}
+
 /// What one proxy was told another could pass on, were it not bound to whom it was told by.
 pub fn check_bound(asserted: &Caller, peer: &Peer) -> Result<(), TokenError> {
     if asserted.confirmation.is_none() && peer.hop == Hop::Direct {
@@ -239,14 +265,18 @@ pub fn check_bound(asserted: &Caller, peer: &Peer) -> Result<(), TokenError> {
     Ok(())
 }
 
-/// An assertion beside the token that it rests on is of the same subject, or one of the two is not what it seems.
-fn one_of(token: Signature<Caller>, asserted: Signature<Caller>) -> Result<Signature<Caller>, Refusal> {
-    match (token.verified(), asserted.verified()) {
-        (Some(token), Some(asserted)) if !asserted.is_of_subject_of(token) => {
-            let detail = "the token is another subject's than the assertion";
+/// What a hop tells of a caller beside a token is of the same subject, or one of the two is not what it seems.
+fn one_of(
+    token: Signature<Caller>,
+    told: Signature<Caller>,
+    named_by: &str,
+) -> Result<Signature<Caller>, Refusal> {
+    match (token.verified(), told.verified()) {
+        (Some(token), Some(told)) if !told.is_of_subject_of(token, named_by) => {
+            let detail = "the token is another subject's than what the hop tells";
             Err(Refusal::from(&TokenError::Malformed(detail.into())))
         }
-        (_, Some(_)) => Ok(asserted),
+        (_, Some(_)) => Ok(told),
         (_, None) => Ok(token),
     }
 }
@@ -287,6 +317,11 @@ impl Credential {
         if headers.contains_key(headers::ASSERTION) && verifier.takes_assertions_of(&caller.issuer) {
             return Credential::Word(Arc::clone(caller));
         }
+        if let Some(said) = headers.get(headers::USER_CLAIMS)
+            && verifier.takes_user_claims(Some(&caller.issuer))
+        {
+            return Credential::UserClaims(TokenField::of(said));
+        }
         let field = known.map(KnownToken::field).or_else(|| TokenField::in_headers(headers));
         field.map_or(Credential::Absent, Credential::Token)
     }
@@ -296,12 +331,20 @@ impl Credential {
         &self,
         generation: &Generation,
         peer: Option<&Peer>,
+        is_alb: bool,
     ) -> Result<Signature<Caller>, Refusal> {
         let verifier = &generation.verifier;
         match self {
             Credential::Absent => Ok(Signature::Absent),
             Credential::Token(token) => {
                 let caller = verifier.verify_field(token).await;
+                caller.map_err(|error| Refusal::from(&error))
+            }
+            Credential::UserClaims(said) => {
+                if !is_alb {
+                    return Ok(Signature::Absent);
+                }
+                let caller = verifier.verify_user_claims_again(said).await;
                 caller.map_err(|error| Refusal::from(&error))
             }
             Credential::Word(caller) => {

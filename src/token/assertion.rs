@@ -7,9 +7,10 @@ use serde_json::{Map, Value};
 
 use super::credential::Scheme;
 use super::error::{TokenError, malformed};
+use super::issuer::Carrier;
 use super::possession::Shown;
 use super::steps::Trace;
-use super::verifier::{Carrier, Issuer, Verifier};
+use super::verifier::{Issuer, Verifier};
 use crate::identity::{Caller, CertificateHash, Name, Signature};
 
 /// Where a Countersign publishes what its assertions are verified with (RFC 8615).

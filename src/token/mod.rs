@@ -10,6 +10,7 @@
 //! form, and any guess at what an issuer did not say.
 
 mod actor;
+mod alb;
 mod algorithm;
 mod assertion;
 mod attempts;

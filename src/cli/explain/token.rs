@@ -161,6 +161,7 @@ fn types(token_type: &TokenType) -> String {
     match token_type {
         TokenType::AccessToken => "at+jwt".to_owned(),
         TokenType::Assertion => token_type.media_type().to_owned(),
+        TokenType::Alb { .. } => format!("{} or none", token_type.media_type()),
         TokenType::Provider(types) => format!("{} or none", types.join(" or ")),
     }
 }

@@ -75,6 +75,15 @@ pub fn question(random: &mut Rng, sends: bool) -> Question {
         "/api/read",
     ];
     let path = one(random, &paths);
+    let hop = match random.u8(..12) {
+        0 | 2 | 3 if sends => Hop::Local,
+        1 => Hop::Trusted("edge".parse().unwrap()),
+        _ => Hop::Direct,
+    };
+    let host = match hop {
+        Hop::Local => one(random, &["out.example", "out.example", "a.c.example", host]),
+        _ => host,
+    };
     let mut fields = Vec::new();
     match random.u8(..6) {
         0 => fields.push(("content-type", "application/grpc")),
@@ -86,11 +95,6 @@ pub fn question(random: &mut Rng, sends: bool) -> Question {
     }
     let addresses = ["10.1.2.3", "10.1.9.9", "10.200.0.1", "192.0.2.1", "203.0.113.9", "2001:db8::1"];
     let address = |random: &mut Rng| one(random, &addresses).parse().unwrap();
-    let hop = match random.u8(..12) {
-        0 | 2 | 3 if sends => Hop::Local,
-        1 => Hop::Trusted("edge".parse().unwrap()),
-        _ => Hop::Direct,
-    };
     Question {
         peer,
         caller,

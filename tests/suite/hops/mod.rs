@@ -3,6 +3,7 @@
 mod asked;
 mod cases;
 mod lives;
+mod log_in;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

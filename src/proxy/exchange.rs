@@ -165,6 +165,9 @@ async fn judge(
     outcome
 }
 
+/// A hop that tells of others than itself, and what it tells of from where they come.
+type Told<'g> = (&'g TrustedHop, Origin);
+
 /// From where a request comes; and where a trusted hop tells of others than are at its end, that hop and what its upstream
 /// is told of them.
 fn origin<'g>(
@@ -173,7 +176,7 @@ fn origin<'g>(
     headers: &HeaderMap,
     now: Timestamp,
     draft: &mut Draft,
-) -> Result<(Addresses, Option<(&'g TrustedHop, Origin)>), Refusal> {
+) -> Result<(Addresses, Option<Told<'g>>), Refusal> {
     let here = Addresses { peer: Some(connection.peer_ip), client: Some(connection.peer_ip) };
     // What is wrong with the other end is told where its signature is.
     let end = if generation.hops.is_empty() { None } else { connection.peer(generation, now).ok() };

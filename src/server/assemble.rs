@@ -191,6 +191,11 @@ fn assemble(
         })
         .collect();
     let proofs = old.map_or_else(Arc::default, |old| Arc::clone(&old.proofs));
+    let revocations = match before {
+        // What was taken by itself since may be newer than what was read with the configuration.
+        Some((present, old)) if old.revocation == config.revocation => Arc::clone(&present.revocations),
+        _ => Arc::new(config.revoked),
+    };
     let generation = Generation {
         number,
         policy: Arc::new(config.policy),
@@ -203,7 +208,7 @@ fn assemble(
             tools.clock.clone(),
         )?),
         standings: Arc::new(Decisions::new(config.decisions, tools.metrics.decision_cache.clone())),
-        revocations: Arc::new(config.revoked),
+        revocations,
         routes: config.routes.into(),
         upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
         credentials: credentials.iter().map(|kept| kept.credential.clone()).collect(),
@@ -341,7 +346,7 @@ fn hold(
     known: Option<Value>,
     clock: &Clock,
 ) -> Result<Option<Value>, SigningError> {
-    let set = own.key_set(clock.now())?;
+    let set = own.key_set(clock.now());
     if known.as_ref() != Some(&set) {
         keys.hold(set.to_string().as_bytes()).map_err(|_| SigningError)?;
     }

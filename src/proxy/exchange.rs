@@ -148,7 +148,8 @@ async fn judge(
             });
             let assertion = assertion.transpose().map_err(|_| Refusal::of(Reason::Internal));
             let vouched_until = connection.vouched_until(generation, &signatures.peer);
-            let until = judgement::holds_until(&permit, &judged, vouched_until);
+            let held_until = signatures.held_until(generation, connection, &worker.shared.leaves, now);
+            let until = judgement::holds_until(&permit, &judged, vouched_until.min(held_until));
             let credential = || Credential::of(&signatures, &head.headers, known.token.as_deref(), verifier);
             let caller_until = signatures.caller.verified().map(|caller| caller.expires);
             assertion.map(|assertion| {

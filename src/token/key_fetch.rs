@@ -1,17 +1,15 @@
 //! One issuer's key set, fetched once from where its keys are: a file, an address, or the address that discovery
 //! names.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rustls::ClientConfig;
-use url::Url;
 
 use super::issuer::{KeySettings, KeySource};
 use super::key_document::{KeyId, jwks_uri, public_key};
 use super::keys::{Key, KeySet, KeySetError};
-use crate::fetch::{Client, FetchError, FetchSettings};
+use crate::fetch::{Client, FetchError, FetchSettings, Moved};
 
 /// Keys are used for this long without a new fetch, whatever `Cache-Control` says.
 pub const LIFETIME_MIN: Duration = Duration::from_secs(60);
@@ -26,8 +24,7 @@ pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct KeyFetch {
     client: Client,
-    /// Where discovery last said that the keys are.
-    named: Mutex<Option<Url>>,
+    moved: Moved,
 }
 
 /// Why an issuer's keys could not be fetched.
@@ -59,7 +56,7 @@ impl KeyFetch {
             connect_timeout: CONNECT_TIMEOUT,
             total_timeout: ATTEMPT_TIMEOUT,
         };
-        KeyFetch { client: Client::new(fetch, tls), named: Mutex::default() }
+        KeyFetch { client: Client::new(fetch, tls), moved: Moved::default() }
     }
 
     /// The keys, and for how long they are fresh. Where each is fetched by itself, those are that were `held` and are
@@ -117,7 +114,7 @@ impl KeyFetch {
             KeySource::Discovery { document, issuer } => {
                 let found = client.get(document, credential).await.map_err(KeysError::Discovery)?;
                 let url = jwks_uri(&found.body, issuer).ok_or(KeysError::DiscoveryDocument)?;
-                self.named(&url, issuer);
+                self.moved.to(&url, issuer, "keys");
                 let credential = credential.filter(|_| url.origin() == document.origin());
                 let fetched = client.get(&url, credential).await?;
                 (fetched.body, fetched.lifetime)
@@ -125,22 +122,6 @@ impl KeyFetch {
         };
         let set = KeySet::parse(&body, settings.key_use)?;
         Ok((set, fresh(lifetime)))
-    }
-
-    /// Tells of keys that move to another host: the issuer may do so, but seldom does.
-    fn named(&self, url: &Url, issuer: &str) {
-        let before = self.named.lock().unwrap_or_else(PoisonError::into_inner).replace(url.clone());
-        if let Some(before) = before
-            && before.host() != url.host()
-        {
-            let [before, now] = [&before, url].map(|url| url.host_str().unwrap_or_default());
-            tracing::warn!(
-                issuer,
-                before,
-                now,
-                "an issuer's discovery document names another host for its keys"
-            );
-        }
     }
 }
 

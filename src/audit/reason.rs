@@ -48,7 +48,7 @@ reasons! {
         "send a path without dot segments, `;` or encoded slashes, and each of Host and Authorization once";
     Misdirected = "misdirected",
         "the host that was asked for is not the one that the TLS connection was made for",
-        "open a connection whose server name (SNI) equals the host";
+        "open a connection whose server name (SNI) equals the host, or name the proxy that sends it as `[trusted_hop]`";
     LimitExceeded = "limit_exceeded",
         "the request or the connection is over a configured limit",
         "send less, or raise the limit that the metric `countersign_limits_hit` names";
@@ -155,7 +155,7 @@ reasons! {
         "the upstream did not answer in time",
         "make it faster, or raise the timeout";
     UpstreamIdentityMismatch = "upstream_identity_mismatch",
-        "the upstream's certificate is not that of its `server_spiffe_id`",
+        "the upstream's certificate is not that of its `server_spiffe_id`, or has ended, or its server is on the revocation list",
         "find out who answers at this address; correct the certificate or the configuration";
     ClientGone = "client_gone",
         "the client went away before its answer was complete",

@@ -1,9 +1,10 @@
 //! One issuer's key set, fetched once from where its keys are: a file, an address, or the address that discovery
 //! names.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use rustls::ClientConfig;
 use url::Url;
@@ -25,7 +26,9 @@ pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Fetches one issuer's keys.
 #[derive(Debug)]
 pub(super) struct KeyFetch {
-    client: Client,
+    settings: FetchSettings,
+    /// `None` before it is known how the issuer is reached.
+    client: ArcSwapOption<Client>,
     /// Where discovery last said that the keys are.
     named: Mutex<Option<Url>>,
 }
@@ -43,6 +46,8 @@ pub enum KeysError {
     File(#[from] std::io::Error),
     #[error(transparent)]
     KeySet(#[from] KeySetError),
+    #[error("our own certificate, with which they are fetched, is awaited")]
+    Awaited,
     #[error("its keys were not handed over")]
     NotHandedOver,
     #[error("discovery and key set together took longer than {} ms", ATTEMPT_TIMEOUT.as_millis())]
@@ -50,16 +55,24 @@ pub enum KeysError {
 }
 
 impl KeyFetch {
-    /// `tls` verifies the issuer.
-    pub fn new(settings: &KeySettings, tls: &ClientConfig) -> KeyFetch {
-        let fetch = FetchSettings {
+    pub fn new(settings: &KeySettings) -> KeyFetch {
+        let settings = FetchSettings {
             allow_http: settings.allow_http,
             allow_private_addresses: settings.allow_private_addresses,
             body_bytes_max: settings.document_bytes_max,
             connect_timeout: CONNECT_TIMEOUT,
             total_timeout: ATTEMPT_TIMEOUT,
         };
-        KeyFetch { client: Client::new(fetch, tls), named: Mutex::default() }
+        KeyFetch { settings, client: ArcSwapOption::empty(), named: Mutex::default() }
+    }
+
+    /// From now on by `tls`, which verifies the issuer.
+    pub fn reach(&self, tls: &ClientConfig) {
+        self.client.store(Some(Arc::new(Client::new(self.settings.clone(), tls))));
+    }
+
+    fn client(&self) -> Result<Arc<Client>, KeysError> {
+        self.client.load_full().ok_or(KeysError::Awaited)
     }
 
     /// The keys, and for how long they are fresh. Where each is fetched by itself, those are that were `held` and are
@@ -84,7 +97,7 @@ impl KeyFetch {
             _ => None,
         };
         let Some(url) = url else { return Ok(None) };
-        match self.client.get(&url, settings.credential.as_ref()).await {
+        match self.client()?.get(&url, settings.credential.as_ref()).await {
             Ok(fetched) => Ok(Some((public_key(&fetched.body, kid)?, fresh(fetched.lifetime)))),
             Err(FetchError::Status(403 | 404)) => Ok(None),
             Err(error) => Err(error.into()),
@@ -96,7 +109,7 @@ impl KeyFetch {
         settings: &KeySettings,
         held: Option<&KeySet>,
     ) -> Result<(KeySet, Duration), KeysError> {
-        let (client, credential) = (&self.client, settings.credential.as_ref());
+        let (client, credential) = (self.client()?, settings.credential.as_ref());
         let (body, lifetime) = match &settings.source {
             KeySource::File(path) => (Bytes::from(tokio::fs::read(path).await?), Some(LIFETIME_MIN)),
             KeySource::Own => return Err(KeysError::NotHandedOver),

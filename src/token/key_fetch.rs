@@ -1,6 +1,7 @@
 //! One issuer's key set, fetched once from where its keys are: a file, an address, or the address that discovery
 //! names.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use url::Url;
 use super::issuer::{KeySettings, KeySource};
 use super::key_document::{KeyId, jwks_uri, public_key};
 use super::keys::{Key, KeySet, KeySetError};
-use crate::fetch::{Client, FetchError, FetchSettings};
+use crate::fetch::{Client, FetchError, FetchSettings, Fetched, SecretSource};
+use crate::tls::client::in_words;
 
 /// Keys are used for this long without a new fetch, whatever `Cache-Control` says.
 pub const LIFETIME_MIN: Duration = Duration::from_secs(60);
@@ -97,7 +99,7 @@ impl KeyFetch {
             _ => None,
         };
         let Some(url) = url else { return Ok(None) };
-        match self.client()?.get(&url, settings.credential.as_ref()).await {
+        match get(&*self.client()?, &url, settings.credential.as_ref()).await {
             Ok(fetched) => Ok(Some((public_key(&fetched.body, kid)?, fresh(fetched.lifetime)))),
             Err(FetchError::Status(403 | 404)) => Ok(None),
             Err(error) => Err(error.into()),
@@ -124,15 +126,15 @@ impl KeyFetch {
                 return Ok((keys, lifetime));
             }
             KeySource::Url(url) => {
-                let fetched = client.get(url, credential).await?;
+                let fetched = get(&client, url, credential).await?;
                 (fetched.body, fetched.lifetime)
             }
             KeySource::Discovery { document, issuer } => {
-                let found = client.get(document, credential).await.map_err(KeysError::Discovery)?;
+                let found = get(&client, document, credential).await.map_err(KeysError::Discovery)?;
                 let url = jwks_uri(&found.body, issuer).ok_or(KeysError::DiscoveryDocument)?;
                 self.named(&url, issuer);
                 let credential = credential.filter(|_| url.origin() == document.origin());
-                let fetched = client.get(&url, credential).await?;
+                let fetched = get(&client, &url, credential).await?;
                 (fetched.body, fetched.lifetime)
             }
         };
@@ -155,6 +157,17 @@ impl KeyFetch {
             );
         }
     }
+}
+
+/// What our own verifier said of the server, in its own words.
+async fn get(client: &Client, url: &Url, credential: Option<&SecretSource>) -> Result<Fetched, FetchError> {
+    client.get(url, credential).await.map_err(|error| match &error {
+        FetchError::Connect(inner) => match inner.get_ref().and_then(|inner| inner.downcast_ref()) {
+            Some(tls) => FetchError::Connect(io::Error::other(in_words(tls))),
+            None => error,
+        },
+        _ => error,
+    })
 }
 
 fn fresh(lifetime: Option<Duration>) -> Duration {

@@ -26,7 +26,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use status::Report;
 pub use status::{
     CertificateStatus, CredentialStatus, IdentityStatus, IssuerStatus, ListenerStatus, Serving, Status,
-    UpstreamStatus,
+    TrustDomainStatus, UpstreamStatus,
 };
 
 use crate::audit::line::line;
@@ -297,7 +297,7 @@ mod tests {
             env!("CARGO_PKG_VERSION"),
             r#"","time":"2023-11-14T22:13:20.000Z","ready":true,"reasons":[],"policy":"sha256:ab","#,
             r#""generation":3,"listeners":[{"name":"mesh","address":"127.0.0.1:8443"}],"#,
-            r#""issuers":[{"name":"corp","keys":2,"failure":null}],"#,
+            r#""issuers":[{"name":"corp","keys":2,"awaited":false,"failure":null}],"#,
             r#""identity":null,"certificates":[{"name":"identity","not_after":"2023-11-14T22:14:20.000Z"}],"#,
             r#""upstreams":[{"name":"orders","servers":2,"ejected":1}],"credentials":[]}"#,
             "\n"

@@ -28,7 +28,7 @@ pub struct UpstreamConfig {
     pub name: Name,
     /// URL and weight of each; never none.
     pub servers: Vec<(String, NonZeroU32)>,
-    pub tls: ServerTls,
+    pub tls: UpstreamTls,
     /// The `aud` of assertions.
     pub audience: Arc<str>,
     pub connect_timeout: Duration,
@@ -41,7 +41,7 @@ pub struct UpstreamConfig {
 /// How https servers are verified. Equal if and only if whom we expect, whom we trust and what we
 /// present are the same.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ServerTls {
+pub struct UpstreamTls {
     pub expected: ExpectedServer,
     /// Presented to servers that `ca` or `server_spiffe_id` vouches for, never to public ones.
     pub own: Option<Own>,
@@ -51,7 +51,7 @@ pub struct ServerTls {
 #[derive(Clone, Debug)]
 pub struct IssuerServer {
     pub issuer: Name,
-    pub tls: ServerTls,
+    pub tls: UpstreamTls,
 }
 
 /// All upstreams, by name; fewer after an error.
@@ -80,7 +80,7 @@ pub fn upstreams(
         upstreams.push(UpstreamConfig {
             name: name.value.clone(),
             servers: servers(typed),
-            tls: ServerTls { expected, own: own.filter(|_| known_to_us).cloned() },
+            tls: UpstreamTls { expected, own: own.filter(|_| known_to_us).cloned() },
             audience: audience(typed).unwrap_or(name.value.as_str()).into(),
             connect_timeout: seconds(&typed.connect_timeout, 5),
             first_byte_timeout: seconds(&typed.first_byte_timeout, 30),
@@ -171,7 +171,7 @@ pub fn issuer_servers(
             found.conflict("contradiction", places, message, "take `server_spiffe_id` out");
         }
         if let Some(expected) = workload(typed.ca.as_ref(), ids, trust, material, found) {
-            let tls = ServerTls { expected, own: own.cloned() };
+            let tls = UpstreamTls { expected, own: own.cloned() };
             servers.push(IssuerServer { issuer: name.value.clone(), tls });
         }
     }

@@ -59,7 +59,8 @@ async fn answer(
     mut draft: Draft,
 ) -> Response<Body> {
     let generation = worker.shared.generation.load_full();
-    let asked = match judgement::read(&generation, &mut head, connection.server_name.as_ref()) {
+    let made_for = connection.made_for(&generation, worker.shared.clock.now());
+    let asked = match judgement::read(&generation, &mut head, made_for) {
         Ok(asked) => asked,
         Err(refusal) => {
             if refusal.limit.is_none() {

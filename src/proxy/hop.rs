@@ -5,6 +5,7 @@
 //! - A hop that tells certificates ended somebody's TLS connection, and is not who asks: without a certificate in its
 //!   header a request has no peer, whatever the hop's own certificate is.
 //! - What it tells is a chain, and it is verified here as in a handshake. Hashes, subjects and other text are not read.
+//! - A hop makes its connections for a server, not for a host: over one come requests for whatever hosts it passes on.
 //! - An address tells of a hop only as the other end of the TCP connection itself, and only where that end shows no
 //!   certificate of its own: whoever has one is that workload, wherever it runs.
 
@@ -121,6 +122,12 @@ pub fn telling_certificates<'h>(
     })
 }
 
+/// Whether the other end of a connection is a hop of any kind. `address` as in [`telling_certificates`].
+pub fn is_any(hops: &[TrustedHop], address: Option<IpAddr>, end: &Signature<Peer>) -> bool {
+    let end = end.verified().map(|peer| &**peer);
+    hops.iter().any(|hop| hop.is_at_the_end(address, end))
+}
+
 /// What of these headers may tell whose request it is: for judging it again.
 pub fn fields(hops: &[TrustedHop], headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
     let names: BTreeSet<&str> = hops
@@ -136,7 +143,8 @@ pub fn fields(hops: &[TrustedHop], headers: &HeaderMap) -> Vec<(HeaderName, Head
 }
 
 impl TrustedHop {
-    fn is_at_the_end(&self, address: Option<IpAddr>, peer: Option<&Peer>) -> bool {
+    /// Whether it is the other end of a connection from `address`, with this verified certificate.
+    pub fn is_at_the_end(&self, address: Option<IpAddr>, peer: Option<&Peer>) -> bool {
         match (&self.known_by, peer) {
             (KnownBy::Address(ranges), None) => {
                 address.is_some_and(|address| ranges.iter().any(|range| range.contains(&address)))

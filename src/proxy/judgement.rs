@@ -235,11 +235,8 @@ async fn asserted(
     };
     let asserted = verifier.verify_assertion(assertion, Some(&peer.certificate)).await;
     let asserted = asserted.map_err(|error| Refusal::from(&error))?;
-    // What one proxy was told another could pass on, were it not bound to whom it was told by.
-    let is_loose = asserted.verified().is_some_and(|caller| caller.confirmation.is_none());
-    if is_loose && peer.hop == Hop::Direct {
-        let detail = "an assertion that is not bound to the certificate of the hop";
-        return Err(Refusal::from(&TokenError::NotSenderConstrained(detail.into())));
+    if let Some(caller) = asserted.verified() {
+        check_bound(caller, peer).map_err(|error| Refusal::from(&error))?;
     }
     Ok(asserted)
 }
@@ -257,6 +254,15 @@ async fn logged_in(
         }
         _ => Ok(Signature::Absent),
     }
+}
+
+/// What one proxy was told another could pass on, were it not bound to whom it was told by.
+pub fn check_bound(asserted: &Caller, peer: &Peer) -> Result<(), TokenError> {
+    if asserted.confirmation.is_none() && peer.hop == Hop::Direct {
+        let detail = "an assertion that is not bound to the certificate of the hop";
+        return Err(TokenError::NotSenderConstrained(detail.into()));
+    }
+    Ok(())
 }
 
 /// What a hop tells of a caller beside a token is of the same subject, or one of the two is not what it seems.

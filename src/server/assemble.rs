@@ -8,12 +8,13 @@ use tokio::runtime::Handle;
 
 use super::AssembleError;
 use super::credential::KeptCredential;
-use super::identities::Identities;
+use super::identities::{Identities, Mismatch};
 use super::issuers::KeyedIssuer;
 use crate::audit::SinkSettings;
 use crate::clock::Clock;
 use crate::config::{
-    Config, ListenerSettings, ListenerTlsSettings, LogSettings, RevocationSettings, ServerTls, UpstreamConfig,
+    Config, ListenerSettings, ListenerTlsSettings, LogSettings, RevocationSettings, UpstreamConfig,
+    UpstreamTls,
 };
 use crate::decisions::Decisions;
 use crate::identity::Name;
@@ -23,7 +24,7 @@ use crate::proxy::generation::Security;
 use crate::proxy::limits::Limits;
 use crate::proxy::{Generation, ListenerState};
 use crate::revocation::Revocations;
-use crate::tls::client::client_config;
+use crate::tls::servers::ServerTls;
 use crate::tls::source::Issued;
 use crate::tls::{Alpn, ListenerTls, Own, OwnCertificate};
 use crate::token::{Issuer, Proofs, Verifier};
@@ -35,7 +36,9 @@ pub struct Assembled {
     fixed: Fixed,
     /// As the configuration has it.
     configured: Identities,
-    /// The same with what the source of service identity gave.
+    /// What the source of service identity gave last that could be taken.
+    pub issued: Option<Arc<Issued>>,
+    /// The configured ones with that.
     pub identities: Identities,
     pub issuers: Vec<KeyedIssuer>,
     pub revocation: Option<RevocationSettings>,
@@ -48,7 +51,7 @@ pub struct Assembled {
 }
 
 /// An upstream with what its TLS configuration was made from.
-type LiveUpstream = (ServerTls, Option<Arc<rustls::ClientConfig>>, Arc<Upstream>);
+type LiveUpstream = (UpstreamTls, Option<Arc<ServerTls>>, Arc<Upstream>);
 
 /// What is taken at the start and stays.
 #[derive(Clone, PartialEq)]
@@ -66,8 +69,6 @@ pub struct Tools<'a> {
     pub background: &'a Handle,
     pub metrics: &'a Arc<Metrics>,
     pub clock: &'a Clock,
-    /// What the source of service identity gave last.
-    pub issued: Option<&'a Issued>,
 }
 
 /// The first generation.
@@ -92,15 +93,15 @@ pub fn next(
     assemble(config, Some((present, assembled)), present.number + 1, &tools)
 }
 
-/// The generation after `present`, with the same configuration and what the source of service identity gave
-/// since. Nothing that was judged under another CA is remembered: standings go by the generation's number.
+/// The generation after `present`, with the same configuration and what the source of service identity gives
+/// now. Nothing that was judged under another CA is remembered: standings go by the generation's number.
 pub fn reissued(
     present: &Generation,
     assembled: &Assembled,
+    issued: Option<Arc<Issued>>,
     tools: Tools<'_>,
 ) -> Result<(Generation, Assembled), AssembleError> {
-    let configured = assembled.configured.clone();
-    let identities = configured.with(tools.issued, Some(&assembled.identities))?;
+    let identities = assembled.configured.with(issued.as_deref(), Some(&assembled.identities));
     let before = Some((present, assembled));
     let listeners = listeners(&identities, before, &tools)?;
     let upstreams = upstreams(&identities, &present.limits, before, &tools)?;
@@ -121,8 +122,7 @@ pub fn reissued(
         own_peer: identities.own_peer(),
         ..present.clone()
     };
-    let assembled =
-        Assembled { configured, identities, issuers, upstreams, credentials, ..assembled.clone() };
+    let assembled = Assembled { issued, identities, issuers, upstreams, credentials, ..assembled.clone() };
     Ok((generation, assembled))
 }
 
@@ -153,7 +153,8 @@ fn assemble(
         issuers: config.issuer_servers,
         upstreams: config.upstreams,
     };
-    let identities = configured.with(tools.issued, old.map(|old| &old.identities))?;
+    let issued = old.and_then(|old| old.issued.clone());
+    let identities = configured.with(issued.as_deref(), old.map(|old| &old.identities));
     let listeners = listeners(&identities, before, tools)?;
     let upstreams = upstreams(&identities, &config.limits, before, tools)?;
     let credentials = credentials(&identities, old, tools)?;
@@ -209,6 +210,7 @@ fn assemble(
     let assembled = Assembled {
         fixed,
         configured,
+        issued,
         identities,
         issuers,
         revocation,
@@ -218,6 +220,12 @@ fn assemble(
         assertion_keys: own_keys,
     };
     Ok((generation, assembled))
+}
+
+impl Assembled {
+    pub fn mismatch(&self) -> Option<Mismatch> {
+        self.identities.mismatch(self.issued.as_ref()?.trust_domain()?)
+    }
 }
 
 impl Fixed {
@@ -311,13 +319,13 @@ fn upstream(
 ) -> Result<LiveUpstream, AssembleError> {
     let old = || old.into_iter().flat_map(|old| &old.upstreams);
     let name = &config.name;
-    let ServerTls { expected, own } = &config.tls;
+    let UpstreamTls { expected, own } = &config.tls;
     let tls = match (old().find(|(tls, ..)| *tls == config.tls), own) {
         (Some((_, kept, _)), _) => kept.clone(),
         (None, Some(Own::Awaited)) => None,
         (None, own) => {
             let own = own.as_ref().and_then(Own::known);
-            let made = client_config(expected, own, &[Alpn::Http2, Alpn::Http1], tools.clock);
+            let made = ServerTls::new(expected, own, &[Alpn::Http2, Alpn::Http1], tools.clock);
             Some(made.map_err(|source| AssembleError::Client { name: name.clone(), source })?)
         }
     };

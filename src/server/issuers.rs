@@ -11,7 +11,7 @@ use super::AssembleError;
 use super::assemble::{Assembled, Tools};
 use super::identities::Identities;
 use crate::clock::Clock;
-use crate::config::ServerTls;
+use crate::config::UpstreamTls;
 use crate::identity::Name;
 use crate::proxy::assertion::AssertionKeys;
 use crate::tls::client::{ExpectedServer, client_config};
@@ -24,7 +24,7 @@ pub struct KeyedIssuer {
     pub name: Name,
     pub keys: Arc<IssuerKeys>,
     /// How their server is verified, where it is known by its SPIFFE ID.
-    server: Option<ServerTls>,
+    server: Option<UpstreamTls>,
     pub introspection: Option<Arc<Introspection>>,
     _fresh: Arc<AbortOnDropHandle<()>>,
 }
@@ -115,7 +115,7 @@ impl KeyedIssuer {
 fn reach(
     keys: &IssuerKeys,
     issuer: &Name,
-    ServerTls { expected, own }: &ServerTls,
+    UpstreamTls { expected, own }: &UpstreamTls,
     tools: &Tools<'_>,
 ) -> Result<(), AssembleError> {
     if *own == Some(Own::Awaited) {
@@ -127,7 +127,7 @@ fn reach(
     Ok(())
 }
 
-fn expected(server: Option<&ServerTls>) -> Option<&ExpectedServer> {
+fn expected(server: Option<&UpstreamTls>) -> Option<&ExpectedServer> {
     server.map(|server| &server.expected)
 }
 

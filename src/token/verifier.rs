@@ -198,11 +198,23 @@ impl Verifier {
 
     /// As [`Verifier::verify`] with nothing remembered, saying how far the token gets.
     pub async fn trace(&self, scheme: Scheme, token: &str, shown: &Shown<'_>) -> Trace {
+        self.trace_of(Carrier::Authorization, scheme, token, shown).await
+    }
+
+    pub(super) async fn trace_of(
+        &self,
+        carrier: Carrier,
+        scheme: Scheme,
+        token: &str,
+        shown: &Shown<'_>,
+    ) -> Trace {
         let mut last = Step::Structure;
         let mut outcome = self.judge(token, sha256(token), &mut last).await;
         if let Ok(remembered) = &outcome {
-            last = Step::Binding;
-            if let Err(error) = self.presented(remembered, scheme, shown) {
+            let carried = self.check_carrier(remembered, carrier);
+            last = if carried.is_ok() { Step::Binding } else { Step::Type };
+            let presented = carried.and_then(|()| self.presented(remembered, scheme, shown));
+            if let Err(error) = presented {
                 outcome = Err(error);
             }
         }

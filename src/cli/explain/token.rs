@@ -144,6 +144,7 @@ fn seen(step: Step, said: &Said, issuer: &IssuerSettings, now: Timestamp) -> Str
             words.into_iter().flatten().collect::<Vec<_>>().join(", ")
         }
         Step::Binding => match said.claims.get("cnf") {
+            Some(cnf) if cnf.get("x5t#S256").is_some() => "it is bound to a certificate (cnf)".to_owned(),
             Some(_) => "it is bound to a key (cnf)".to_owned(),
             None => "it is not bound to a key".to_owned(),
         },

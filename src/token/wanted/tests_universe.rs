@@ -285,7 +285,7 @@ impl World {
         let variant = Variant { role: RoleId(dice.below(3) as u32), upstream: UpstreamId(1) };
         Route {
             name: format!("route-{at}").parse().unwrap(),
-            direction: Direction::Inbound,
+            direction: if at > 0 && dice.one_in(16) { Direction::Outbound } else { Direction::Inbound },
             host: host.iter().map(|host| host.parse().unwrap()).collect(),
             path: if at == 0 { "/**" } else { dice.pick(&["/**", "/a/**", "/a/x", "/{c}/b"]) }
                 .parse()

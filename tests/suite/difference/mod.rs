@@ -79,7 +79,7 @@ impl Desk<'_> {
         }
         let mut trials = [self.trial(&old), self.trial(&new)];
         for _ in 0..requests {
-            let question = asked::question(random);
+            let question = asked::question(random, policies::sends(&old));
             let [Ok(one), Ok(other)] = trials.each_mut().map(|trial| trial.ask(&question)) else { continue };
             counts.requests += 1;
             counts.allowed += usize::from(one.verdict() == Verdict::Allow);

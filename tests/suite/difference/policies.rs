@@ -43,6 +43,7 @@ pub struct Piece {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
+    Listener,
     Issuer,
     Service,
     Role,
@@ -65,6 +66,10 @@ impl Pieces {
         let mut pieces = Pieces(vec![issuer("corp", random)]);
         if random.u8(..3) == 0 {
             pieces.0.push(issuer("away", random));
+        }
+        let sends = random.u8(..4) == 0;
+        if sends {
+            pieces.0.extend([outbound(), route("out", random)]);
         }
         pieces.0.extend(SERVICES.iter().map(|name| service(name, random)));
         pieces.0.extend(ROLES.iter().map(|name| role(name, random)));
@@ -106,7 +111,7 @@ impl Pieces {
         let at = random.usize(..self.0.len());
         let Piece { kind, name, text } = self.0[at].clone();
         match random.u8(..8) {
-            0 if kind != Kind::Issuer => {
+            0 if kind != Kind::Issuer && kind != Kind::Listener => {
                 self.0.remove(at);
                 "removed"
             }
@@ -144,12 +149,23 @@ const ROUTES: [&str; 2] = ["api", "beta"];
 
 fn made(kind: Kind, name: &str, random: &mut Rng) -> Piece {
     match kind {
+        Kind::Listener => outbound(),
         Kind::Issuer => issuer(name, random),
         Kind::Service => service(name, random),
         Kind::Role => role(name, random),
         Kind::Route => route(name, random),
         Kind::Rule => rule(name, random),
     }
+}
+
+pub fn sends(configuration: &str) -> bool {
+    configuration.contains(&outbound().text)
+}
+
+/// For what the local application sends; the route `out` is its own.
+fn outbound() -> Piece {
+    let text = "[listener.out]\naddress = \"127.0.0.1:0\"\nmode = \"outbound\"\n";
+    Piece { kind: Kind::Listener, name: "out".into(), text: text.into() }
 }
 
 fn issuer(name: &str, random: &mut Rng) -> Piece {
@@ -247,6 +263,9 @@ fn role(name: &str, random: &mut Rng) -> Piece {
 
 fn route(name: &str, random: &mut Rng) -> Piece {
     let mut text = format!("[route.{name}]\n");
+    if name == "out" {
+        line(&mut text, "mode", "\"outbound\"");
+    }
     let hosts = [
         r#"["shop.example"]"#,
         r#"["shop.example"]"#,
@@ -257,7 +276,8 @@ fn route(name: &str, random: &mut Rng) -> Piece {
         line(&mut text, "host", one(random, &hosts[..2]));
         line(&mut text, "path", "\"/**\"");
     } else {
-        line(&mut text, "host", one(random, &hosts));
+        let away = [r#"["out.example"]"#, r#"["out.example", "*.c.example"]"#];
+        line(&mut text, "host", one(random, if name == "out" { &away } else { &hosts }));
         let paths =
             ["\"/api/**\"", "\"/api/*/**\"", "\"/api\"", "\"/**\"", "\"/api/alice/**\"", "\"/s.T/**\""];
         line(&mut text, "path", one(random, &paths));

@@ -152,6 +152,7 @@ impl Flipped<'_> {
         };
         let (kind, text) = said.split_once(' ').unwrap();
         let is = |caller: &Caller| match kind {
+            "bound" => caller.confirmation.is_some(),
             "subject" => glob(text, caller.subject.as_deref()),
             "client" => glob(text, caller.client.as_deref()),
             "scope" => caller.scopes.iter().any(|word| **word == *text),

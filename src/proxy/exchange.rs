@@ -148,7 +148,8 @@ async fn judge(
             });
             let assertion = assertion.transpose().map_err(|_| Refusal::of(Reason::Internal));
             let vouched_until = connection.vouched_until(generation, &signatures.peer);
-            let until = judgement::holds_until(&permit, &judged, vouched_until);
+            let held_until = signatures.held_until(generation, connection, &worker.shared.leaves, now);
+            let until = judgement::holds_until(&permit, &judged, vouched_until.min(held_until));
             let credential = || Credential::of(&signatures, &head.headers, known.token.as_deref(), verifier);
             let caller_until = signatures.caller.verified().map(|caller| caller.expires);
             assertion.map(|assertion| {
@@ -165,6 +166,9 @@ async fn judge(
     outcome
 }
 
+/// A hop that tells of others than are at its end, and what its upstream is told of them.
+type Through<'g> = (&'g TrustedHop, Origin);
+
 /// From where a request comes; and where a trusted hop tells of others than are at its end, that hop and what its upstream
 /// is told of them.
 fn origin<'g>(
@@ -173,7 +177,7 @@ fn origin<'g>(
     headers: &HeaderMap,
     now: Timestamp,
     draft: &mut Draft,
-) -> Result<(Addresses, Option<(&'g TrustedHop, Origin)>), Refusal> {
+) -> Result<(Addresses, Option<Through<'g>>), Refusal> {
     let here = Addresses { peer: Some(connection.peer_ip), client: Some(connection.peer_ip) };
     // What is wrong with the other end is told where its signature is.
     let end = if generation.hops.is_empty() { None } else { connection.peer(generation, now).ok() };

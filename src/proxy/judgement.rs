@@ -4,6 +4,7 @@
 //! [`exchange`](super::exchange) goes them for requests that came; whoever only asks what would become of one
 //! goes the same. Nothing here reads a socket or a clock.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use super::connection::{Connection, Telling};
 use super::generation::Generation;
 use super::headers;
 use super::hop::{self, TrustedHop};
+use super::leaves::Leaves;
 use super::normalize::{Asked, OddNames};
 use super::refusal::Refusal;
 use crate::audit::record::HopRecord;
@@ -49,6 +51,8 @@ pub struct Basis {
 pub enum Credential {
     Absent,
     Token(TokenField),
+    /// One that its issuer is asked about, again and again.
+    Opaque(TokenField),
     /// The word of a hop, which speaks for the moment of the request: that what streams through it ends with the
     /// caller's token is that hop's business.
     Word(Arc<Caller>),
@@ -84,8 +88,8 @@ pub fn read(generation: &Generation, head: &mut Parts, server_name: Option<&Host
     Ok(Asked::read(head, server_name)?)
 }
 
-/// Verifies both signatures, also when the first is bad: the record says what became of each. `known` is the token
-/// that came last.
+/// Verifies both signatures, also when the first is bad: the record says what became of each, unless to judge the second
+/// is more than to look at it. `known` is the token that came last.
 pub async fn verify(
     generation: &Generation,
     verifier: &Verifier,
@@ -102,7 +106,13 @@ pub async fn verify(
     let Generation { policy, revocations, .. } = generation;
     let Holder { peer, replaced, hop } = holder;
     let headers = request.headers;
-    let caller = async |peer: Option<&Peer>| {
+    let is_reached = Cell::new(true);
+    let caller = async |peer: Result<Option<&Peer>, &Refusal>| {
+        if peer.is_err() && verifier.leaves_traces(headers) {
+            is_reached.set(false);
+            return Ok(Signature::Absent);
+        }
+        let peer = peer.ok().flatten();
         let certificate = peer.map(|peer| &peer.certificate);
         let shown = Shown { certificate, replaced: &replaced, request: Some(request) };
         let caller = verifier.verify_again(headers, &shown, known).await;
@@ -122,7 +132,9 @@ pub async fn verify(
     };
     let (peer, caller) = both(peer, caller).await;
     draft.peer(peer.as_ref().map_err(|refusal| refusal.reason));
-    draft.caller(caller.as_ref().map_err(|refusal| refusal.reason));
+    if is_reached.get() {
+        draft.caller(caller.as_ref().map_err(|refusal| refusal.reason));
+    }
     let [peer_revoked, caller_revoked] = revoked(revocations, &peer, &caller, now);
     draft.revoked(peer_revoked.is_some(), caller_revoked.is_some());
     let refusal = match (peer, caller) {
@@ -174,10 +186,10 @@ fn revoked(
 /// What becomes of each signature.
 async fn both(
     peer: impl Fn() -> Result<Signature<Peer>, Refusal>,
-    caller: impl AsyncFnOnce(Option<&Peer>) -> Result<Signature<Caller>, Refusal>,
+    caller: impl AsyncFnOnce(Result<Option<&Peer>, &Refusal>) -> Result<Signature<Caller>, Refusal>,
 ) -> (Result<Signature<Peer>, Refusal>, Result<Signature<Caller>, Refusal>) {
     let before = peer();
-    let caller = caller(before.as_ref().ok().and_then(Signature::verified).map(|peer| &**peer)).await;
+    let caller = caller(before.as_ref().map(|peer| peer.verified().map(|peer| &**peer))).await;
     // Keys may have been waited for, and the certificate may have ended meanwhile.
     let peer = before.and_then(|_| peer());
     (peer, caller)
@@ -189,13 +201,17 @@ pub async fn again(
     generation: &Generation,
     connection: &Connection,
     basis: &Basis,
+    leaves: &Leaves,
     clock: &Clock,
 ) -> Result<Timestamp, (Refusal, Option<Decision>)> {
     let Basis { asked, from, credential, .. } = basis;
     let end = connection.peer(generation, clock.now()).ok();
     let hop = end.as_ref().and_then(|end| connection.hop(generation, end));
     let is_alb = hop.is_some_and(|(_, header)| header.is_alb());
-    let caller = async |peer: Option<&Peer>| credential.again(generation, peer, is_alb).await;
+    let caller = async |peer: Result<Option<&Peer>, &Refusal>| match peer {
+        Ok(peer) => credential.again(generation, peer, is_alb).await,
+        Err(_) => Ok(Signature::Absent),
+    };
     let headers = basis.headers();
     let (peer, caller) = both(|| connection.requester(generation, &headers, clock.now()), caller).await;
     let [peer_revoked, caller_revoked] = revoked(&generation.revocations, &peer, &caller, || clock.now());
@@ -207,12 +223,17 @@ pub async fn again(
             return Err((first([peer.err(), peer_revoked, caller.err(), caller_revoked]), None));
         }
     };
+    let held_until = signatures.held_until(generation, connection, leaves, clock.now());
+    if held_until <= clock.now() {
+        let detail = "its certificate is this connection's no longer";
+        return Err((Refusal::from(&TokenError::NotSenderConstrained(detail.into())), None));
+    }
     let request = signatures.ask(asked, &headers, *from, clock.now());
     let (decision, judged, _) = decide(generation, &request, None);
     match &decision.verdict {
         Verdict::Permit(permit) => {
             let vouched_until = connection.vouched_until(generation, &signatures.peer);
-            Ok(holds_until(permit, &judged, vouched_until))
+            Ok(holds_until(permit, &judged, vouched_until.min(held_until)))
         }
         Verdict::Denial(denial) => Err((denial.into(), Some(decision))),
     }
@@ -323,7 +344,8 @@ impl Credential {
             return Credential::UserClaims(TokenField::of(said));
         }
         let field = known.map(KnownToken::field).or_else(|| TokenField::in_headers(headers));
-        field.map_or(Credential::Absent, Credential::Token)
+        let kind = if caller.believed_until.is_some() { Credential::Opaque } else { Credential::Token };
+        field.map_or(Credential::Absent, kind)
     }
 
     /// Whom it stands for now.
@@ -336,7 +358,7 @@ impl Credential {
         let verifier = &generation.verifier;
         match self {
             Credential::Absent => Ok(Signature::Absent),
-            Credential::Token(token) => {
+            Credential::Token(token) | Credential::Opaque(token) => {
                 let caller = verifier.verify_field(token).await;
                 caller.map_err(|error| Refusal::from(&error))
             }
@@ -374,6 +396,20 @@ impl Basis {
 }
 
 impl Signatures {
+    /// Up to when the caller's token is in the right hands with this peer, which it was shown to be.
+    pub fn held_until(
+        &self,
+        generation: &Generation,
+        connection: &Connection,
+        leaves: &Leaves,
+        now: Timestamp,
+    ) -> Timestamp {
+        let Some(caller) = self.caller.verified() else { return Timestamp::MAX };
+        let replaced = |before: &CertificateHash| connection.replaced(leaves, generation, before, now);
+        let certificate = self.peer.verified().map(|peer| &peer.certificate);
+        generation.verifier.held_until(caller, certificate, &replaced)
+    }
+
     /// These two asking for `asked` now: what the policy judges.
     pub fn ask<'a>(
         &'a self,

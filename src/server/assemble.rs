@@ -181,17 +181,21 @@ fn assemble(
         })
         .collect();
     let proofs = old.map_or_else(Arc::default, |old| Arc::clone(&old.proofs));
+    let verifier = Verifier::new(
+        verified,
+        config.limits.token,
+        config.tokens,
+        Arc::clone(&proofs),
+        tools.metrics.tokens.clone(),
+        tools.clock.clone(),
+    )?;
+    if let Some((present, _)) = before {
+        verifier.take_over(&present.verifier);
+    }
     let generation = Generation {
         number,
         policy: Arc::new(config.policy),
-        verifier: Arc::new(Verifier::new(
-            verified,
-            config.limits.token,
-            config.tokens,
-            Arc::clone(&proofs),
-            tools.metrics.tokens.clone(),
-            tools.clock.clone(),
-        )?),
+        verifier: Arc::new(verifier),
         standings: Arc::new(Decisions::new(config.decisions, tools.metrics.decision_cache.clone())),
         revocations: Arc::new(config.revoked),
         routes: config.routes.into(),

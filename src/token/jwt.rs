@@ -6,6 +6,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::{GeneralPurpose, URL_SAFE_NO_PAD};
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 use super::algorithm::Algorithm;
@@ -119,6 +120,17 @@ impl Header {
         }
         Ok(Header { algorithm: algorithm.parse().ok(), media_type: text("typ")?, kid: text("kid")? })
     }
+}
+
+/// Whether it was meant as a JWT, signed or encrypted, whosever it is: it begins with a header.
+pub(super) fn is_meant(token: &str) -> bool {
+    let header = token.split_once('.').map_or(token, |(header, _)| header);
+    let is_object = |text: Vec<u8>| {
+        text.trim_ascii_start().starts_with(b"{") && serde_json::from_slice::<IgnoredAny>(&text).is_ok()
+    };
+    // `{"` with more behind it than a header: one that is broken
+    let is_broken = token.starts_with("eyJ") && header.len() < token.len();
+    is_broken || decode(header).is_some_and(is_object)
 }
 
 /// Canonical base64url: no padding, no white space, no stray bits (RFC 7515 §2, RFC 4648 §3.5).

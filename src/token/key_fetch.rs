@@ -2,7 +2,7 @@
 //! names.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -13,7 +13,7 @@ use url::Url;
 use super::issuer::{KeySettings, KeySource};
 use super::key_document::{KeyId, jwks_uri, public_key};
 use super::keys::{Key, KeySet, KeySetError};
-use crate::fetch::{Client, FetchError, FetchSettings, Fetched, SecretSource};
+use crate::fetch::{Client, FetchError, FetchSettings, Fetched, Moved, SecretSource};
 use crate::tls::client::in_words;
 
 /// Keys are used for this long without a new fetch, whatever `Cache-Control` says.
@@ -31,8 +31,7 @@ pub(super) struct KeyFetch {
     settings: FetchSettings,
     /// `None` before it is known how the issuer is reached.
     client: ArcSwapOption<Client>,
-    /// Where discovery last said that the keys are.
-    named: Mutex<Option<Url>>,
+    moved: Moved,
 }
 
 /// Why an issuer's keys could not be fetched.
@@ -65,7 +64,7 @@ impl KeyFetch {
             connect_timeout: CONNECT_TIMEOUT,
             total_timeout: ATTEMPT_TIMEOUT,
         };
-        KeyFetch { settings, client: ArcSwapOption::empty(), named: Mutex::default() }
+        KeyFetch { settings, client: ArcSwapOption::empty(), moved: Moved::default() }
     }
 
     /// From now on by `tls`, which verifies the issuer.
@@ -132,7 +131,7 @@ impl KeyFetch {
             KeySource::Discovery { document, issuer } => {
                 let found = get(&client, document, credential).await.map_err(KeysError::Discovery)?;
                 let url = jwks_uri(&found.body, issuer).ok_or(KeysError::DiscoveryDocument)?;
-                self.named(&url, issuer);
+                self.moved.to(&url, issuer, "keys");
                 let credential = credential.filter(|_| url.origin() == document.origin());
                 let fetched = get(&client, &url, credential).await?;
                 (fetched.body, fetched.lifetime)
@@ -140,22 +139,6 @@ impl KeyFetch {
         };
         let set = KeySet::parse(&body, settings.key_use)?;
         Ok((set, fresh(lifetime)))
-    }
-
-    /// Tells of keys that move to another host: the issuer may do so, but seldom does.
-    fn named(&self, url: &Url, issuer: &str) {
-        let before = self.named.lock().unwrap_or_else(PoisonError::into_inner).replace(url.clone());
-        if let Some(before) = before
-            && before.host() != url.host()
-        {
-            let [before, now] = [&before, url].map(|url| url.host_str().unwrap_or_default());
-            tracing::warn!(
-                issuer,
-                before,
-                now,
-                "an issuer's discovery document names another host for its keys"
-            );
-        }
     }
 }
 

@@ -33,6 +33,7 @@ mod opaque;
 mod possession;
 mod preset;
 mod proofs;
+mod recall;
 mod signing;
 mod steps;
 mod verifier;
@@ -44,7 +45,9 @@ pub use assertion::{ASSERTED_NOBODY, ASSERTION_KEYS_PATH, ASSERTION_TYPE, is_nob
 pub use credential::{Credential, CredentialError, Scheme};
 pub use dpop::{DPOP, thumbprint};
 pub use error::{Detail, TokenError};
-pub use introspection::{Endpoint, INTROSPECTION_TIME_MAX, Introspection, IntrospectionSettings};
+pub use introspection::{
+    ASK_TIMEOUT, Endpoint, INTROSPECTION_TIME_MAX, Introspection, IntrospectionSettings,
+};
 pub use issuer::{ClaimMap, IssuerSettings, KeySettings, KeySource, LEEWAY_MAX, Quirks, TokenType};
 pub use issuer_url::{IssuerUrl, IssuerUrlError};
 pub use jwt::claimed_signer;

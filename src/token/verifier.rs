@@ -26,11 +26,11 @@ use super::jwt::Unverified;
 use super::key_cache::{HeldKeys, IssuerKeys};
 use super::keys::{Key, KeyName};
 use super::limits::TokenLimits;
-use super::memory::{Failure, Memory, Remembered, TokenCacheSettings, TokenHash, Vouched};
+use super::memory::{Memory, Remembered, TokenCacheSettings, TokenHash, Vouched};
 use super::possession::Shown;
 use super::proofs::Proofs;
 use super::steps::{Said, Step, Trace};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::identity::{Caller, Name, Signature};
 use crate::metrics::{Lookup, TokenMetrics};
 
@@ -39,11 +39,11 @@ use crate::metrics::{Lookup, TokenMetrics};
 pub struct Verifier {
     pub(super) issuers: Vec<Issuer>,
     pub(super) limits: TokenLimits,
-    failure_lifetime: Duration,
+    pub(super) failure_lifetime: Duration,
     pub(super) clock: Clock,
     pub(super) memory: Memory,
     pub(super) proofs: Arc<Proofs>,
-    metrics: TokenMetrics,
+    pub(super) metrics: TokenMetrics,
 }
 
 /// An issuer whose tokens are taken.
@@ -228,58 +228,6 @@ impl Verifier {
         }
     }
 
-    /// What is remembered of a token and still true.
-    pub(super) async fn recall(&self, hash: &TokenHash) -> Result<Option<Arc<Remembered>>, TokenError> {
-        if let Some(remembered) = self.recall_verified(hash).await? {
-            self.metrics.cache.count(Lookup::Hit);
-            return Ok(Some(remembered));
-        }
-        self.metrics.cache.count(Lookup::Miss);
-        if let Some(error) = self.recall_failure(hash).await? {
-            self.metrics.failures.count(Lookup::Hit);
-            return Err(error);
-        }
-        self.metrics.failures.count(Lookup::Miss);
-        Ok(None)
-    }
-
-    async fn recall_verified(&self, hash: &TokenHash) -> Result<Option<Arc<Remembered>>, TokenError> {
-        let Some(remembered) = self.memory.verified(hash, self.clock.now()) else { return Ok(None) };
-        let holds = self.still_holds(&remembered).await;
-        if matches!(holds, Ok(false) | Err(TokenError::Expired)) {
-            self.memory.forget(hash);
-        }
-        Ok(holds?.then_some(remembered))
-    }
-
-    /// Asked each time that something remembered is used, however it was found.
-    async fn still_holds(&self, remembered: &Remembered) -> Result<bool, TokenError> {
-        let keys = match remembered.vouched {
-            Vouched::By(_) => Some(self.issuers[remembered.issuer].current_keys().await?),
-            Vouched::Until(_) => None,
-        };
-        let now = self.clock.now();
-        if now >= remembered.caller.expires {
-            return Err(TokenError::Expired);
-        }
-        let is_vouched_for = match (&remembered.vouched, &keys) {
-            (Vouched::By(key), Some(keys)) => keys.set.holds(key),
-            (Vouched::By(_), None) => false,
-            (Vouched::Until(end), _) => now < *end,
-        };
-        Ok(remembered.judged <= now && is_vouched_for)
-    }
-
-    async fn recall_failure(&self, hash: &TokenHash) -> Result<Option<TokenError>, TokenError> {
-        let Some(failure) = self.memory.failed(hash) else { return Ok(None) };
-        let is_same = match failure.generation {
-            Some(generation) => generation == self.issuers[failure.issuer].current_keys().await?.generation,
-            None => true,
-        };
-        let holds = is_same && self.clock.now() < failure.until;
-        Ok(holds.then_some(failure.error))
-    }
-
     /// While keys are waited for, nothing is held but the token's text: its claims may be many times as large.
     async fn judge(
         &self,
@@ -337,18 +285,6 @@ impl Verifier {
                 Err(error)
             }
         }
-    }
-
-    pub(super) fn failed(
-        &self,
-        hash: TokenHash,
-        error: &TokenError,
-        issuer: usize,
-        generation: Option<u64>,
-        judged: Timestamp,
-    ) {
-        let until = judged.plus(self.failure_lifetime);
-        self.memory.remember_failure(hash, Failure { error: error.clone(), issuer, generation, until });
     }
 
     /// Signature, then claims.
@@ -411,7 +347,7 @@ impl fmt::Debug for TokenField {
 }
 
 impl Issuer {
-    async fn current_keys(&self) -> Result<Arc<HeldKeys>, TokenError> {
+    pub(super) async fn current_keys(&self) -> Result<Arc<HeldKeys>, TokenError> {
         let keys = self.keys.current().await;
         keys.map_err(|error| TokenError::IssuerUnavailable(error.to_string().into()))
     }

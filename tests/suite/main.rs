@@ -37,6 +37,7 @@ mod language_holes;
 mod limits;
 mod lints;
 mod metrics;
+mod opaque;
 mod outbound;
 mod outside_text;
 mod pages;

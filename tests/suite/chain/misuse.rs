@@ -31,7 +31,7 @@ async fn a_person_s_token_of_a_real_provider_is_worth_nothing_elsewhere() {
 /// The assertion with which the orders service's Countersign goes to its archive, by either route.
 async fn outward(chain: &Chain<'_>, host: &str) -> String {
     let given = chain.application.assertion();
-    let answer = chain.from_the_application(host, &[("x-auth-assertion", &given)]).await;
+    let answer = chain.the_application_asks(host, &[("x-auth-assertion", &given)]).await;
     let seen: Seen = serde_json::from_slice(&answer.body).unwrap();
     let [assertion] = seen.header("x-auth-assertion")[..] else { panic!("{answer:?}") };
     assertion.to_owned()
@@ -115,7 +115,7 @@ async fn is_refused(world: &World, tokens: &Tokens) {
     ];
     for (what, fields, status, reason) in &cases {
         let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let answer = chain.from_the_application(PAYMENTS_HOST, &fields).await;
+        let answer = chain.the_application_asks(PAYMENTS_HOST, &fields).await;
         assert_is(what, &chain.orders, &answer, *status, reason).await;
     }
     assert_eq!(cases.len(), 4);

@@ -152,7 +152,7 @@ impl Chain<'_> {
     }
 
     /// What the orders service may send: it speaks to its own Countersign.
-    async fn from_the_application(&self, host: &str, fields: &[(&'static str, &str)]) -> Answer {
+    async fn the_application_asks(&self, host: &str, fields: &[(&'static str, &str)]) -> Answer {
         let client = Client::plain_for(self.orders.address("egress"), host, Protocol::H1).await.unwrap();
         client.ask(with_fields(fields)).await.unwrap()
     }

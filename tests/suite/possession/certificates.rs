@@ -1,5 +1,6 @@
 //! Tokens that are bound to a certificate (RFC 8705), and the moment after it was replaced.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -8,8 +9,10 @@ use countersign::cli::mint::{Minted, Validity};
 use countersign::clock::Clock;
 use http::Request;
 use serde_json::{Value, json};
+use tonic::Code;
 
 use super::{ALLOW, presenting, start_with_issuer};
+use crate::streams::{self, Kind};
 use crate::world::certificates::{TRUST_DOMAIN, Who};
 use crate::world::client::{Client, Protocol, next_data};
 use crate::world::proxy::{HOST, Proxy};
@@ -83,6 +86,38 @@ async fn a_token_of_the_certificate_before_serves_for_a_moment_more() {
     assert_eq!(status(&new, &token).await, 401, "the moment is over");
     assert_eq!(status(&connect(&proxy, &long).await, &token).await, 200, "till it was replaced again");
     assert_eq!(world.upstream.counts().requests, 5);
+}
+
+#[tokio::test]
+async fn a_stream_that_was_let_in_by_grace_ends_with_it() {
+    let clock = Clock::manual(Clock::system().now());
+    let world = World::at(clock.clone()).await;
+    let proxy = world.start(ALLOW);
+    let Rotation { before, after } = Rotation::new(&world);
+    let token = |to: &Minted| {
+        let hash = URL_SAFE_NO_PAD.encode(sha256_of(&to.der));
+        let exp = clock.now().unix_seconds() + 36_000;
+        format!("Bearer {}", world.issuer.token(json!({"cnf": {"x5t#S256": hash}, "exp": exp})))
+    };
+    let [of_before, of_after] = [&before, &after].map(token);
+    let old = Arc::new(connect(&proxy, &before).await);
+    let mut at_home = Kind::Events.open(&old, &of_before).await;
+    clock.advance(SECOND);
+    let new = Arc::new(connect(&proxy, &after).await);
+    let mut by_grace = Kind::Events.open(&new, &of_before).await;
+    let mut its_own = Kind::Events.open(&new, &of_after).await;
+    clock.advance(GRACE - SECOND);
+    proxy.reload(&format!("{ALLOW}\n[limit]\nheader_count_max = 99")).unwrap();
+    for stream in [&mut at_home, &mut by_grace, &mut its_own] {
+        stream.goes_on(&world).await;
+    }
+    clock.advance(SECOND);
+    by_grace.ends("token_not_sender_constrained", Code::Unauthenticated).await;
+    for stream in [&mut at_home, &mut its_own] {
+        stream.goes_on(&world).await;
+    }
+    let record = streams::record(&proxy, Kind::Events.path(), 0).await;
+    assert_eq!(record["reason"], "token_not_sender_constrained", "{record}");
 }
 
 #[tokio::test]

@@ -192,12 +192,17 @@ fn assemble(
     if let Some((present, _)) = before {
         verifier.take_over(&present.verifier);
     }
+    let revocations = match before {
+        // What was taken by itself since may be newer than what was read with the configuration.
+        Some((present, old)) if old.revocation == config.revocation => Arc::clone(&present.revocations),
+        _ => Arc::new(config.revoked),
+    };
     let generation = Generation {
         number,
         policy: Arc::new(config.policy),
         verifier: Arc::new(verifier),
         standings: Arc::new(Decisions::new(config.decisions, tools.metrics.decision_cache.clone())),
-        revocations: Arc::new(config.revoked),
+        revocations,
         routes: config.routes.into(),
         upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
         credentials: credentials.iter().map(|kept| kept.credential.clone()).collect(),

@@ -117,6 +117,7 @@ impl Credential {
             (Some(Source::Own(own)), _) => own.current().await,
             (Some(Source::Exchange(exchanges)), Some(subject)) => exchanges.token_for(subject).await,
             (Some(Source::Exchange(_)), None) => {
+                // A proof of possession was made for us, and an assertion is for us: nobody else would take them.
                 Err(CredentialError::Refused("it did not come as `Authorization: Bearer`".into()))
             }
             (None, _) => Err(CredentialError::Unavailable("there is nothing to get one by yet".into())),

@@ -42,6 +42,7 @@ static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
         source: KeySource::File(file.path().to_owned()),
         key_use: KeyUse::Signature,
         ca: None,
+        server_spiffe_ids: Vec::new(),
         credential: None,
         allow_http: false,
         allow_private_addresses: false,

@@ -239,10 +239,10 @@ fn authentication(
     };
     let needed: &[&str] = match method {
         ClientSecretBasic | ClientSecretPost => &["client_secret"],
-        PrivateKeyJwt => &["private_key", "key_id"],
+        PrivateKeyJwt => &["private_key", "key_id", "passphrase"],
         TlsClientAuth => &[],
     };
-    for key in ["client_secret", "private_key", "key_id"] {
+    for key in ["client_secret", "private_key", "key_id", "passphrase"] {
         match typed.span_of(key) {
             Some(at) if !needed.contains(&key) => {
                 let message = format!("`{key}` is not what this proxy is known by there");
@@ -270,7 +270,8 @@ fn authentication(
         }
         PrivateKeyJwt => {
             let id = typed.key_id.as_ref().map(|id| id.value.clone());
-            let key = material.signing_key(typed.private_key.as_ref()?, id, found)?;
+            let (key, passphrase) = (typed.private_key.as_ref()?, typed.passphrase.as_ref());
+            let key = material.signing_key(key, passphrase, id, found)?;
             Some(Authentication::PrivateKeyJwt(Arc::new(key)))
         }
         TlsClientAuth => {

@@ -63,6 +63,8 @@ table! {
         client_secret: Secret,
         /// Its key for `private_key_jwt`, as PEM: P-256 (ES256) or RSA (RS256). Watched.
         private_key: Pem,
+        /// The passphrase of that key, where it is encrypted (PKCS #8).
+        passphrase: Secret,
         /// The `kid` of that key at the issuer. Default: none is named.
         key_id: String,
         /// Scopes that are asked for. Default: none is named.

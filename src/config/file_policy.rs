@@ -92,6 +92,9 @@ table! {
         leeway: Duration,
         /// CA certificates that vouch for the provider's servers, as PEM. Default: the system's.
         ca: Pem,
+        /// Who the provider's server must be, instead of any server of the name dialled: our own certificate is presented
+        /// then, as another Countersign asks for it. `ca` vouches for it, else its trust domain.
+        server_spiffe_id: List<SpiffePattern>,
         /// How long the last keys serve when the provider is down. Default: 24h.
         max_stale: Timeout,
         /// `at+jwt` for tokens as in RFC 9068, else `jwt`. Default: the preset's, `jwt` with nearly all.

@@ -80,6 +80,7 @@ fn settings(
         source: key_source((file, name, typed), preset, &url, sources, material, found)?,
         key_use: preset.key_use(),
         ca: typed.ca.as_ref().and_then(|ca| material.server_ca(ca, found)),
+        server_spiffe_ids: items(&typed.server_spiffe_id).iter().map(|id| id.value.clone()).collect(),
         credential: typed.jwks_credential.as_ref().map(|secret| material.secret(secret, found)),
         allow_http: typed.allow_http.is_some_and(|allow| allow.value),
         allow_private_addresses: typed.allow_private_addresses.is_some_and(|allow| allow.value),

@@ -64,10 +64,7 @@ impl Material<'_> {
         let settings = CertificateSettings {
             certificate: self.source(&certificate.value),
             private_key: self.source(&private_key.value),
-            passphrase: passphrase.map(|passphrase| match self.secret(passphrase, found) {
-                SecretSource::Env(name) => PemSource::Env(name),
-                SecretSource::File(path) => PemSource::File(path),
-            }),
+            passphrase: passphrase.map(|passphrase| self.passphrase(passphrase, found)),
         };
         let error = match OwnCertificate::load(&settings, self.now) {
             Ok(own) => return Some(own),
@@ -75,16 +72,12 @@ impl Material<'_> {
         };
         let message = error.to_string();
         match &error {
-            // Said already: there is none.
-            OwnCertificateError::Pem(PemError::Missing(source))
-                if settings.passphrase.as_ref() == Some(source) => {}
-            OwnCertificateError::Pem(pem) if settings.passphrase.as_ref() == Some(pem.source()) => {
-                refuse_pem(pem, passphrase.map_or(private_key.span, |passphrase| passphrase.span), found);
+            OwnCertificateError::Pem(pem) if *pem.source() == settings.certificate => {
+                refuse_pem(pem, certificate.span, found);
             }
-            OwnCertificateError::Pem(pem) if *pem.source() == settings.private_key => {
-                refuse_pem(pem, private_key.span, found);
+            OwnCertificateError::Pem(pem) => {
+                refuse_key(pem, private_key, passphrase.zip(settings.passphrase.as_ref()), found);
             }
-            OwnCertificateError::Pem(pem) => refuse_pem(pem, certificate.span, found),
             OwnCertificateError::Certificate(_) => {
                 found.error("bad_certificate", certificate.span, message, "have it issued again");
             }
@@ -112,15 +105,26 @@ impl Material<'_> {
         None
     }
 
+    fn passphrase(&mut self, typed: &At<Secret>, found: &mut Diagnostics) -> PemSource {
+        match self.secret(typed, found) {
+            SecretSource::Env(name) => PemSource::Env(name),
+            SecretSource::File(path) => PemSource::File(path),
+        }
+    }
+
     /// A key that assertions are signed with.
     pub fn signing_key(
         &mut self,
         key: &At<Pem>,
+        passphrase: Option<&At<Secret>>,
         id: Option<String>,
         found: &mut Diagnostics,
     ) -> Option<SigningKey> {
         let source = self.source(&key.value);
-        let read = source.private_key(None).map_err(|error| refuse_pem(&error, key.span, found)).ok()?;
+        let secret = passphrase.map(|passphrase| self.passphrase(passphrase, found));
+        let read = source.private_key(secret.as_ref());
+        let read = read.map_err(|error| refuse_key(&error, key, passphrase.zip(secret.as_ref()), found));
+        let read = read.ok()?;
         let made = SigningKey::new(&read, id);
         let refuse = |error: BadSigningKey| {
             let remedy =
@@ -238,6 +242,21 @@ fn source_of(pem: &Pem) -> PemSource {
     match pem {
         Pem::File(path) => PemSource::File(path.clone()),
         Pem::Env(name) => PemSource::Env(name.clone()),
+    }
+}
+
+/// What is wrong with a private key, or with what it is encrypted under.
+fn refuse_key(
+    error: &PemError,
+    key: &At<Pem>,
+    passphrase: Option<(&At<Secret>, &PemSource)>,
+    found: &mut Diagnostics,
+) {
+    match passphrase {
+        // Said already: there is none.
+        Some((_, source)) if matches!(error, PemError::Missing(missing) if missing == source) => {}
+        Some((typed, source)) if error.source() == source => refuse_pem(error, typed.span, found),
+        _ => refuse_pem(error, key.span, found),
     }
 }
 

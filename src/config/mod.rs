@@ -49,7 +49,7 @@ pub use revocation::{RevocationSettings, load as load_revocations, schema as rev
 pub use settings::{LogFormat, LogSettings};
 pub use source::{At, FileId, Position, Sources, Span};
 pub use tree::Environment;
-pub use upstreams::{UpstreamConfig, UpstreamTls};
+pub use upstreams::{IssuerServer, UpstreamConfig, UpstreamTls};
 
 use read::{Field, Reader};
 

@@ -18,7 +18,7 @@ use super::rules::{TypedRule, Vocabulary, rule, typed_rules};
 use super::settings::{self, LogSettings};
 use super::source::{At, Sources};
 use super::tree::SYNTAX;
-use super::upstreams::{UpstreamConfig, upstreams};
+use super::upstreams::{IssuerServer, UpstreamConfig, issuer_servers, upstreams};
 use super::{assertion, canonical, effective, hops, lints, own_identity, surroundings};
 use crate::audit::SinkSettings;
 use crate::clock::Timestamp;
@@ -55,6 +55,7 @@ pub struct Config {
     /// By `IssuerId`.
     pub issuers: Vec<IssuerSettings>,
     /// By `UpstreamId`.
+    pub issuer_servers: Vec<IssuerServer>,
     pub upstreams: Vec<UpstreamConfig>,
     /// By `RouteId`.
     pub routes: Vec<RouteSettings>,
@@ -124,6 +125,7 @@ pub fn resolve(
     let listeners = listeners::listeners(typed, own.as_ref(), trust.as_ref(), &mut material, &mut found);
     let hops = hops::hops(typed, &mut found);
     let (issuer_names, issuers) = issuers(typed, &sources, &mut material, &mut found);
+    let issuer_servers = issuer_servers(typed, own.as_ref(), trust.as_ref(), &mut material, &mut found);
     check_routes(typed, &mut found);
     let named = (&issuer_names, &issuers[..]);
     let upstreams = upstreams(typed, own.as_ref(), trust.as_ref(), named, &mut material, &mut found);
@@ -153,6 +155,7 @@ pub fn resolve(
         own,
         source,
         issuers,
+        issuer_servers,
         upstreams,
         routes,
         hops,

@@ -1,4 +1,4 @@
-//! Upstreams: where requests may go, and who must be there.
+//! Upstreams: where requests may go, and who must be there; likewise at issuers that are workloads.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use url::{Host, Url};
 
 use super::credentials::credential;
+use super::elsewhere::Pem;
 use super::error::Diagnostics;
 use super::file::{File, Upstream};
 use super::material::{Material, TypedTrustDomain};
@@ -15,7 +16,7 @@ use super::names::{Names, entries, items, known_trust_domain, refuse_reserved};
 use super::settings::seconds;
 use super::source::At;
 use crate::fetch::address::is_metadata;
-use crate::identity::Name;
+use crate::identity::{Name, SpiffePattern};
 use crate::tls::client::ExpectedServer;
 use crate::tls::{Own, Trust, TrustDomainSettings};
 use crate::token::IssuerSettings;
@@ -37,13 +38,20 @@ pub struct UpstreamConfig {
     pub credential: CredentialSettings,
 }
 
-/// How its https servers are verified. Equal if and only if whom we expect, whom we trust and what we
+/// How https servers are verified. Equal if and only if whom we expect, whom we trust and what we
 /// present are the same.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UpstreamTls {
     pub expected: ExpectedServer,
     /// Presented to servers that `ca` or `server_spiffe_id` vouches for, never to public ones.
     pub own: Option<Own>,
+}
+
+/// An issuer's server that is known by its SPIFFE ID.
+#[derive(Clone, Debug)]
+pub struct IssuerServer {
+    pub issuer: Name,
+    pub tls: UpstreamTls,
 }
 
 /// All upstreams, by name; fewer after an error.
@@ -101,39 +109,73 @@ fn expected(
     found: &mut Diagnostics,
 ) -> Option<ExpectedServer> {
     let spiffe_ids = items(&typed.server_spiffe_id);
-    let patterns = || spiffe_ids.iter().map(|id| id.value.clone()).collect();
     let encrypted = items(&typed.server).iter().any(|server| server.value.starts_with("https:"));
-    match (&typed.ca, spiffe_ids.first()) {
-        (Some(ca), Some(first)) => {
-            let name = first.value.trust_domain();
-            if let Some(other) = spiffe_ids.iter().find(|id| id.value.trust_domain() != name) {
-                let message = "one `ca` cannot vouch for two trust domains";
-                found.error(
-                    "contradiction",
-                    other.span,
-                    message,
-                    "take `ca` out, and add a `[trust_domain]` for each",
-                );
-                return None;
-            }
-            let settings = TrustDomainSettings {
-                name: name.clone(),
-                ca: Some(material.source(&ca.value)),
-                crl: None,
-                allow_dns_names: false,
-            };
-            let typed = TypedTrustDomain { settings, name: first.span, ca: Some(ca), crl: None };
-            let trust = material.trust(&[typed], found)?;
-            Some(ExpectedServer::Workload { trust, spiffe_ids: patterns() })
-        }
-        (Some(ca), None) => material.server_ca(ca, found).map(ExpectedServer::Ca),
-        (None, Some(_)) => {
-            Some(ExpectedServer::Workload { trust: Arc::clone(trust?), spiffe_ids: patterns() })
-        }
-        (None, None) if encrypted => Some(ExpectedServer::PublicCa),
+    match &typed.ca {
+        ca if !spiffe_ids.is_empty() => workload(ca.as_ref(), spiffe_ids, trust, material, found),
+        Some(ca) => material.server_ca(ca, found).map(ExpectedServer::Ca),
+        None if encrypted => Some(ExpectedServer::PublicCa),
         // Nobody: where no server speaks TLS, the system's CAs need not be there.
-        (None, None) => Some(ExpectedServer::Ca(Vec::new())),
+        None => Some(ExpectedServer::Ca(Vec::new())),
     }
+}
+
+/// A server that is known by its SPIFFE ID, which `ca` vouches for, else its trust domain.
+fn workload(
+    ca: Option<&At<Pem>>,
+    spiffe_ids: &[At<SpiffePattern>],
+    trust: Option<&Arc<Trust>>,
+    material: &mut Material<'_>,
+    found: &mut Diagnostics,
+) -> Option<ExpectedServer> {
+    let patterns = spiffe_ids.iter().map(|id| id.value.clone()).collect();
+    let Some(ca) = ca else {
+        return Some(ExpectedServer::Workload { trust: Arc::clone(trust?), spiffe_ids: patterns });
+    };
+    let first = spiffe_ids.first()?;
+    let name = first.value.trust_domain();
+    if let Some(other) = spiffe_ids.iter().find(|id| id.value.trust_domain() != name) {
+        let message = "one `ca` cannot vouch for two trust domains";
+        let remedy = "take `ca` out, and add a `[trust_domain]` for each";
+        found.error("contradiction", other.span, message, remedy);
+        return None;
+    }
+    let settings = TrustDomainSettings {
+        name: name.clone(),
+        ca: Some(material.source(&ca.value)),
+        crl: None,
+        allow_dns_names: false,
+    };
+    let typed = TypedTrustDomain { settings, name: first.span, ca: Some(ca), crl: None };
+    let trust = material.trust(&[typed], found)?;
+    Some(ExpectedServer::Workload { trust, spiffe_ids: patterns })
+}
+
+/// The servers of issuers that are known by their SPIFFE IDs.
+pub fn issuer_servers(
+    file: &File,
+    own: Option<&Own>,
+    trust: Option<&Arc<Trust>>,
+    material: &mut Material<'_>,
+    found: &mut Diagnostics,
+) -> Vec<IssuerServer> {
+    let mut servers = Vec::new();
+    for (name, typed) in entries(&file.issuer) {
+        let (typed, ids) = (&typed.value, items(&typed.value.server_spiffe_id));
+        let Some(first) = ids.first() else { continue };
+        for id in ids.iter().filter(|_| !typed.gives("ca")) {
+            known_trust_domain(file, id.value.trust_domain(), id.span, found);
+        }
+        if let Some(asked) = &typed.introspection {
+            let message = "what is asked about tokens there is asked of a server that is known by its name";
+            let places = (asked.span.max(first.span), asked.span.min(first.span));
+            found.conflict("contradiction", places, message, "take `server_spiffe_id` out");
+        }
+        if let Some(expected) = workload(typed.ca.as_ref(), ids, trust, material, found) {
+            let tls = UpstreamTls { expected, own: own.cloned() };
+            servers.push(IssuerServer { issuer: name.value.clone(), tls });
+        }
+    }
+    servers
 }
 
 fn check_servers(upstream: &Upstream, found: &mut Diagnostics) {

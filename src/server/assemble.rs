@@ -3,16 +3,13 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use serde_json::Value;
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::AssembleError;
 use super::credential::KeptCredential;
 use super::identities::{Identities, Mismatch};
+use super::issuers::KeyedIssuer;
 use crate::audit::SinkSettings;
 use crate::clock::Clock;
 use crate::config::{
@@ -27,13 +24,10 @@ use crate::proxy::generation::Security;
 use crate::proxy::limits::Limits;
 use crate::proxy::{Generation, ListenerState};
 use crate::revocation::Revocations;
-use crate::tls::client::{ExpectedServer, client_config};
 use crate::tls::servers::ServerTls;
 use crate::tls::source::Issued;
 use crate::tls::{Alpn, ListenerTls, Own, OwnCertificate};
-use crate::token::{
-    Introspection, Issuer, IssuerKeys, IssuerSettings, KeySource, Proofs, SigningError, Verifier,
-};
+use crate::token::{Issuer, Proofs, Verifier};
 use crate::upstream::{ServerSettings, Upstream, UpstreamLimits, UpstreamSettings};
 
 /// What a generation was made from, as far as the next one may keep it.
@@ -58,15 +52,6 @@ pub struct Assembled {
 
 /// An upstream with what its TLS configuration was made from.
 type LiveUpstream = (UpstreamTls, Option<Arc<ServerTls>>, Arc<Upstream>);
-
-/// An issuer's keys with the task that keeps them fresh, which ends with the last generation that uses it.
-#[derive(Clone)]
-pub struct KeyedIssuer {
-    pub name: Name,
-    pub keys: Arc<IssuerKeys>,
-    introspection: Option<Arc<Introspection>>,
-    _fresh: Arc<AbortOnDropHandle<()>>,
-}
 
 /// What is taken at the start and stays.
 #[derive(Clone, PartialEq)]
@@ -121,6 +106,8 @@ pub fn reissued(
     let listeners = listeners(&identities, before, &tools)?;
     let upstreams = upstreams(&identities, &present.limits, before, &tools)?;
     let credentials = credentials(&identities, Some(assembled), &tools)?;
+    let issuers = assembled.issuers.iter().map(|issuer| issuer.reaching(&identities, &tools));
+    let issuers = issuers.collect::<Result<Vec<_>, AssembleError>>()?;
     let assertions = present.assertions.as_ref();
     let assertions =
         assertions.map(|old| assertions_of(old.settings.clone(), Arc::clone(&old.keys), &identities));
@@ -135,7 +122,7 @@ pub fn reissued(
         own_peer: identities.own_peer(),
         ..present.clone()
     };
-    let assembled = Assembled { issued, identities, upstreams, credentials, ..assembled.clone() };
+    let assembled = Assembled { issued, identities, issuers, upstreams, credentials, ..assembled.clone() };
     Ok((generation, assembled))
 }
 
@@ -163,6 +150,7 @@ fn assemble(
         own: config.own,
         trust: config.trust,
         listeners: config.listeners,
+        issuers: config.issuer_servers,
         upstreams: config.upstreams,
     };
     let issued = old.and_then(|old| old.issued.clone());
@@ -180,15 +168,16 @@ fn assemble(
     let issuers = config
         .issuers
         .iter()
-        .map(|settings| issuer(settings, own_keys.as_ref(), old, tools))
+        .map(|settings| KeyedIssuer::assemble(settings, &identities, own_keys.as_ref(), old, tools))
         .collect::<Result<Vec<_>, AssembleError>>()?;
     let verified = config
         .issuers
         .into_iter()
         .zip(&issuers)
-        .map(|(settings, keyed)| {
-            let introspection = keyed.introspection.clone();
-            Issuer { settings, keys: Arc::clone(&keyed.keys), introspection }
+        .map(|(settings, keyed)| Issuer {
+            settings,
+            keys: Arc::clone(&keyed.keys),
+            introspection: keyed.introspection.clone(),
         })
         .collect();
     let proofs = old.map_or_else(Arc::default, |old| Arc::clone(&old.proofs));
@@ -296,86 +285,6 @@ fn listener(
         security,
         proxy_hops: settings.proxy_hops.clone(),
     })
-}
-
-fn issuer(
-    settings: &IssuerSettings,
-    own: Option<&Arc<AssertionKeys>>,
-    old: Option<&Assembled>,
-    tools: &Tools<'_>,
-) -> Result<KeyedIssuer, AssembleError> {
-    let same = |keyed: &&KeyedIssuer| {
-        let introspection = keyed.introspection.as_ref().map(|asked| asked.settings());
-        keyed.name == settings.name
-            && *keyed.keys.settings() == settings.keys
-            && introspection == settings.introspection.as_ref()
-    };
-    if let Some(kept) = old.into_iter().flat_map(|old| &old.issuers).find(same) {
-        if let KeySource::File(_) = settings.keys.source {
-            // The file may be why there is a reload.
-            let keys = Arc::clone(&kept.keys);
-            tools.background.spawn(async move { keys.refresh().await });
-        }
-        return Ok(kept.clone());
-    }
-    if let KeySource::Own = settings.keys.source {
-        // There is an issuer of this kind only with `[assertion]`.
-        let own = own.ok_or(SigningError)?;
-        let keys = Arc::new(IssuerKeys::held(settings.keys.clone(), tools.clock.clone()));
-        let known = hold(&keys, own, None, tools.clock)?;
-        let fresh = keep_own(Arc::clone(&keys), Arc::clone(own), known, tools.clock.clone());
-        return Ok(KeyedIssuer::new(settings, keys, tools.background.spawn(fresh)));
-    }
-    let expected = match (&settings.keys.source, &settings.keys.ca) {
-        // Never dialled.
-        (KeySource::File(_) | KeySource::Own, _) if settings.introspection.is_none() => {
-            ExpectedServer::Ca(Vec::new())
-        }
-        (_, Some(ca)) => ExpectedServer::Ca(ca.clone()),
-        (_, None) => ExpectedServer::PublicCa,
-    };
-    let tls = client_config(&expected, None, &[Alpn::Http1], tools.clock);
-    let tls = tls.map_err(|source| AssembleError::Client { name: settings.name.clone(), source })?;
-    let introspection = settings.introspection.clone();
-    let introspection = introspection.map(|asked| Arc::new(Introspection::new(asked, &settings.keys, &tls)));
-    let metrics = tools.metrics.issuer(settings.name.as_str());
-    let keys = Arc::new(IssuerKeys::new(settings.keys.clone(), &tls, metrics, tools.clock.clone()));
-    let fresh = tools.background.spawn(Arc::clone(&keys).keep_fresh());
-    Ok(KeyedIssuer { introspection, ..KeyedIssuer::new(settings, keys, fresh) })
-}
-
-impl KeyedIssuer {
-    fn new(settings: &IssuerSettings, keys: Arc<IssuerKeys>, fresh: JoinHandle<()>) -> KeyedIssuer {
-        let name = settings.name.clone();
-        KeyedIssuer { name, keys, introspection: None, _fresh: Arc::new(AbortOnDropHandle::new(fresh)) }
-    }
-}
-
-/// Hands our own public keys over, if they are others than `known`.
-fn hold(
-    keys: &IssuerKeys,
-    own: &AssertionKeys,
-    known: Option<Value>,
-    clock: &Clock,
-) -> Result<Option<Value>, SigningError> {
-    let set = own.key_set(clock.now());
-    if known.as_ref() != Some(&set) {
-        keys.hold(set.to_string().as_bytes()).map_err(|_| SigningError)?;
-    }
-    Ok(Some(set))
-}
-
-/// Each of our keys is published for hours before it signs.
-const OWN_KEYS_PERIOD: Duration = Duration::from_secs(60);
-
-async fn keep_own(keys: Arc<IssuerKeys>, own: Arc<AssertionKeys>, mut known: Option<Value>, clock: Clock) {
-    loop {
-        tokio::time::sleep(OWN_KEYS_PERIOD).await;
-        match hold(&keys, &own, known.clone(), &clock) {
-            Ok(now) => known = now,
-            Err(error) => tracing::error!(%error, "our own assertions will not be taken"),
-        }
-    }
 }
 
 /// What is asserted to an upstream is bound to the certificate that it is shown.

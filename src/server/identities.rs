@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::config::{ListenerSettings, UpstreamConfig};
-use crate::identity::{Peer, SpiffeId, TrustDomain};
+use crate::config::{IssuerServer, ListenerSettings, UpstreamConfig, UpstreamTls};
+use crate::identity::{Name, Peer, SpiffeId, TrustDomain};
 use crate::tls::client::ExpectedServer;
 use crate::tls::source::Issued;
 use crate::tls::{ClientCertificates, NoCas, Own, OwnCertificate, Trust};
@@ -16,6 +16,7 @@ pub struct Identities {
     /// For certificates that hops tell.
     pub trust: Option<Arc<Trust>>,
     pub listeners: Vec<ListenerSettings>,
+    pub issuers: Vec<IssuerServer>,
     /// By `UpstreamId`.
     pub upstreams: Vec<UpstreamConfig>,
 }
@@ -73,6 +74,11 @@ impl Identities {
         self.own.as_ref()?.known()?.as_local_peer().map(Arc::new)
     }
 
+    /// Whom this issuer's keys are fetched from, where that is known by its SPIFFE ID.
+    pub fn server_of(&self, issuer: &Name) -> Option<&UpstreamTls> {
+        self.issuers.iter().find(|server| server.issuer == *issuer).map(|server| &server.tls)
+    }
+
     /// Our own certificates, by their place in the configuration.
     pub fn certificates(&self) -> impl Iterator<Item = (String, &OwnCertificate)> {
         let identity = self.own.iter().filter_map(|own| Some(("identity".to_owned(), own.known()?)));
@@ -86,8 +92,9 @@ impl Identities {
 
     fn trusts(&self) -> impl Iterator<Item = &Arc<Trust>> {
         let listeners = self.listeners.iter().filter_map(|listener| listener.tls.as_ref()?.clients.trust());
-        let listeners = listeners.chain(&self.trust);
-        listeners.chain(self.upstreams.iter().filter_map(|upstream| match &upstream.tls.expected {
+        let servers = self.upstreams.iter().map(|upstream| &upstream.tls);
+        let servers = servers.chain(self.issuers.iter().map(|server| &server.tls));
+        listeners.chain(&self.trust).chain(servers.filter_map(|server| match &server.expected {
             ExpectedServer::Workload { trust, .. } => Some(trust),
             ExpectedServer::PublicCa | ExpectedServer::Ca(_) => None,
         }))
@@ -99,8 +106,9 @@ impl Identities {
                 ClientCertificates::Required(trust) | ClientCertificates::Optional(trust) => Some(trust),
                 ClientCertificates::Off => None,
             });
-        let listeners = listeners.chain(&mut self.trust);
-        listeners.chain(self.upstreams.iter_mut().filter_map(|upstream| match &mut upstream.tls.expected {
+        let servers = self.upstreams.iter_mut().map(|upstream| &mut upstream.tls);
+        let servers = servers.chain(self.issuers.iter_mut().map(|server| &mut server.tls));
+        listeners.chain(&mut self.trust).chain(servers.filter_map(|server| match &mut server.expected {
             ExpectedServer::Workload { trust, .. } => Some(trust),
             ExpectedServer::PublicCa | ExpectedServer::Ca(_) => None,
         }))
@@ -113,6 +121,7 @@ impl Identities {
             let shown = upstream.credential.endpoint_mut().and_then(|endpoint| endpoint.own.as_mut());
             upstream.tls.own.iter_mut().chain(shown)
         });
-        self.own.iter_mut().chain(listeners).chain(upstreams)
+        let issuers = self.issuers.iter_mut().flat_map(|server| server.tls.own.iter_mut());
+        self.own.iter_mut().chain(listeners).chain(upstreams).chain(issuers)
     }
 }

@@ -8,6 +8,7 @@
 mod assemble;
 mod credential;
 mod identities;
+mod issuers;
 mod live;
 mod report;
 mod revocations;

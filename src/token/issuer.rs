@@ -19,7 +19,7 @@ use super::issuer_url::IssuerUrl;
 use super::keys::KeyUse;
 use super::possession::PossessionSettings;
 use crate::fetch::SecretSource;
-use crate::identity::{ActorKind, Name};
+use crate::identity::{ActorKind, Name, SpiffePattern};
 use crate::policy::claim::{ClaimPath, ClaimTest};
 use crate::policy::role::IssuerFacts;
 
@@ -59,6 +59,8 @@ pub struct KeySettings {
     pub key_use: KeyUse,
     /// What the issuer's TLS certificates are verified with; `None` for the system's roots.
     pub ca: Option<Vec<CertificateDer<'static>>>,
+    /// Who the issuer's server must be, where that is not told by its name.
+    pub server_spiffe_ids: Vec<SpiffePattern>,
     /// Sent as a bearer token to the origin of the configured URL, never to another.
     pub credential: Option<SecretSource>,
     /// http, to loopback addresses only.

@@ -101,8 +101,22 @@ impl IssuerKeys {
         metrics: IssuerMetrics,
         clock: Clock,
     ) -> IssuerKeys {
-        let fetch = KeyFetch::new(&settings, tls);
+        let keys = IssuerKeys::awaiting(settings, metrics, clock);
+        keys.reach(tls);
+        keys
+    }
+
+    /// Fetches nothing until [`IssuerKeys::reach`].
+    pub fn awaiting(settings: KeySettings, metrics: IssuerMetrics, clock: Clock) -> IssuerKeys {
+        let fetch = KeyFetch::new(&settings);
         IssuerKeys::with(settings, Some(fetch), metrics, clock)
+    }
+
+    /// From now on the issuer is verified, and shown who we are, by `tls`. What is held stays until the next fetch.
+    pub fn reach(&self, tls: &ClientConfig) {
+        if let Some(fetch) = &self.fetch {
+            fetch.reach(tls);
+        }
     }
 
     /// Holds what [`IssuerKeys::hold`] hands over, for ever, and never fetches anything: for questions that are
@@ -325,6 +339,7 @@ mod tests {
             source: KeySource::File(file.to_owned()),
             key_use: KeyUse::Signature,
             ca: None,
+            server_spiffe_ids: Vec::new(),
             credential: None,
             allow_http: false,
             allow_private_addresses: false,

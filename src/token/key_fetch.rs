@@ -1,15 +1,20 @@
 //! One issuer's key set, fetched once from where its keys are: a file, an address, or the address that discovery
 //! names.
 
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use rustls::ClientConfig;
+use url::Url;
 
 use super::issuer::{KeySettings, KeySource};
 use super::key_document::{KeyId, jwks_uri, public_key};
 use super::keys::{Key, KeySet, KeySetError};
-use crate::fetch::{Client, FetchError, FetchSettings, Moved};
+use crate::fetch::{Client, FetchError, FetchSettings, Fetched, Moved, SecretSource};
+use crate::tls::client::in_words;
 
 /// Keys are used for this long without a new fetch, whatever `Cache-Control` says.
 pub const LIFETIME_MIN: Duration = Duration::from_secs(60);
@@ -23,7 +28,9 @@ pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Fetches one issuer's keys.
 #[derive(Debug)]
 pub(super) struct KeyFetch {
-    client: Client,
+    settings: FetchSettings,
+    /// `None` before it is known how the issuer is reached.
+    client: ArcSwapOption<Client>,
     moved: Moved,
 }
 
@@ -40,6 +47,8 @@ pub enum KeysError {
     File(#[from] std::io::Error),
     #[error(transparent)]
     KeySet(#[from] KeySetError),
+    #[error("our own certificate, with which they are fetched, is awaited")]
+    Awaited,
     #[error("its keys were not handed over")]
     NotHandedOver,
     #[error("discovery and key set together took longer than {} ms", ATTEMPT_TIMEOUT.as_millis())]
@@ -47,16 +56,24 @@ pub enum KeysError {
 }
 
 impl KeyFetch {
-    /// `tls` verifies the issuer.
-    pub fn new(settings: &KeySettings, tls: &ClientConfig) -> KeyFetch {
-        let fetch = FetchSettings {
+    pub fn new(settings: &KeySettings) -> KeyFetch {
+        let settings = FetchSettings {
             allow_http: settings.allow_http,
             allow_private_addresses: settings.allow_private_addresses,
             body_bytes_max: settings.document_bytes_max,
             connect_timeout: CONNECT_TIMEOUT,
             total_timeout: ATTEMPT_TIMEOUT,
         };
-        KeyFetch { client: Client::new(fetch, tls), moved: Moved::default() }
+        KeyFetch { settings, client: ArcSwapOption::empty(), moved: Moved::default() }
+    }
+
+    /// From now on by `tls`, which verifies the issuer.
+    pub fn reach(&self, tls: &ClientConfig) {
+        self.client.store(Some(Arc::new(Client::new(self.settings.clone(), tls))));
+    }
+
+    fn client(&self) -> Result<Arc<Client>, KeysError> {
+        self.client.load_full().ok_or(KeysError::Awaited)
     }
 
     /// The keys, and for how long they are fresh. Where each is fetched by itself, those are that were `held` and are
@@ -81,7 +98,7 @@ impl KeyFetch {
             _ => None,
         };
         let Some(url) = url else { return Ok(None) };
-        match self.client.get(&url, settings.credential.as_ref()).await {
+        match get(&*self.client()?, &url, settings.credential.as_ref()).await {
             Ok(fetched) => Ok(Some((public_key(&fetched.body, kid)?, fresh(fetched.lifetime)))),
             Err(FetchError::Status(403 | 404)) => Ok(None),
             Err(error) => Err(error.into()),
@@ -93,7 +110,7 @@ impl KeyFetch {
         settings: &KeySettings,
         held: Option<&KeySet>,
     ) -> Result<(KeySet, Duration), KeysError> {
-        let (client, credential) = (&self.client, settings.credential.as_ref());
+        let (client, credential) = (self.client()?, settings.credential.as_ref());
         let (body, lifetime) = match &settings.source {
             KeySource::File(path) => (Bytes::from(tokio::fs::read(path).await?), Some(LIFETIME_MIN)),
             KeySource::Own => return Err(KeysError::NotHandedOver),
@@ -108,21 +125,32 @@ impl KeyFetch {
                 return Ok((keys, lifetime));
             }
             KeySource::Url(url) => {
-                let fetched = client.get(url, credential).await?;
+                let fetched = get(&client, url, credential).await?;
                 (fetched.body, fetched.lifetime)
             }
             KeySource::Discovery { document, issuer } => {
-                let found = client.get(document, credential).await.map_err(KeysError::Discovery)?;
+                let found = get(&client, document, credential).await.map_err(KeysError::Discovery)?;
                 let url = jwks_uri(&found.body, issuer).ok_or(KeysError::DiscoveryDocument)?;
                 self.moved.to(&url, issuer, "keys");
                 let credential = credential.filter(|_| url.origin() == document.origin());
-                let fetched = client.get(&url, credential).await?;
+                let fetched = get(&client, &url, credential).await?;
                 (fetched.body, fetched.lifetime)
             }
         };
         let set = KeySet::parse(&body, settings.key_use)?;
         Ok((set, fresh(lifetime)))
     }
+}
+
+/// What our own verifier said of the server, in its own words.
+async fn get(client: &Client, url: &Url, credential: Option<&SecretSource>) -> Result<Fetched, FetchError> {
+    client.get(url, credential).await.map_err(|error| match &error {
+        FetchError::Connect(inner) => match inner.get_ref().and_then(|inner| inner.downcast_ref()) {
+            Some(tls) => FetchError::Connect(io::Error::other(in_words(tls))),
+            None => error,
+        },
+        _ => error,
+    })
 }
 
 fn fresh(lifetime: Option<Duration>) -> Duration {

@@ -6,10 +6,10 @@ use crate::world::World;
 use crate::world::tls::{Tls, now};
 
 const WRITTEN: &str = include_str!("encrypted_keys/openssl.txt");
-const PASSPHRASE: &str = "correct horse";
+pub const PASSPHRASE: &str = "correct horse";
 
 /// What stands under a heading.
-fn section(wanted: &str) -> &'static str {
+pub fn section(wanted: &str) -> &'static str {
     let sections = WRITTEN.split("\n== ").skip(1).map(|section| section.split_once('\n').unwrap());
     let mut found = sections.filter(|(heading, _)| heading.starts_with(wanted)).map(|(_, text)| text);
     found.next().unwrap_or_else(|| panic!("no {wanted}"))

@@ -24,9 +24,15 @@ fn pem(pair: &Pair) -> Answer {
     Answer::json(format!("-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n"))
 }
 
+fn header(at: usize) -> Value {
+    json!({ "alg": "ES256", "kid": kid(at), "iss": ISS, "client": AUD, "signer": SIGNER, "exp": NOW + 90_000 })
+}
+
 fn said(pair: &Pair, at: usize, name: usize) -> String {
-    let header = json!({ "alg": "ES256", "kid": kid(at), "iss": ISS, "client": AUD, "signer": SIGNER, "exp": NOW + 90_000 });
-    let claims = json!({ "sub": "alice", "name": name.to_string() });
+    signed(pair, header(at), json!({ "sub": "alice", "name": name.to_string() }))
+}
+
+fn signed(pair: &Pair, header: Value, claims: Value) -> String {
     let message = format!("{}.{}", URL_SAFE.encode(header.to_string()), URL_SAFE.encode(claims.to_string()));
     format!("{message}.{}", URL_SAFE.encode(pair.sign("ES256", &message)))
 }
@@ -98,6 +104,7 @@ async fn a_storm_of_names_that_nobody_has_is_bounded() {
     }
     assert_eq!(world.keys().status().last_error, None, "nothing is wrong with the issuer");
     // A clock that was set back does not hold off the next one for ever.
+    join_all(storm.iter().map(|text| world.says(text))).await;
     world.clock.set(Timestamp::from_unix_seconds(NOW - 100_000));
     world.provider.set(&place(2000), pem(&OTHER));
     assert_eq!(world.says(&said(&OTHER, 2000, 0)).await, "ok");
@@ -151,6 +158,38 @@ async fn a_key_is_fetched_anew_and_goes_when_it_is_gone() {
     assert_eq!(world.says(&said(&P256, 1, 0)).await, "ok");
     assert_eq!(world.says(&said(&P256, 2, 0)).await, "token_key_unknown");
     assert_eq!(world.keys().status().keys, 1);
+}
+
+#[tokio::test]
+async fn a_new_key_does_not_make_the_others_younger() {
+    let world = World::balanced().await;
+    for at in 1..=2 {
+        world.provider.set(&place(at), pem(&P256));
+    }
+    assert_eq!(world.says(&said(&P256, 1, 0)).await, "ok");
+    let of_first = world.keys().status();
+    world.clock.advance(Duration::from_secs(300));
+    assert_eq!(world.says(&said(&P256, 2, 0)).await, "ok");
+    let status = world.keys().status();
+    assert_eq!(
+        (status.keys, status.fetched, status.fresh_until),
+        (2, of_first.fetched, of_first.fresh_until)
+    );
+}
+
+/// Whatever claim is read as the client's name.
+#[tokio::test]
+async fn a_load_balancer_asks_as_one_client() {
+    let provider = Provider::start(None).await;
+    provider.set(&place(1), pem(&P256));
+    let mut settings = settings(Preset::Alb, ISS, keys_at(KeySource::Each(provider.url("/keys/"))));
+    settings.token_type = TokenType::Alb { signers: vec![SIGNER.into()] };
+    settings.claims.client = None;
+    let world = World::of(provider, vec![settings]);
+    assert_eq!(world.says(&said(&P256, 1, 0)).await, "ok");
+    let several =
+        signed(&P256, with(header(1), json!({ "client": [AUD, "other"] })), json!({ "sub": "alice" }));
+    assert_eq!(world.says(&several).await, "token_malformed");
 }
 
 #[tokio::test]

@@ -171,6 +171,7 @@ pub(super) fn keys_at(source: KeySource) -> KeySettings {
         source,
         key_use: KeyUse::Signature,
         ca: None,
+        server_spiffe_ids: Vec::new(),
         credential: None,
         allow_http: true,
         allow_private_addresses: false,

@@ -88,6 +88,7 @@ pub fn issuer(name: &str, client: &str) -> IssuerSettings {
         source: crate::token::KeySource::File("none".into()),
         key_use: KeyUse::Signature,
         ca: None,
+        server_spiffe_ids: Vec::new(),
         credential: None,
         allow_http: false,
         allow_private_addresses: false,

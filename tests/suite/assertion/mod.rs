@@ -1,6 +1,7 @@
 //! Assertions: what an upstream is told of who asks, signed by the proxy, and what the next Countersign makes of it.
 
 mod asked;
+mod fetched;
 mod languages;
 mod next;
 

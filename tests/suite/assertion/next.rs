@@ -82,6 +82,9 @@ version = 1
 [proxy]
 name = "next"
 
+[admin]
+address = "127.0.0.1:0"
+
 [identity]
 certificate = "next.pem"
 private_key = "next-key.pem"
@@ -152,6 +155,12 @@ pub struct Chain<'w> {
 
 impl World {
     pub async fn chain(&self) -> Chain<'_> {
+        self.chain_with("jwks = \"front.jwks\"").await
+    }
+
+    /// Where the next one gets the front's keys as `keys` says, `@front@` being that one's address.
+    pub async fn chain_with(&self, keys: &str) -> Chain<'_> {
+        let from = keys;
         let minted = self.certificates.server("next");
         self.write("next.pem", &minted.chain);
         self.write("next-key.pem", &minted.key);
@@ -165,14 +174,16 @@ impl World {
         let keys = Client::tls(proxy.address("keys"), HOST, anybody, Protocol::H1).await.unwrap();
         let keys = keys.ask(get(KEYS)).await.unwrap();
         self.write("front.jwks", std::str::from_utf8(&keys.body).unwrap());
-        let text = NEXT.replace("@upstream@", &self.upstream.url).replace("@issuer@", &self.issuer.url);
+        let text = NEXT.replace("jwks = \"front.jwks\"", from);
+        let text = text.replace("@front@", &proxy.address("mesh").to_string());
+        let text = text.replace("@upstream@", &self.upstream.url).replace("@issuer@", &self.issuer.url);
         let next = self.start_from("next.toml", &text, "next.jsonl");
         proxy.reload(&front(next.address("mesh").to_string())).unwrap();
         Chain { front: proxy, next, double }
     }
 }
 
-fn told(answer: &Answer) -> Seen {
+pub fn told(answer: &Answer) -> Seen {
     assert_eq!(answer.status, 200, "{answer:?}");
     serde_json::from_slice(&answer.body).unwrap()
 }

@@ -70,11 +70,23 @@ preset = "alb"
 url = "@issuer@"
 signer = "{SIGNER}"
 audience = ["web"]
-jwks = "http://{}/keys/{{kid}}"
+jwks = "http://{0}/keys/{{kid}}"
+allow_http = true
+
+[issuer.partners]
+preset = "alb"
+url = "https://login.partner.example"
+signer = "{SIGNER}"
+audience = ["web"]
+jwks = "http://{0}/keys/{{kid}}"
 allow_http = true
 
 [role.person]
-any_of = [{{ issuer = "people", client = "web" }}, {{ issuer = "corp", client = "storefront-web" }}]
+any_of = [
+  {{ issuer = "people", client = "web" }},
+  {{ issuer = "partners", client = "web" }},
+  {{ issuer = "corp", client = "storefront-web" }},
+]
 
 [route.socket]
 host = "orders.shop.example"
@@ -168,6 +180,14 @@ async fn who_logged_in_at_the_load_balancer_is_the_caller() {
     assert_eq!(refusal(&answer), expect(401, "token_malformed"));
     assert_eq!(world.upstream.counts().requests, before);
     assert_eq!(keys.asked(), [format!("/keys/{KID}")]);
+    // Somebody of that name at another provider is somebody else.
+    let theirs = json!({ "iss": "https://login.partner.example" });
+    let theirs = keys.said(&world, theirs.clone(), theirs);
+    assert_eq!(seen(&behind.ask(brought(&theirs)).await.unwrap()).header("x-auth-issuer"), ["partners"]);
+    let before = world.upstream.counts().requests;
+    let answer = behind.ask(with_token(brought(&theirs), &world.issuer.token(json!({})))).await.unwrap();
+    assert_eq!(refusal(&answer), expect(401, "token_malformed"));
+    assert_eq!(world.upstream.counts().requests, before);
     // Without it nobody logged in, and a token is a token.
     let answer = behind.ask(passed("/orders/7", &Vec::new())).await.unwrap();
     assert_eq!(refusal(&answer), expect(401, "token_missing"));

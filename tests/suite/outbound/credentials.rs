@@ -12,6 +12,7 @@ use serde_json::json;
 use url::form_urlencoded;
 
 use super::{reason, told};
+use crate::encrypted_keys::{PASSPHRASE, section};
 use crate::possession::Holder;
 use crate::world::certificates::Who;
 use crate::world::client::{Client, Protocol, get};
@@ -321,6 +322,9 @@ async fn a_credential_that_cannot_be_is_an_error_that_says_why() {
     };
     let endpoint = format!("token_endpoint = \"{}\"", desk.endpoint());
     let endpoint = endpoint.as_str();
+    world.write("encrypted.pem", section("PBKDF2 with SHA-256, AES-256"));
+    world.write("passphrase", PASSPHRASE);
+    world.write("wrong", "wrong");
     let secret = "client_secret  = { file = \"client-secret\" }";
     let cases = [
         (
@@ -358,6 +362,15 @@ async fn a_credential_that_cannot_be_is_an_error_that_says_why() {
         (change(secret, "client_secret = { file = \"nowhere\" }"), "no_secret"),
         (change(secret, "client_authentication = \"private_key_jwt\""), "without its `private_key`"),
         (change(secret, "private_key = \"shop-ca.pem\""), "bad_pem"),
+        (change(secret, "private_key = \"encrypted.pem\""), "add `passphrase ="),
+        (
+            change(secret, "private_key = \"encrypted.pem\"\npassphrase = { file = \"wrong\" }"),
+            "bad_passphrase",
+        ),
+        (
+            change(secret, &format!("{secret}\npassphrase = {{ file = \"passphrase\" }}")),
+            "not what this proxy is known by",
+        ),
         (
             change(secret, &format!("{secret}\nprivate_key = \"orders-key.pem\"")),
             "not what this proxy is known by",
@@ -377,7 +390,10 @@ async fn a_credential_that_cannot_be_is_an_error_that_says_why() {
         assert!(!report.contains("a client's secret") && !report.contains("in the file\""), "{report}");
         seen += 1;
     }
-    assert_eq!(seen, 24);
+    assert_eq!(seen, 27);
+    let encrypted = "private_key = \"encrypted.pem\"\npassphrase = { file = \"passphrase\" }";
+    world.configuration(&change(secret, encrypted));
+    assert_eq!(world.try_load().err(), None);
     world.configuration(&change(secret, "private_key = \"orders-key.pem\"\nkey_id = \"a\""));
     assert_eq!(world.try_load().err(), None);
     world.configuration(&change(&format!("{endpoint}\nallow_http     = true"), "issuer = \"corp\""));

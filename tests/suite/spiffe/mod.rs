@@ -7,19 +7,21 @@ use std::time::Duration;
 use countersign::cli::mint::{Authority, CaSpec, LeafSpec, Minted, Validity};
 use countersign::clock::Clock;
 use countersign::trial::{Presented, Question, Trial};
-use http::Request;
 use http::header::AUTHORIZATION;
+use http::{Request, Response};
 use rustls::{AlertDescription, ClientConfig};
 use serde_json::{Value, json};
 use tonic::Status;
 
 use crate::world::certificates::{TRUST_DOMAIN, Who, parsed, spiffe_id, store};
 use crate::world::client::{Client, Protocol, alert_after, get};
+use crate::world::listen::listen;
 use crate::world::presented::in_force;
 use crate::world::proxy::{HOST, Proxy};
+use crate::world::signing::KEYS;
 use crate::world::tls::now;
 use crate::world::workload_api::{WorkloadApi, X509SvidResponse, svid};
-use crate::world::{Body, World, sha256, soon};
+use crate::world::{Body, World, full, sha256, soon};
 
 const IDENTITY: &str = r#"[identity]
 source = "workload_api"
@@ -167,6 +169,50 @@ route = "partner"
     assert_eq!(client.ask(signed(&world)).await.unwrap().status, 200);
     assert_eq!(identity(&proxy, |it| it["awaited"] == false).await["failure"], Value::Null);
     proxy.metrics_once("countersign_identity_updates_total 1").await;
+}
+
+#[tokio::test]
+async fn keys_that_are_fetched_with_our_certificate_are_awaited_with_it() {
+    let world = world(Clock::system()).await;
+    let tls = world.certificates.mutual_server_config("front");
+    let keys = json!({ "keys": [KEYS[2].jwk()] }).to_string();
+    let front = listen("127.0.0.1:0".parse().unwrap(), Some(tls), move |_| {
+        let keys = keys.clone();
+        async move { Ok(Response::new(full(keys))) }
+    })
+    .await;
+    let proxy = world.start(&format!(
+        r#"{READ}
+[issuer.front]
+preset = "countersign"
+url = "https://front.shop.example"
+audience = ["orders"]
+jwks = "https://{}/keys"
+server_spiffe_id = "spiffe://shop.example/ns/prod/sa/front"
+allow_private_addresses = true
+"#,
+        front.address
+    ));
+    readiness(&proxy, 503, "our own certificate, with which they are fetched, is awaited").await;
+    assert_eq!(front.connections(), 0);
+    let api = WorkloadApi::start(&world.workload_socket());
+    let (own, response) = good(&world);
+    api.gives(response);
+    readiness(&proxy, 200, "[]").await;
+    rotated(&proxy, &own).await;
+    let before = front.connections();
+    assert!(before > 0);
+    // With the next one they are fetched anew, and those that are held serve on.
+    let (next, response) = good(&world);
+    api.gives(response);
+    rotated(&proxy, &next).await;
+    soon("a fetch", async {
+        while front.connections() == before {
+            tokio::task::yield_now().await
+        }
+    })
+    .await;
+    readiness(&proxy, 200, "[]").await;
 }
 
 #[tokio::test]

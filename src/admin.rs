@@ -26,7 +26,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use status::Report;
 pub use status::{
     CertificateStatus, CredentialStatus, IdentityStatus, IssuerStatus, ListenerStatus, Serving, Status,
-    UpstreamStatus,
+    TrustDomainStatus, UpstreamStatus,
 };
 
 use crate::audit::line::line;

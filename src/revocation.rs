@@ -109,11 +109,22 @@ impl Revocations {
 
     /// Whether the service is revoked: by its certificate or by its name.
     pub fn peer(&self, peer: &Peer, now: Timestamp) -> Option<Revoked> {
-        let certificate = || found(&self.certificates, &peer.certificate, now, "the certificate");
-        certificate().or_else(|| match &peer.name {
-            PeerName::Spiffe(id) => found(&self.workloads, id, now, "the SPIFFE ID"),
+        let id = match &peer.name {
+            PeerName::Spiffe(id) => Some(id),
             PeerName::Dns { .. } => None,
-        })
+        };
+        self.holder(&peer.certificate, id, now)
+    }
+
+    /// The same of whoever holds a certificate, in which he may be called by a SPIFFE ID.
+    pub fn holder(
+        &self,
+        certificate: &CertificateHash,
+        id: Option<&SpiffeId>,
+        now: Timestamp,
+    ) -> Option<Revoked> {
+        let certificate = found(&self.certificates, certificate, now, "the certificate");
+        certificate.or_else(|| found(&self.workloads, id?, now, "the SPIFFE ID"))
     }
 
     /// Whether the caller is revoked: the token, whom it is for, who acts for her, the client that it was issued to, or

@@ -63,6 +63,18 @@ pub struct IdentityStatus {
     pub awaited: bool,
     /// What is wrong with it, in words; the last good value stays.
     pub failure: Option<String>,
+    /// They vouch for nobody.
+    pub trust_domains_without_ca: Vec<TrustDomainStatus>,
+    /// Why nobody can be believed, whatever it gives, where that is so.
+    pub mismatch: Option<String>,
+}
+
+/// A trust domain whose CAs were to come from the source of service identity.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrustDomainStatus {
+    pub name: String,
+    /// Why it has none, in words.
+    pub failure: String,
 }
 
 /// A certificate of ours.
@@ -147,6 +159,9 @@ impl Status {
         if let Some(identity) = serving.identity.as_ref().filter(|identity| identity.awaited) {
             let failure = identity.failure.as_deref().unwrap_or("it has not answered yet");
             reasons.push(format!("identity: our certificate is awaited from {}: {failure}", identity.source));
+        }
+        if let Some(mismatch) = serving.identity.as_ref().and_then(|identity| identity.mismatch.as_ref()) {
+            reasons.push(format!("identity: {mismatch}"));
         }
         for certificate in serving.certificates.iter().filter(|certificate| certificate.not_after <= now) {
             reasons.push(format!("certificate {}: expired at {}", certificate.name, certificate.not_after));

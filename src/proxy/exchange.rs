@@ -59,7 +59,8 @@ async fn answer(
     mut draft: Draft,
 ) -> Response<Body> {
     let generation = worker.shared.generation.load_full();
-    let asked = match judgement::read(&generation, &mut head, connection.server_name.as_ref()) {
+    let made_for = connection.made_for(&generation, worker.shared.clock.now());
+    let asked = match judgement::read(&generation, &mut head, made_for) {
         Ok(asked) => asked,
         Err(refusal) => {
             if refusal.limit.is_none() {
@@ -165,6 +166,9 @@ async fn judge(
     outcome
 }
 
+/// A hop that tells of others than are at its end, and what its upstream is told of them.
+type Through<'g> = (&'g TrustedHop, Origin);
+
 /// From where a request comes; and where a trusted hop tells of others than are at its end, that hop and what its upstream
 /// is told of them.
 fn origin<'g>(
@@ -173,7 +177,7 @@ fn origin<'g>(
     headers: &HeaderMap,
     now: Timestamp,
     draft: &mut Draft,
-) -> Result<(Addresses, Option<(&'g TrustedHop, Origin)>), Refusal> {
+) -> Result<(Addresses, Option<Through<'g>>), Refusal> {
     let here = Addresses { peer: Some(connection.peer_ip), client: Some(connection.peer_ip) };
     // What is wrong with the other end is told where its signature is.
     let end = if generation.hops.is_empty() { None } else { connection.peer(generation, now).ok() };

@@ -5,6 +5,7 @@
 //! - A hop that tells certificates ended somebody's TLS connection, and is not who asks: without a certificate in its
 //!   header a request has no peer, whatever the hop's own certificate is.
 //! - What it tells is a chain, and it is verified here as in a handshake. Hashes, subjects and other text are not read.
+//! - A hop makes its connections for a server, not for a host: over one come requests for whatever hosts it passes on.
 //! - An address tells of a hop only as the other end of the TCP connection itself, and only where that end shows no
 //!   certificate of its own: whoever has one is that workload, wherever it runs.
 
@@ -119,6 +120,12 @@ pub fn telling_certificates<'h>(
         HopKind::Certificate(header) if hop.is_at_the_end(address, end) => Some((hop, header)),
         HopKind::Certificate(_) | HopKind::Countersign => None,
     })
+}
+
+/// Whether the other end of a connection is a hop of any kind. `address` as in [`telling_certificates`].
+pub fn is_any(hops: &[TrustedHop], address: Option<IpAddr>, end: &Signature<Peer>) -> bool {
+    let end = end.verified().map(|peer| &**peer);
+    hops.iter().any(|hop| hop.is_at_the_end(address, end))
 }
 
 /// What of these headers may tell whose request it is: for judging it again.

@@ -50,7 +50,7 @@ impl Trial {
             Presented::Named(name) => Some(name.clone()),
             Presented::Chain(chain) => {
                 let clients = clients.ok_or(Unaskable::NoListener)?;
-                if let Some(domain) = clients.trust().and_then(|trust| trust.awaited().next()) {
+                if let Some((domain, _)) = clients.trust().and_then(|trust| trust.awaited().next()) {
                     return Err(Unaskable::Awaited(domain.clone()));
                 }
                 let peer = clients.verify(chain, self.at(question));
@@ -137,7 +137,7 @@ impl Trial {
             return Ok(Handshake { listener, direction, peer: Ok(Ok(Signature::Absent)), hop: None });
         }
         let (trust, now) = (self.generation.trust.as_ref(), self.at(question));
-        if let Some(domain) = trust.and_then(|trust| trust.awaited().next()) {
+        if let Some((domain, _)) = trust.and_then(|trust| trust.awaited().next()) {
             return Err(Unaskable::Awaited(domain.clone()));
         }
         let no_trust = || Refusal::of(Reason::Internal);

@@ -22,7 +22,7 @@ use crate::world::client::{Protocol, get};
 
 const SAMPLE: &str = include_str!("../../config/sidecar.toml");
 const ALLOW: &str = "[[allow]]\nname = \"read\"\nservice = \"storefront\"\nrole = \"any\"\n";
-pub const PAGES: [&str; 21] = [
+pub const PAGES: [&str; 22] = [
     "README.md",
     "CHANGELOG.md",
     "SECURITY.md",
@@ -33,6 +33,7 @@ pub const PAGES: [&str; 21] = [
     "docs/assertion.md",
     "docs/attacks.md",
     "docs/capacity.md",
+    "docs/chain.md",
     "docs/configuration.md",
     "docs/consul.md",
     "docs/fargate.md",

@@ -24,7 +24,7 @@ use crate::config::Report;
 use crate::identity::{Hop, Signature};
 use crate::policy::Reading;
 use crate::token::{IssuerSettings, TokenError, Trace};
-use crate::trial::{Bearer, Presented, Question, Traced, Trial, TrialError, Unaskable};
+use crate::trial::{Answer, Bearer, Presented, Question, Traced, Trial, TrialError, Unaskable};
 use account::Rules;
 pub use account::{Account, Which};
 use question::QuestionArgs;
@@ -169,7 +169,7 @@ pub fn account(
     let answer = trial.ask(&question)?;
     let (policy, issuers): (_, Vec<&IssuerSettings>) = (trial.policy(), trial.issuers().collect());
     let at = trial.at(&question);
-    let peer = PeerAccount::of(&answer, granted(&question));
+    let peer = PeerAccount::of(&answer, granted(&question, &answer));
     let mut account = Account::of(&answer, asked, at.to_string(), policy, peer);
     account.notes.extend(note(&source));
     match &traced {
@@ -217,16 +217,16 @@ const UNREAD: &str = "the assertion was not read, and is taken away: it counts f
                       countersign alone, by that one's own certificate";
 
 /// What is taken for granted of a certificate.
-fn granted(question: &Question) -> &'static str {
+fn granted(question: &Question, answer: &Answer) -> &'static str {
+    let is_the_hop = || answer.record().and_then(|it| it.peer.as_ref()).is_some_and(|it| it.hop == "direct");
     match (&question.peer, &question.hop) {
         (Presented::Service(_), _) => "a good certificate of this service, taken for granted",
         (Presented::Named(_), _) => "a good certificate with this name, taken for granted",
         (Presented::Chain(_), _) => "the certificate given, verified as in a handshake",
         (Presented::Nothing, Hop::Direct) => "",
         (Presented::Nothing, Hop::Local) => "this proxy's own",
-        (Presented::Nothing, Hop::Trusted(_)) => {
-            "of this hop taken for granted, or as it tells it and verified"
-        }
+        (Presented::Nothing, Hop::Trusted(_)) if is_the_hop() => "a good one of this hop, taken for granted",
+        (Presented::Nothing, Hop::Trusted(_)) => "the one that the hop tells, verified as in a handshake",
     }
 }
 

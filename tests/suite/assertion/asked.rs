@@ -223,6 +223,7 @@ async fn an_assertion_is_explained_as_far_as_it_gets() {
     let told = behind.explain(&claims(&["--hop", "front"]), "").await;
     assert_eq!((&told["verdict"], &told["rule"]), (&json!("allow"), &json!("people whom the front knows")));
     assert_eq!(told["peer"]["name"], "spiffe://shop.example/ns/prod/sa/front");
+    assert_eq!(told["peer"]["words"], "a good one of this hop, taken for granted");
     assert_eq!((&told["caller"]["subject"], &told["caller"]["actor"]), (&json!("alice"), &json!("human")));
     let step = |told: &Value, name: &str| {
         let steps = told["token"]["steps"].as_array().unwrap();

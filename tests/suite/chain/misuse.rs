@@ -31,7 +31,7 @@ async fn a_person_s_token_of_a_real_provider_is_worth_nothing_elsewhere() {
 /// The assertion with which the orders service's Countersign goes to its archive, by either route.
 async fn outward(chain: &Chain<'_>, host: &str) -> String {
     let given = chain.application.assertion();
-    let answer = chain.from_the_application(host, &[("x-auth-assertion", &given)]).await;
+    let answer = chain.the_application_asks(host, &[("x-auth-assertion", &given)]).await;
     let seen: Seen = serde_json::from_slice(&answer.body).unwrap();
     let [assertion] = seen.header("x-auth-assertion")[..] else { panic!("{answer:?}") };
     assertion.to_owned()
@@ -98,8 +98,15 @@ async fn is_refused(world: &World, tokens: &Tokens) {
     assert_eq!(chain.past_the_sidecar(&orders, &fields).await.status, 200);
     assert_eq!(world.upstream.counts().requests, before + 1);
 
+    // Only a hop sends over one connection what is for another host.
+    let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, *value)).collect();
+    assert_eq!(chain.by_its_address(&orders, &fields).await.status, 200);
+    let answer = chain.by_its_address(&reports, &fields).await;
+    assert_is("made for another host", &chain.payments, &answer, 421, "misdirected").await;
+    assert_eq!(world.upstream.counts().requests, before + 2);
+
     // What the orders service itself may try: its own Countersign lets nothing out.
-    let came = chain.payments.records(9).await.len();
+    let came = chain.payments.records(11).await.len();
     let cases = [
         ("nothing", vec![], 401, "token_missing"),
         ("tampered with", assertion(&forged(&given)), 401, "token_bad_signature"),
@@ -108,17 +115,17 @@ async fn is_refused(world: &World, tokens: &Tokens) {
     ];
     for (what, fields, status, reason) in &cases {
         let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        let answer = chain.from_the_application(PAYMENTS_HOST, &fields).await;
+        let answer = chain.the_application_asks(PAYMENTS_HOST, &fields).await;
         assert_is(what, &chain.orders, &answer, *status, reason).await;
     }
     assert_eq!(cases.len(), 4);
-    assert_eq!(world.upstream.counts().requests, before + 1);
-    assert_eq!(chain.payments.records(9).await.len(), came, "nothing left");
+    assert_eq!(world.upstream.counts().requests, before + 2);
+    assert_eq!(chain.payments.records(11).await.len(), came, "nothing left");
 
     // Another person's orders: the first two let it pass, the last one does not.
     let answer = chain.ask(&tokens.alice, "/customers/bob/7", Protocol::H1).await;
     assert_is("another person's", &chain.payments, &answer, 403, "claim_mismatch").await;
-    assert_eq!(world.upstream.counts().requests, before + 1);
+    assert_eq!(world.upstream.counts().requests, before + 2);
 }
 
 async fn assert_is(what: &str, proxy: &Proxy<'_>, answer: &Answer, status: u16, reason: &str) {

@@ -112,21 +112,21 @@ impl World {
         }
         mint("front-listener", "front", &["localhost", HOST]);
         mint("orders-listener", "orders", &["localhost", HOST]);
-        mint("payments-listener", shown, &[PAYMENTS_HOST]);
+        mint("payments-listener", shown, &["localhost", PAYMENTS_HOST]);
 
         let nowhere: SocketAddr = "127.0.0.1:1".parse().unwrap();
         let tls = self.certificates.mutual_server_config("archive");
         let archive = Upstream::start_with("127.0.0.1:0".parse().unwrap(), Some(tls)).await;
         let application = Application::start().await;
         let fronts = |orders: SocketAddr| {
-            FRONT.replace("@issuer@", &tokens.issuer).replace("@orders@", &orders.to_string())
+            FRONT.replace("@issuer@", &tokens.issuer).replace("@orders@", &orders.port().to_string())
         };
         let in_between = |front: SocketAddr, payments: SocketAddr| {
             ORDERS
                 .replace("@issuer@", &tokens.issuer)
                 .replace("@application@", &format!("http://{}", application.listening.address))
                 .replace("@front@", &front.port().to_string())
-                .replace("@payments@", &payments.to_string())
+                .replace("@payments@", &payments.port().to_string())
                 .replace("@archive@", &archive.address().to_string())
         };
         // Each goes to the next, and fetches the keys of the one before.
@@ -152,7 +152,7 @@ impl Chain<'_> {
     }
 
     /// What the orders service may send: it speaks to its own Countersign.
-    async fn from_the_application(&self, host: &str, fields: &[(&'static str, &str)]) -> Answer {
+    async fn the_application_asks(&self, host: &str, fields: &[(&'static str, &str)]) -> Answer {
         let client = Client::plain_for(self.orders.address("egress"), host, Protocol::H1).await.unwrap();
         client.ask(with_fields(fields)).await.unwrap()
     }
@@ -162,6 +162,15 @@ impl Chain<'_> {
         let config = self.world.certificates.client_config_with(Some(own));
         let client = Client::tls(self.payments.address("mesh"), PAYMENTS_HOST, config, Protocol::H1);
         client.await.unwrap().ask(with_fields(fields)).await.unwrap()
+    }
+
+    /// The same over a connection that was made for its address.
+    async fn by_its_address(&self, own: &Minted, fields: &[(&'static str, &str)]) -> Answer {
+        let config = self.world.certificates.client_config_with(Some(own));
+        let client = Client::tls(self.payments.address("mesh"), "localhost", config, Protocol::H1);
+        let mut request = with_fields(fields);
+        request.headers_mut().insert("host", PAYMENTS_HOST.parse().unwrap());
+        client.await.unwrap().ask(request).await.unwrap()
     }
 
     /// With which the orders service's Countersign goes out.

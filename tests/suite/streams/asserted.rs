@@ -99,76 +99,97 @@ impl Front {
 
 #[tokio::test]
 async fn a_stream_outlives_the_assertion_that_it_was_asked_with() {
-    let mut seen = 0;
+    let front = Front::new().await;
+    let proxy = front.start();
+    let client = front.connect(&proxy, Protocol::H2).await;
+    let assertion = front.assertion();
+    let mut asserted: Vec<Stream> = Vec::new();
     for kind in KINDS {
-        let front = Front::new().await;
-        let proxy = front.start();
-        let client = front.connect(&proxy, Protocol::H2).await;
-        let assertion = front.assertion();
-        let mut asserted = kind.open_with(&client, ASSERTION, &assertion).await;
-        // The same connection, so that both are judged at once: it shows that the other was, too.
-        let mut token = Kind::Events.open(&client, &front.streams.token(json!({}))).await;
-        front.streams.clock.advance(TOKEN_LIFETIME);
-        token.ends("token_expired", Code::Unauthenticated).await;
-        asserted.goes_on(&front.streams.world).await;
-        // Nobody begins another with it.
-        let mut late = get("/orders/7");
-        late.headers_mut().insert(ASSERTION, assertion.parse().unwrap());
-        assert_eq!(client.ask(late).await.unwrap().json()["reason"], "token_expired");
-        // Another generation judges it, and permits it.
-        proxy.reload(&front.configuration("[limit]\nheader_count_max = 99")).unwrap();
-        let another = kind.open_with(&client, ASSERTION, &front.assertion()).await;
-        asserted.goes_on(&front.streams.world).await;
-        drop(another);
-        seen += 1;
+        asserted.push(kind.open_with(&client, ASSERTION, &assertion).await);
     }
-    assert_eq!(seen, 3);
+    // The same connection, so that all are judged at once: it shows that the others were, too.
+    let mut token = Kind::Events.open(&client, &front.streams.token(json!({}))).await;
+    front.streams.clock.advance(TOKEN_LIFETIME);
+    token.ends("token_expired", Code::Unauthenticated).await;
+    for stream in &mut asserted {
+        stream.goes_on(&front.streams.world).await;
+    }
+    // Nobody begins another with it.
+    let mut late = get("/orders/7");
+    late.headers_mut().insert(ASSERTION, assertion.parse().unwrap());
+    assert_eq!(client.ask(late).await.unwrap().json()["reason"], "token_expired");
+    // Another generation judges them, and permits them.
+    proxy.reload(&front.configuration("[limit]\nheader_count_max = 99")).unwrap();
+    let another = Kind::WebSocket.open_with(&client, ASSERTION, &front.assertion()).await;
+    for stream in &mut asserted {
+        stream.goes_on(&front.streams.world).await;
+    }
+    drop(another);
 }
 
 #[tokio::test]
 async fn a_stream_of_somebody_vouched_for_ends_with_what_it_was_permitted_upon() {
     let mut seen = 0;
-    for kind in KINDS {
-        for (what, reason, code) in ENDS {
-            let front = Front::new().await;
-            let proxy = front.start();
-            let mut streams: Vec<Stream> = Vec::new();
-            for protocol in kind.protocols() {
+    for (what, reason, code) in ENDS {
+        let front = Front::new().await;
+        let proxy = front.start();
+        let mut streams: Vec<(Kind, usize, Stream)> = Vec::new();
+        for kind in KINDS {
+            for (at, protocol) in kind.protocols().iter().enumerate() {
                 let client = front.connect(&proxy, *protocol).await;
-                streams.push(kind.open_with(&client, ASSERTION, &front.assertion()).await);
+                streams.push((kind, at, kind.open_with(&client, ASSERTION, &front.assertion()).await));
             }
-            let without = |table: &str| {
-                let whole = front.configuration("");
-                let start = whole.find(table).unwrap();
+        }
+        let whole = front.configuration("");
+        match what {
+            "a policy" => {
+                proxy.reload(&front.configuration(&FORBIDDEN.replace("storefront", "front"))).unwrap()
+            }
+            "a revocation" => drop(front.streams.world.write("revoked.toml", SUBJECT)),
+            "a front that is trusted no longer" => {
+                let start = whole.find("[trusted_hop.front]").unwrap();
                 let length = whole[start..].find("\n\n").unwrap();
-                format!("{}{}", &whole[..start], &whole[start + length..])
-            };
-            match what {
-                "a policy" => {
-                    proxy.reload(&front.configuration(&FORBIDDEN.replace("storefront", "front"))).unwrap()
-                }
-                "a revocation" => drop(front.streams.world.write("revoked.toml", SUBJECT)),
-                "a front that is trusted no longer" => proxy.reload(&without("[trusted_hop.front]")).unwrap(),
-                "a front that is no Countersign any more" => {
-                    let other =
-                        front.configuration("").replace("preset = \"countersign\"", "preset = \"generic\"");
-                    proxy.reload(&other).unwrap();
-                }
-                _ => front.streams.clock.advance(Duration::from_secs(25 * 3600)),
+                proxy.reload(&format!("{}{}", &whole[..start], &whole[start + length..])).unwrap();
             }
-            for (at, mut stream) in streams.into_iter().enumerate() {
-                stream.ends(reason, code).await;
-                let record: Value = record(&proxy, kind.path(), at).await;
-                assert_eq!(
-                    (&record["verdict"], &record["reason"]),
-                    (&json!("allow"), &json!(reason)),
-                    "{what} {record}"
-                );
-                assert_eq!(record["caller"]["issuer"], "front", "{record}");
-                assert!(record["ended_by"].is_string(), "{record}");
+            "a front that is no Countersign any more" => {
+                proxy.reload(&whole.replace("preset = \"countersign\"", "preset = \"generic\"")).unwrap();
             }
+            _ => front.streams.clock.advance(Duration::from_secs(25 * 3600)),
+        }
+        for (kind, at, mut stream) in streams {
+            stream.ends(reason, code).await;
+            let record: Value = record(&proxy, kind.path(), at).await;
+            let told = (&record["verdict"], &record["reason"]);
+            assert_eq!(told, (&json!("allow"), &json!(reason)), "{what} {kind:?} {record}");
+            assert_eq!(record["caller"]["issuer"], "front", "{record}");
+            assert!(record["ended_by"].is_string(), "{record}");
             seen += 1;
         }
     }
-    assert_eq!(seen, 15);
+    assert_eq!(seen, 5 * 5);
+}
+
+/// Nothing of it changes by time alone, so time alone is no reason to judge it once more.
+#[tokio::test]
+async fn what_was_vouched_for_is_judged_again_once_when_the_assertion_has_ended() {
+    let front = Front::new().await;
+    let proxy = front.start();
+    let client = front.connect(&proxy, Protocol::H2).await;
+    let _asserted = Kind::Events.open_with(&client, ASSERTION, &front.assertion()).await;
+    let mut tokens = Vec::new();
+    for times in 1..=3 {
+        let ends = front.streams.clock.now().plus(times * TOKEN_LIFETIME).unix_seconds() - 60;
+        tokens.push(Kind::Events.open(&client, &front.streams.token(json!({ "exp": ends }))).await);
+    }
+    // Each shows that all of them were looked at; what has ended comes to no decision.
+    for token in &mut tokens {
+        front.streams.clock.advance(TOKEN_LIFETIME);
+        token.ends("token_expired", Code::Unauthenticated).await;
+    }
+    let metrics = proxy.metrics().await;
+    let counts = metrics
+        .lines()
+        .filter(|line| line.starts_with("countersign_cache_lookups_total{cache=\"decisions\""));
+    let decisions: u64 = counts.map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum();
+    assert_eq!(decisions, 4 + 1, "{metrics}");
 }

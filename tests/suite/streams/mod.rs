@@ -4,6 +4,7 @@ mod asserted;
 mod ends;
 mod kinds;
 mod many;
+mod servers;
 
 use std::sync::Arc;
 use std::time::Duration;

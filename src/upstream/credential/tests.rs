@@ -275,7 +275,7 @@ async fn an_endpoint_that_moves_to_another_host_is_told_of() {
     let location =
         Location::Discovery { document: desk.provider.url(document), issuer: issuer.as_str().into() };
     let settings = EndpointSettings { location, ..desk.endpoint(Authentication::SecretPost(desk.secret())) };
-    let endpoint = TokenEndpoint::new(settings, &trusting_nobody(), desk.clock.clone());
+    let endpoint = TokenEndpoint::new(settings, &trusting_nobody().config, desk.clock.clone());
     let log = tempfile::NamedTempFile::new().unwrap();
     let subscriber = tracing_subscriber::fmt().json().flatten_event(true);
     let to = Arc::new(log.reopen().unwrap());

@@ -201,6 +201,7 @@ mod tests {
             (with_peer(Peer { hop: Hop::Local, ..peer() }), false),
             (with_peer(Peer { hop: Hop::Trusted("alb".parse().unwrap()), ..peer() }), false),
             (with_caller(Caller { token_hash: [9; 32], ..caller() }), true),
+            (with_caller(Caller { believed_until: Some(NOW.plus(MINUTE)), ..caller() }), true),
             ((policy(3), 4, Signature::Absent, verified(caller())), false),
             ((policy(3), 4, verified(peer()), Signature::Absent), true),
             ((policy(3), 4, Signature::Absent, Signature::Absent), false),
@@ -214,7 +215,7 @@ mod tests {
             assert!(Arc::ptr_eq(&standing, &look_up(own(), None).0), "{shown}");
             assert!(Arc::ptr_eq(&standing, &look_up(own(), Some(&of_other)).0), "{shown}");
         }
-        assert_eq!((cache.metrics.hits.get(), cache.metrics.misses.get()), (18, 10));
+        assert_eq!((cache.metrics.hits.get(), cache.metrics.misses.get()), (20, 11));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::AssembleError;
 use super::credential::KeptCredential;
-use super::identities::{Identities, Mismatch};
+use super::identities::Identities;
 use crate::audit::SinkSettings;
 use crate::clock::Clock;
 use crate::config::{
@@ -230,12 +230,6 @@ fn assemble(
         assertion_keys: own_keys,
     };
     Ok((generation, assembled))
-}
-
-impl Assembled {
-    pub fn mismatch(&self) -> Option<Mismatch> {
-        self.identities.mismatch(self.issued.as_ref()?.trust_domain()?)
-    }
 }
 
 impl Fixed {

@@ -48,6 +48,8 @@ pub struct IssuerStatus {
     pub name: Name,
     /// Keys that tokens are verified with now.
     pub keys: usize,
+    /// Whether they were never fetched, so that nobody knows which there are.
+    pub awaited: bool,
     /// Of the last fetch, in words, if it failed.
     pub failure: Option<String>,
 }
@@ -150,7 +152,7 @@ impl Status {
             reasons.push("starting: no configuration is served yet".to_owned());
             return reasons;
         };
-        for issuer in serving.issuers.iter().filter(|issuer| issuer.keys == 0) {
+        for issuer in serving.issuers.iter().filter(|issuer| issuer.awaited) {
             let failure = issuer.failure.as_deref().unwrap_or("they were not fetched yet");
             reasons.push(format!("issuer {}: no keys are known: {failure}", issuer.name));
         }

@@ -23,9 +23,16 @@ enum Reach {
 /// Metadata services outside the link-local ranges: Alibaba, Azure's wire server, Oracle, AWS.
 const METADATA_V4: [Ipv4Addr; 3] =
     [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(192, 0, 0, 192)];
-/// AWS's, and its agent's for the credentials of EKS pods.
-const METADATA_V6: [Ipv6Addr; 2] =
-    [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)];
+/// AWS's, and its agent's for the credentials of EKS pods; those of Google, Oracle, Scaleway, Akamai, Alibaba.
+const METADATA_V6: [Ipv6Addr; 7] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
+    Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
+    Ipv6Addr::new(0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 1),
+    Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0x100, 0x200),
+];
 
 impl Guard {
     /// Whether a connection to `ip` may be opened.
@@ -62,10 +69,24 @@ pub fn is_loopback(ip: IpAddr) -> bool {
 /// Whether `ip` is link-local or a metadata service's: what stands there hands credentials to whoever asks from
 /// this machine, so that nobody else's request may be led there.
 pub fn is_metadata(ip: IpAddr) -> bool {
+    let is_metadata = |ip: Ipv4Addr| ip.is_link_local() || METADATA_V4.contains(&ip);
     match embedded(ip) {
-        IpAddr::V4(ip) => ip.is_link_local() || METADATA_V4.contains(&ip),
-        IpAddr::V6(ip) => ip.is_unicast_link_local() || METADATA_V6.contains(&ip),
+        IpAddr::V4(ip) => is_metadata(ip),
+        IpAddr::V6(ip) => {
+            let led = translated(ip).into_iter().any(is_metadata);
+            led || ip.is_unicast_link_local() || METADATA_V6.contains(&ip)
+        }
     }
+}
+
+/// The IPv4 addresses that an IPv6 address for the translators of one network may lead to (RFC 8215): which one
+/// depends on the length of their prefix, which nobody tells (RFC 6052 §2.2).
+fn translated(ip: Ipv6Addr) -> impl IntoIterator<Item = Ipv4Addr> {
+    let octets = ip.octets();
+    let is_for_them = octets.starts_with(&[0, 0x64, 0xff, 0x9b, 0, 1]);
+    let places = [[6, 7, 9, 10], [7, 9, 10, 11], [9, 10, 11, 12], [12, 13, 14, 15]];
+    let at = move |place: [usize; 4]| Ipv4Addr::from(place.map(|at| octets[at]));
+    places.into_iter().filter(move |_| is_for_them).map(at)
 }
 
 fn reach(ip: IpAddr) -> Reach {
@@ -150,15 +171,35 @@ mod tests {
             "64:ff9b::a9fe:a9fe",
             "2002:a9fe:a9fe::1",
             "::169.254.170.2",
+            "fd20:ce::254",
+            "fd00:c1::a9fe:a9fe",
+            "fd00:42::42",
+            "fd00:a9fe:a9fe::1",
+            "fd00:100::100:200",
+            "64:ff9b:1::a9fe:a9fe",
+            "64:ff9b:1:fffe::a9fe:a9fe",
+            "64:ff9b:1:a9fe:a9:fe00::",
+            "64:ff9b:1:a9:fe:a9fe::",
+            "64:ff9b:1:1:a9:fea9:fe00:0",
         ];
-        let others = ["127.0.0.1", "::1", "10.0.0.1", "169.253.255.255", "fd00:ec2::1", "fec0::1", "8.8.8.8"];
+        let others = [
+            "127.0.0.1",
+            "::1",
+            "10.0.0.1",
+            "169.253.255.255",
+            "fd00:ec2::1",
+            "fec0::1",
+            "8.8.8.8",
+            "64:ff9b:1::a00:1",
+            "64:ff9b:2::a9fe:a9fe",
+        ];
         for (texts, expected) in [(&metadata[..], true), (&others, false)] {
             for text in texts {
                 let Ok(ip) = text.parse() else { panic!("{text}") };
                 assert_eq!(is_metadata(ip), expected, "{text}");
             }
         }
-        assert_eq!(metadata.len() + others.len(), 21);
+        assert_eq!(metadata.len() + others.len(), 33);
     }
 
     #[test]
@@ -220,6 +261,9 @@ mod tests {
                     "192.0.0.192",
                     "192.88.99.1",
                     "fd00:ec2::254",
+                    "fd20:ce::254",
+                    "fd00:c1::a9fe:a9fe",
+                    "64:ff9b:1::8.8.8.8",
                     "::ffff:169.254.169.254",
                     "64:ff9b::169.254.169.254",
                     "2002:a9fe:a9fe::",
@@ -244,6 +288,6 @@ mod tests {
                 seen += 1;
             }
         }
-        assert_eq!(seen, 51);
+        assert_eq!(seen, 54);
     }
 }

@@ -28,6 +28,7 @@ use crate::proxy::limits::Limits;
 use crate::proxy::{Generation, ListenerState};
 use crate::revocation::Revocations;
 use crate::tls::client::{ExpectedServer, client_config};
+use crate::tls::servers::ServerTls;
 use crate::tls::source::Issued;
 use crate::tls::{Alpn, ListenerTls, Own, OwnCertificate};
 use crate::token::{
@@ -56,7 +57,7 @@ pub struct Assembled {
 }
 
 /// An upstream with what its TLS configuration was made from.
-type LiveUpstream = (UpstreamTls, Option<Arc<rustls::ClientConfig>>, Arc<Upstream>);
+type LiveUpstream = (UpstreamTls, Option<Arc<ServerTls>>, Arc<Upstream>);
 
 /// An issuer's keys with the task that keeps them fresh, which ends with the last generation that uses it.
 #[derive(Clone)]
@@ -191,19 +192,28 @@ fn assemble(
         })
         .collect();
     let proofs = old.map_or_else(Arc::default, |old| Arc::clone(&old.proofs));
+    let verifier = Verifier::new(
+        verified,
+        config.limits.token,
+        config.tokens,
+        Arc::clone(&proofs),
+        tools.metrics.tokens.clone(),
+        tools.clock.clone(),
+    )?;
+    if let Some((present, _)) = before {
+        verifier.take_over(&present.verifier);
+    }
+    let revocations = match before {
+        // What was taken by itself since may be newer than what was read with the configuration.
+        Some((present, old)) if old.revocation == config.revocation => Arc::clone(&present.revocations),
+        _ => Arc::new(config.revoked),
+    };
     let generation = Generation {
         number,
         policy: Arc::new(config.policy),
-        verifier: Arc::new(Verifier::new(
-            verified,
-            config.limits.token,
-            config.tokens,
-            Arc::clone(&proofs),
-            tools.metrics.tokens.clone(),
-            tools.clock.clone(),
-        )?),
+        verifier: Arc::new(verifier),
         standings: Arc::new(Decisions::new(config.decisions, tools.metrics.decision_cache.clone())),
-        revocations: Arc::new(config.revoked),
+        revocations,
         routes: config.routes.into(),
         upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
         credentials: credentials.iter().map(|kept| kept.credential.clone()).collect(),
@@ -342,7 +352,7 @@ fn hold(
     known: Option<Value>,
     clock: &Clock,
 ) -> Result<Option<Value>, SigningError> {
-    let set = own.key_set(clock.now())?;
+    let set = own.key_set(clock.now());
     if known.as_ref() != Some(&set) {
         keys.hold(set.to_string().as_bytes()).map_err(|_| SigningError)?;
     }
@@ -409,7 +419,7 @@ fn upstream(
         (None, Some(Own::Awaited)) => None,
         (None, own) => {
             let own = own.as_ref().and_then(Own::known);
-            let made = client_config(expected, own, &[Alpn::Http2, Alpn::Http1], tools.clock);
+            let made = ServerTls::new(expected, own, &[Alpn::Http2, Alpn::Http1], tools.clock);
             Some(made.map_err(|source| AssembleError::Client { name: name.clone(), source })?)
         }
     };

@@ -93,6 +93,7 @@ fn serving(
                 IssuerStatus {
                     name: issuer.name.clone(),
                     keys: status.keys,
+                    awaited: status.fetched.is_none(),
                     failure: status.last_error.as_deref().map(str::to_owned),
                 }
             })

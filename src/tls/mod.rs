@@ -14,6 +14,7 @@ pub mod peer;
 pub mod pem;
 pub mod reload;
 pub mod server;
+pub mod servers;
 pub mod source;
 #[cfg(test)]
 mod testing;

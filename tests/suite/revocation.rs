@@ -145,6 +145,24 @@ async fn both_that_are_revoked_are_told_and_the_service_comes_first() {
     assert_eq!(world.upstream.counts().requests, 0);
 }
 
+/// A configuration may have been read before the list changed last.
+#[tokio::test]
+async fn a_reload_brings_no_older_list_back() {
+    let world = World::new().await;
+    list(&world, "");
+    let proxy = world.start(CONFIGURATION);
+    let before = world.load();
+    in_force(&proxy, &entry("issuer = \"corp\"\nsubject = \"alice\""), 2).await;
+    proxy.server.reload(before).unwrap();
+    let client = proxy.client(Who::Storefront, Protocol::H1).await;
+    assert_eq!(ask(&client, &world.issuer.token(json!({}))).await, (401, json!("token_revoked")));
+    in_force(&proxy, &entry("issuer = \"corp\"\nsubject = \"bob\""), 3).await;
+    let loaded = proxy.events("revocation_loaded", 3).await;
+    let counts: Vec<_> = loaded.iter().map(|event| event["revoked"]["subjects"].clone()).collect();
+    assert_eq!(counts, [0, 1, 1]);
+    assert_eq!(ask(&client, &world.issuer.token(json!({}))).await, (200, Value::Null));
+}
+
 /// Whatever else is wrong meanwhile.
 #[tokio::test]
 async fn a_broken_list_keeps_the_last_good_one_and_a_broken_configuration_keeps_none_from_taking_effect() {

@@ -10,6 +10,8 @@ use crate::token::{ASSERTION_TYPE, Algorithm, KeyUse, SigningError, SigningKey};
 
 /// How long a key signs. Whoever fetches the keys no less often than that has the next one before it is used.
 const SIGNS_FOR: Duration = Duration::from_secs(12 * 60 * 60);
+/// When it is tried again to make a key, while the present ones go on.
+const RETRY_PERIOD: Duration = Duration::from_secs(60);
 
 /// Keys of one process, over all reloads. No one else ever has them: another replica has its own.
 pub struct AssertionKeys(Mutex<Ring>);
@@ -39,31 +41,42 @@ impl AssertionKeys {
 
     /// A JWT with these claims.
     pub fn sign(&self, claims: &Value, now: Timestamp) -> Result<String, SigningError> {
-        let Key(named) = self.at(now)?.0;
+        let Key(named) = self.at(now, Key::new).0;
         named.key.token(ASSERTION_TYPE, &named.id, claims)
     }
 
     /// The public keys as of now, as a key set (RFC 7517 §5).
-    pub fn key_set(&self, now: Timestamp) -> Result<Value, SigningError> {
-        let (signs, next, last) = self.at(now)?;
+    pub fn key_set(&self, now: Timestamp) -> Value {
+        let (signs, next, last) = self.at(now, Key::new);
         let all = [Some(signs), Some(next), last];
         let keys = all.into_iter().flatten().filter_map(|Key(named)| {
             let mut set = named.key.jwks(Some(&named.id), KeyUse::Signature);
             set["keys"].as_array_mut()?.pop()
         });
-        Ok(json!({ "keys": keys.collect::<Vec<_>>() }))
+        json!({ "keys": keys.collect::<Vec<_>>() })
     }
 
-    fn at(&self, now: Timestamp) -> Result<(Key, Key, Option<Key>), SigningError> {
+    fn at(
+        &self,
+        now: Timestamp,
+        make: impl FnOnce() -> Result<Key, SigningError>,
+    ) -> (Key, Key, Option<Key>) {
         let mut ring = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if ring.changes <= now {
             // Made first: without one, nothing changes.
-            let fresh = Key::new()?;
-            let signs = std::mem::replace(&mut ring.next, fresh);
-            ring.last = Some(std::mem::replace(&mut ring.signs, signs));
-            ring.changes = now.plus(SIGNS_FOR);
+            match make() {
+                Ok(fresh) => {
+                    let signs = std::mem::replace(&mut ring.next, fresh);
+                    ring.last = Some(std::mem::replace(&mut ring.signs, signs));
+                    ring.changes = now.plus(SIGNS_FOR);
+                }
+                Err(error) => {
+                    tracing::error!(%error, "no new key for assertions; the present one signs on");
+                    ring.changes = now.plus(RETRY_PERIOD);
+                }
+            }
         }
-        Ok((ring.signs.clone(), ring.next.clone(), ring.last.clone()))
+        (ring.signs.clone(), ring.next.clone(), ring.last.clone())
     }
 }
 
@@ -85,7 +98,7 @@ mod tests {
     use super::*;
 
     fn ids(keys: &AssertionKeys, now: Timestamp) -> Vec<String> {
-        let set = keys.key_set(now).unwrap();
+        let set = keys.key_set(now);
         set["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
     }
 
@@ -107,9 +120,22 @@ mod tests {
     }
 
     #[test]
+    fn where_no_key_can_be_made_the_present_ones_serve_on() {
+        let start = Timestamp::from_unix_seconds(1_700_000_000);
+        let keys = AssertionKeys::new(start).unwrap();
+        let first = ids(&keys, start);
+        let due = start.plus(SIGNS_FOR);
+        keys.at(due, || Err(SigningError));
+        assert_eq!(ids(&keys, due), first);
+        assert!(keys.sign(&json!({}), due).is_ok());
+        let later = ids(&keys, due.plus(RETRY_PERIOD));
+        assert_eq!((&later[0], &later[2]), (&first[1], &first[0]), "it is tried again");
+    }
+
+    #[test]
     fn nothing_private_is_published() {
         let now = Timestamp::from_unix_seconds(1_700_000_000);
-        let set = AssertionKeys::new(now).unwrap().key_set(now).unwrap();
+        let set = AssertionKeys::new(now).unwrap().key_set(now);
         for key in set["keys"].as_array().unwrap() {
             let mut names: Vec<&str> = key.as_object().unwrap().keys().map(String::as_str).collect();
             names.sort_unstable();

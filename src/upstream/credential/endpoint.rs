@@ -12,7 +12,7 @@ use url::Url;
 use super::answer::{self, Issued, NotIssued};
 use super::authentication::{Authentication, Fields};
 use crate::clock::Clock;
-use crate::fetch::{Client, FetchError, FetchSettings};
+use crate::fetch::{Client, FetchError, FetchSettings, Moved};
 use crate::tls::Own;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,6 +53,7 @@ pub struct TokenEndpoint {
     clock: Clock,
     /// Where discovery says that it is, until it fails there.
     found: ArcSwapOption<Url>,
+    moved: Moved,
 }
 
 #[derive(Deserialize)]
@@ -80,23 +81,24 @@ impl TokenEndpoint {
             connect_timeout: CONNECT_TIMEOUT,
             total_timeout: ATTEMPT_TIMEOUT,
         };
-        TokenEndpoint { client: Client::new(fetch, tls), settings, clock, found: ArcSwapOption::empty() }
+        let (client, found) = (Client::new(fetch, tls), ArcSwapOption::empty());
+        TokenEndpoint { client, settings, clock, found, moved: Moved::default() }
     }
 
     /// Asks for a token with these fields of a form.
     pub async fn ask(&self, fields: Fields, is_exchange: bool) -> Result<Issued, NotIssued> {
         let asking = tokio::time::timeout(ATTEMPT_TIMEOUT, self.attempt(fields, is_exchange));
         let outcome = asking.await.unwrap_or_else(|_| {
-            Err(NotIssued::Failed(format!("it took longer than {} ms", ATTEMPT_TIMEOUT.as_millis())))
+            Err(NotIssued::Unreachable(format!("it took longer than {} ms", ATTEMPT_TIMEOUT.as_millis())))
         });
-        if let Err(NotIssued::Failed(_)) = &outcome {
+        if let Err(NotIssued::Failed(_) | NotIssued::Unreachable(_)) = &outcome {
             self.found.store(None);
         }
         outcome
     }
 
     async fn attempt(&self, mut fields: Fields, is_exchange: bool) -> Result<Issued, NotIssued> {
-        let failed = |error: FetchError| NotIssued::Failed(format!("token endpoint: {error}"));
+        let failed = |error: FetchError| NotIssued::Unreachable(format!("token endpoint: {error}"));
         let url = self.url().await?;
         let (client_id, now) = (&self.settings.client_id, self.clock.now());
         let added = self.settings.authentication.add(client_id, url.as_str(), now, &mut fields);
@@ -105,7 +107,7 @@ impl TokenEndpoint {
         let answer = self.client.post_form(&url, headers, &fields).await.map_err(failed)?;
         answer::read(&answer, is_exchange).map_err(|error| match error {
             NotIssued::Failed(why) => NotIssued::Failed(format!("token endpoint: {why}")),
-            refused @ NotIssued::Refused(_) => refused,
+            other => other,
         })
     }
 
@@ -118,7 +120,7 @@ impl TokenEndpoint {
             return Ok(found);
         }
         let fetched = self.client.get(document, None).await;
-        let fetched = fetched.map_err(|error| NotIssued::Failed(format!("discovery: {error}")))?;
+        let fetched = fetched.map_err(|error| NotIssued::Unreachable(format!("discovery: {error}")))?;
         let read = serde_json::from_slice::<Document>(&fetched.body).ok();
         let named = read.filter(|read| *read.issuer == **issuer).and_then(|read| {
             let alias = read.mtls_endpoint_aliases.token_endpoint;
@@ -129,6 +131,7 @@ impl TokenEndpoint {
             let why = "discovery: the document has another `issuer` than the one configured, or no `token_endpoint`";
             NotIssued::Failed(why.to_owned())
         })?);
+        self.moved.to(&url, issuer, "token endpoint");
         self.found.store(Some(Arc::clone(&url)));
         Ok(url)
     }

@@ -117,13 +117,14 @@ impl Credential {
             (Some(Source::Own(own)), _) => own.current().await,
             (Some(Source::Exchange(exchanges)), Some(subject)) => exchanges.token_for(subject).await,
             (Some(Source::Exchange(_)), None) => {
+                // A proof of possession was made for us, and an assertion is for us: nobody else would take them.
                 Err(CredentialError::Refused("it did not come as `Authorization: Bearer`".into()))
             }
             (None, _) => Err(CredentialError::Unavailable("there is nothing to get one by yet".into())),
         }
     }
 
-    /// Starts with the tokens that `before` got, which asked for the same.
+    /// Starts with the tokens of our own that `before` got, which asked for the same by another certificate.
     pub fn take_over(&self, before: &Credential) {
         match (&self.source, &before.source) {
             (Some(Source::Own(own)), Some(Source::Own(before))) => own.take_over(before),

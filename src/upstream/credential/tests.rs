@@ -11,6 +11,8 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
+use super::authentication::Fields;
+use super::endpoint::TokenEndpoint;
 use super::*;
 use crate::clock::Clock;
 use crate::fetch::SecretSource;
@@ -79,7 +81,7 @@ impl Desk {
     fn own(&self, authentication: Authentication) -> Arc<OwnToken> {
         let settings = OwnSettings { endpoint: self.endpoint(authentication), wanted: Desk::wanted() };
         let metrics = CredentialMetrics::default();
-        Arc::new(OwnToken::new(settings, &trusting_nobody(), metrics, self.clock.clone()))
+        Arc::new(OwnToken::new(settings, &trusting_nobody().config, metrics, self.clock.clone()))
     }
 
     fn exchanges(&self, actor: Option<Arc<OwnToken>>) -> Arc<Exchanges> {
@@ -90,7 +92,7 @@ impl Desk {
             entries_max: 100,
         };
         let metrics = CredentialMetrics::default();
-        Arc::new(Exchanges::new(settings, &trusting_nobody(), actor, metrics, self.clock.clone()))
+        Arc::new(Exchanges::new(settings, &trusting_nobody().config, actor, metrics, self.clock.clone()))
     }
 
     /// The fields of the last form, with several values of one name in one.
@@ -244,7 +246,7 @@ async fn the_endpoint_is_the_one_that_discovery_names_for_exactly_this_issuer() 
         let endpoint = EndpointSettings { location, ..desk.endpoint(authentication) };
         let settings = OwnSettings { endpoint, wanted: Wanted::default() };
         let metrics = CredentialMetrics::default();
-        Arc::new(OwnToken::new(settings, &trusting_nobody(), metrics, desk.clock.clone()))
+        Arc::new(OwnToken::new(settings, &trusting_nobody().config, metrics, desk.clock.clone()))
     };
     let secret = || Authentication::SecretPost(desk.secret());
     let bad = [
@@ -264,6 +266,39 @@ async fn the_endpoint_is_the_one_that_discovery_names_for_exactly_this_issuer() 
     assert_eq!(shown(token_by(secret()).current().await), "Bearer first");
     assert!(token_by(Authentication::Tls).current().await.is_err());
     assert_eq!((desk.provider.hits(TOKEN), desk.provider.hits("/mtls")), (1, 1), "RFC 8705 §5");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_moves_to_another_host_is_told_of() {
+    let desk = Desk::open().await;
+    let (document, issuer) = ("/.well-known/openid-configuration", desk.provider.url("/").to_string());
+    let location =
+        Location::Discovery { document: desk.provider.url(document), issuer: issuer.as_str().into() };
+    let settings = EndpointSettings { location, ..desk.endpoint(Authentication::SecretPost(desk.secret())) };
+    let endpoint = TokenEndpoint::new(settings, &trusting_nobody().config, desk.clock.clone());
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let subscriber = tracing_subscriber::fmt().json().flatten_event(true);
+    let to = Arc::new(log.reopen().unwrap());
+    let _default = tracing::dispatcher::set_default(&subscriber.with_writer(to).into());
+    let logged = || -> Vec<Value> {
+        let text = std::fs::read_to_string(log.path()).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let there = desk.provider.url(TOKEN);
+    let mut elsewhere = there.clone();
+    elsewhere.set_host(Some("localhost")).unwrap();
+    for (named, lines) in [(&there, 0), (&there, 0), (&elsewhere, 1), (&elsewhere, 1)] {
+        let named = json!({ "issuer": issuer, "token_endpoint": named });
+        desk.provider.set(document, Answer::json(named));
+        // found anew after a failure
+        desk.provider.set(TOKEN, Answer { status: 503, ..Answer::json("") });
+        let _ = endpoint.ask(Fields::new(), false).await;
+        assert_eq!(logged().len(), lines);
+    }
+    let moved = &logged()[0];
+    assert_eq!([&moved["before"], &moved["now"]], ["127.0.0.1", "localhost"]);
+    assert_eq!([&moved["level"], &moved["named"]], ["WARN", "token endpoint"]);
+    assert_eq!(desk.provider.hits(document), 4);
 }
 
 #[tokio::test]
@@ -327,9 +362,57 @@ async fn a_refusal_is_the_callers_a_failure_is_the_endpoints_and_both_are_rememb
     }
     assert_eq!(desk.provider.hits(TOKEN), 4);
     desk.issues("for-eve", 300);
+    assert_eq!(shown(exchanges.token_for(desk.subject("carol.token", 9)).await), "Bearer for-eve");
     desk.clock.advance(SECOND);
     assert_eq!(shown(exchanges.token_for(eve).await), "Bearer for-eve");
     assert!(exchanges.status().failure.is_none());
+}
+
+#[tokio::test]
+async fn what_was_exchanged_is_not_kept_over_the_certificate_that_it_may_be_bound_to() {
+    let desk = Desk::open().await;
+    let actor = || desk.own(Authentication::SecretBasic(desk.secret()));
+    let (before, after) = (desk.exchanges(Some(actor())), desk.exchanges(Some(actor())));
+    desk.issues("by-the-old-one", 300);
+    let alice = desk.subject("alice.token", 1000);
+    assert_eq!(shown(before.token_for(alice).await), "Bearer by-the-old-one");
+    assert_eq!(desk.provider.hits(TOKEN), 2);
+    Credential::exchange(Arc::clone(&after)).take_over(&Credential::exchange(before));
+    desk.issues("by-the-new-one", 300);
+    assert_eq!(shown(after.token_for(alice).await), "Bearer by-the-new-one");
+    assert_eq!(desk.provider.hits(TOKEN), 3, "our own is taken over");
+}
+
+#[tokio::test]
+async fn whoever_waits_for_an_endpoint_waits_once_and_then_it_rests_for_all() {
+    let desk = Desk::open().await;
+    let exchanges = desk.exchanges(None);
+    desk.provider.gate.forget_permits(usize::MAX);
+    let ask = |name: String| {
+        let (exchanges, expires) = (Arc::clone(&exchanges), desk.clock.now().plus(SECOND * 100));
+        tokio::spawn(async move { exchanges.token_for(Subject { token: &name, expires }).await })
+    };
+    let all: Vec<_> = (0..64).map(|at| ask(format!("caller-{at}"))).collect();
+    while desk.provider.hits(TOKEN) < 64 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    let late = ask("one-more".to_owned());
+    for outcome in futures_util::future::join_all(all.into_iter().chain([late])).await {
+        assert!(matches!(outcome.unwrap(), Err(CredentialError::Unavailable(_))));
+    }
+    assert!(began.elapsed() < SECOND * 11, "{:?}", began.elapsed());
+    tokio::time::resume();
+    desk.provider.gate.add_permits(1000);
+    for name in ["another", "and another"] {
+        let refused = ask(name.to_owned()).await.unwrap();
+        assert!(matches!(refused, Err(CredentialError::Unavailable(_))), "{refused:?}");
+    }
+    assert_eq!(desk.provider.hits(TOKEN), 64);
+    desk.clock.advance(SECOND);
+    assert_eq!(shown(ask("another".to_owned()).await.unwrap()), "Bearer first");
+    assert_eq!(desk.provider.hits(TOKEN), 65);
 }
 
 #[tokio::test]

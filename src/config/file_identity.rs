@@ -75,6 +75,8 @@ table! {
         auth_method: String = required,
         /// What is shown to it, as a JWT; read anew for each login.
         bearer_token: Secret = required,
+        /// The namespace of the auth method, which need not be that of the service. Default: the agent's.
+        namespace: String,
     }
 }
 

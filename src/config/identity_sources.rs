@@ -27,8 +27,9 @@ pub fn consul(
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         !text.is_empty() && !matches!(text, "." | "..") && text.bytes().all(allowed)
     };
-    let names = [&typed.service, &typed.partition, &typed.namespace, &typed.datacenter];
-    for name in names.into_iter().flatten().filter(|name| !is_segment(&name.value)) {
+    let of_method = typed.login.as_ref().and_then(|login| login.value.namespace.as_ref());
+    let names = [&typed.service, &typed.partition, &typed.namespace, &typed.datacenter].into_iter().flatten();
+    for name in names.chain(of_method).filter(|name| !is_segment(&name.value)) {
         let message = format!("`{}` cannot stand in a SPIFFE ID", name.value);
         let remedy = "write its name in Consul: letters, digits, `-`, `_` and `.`";
         found.error("bad_value", name.span, message, remedy);
@@ -47,10 +48,15 @@ pub fn consul(
         (None, Some(login)) => Access::Login {
             auth_method: login.value.auth_method.as_ref()?.value.clone(),
             bearer_token: material.secret(login.value.bearer_token.as_ref()?, found),
+            namespace: login.value.namespace.as_ref().map(|namespace| namespace.value.clone()),
         },
         (None, None) => Access::Anonymous,
     };
-    let ca = typed.ca.as_ref().and_then(|ca| material.server_ca(ca, found));
+    // Read for each connection; looked at now, so that a wrong one is told early.
+    let ca = typed.ca.as_ref().and_then(|ca| {
+        material.server_ca(ca, found)?;
+        Some(material.source(&ca.value))
+    });
     let text = |typed: &Option<At<String>>| typed.as_ref().map(|text| text.value.clone());
     Some(consul::Settings {
         address: address?,
@@ -92,8 +98,12 @@ pub fn aws_private_ca(
             None
         }
     };
+    if endpoint.is_none() && host.is_none() {
+        let message = "where the API of this partition of AWS is, is not known";
+        found.error("missing_key", arn.span, message, "add `endpoint = \"https://…\"`");
+    }
     Some(aws_private_ca::Settings {
-        api: endpoint.unwrap_or_else(|| format!("https://{host}/").parse().ok())?,
+        api: endpoint.unwrap_or_else(|| format!("https://{}/", host?).parse().ok())?,
         region: region.to_owned(),
         authority: arn.value.clone(),
         spiffe_id: typed.spiffe_id.as_ref()?.value.clone(),
@@ -108,20 +118,22 @@ pub fn aws_private_ca(
     })
 }
 
-/// The region of a CA, and the host of the API there.
-fn place_of(arn: &str) -> Option<(&str, String)> {
+/// The region of a CA, and the host of the API there, as far as it is known.
+fn place_of(arn: &str) -> Option<(&str, Option<String>)> {
     let parts: Vec<&str> = arn.split(':').collect();
     let ["arn", partition, "acm-pca", region, account, resource] = parts[..] else { return None };
     let end = match partition {
-        "aws" | "aws-us-gov" => "amazonaws.com",
-        "aws-cn" => "amazonaws.com.cn",
+        "aws" | "aws-us-gov" => Some("amazonaws.com"),
+        "aws-cn" => Some("amazonaws.com.cn"),
+        other if other.starts_with("aws-") => None,
         _ => return None,
     };
     let is_label = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let is_region = !region.is_empty() && region.bytes().all(is_label);
     let is_account = !account.is_empty() && account.bytes().all(|byte| byte.is_ascii_digit());
     let id = resource.strip_prefix("certificate-authority/")?;
-    (is_region && is_account && !id.is_empty()).then(|| (region, format!("acm-pca.{region}.{end}")))
+    let host = end.map(|end| format!("acm-pca.{region}.{end}"));
+    (is_region && is_account && !id.is_empty()).then_some((region, host))
 }
 
 /// An API that is asked with a credential: over https, or on this very machine.
@@ -167,15 +179,19 @@ mod tests {
         for (arn, expected) in [
             (
                 "arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/7f3a",
-                Some(("eu-central-1", "acm-pca.eu-central-1.amazonaws.com")),
+                Some(("eu-central-1", Some("acm-pca.eu-central-1.amazonaws.com"))),
             ),
             (
                 "arn:aws-cn:acm-pca:cn-north-1:123456789012:certificate-authority/7f3a",
-                Some(("cn-north-1", "acm-pca.cn-north-1.amazonaws.com.cn")),
+                Some(("cn-north-1", Some("acm-pca.cn-north-1.amazonaws.com.cn"))),
             ),
             (
                 "arn:aws-us-gov:acm-pca:us-gov-west-1:123456789012:certificate-authority/7f3a",
-                Some(("us-gov-west-1", "acm-pca.us-gov-west-1.amazonaws.com")),
+                Some(("us-gov-west-1", Some("acm-pca.us-gov-west-1.amazonaws.com"))),
+            ),
+            (
+                "arn:aws-eusc:acm-pca:eusc-de-east-1:123456789012:certificate-authority/7f3a",
+                Some(("eusc-de-east-1", None)),
             ),
             ("arn:aws:acm:eu-central-1:123456789012:certificate/7f3a", None),
             ("arn:aws:acm-pca:evil.example/:123456789012:certificate-authority/7f3a", None),
@@ -185,7 +201,7 @@ mod tests {
             ("arn:other:acm-pca:eu-central-1:123456789012:certificate-authority/7f3a", None),
             ("", None),
         ] {
-            let expected = expected.map(|(region, host)| (region, host.to_owned()));
+            let expected = expected.map(|(region, host)| (region, host.map(str::to_owned)));
             assert_eq!(place_of(arn), expected, "{arn}");
         }
     }

@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 
 use super::AssembleError;
 use super::credential::KeptCredential;
-use super::identities::{Identities, Mismatch};
+use super::identities::Identities;
 use super::issuers::KeyedIssuer;
 use crate::audit::SinkSettings;
 use crate::clock::Clock;
@@ -229,12 +229,6 @@ fn assemble(
         assertion_keys: own_keys,
     };
     Ok((generation, assembled))
-}
-
-impl Assembled {
-    pub fn mismatch(&self) -> Option<Mismatch> {
-        self.identities.mismatch(self.issued.as_ref()?.trust_domain()?)
-    }
 }
 
 impl Fixed {

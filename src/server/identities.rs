@@ -58,8 +58,9 @@ impl Identities {
         self.trusts().flat_map(|trust| trust.awaited()).collect()
     }
 
-    /// Whether the configuration means another trust domain than `own`, which the source is of.
-    pub fn mismatch(&self, own: &TrustDomain) -> Option<Mismatch> {
+    /// Whether the configuration means another trust domain than that which the source is of.
+    pub fn mismatch(&self, issued: Option<&Issued>) -> Option<Mismatch> {
+        let own = issued?.trust_domain()?;
         let is_none_of_them = |trust: &&Arc<Trust>| !trust.names(own) && trust.lacks_all_issued();
         let awaited = self.trusts().find(is_none_of_them)?.awaited().next()?.0.clone();
         Some(Mismatch { own: own.clone(), awaited })

@@ -162,7 +162,7 @@ impl Live {
             source: source.settings().to_string(),
             is_awaited: assembled.identities.own == Some(Own::Awaited),
             failure: self.state().failure.or(refused),
-            mismatch: assembled.mismatch(),
+            mismatch: assembled.identities.mismatch(assembled.issued.as_deref()),
         })
     }
 

@@ -216,7 +216,8 @@ pub fn awaited(old: &Assembled, new: &Assembled) {
             tracing::warn!(%trust_domain, %why, "a trust domain vouches for nobody");
         }
     }
-    if let Some(mismatch) = new.mismatch().filter(|_| old.mismatch().is_none()) {
+    let mismatch = |of: &Assembled| of.identities.mismatch(of.issued.as_deref());
+    if let Some(mismatch) = mismatch(new).filter(|_| mismatch(old).is_none()) {
         tracing::error!(%mismatch, "nobody will be believed");
     }
 }

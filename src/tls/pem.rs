@@ -120,8 +120,10 @@ impl PemSource {
         passphrase: Option<&PemSource>,
     ) -> Result<PrivatePkcs8KeyDer<'static>, PemError> {
         let source = passphrase.ok_or_else(|| PemError::EncryptedKey(self.clone()))?;
-        let passphrase = source.read()?;
-        let decrypted = encrypted::decrypt(encrypted, passphrase.trim_ascii());
+        let text = source.read()?;
+        // Blanks may be part of it; the end of its line is not.
+        let end = text.iter().rposition(|byte| !b"\r\n".contains(byte)).map_or(0, |last| last + 1);
+        let decrypted = encrypted::decrypt(encrypted, &text[..end]);
         decrypted.map_err(|error| {
             let at_fault = if error == EncryptedKeyError::Passphrase { source } else { self };
             PemError::Decrypt(at_fault.clone(), error)

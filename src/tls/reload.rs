@@ -36,6 +36,9 @@ pub enum WatchError {
 /// Writers that replace several files are given this long to finish.
 const SETTLE: Duration = Duration::from_millis(200);
 
+/// As many as the kernel follows.
+const LINKS_MAX: u8 = 40;
+
 /// What a file looks like from outside: where its links end, its length and its time; `None` if it
 /// is not there.
 type Sight = Option<(PathBuf, u64, std::time::SystemTime)>;
@@ -57,10 +60,15 @@ impl Watch {
             }
         })?;
         // Before the first look: what changes in between is seen twice rather than never.
-        for folder in folders {
-            watcher
-                .watch(&folder, RecursiveMode::NonRecursive)
-                .map_err(|error| WatchError::Folder { folder, error })?;
+        for folder in &folders {
+            let failed = |error| WatchError::Folder { folder: folder.clone(), error };
+            watcher.watch(folder, RecursiveMode::NonRecursive).map_err(failed)?;
+        }
+        for folder in of_links(&paths).difference(&folders) {
+            // It may be one that we may pass through and not read, as `/home`.
+            if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
+                tracing::warn!(folder = %folder.display(), %error, "links in a folder cannot be watched");
+            }
         }
         let seen = Seen { last: sights(&paths), paths };
         Ok(Watch { events, due: false, seen, _watcher: watcher })
@@ -138,6 +146,28 @@ fn folders(paths: &[PathBuf]) -> BTreeSet<PathBuf> {
     folders
 }
 
+/// The folders of all links on the way to where the paths end: any of these may be replaced.
+fn of_links(paths: &[PathBuf]) -> BTreeSet<PathBuf> {
+    let mut folders = BTreeSet::new();
+    for path in paths {
+        follow(path.clone(), LINKS_MAX, &mut folders);
+    }
+    folders
+}
+
+fn follow(path: PathBuf, links_left: u8, folders: &mut BTreeSet<PathBuf>) {
+    let (mut walked, mut parts) = (PathBuf::new(), path.components());
+    while let Some(part) = parts.next() {
+        walked.push(part);
+        if let (Ok(target), Some(left)) = (fs::read_link(&walked), links_left.checked_sub(1)) {
+            let folder = parent(&walked);
+            let onward = folder.join(target).join(parts.as_path());
+            folders.insert(folder);
+            return follow(onward, left, folders);
+        }
+    }
+}
+
 fn parent(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
@@ -186,6 +216,46 @@ mod tests {
         fs::remove_file(folder.path().join("a.pem")).unwrap();
         assert!(seen.changed());
         assert!(!seen.changed());
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_link_is_seen_wherever_on_the_way_it_stands() {
+        use std::os::unix::fs::symlink;
+
+        let folder = tempfile::tempdir().unwrap();
+        let root = fs::canonicalize(folder.path()).unwrap();
+        for (at, version) in [("releases/v1", "one"), ("releases/v2", "two")] {
+            fs::create_dir_all(root.join(at).join("tls")).unwrap();
+            fs::write(root.join(at).join("tls/a.pem"), version).unwrap();
+        }
+        let replace = |link: &str, target: &str| {
+            symlink(target, root.join("next")).unwrap();
+            fs::rename(root.join("next"), root.join(link)).unwrap();
+        };
+        fs::create_dir(root.join("etc")).unwrap();
+        replace("releases/latest", "v1");
+        replace("current", "releases/latest");
+        replace("etc/a.pem", "../current/tls/a.pem");
+        let path = root.join("etc/a.pem");
+        let seen = of_links(std::slice::from_ref(&path));
+        assert_eq!(seen.len(), 3, "{seen:?}");
+        let mut watch = Watch::new([path.clone()]).unwrap();
+        let mut cases = 0;
+        for (link, target, is) in [
+            ("releases/latest", "v2", "two"),
+            ("current", "releases/v1", "one"),
+            ("etc/a.pem", "../releases/v2/tls/a.pem", "two"),
+        ] {
+            replace(link, target);
+            tokio::time::timeout(Duration::from_secs(20), watch.changed()).await.expect(link);
+            assert_eq!(fs::read_to_string(&path).unwrap(), is, "{link}");
+            cases += 1;
+        }
+        assert_eq!(cases, 3);
+        // One that leads to itself ends somewhere.
+        replace("round", "round");
+        assert_eq!(of_links(&[root.join("round/a.pem")]).len(), 1);
     }
 
     #[test]

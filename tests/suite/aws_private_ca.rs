@@ -268,6 +268,16 @@ async fn leaf_and_issuing_ca_rotate_without_a_failed_request() {
     assert_eq!((failed, aws.issued()), (0, ROTATIONS + 1));
 }
 
+/// Waits until this was called so often.
+async fn called(aws: &Aws, call: &str, times: usize) {
+    let calling = async {
+        while aws.calls(call).len() < times {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(&format!("{times} times {call}"), calling).await;
+}
+
 #[tokio::test]
 async fn what_is_of_no_use_is_not_ordered_again_at_once() {
     let start = start();
@@ -279,6 +289,59 @@ async fn what_is_of_no_use_is_not_ordered_again_at_once() {
     failure(&proxy, "without the SPIFFE ID that was asked for; see `template_arn`").await;
     readiness(&proxy, 503, "our certificate is awaited").await;
     assert_eq!(aws.issued(), 1);
+    clock.advance(Duration::from_secs(3599));
+    proxy.admin("/readyz").await;
+    assert_eq!(aws.issued(), 1);
+    clock.advance(Duration::from_secs(1));
+    called(&aws, "IssueCertificate", 2).await;
+    aws.names_others(None);
+    clock.advance(Duration::from_secs(3600));
+    let leaf = another(&proxy, None).await;
+
+    // While the last good one comes to its end, somebody may have put it right in time.
+    aws.names_others(Some("spiffe://orders.example/ns/prod/sa/other"));
+    clock.advance(LIFE.mul_f64(0.67));
+    failure(&proxy, "without the SPIFFE ID that was asked for").await;
+    aws.names_others(None);
+    let ordered = aws.issued();
+    clock.advance(Duration::from_secs(60));
+    another(&proxy, Some(&leaf)).await;
+    assert_eq!(aws.issued(), ordered + 1);
+}
+
+#[tokio::test]
+async fn an_order_that_can_come_to_nothing_is_given_up_and_another_made_soon() {
+    let mut seen = 0;
+    for (call, code, words) in [
+        ("GetCertificate", "RequestFailedException", "could not issue the certificate; it is ordered anew"),
+        ("GetCertificate", "ResourceNotFoundException", "see `certificate_authority_arn`"),
+        ("IssueCertificate", "MalformedCSRException", "see `spiffe_id` and `dns`"),
+        ("IssueCertificate", "ValidationException", "does the CA end before `validity`"),
+        ("IssueCertificate", "AccessDeniedException", "may the role of the task do this"),
+        ("IssueCertificate", "InvalidSignatureException", "is the clock of this machine right?"),
+    ] {
+        let clock = Clock::manual(start());
+        let aws = Aws::start(Ca::new("Orders CA", &clock), clock.clone()).await;
+        aws.fails(call, 400, &json!({"__type": code, "message": "CANARY"}).to_string());
+        let mut world = world(clock.clone(), &aws).await;
+        world.identity = world.identity.map(|text| text.replace("\"10m\"", "\"1h\""));
+        let proxy = world.start(READ);
+        failure(&proxy, words).await;
+        if code == "ResourceNotFoundException" {
+            // It may come to be known.
+            called(&aws, call, 2).await;
+            assert_eq!(aws.calls("IssueCertificate").len(), 1);
+            clock.advance(Duration::from_secs(300));
+        }
+        called(&aws, "IssueCertificate", 2).await;
+        let orders = aws.calls("IssueCertificate");
+        assert_ne!(orders[0]["Csr"], orders[1]["Csr"], "{code}");
+        aws.recovers();
+        another(&proxy, None).await;
+        readiness(&proxy, 200, "[]").await;
+        seen += 1;
+    }
+    assert_eq!(seen, 6);
 }
 
 #[tokio::test]

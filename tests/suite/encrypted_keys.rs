@@ -34,12 +34,15 @@ fn a_key_under_a_passphrase_is_read_or_the_reason_is_told() {
         "PBKDF2 with SHA-384, AES-256, 100000 iterations",
     ] {
         // As secrets are written, with a line's end or without.
-        for passphrase in [PASSPHRASE, "correct horse\n"] {
+        for passphrase in [PASSPHRASE, "correct horse\n", "correct horse\r\n"] {
             let own = load(scheme, Some(passphrase)).unwrap_or_else(|error| panic!("{scheme}: {error}"));
             assert_eq!(own.spiffe_id.unwrap().as_str(), "spiffe://shop.example/ns/prod/sa/orders");
         }
-        let error = load(scheme, Some("wrong")).unwrap_err();
-        assert!(error.ends_with("passphrase`: the passphrase does not open the private key"), "{error}");
+        // Blanks are part of a passphrase.
+        for wrong in ["wrong", "correct horse ", " correct horse\n"] {
+            let error = load(scheme, Some(wrong)).unwrap_err();
+            assert!(error.ends_with("passphrase`: the passphrase does not open the private key"), "{error}");
+        }
         let error = load(scheme, None).unwrap_err();
         assert!(error.ends_with("holds an encrypted private key, and no `passphrase` is given"), "{error}");
         seen += 1;

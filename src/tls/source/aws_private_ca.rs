@@ -67,8 +67,10 @@ enum CaError {
     Fetch(#[from] FetchError),
     #[error("AWS Private CA cannot be asked: {0}")]
     Tls(#[from] ClientTlsError),
-    #[error("AWS Private CA refuses {action}: {code} (status {status})")]
+    #[error("AWS Private CA refuses {action}: {code} (status {status}){}", remedy(code))]
     Refused { action: &'static str, code: String, status: StatusCode },
+    #[error("AWS Private CA could not issue the certificate; it is ordered anew")]
+    Failed,
     #[error("an answer does not parse ({0})")]
     Malformed(&'static str),
     #[error("a key or a request for its certificate cannot be made: {0}")]
@@ -82,8 +84,6 @@ enum CaError {
 /// Why a certificate that was issued is of no use; another one would be of none either.
 #[derive(Debug, thiserror::Error)]
 enum Useless {
-    #[error("AWS Private CA could not issue the certificate")]
-    Failed,
     #[error("AWS Private CA: {0}")]
     Certificate(#[from] Unusable),
     #[error(
@@ -102,8 +102,13 @@ const BODY_BYTES_MAX: usize = 256 * 1024;
 /// Between two looks whether an ordered certificate is there.
 const GET_PAUSE: Duration = Duration::from_millis(500);
 const GETS_MAX: u32 = 120;
-/// After a certificate that is of no use.
+/// After a certificate that is of no use: at most, and at least while there is a good one.
 const USELESS_PAUSE: Duration = Duration::from_secs(60 * 60);
+const USELESS_PAUSE_MIN: Duration = Duration::from_secs(60);
+/// The service may not know at once that it took an order; after that it never will.
+const LOST_AGE: Duration = Duration::from_secs(5 * 60);
+const ISSUE: &str = "IssueCertificate";
+const GET: &str = "GetCertificate";
 /// How often the clock is looked at: one that jumps must not make a renewal late.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 const SERVICE: &str = "acm-pca";
@@ -140,6 +145,7 @@ struct Certificate {
 pub async fn follow(settings: Settings, publisher: Publisher, clock: Clock) {
     let mut back_off = BackOff::default();
     let mut order: Option<Order> = None;
+    let mut last_good = None;
     loop {
         let is_good = |order: &Order| clock.now() < order.made.plus(settings.validity / 3);
         let taken = match order.take().filter(is_good) {
@@ -153,23 +159,75 @@ pub async fn follow(settings: Settings, publisher: Publisher, clock: Clock) {
         match outcome {
             Ok(issued) => {
                 let renewal = renewal(clock.now(), issued.own.not_after);
+                last_good = Some(issued.own.not_after);
                 publisher.issued(issued);
                 order = None;
                 back_off.good(clock.now());
-                while clock.now() < renewal {
-                    sleep(LOOK_PAUSE.min(renewal.since(clock.now()))).await;
-                }
+                wait_until(renewal, &clock).await;
             }
             Err(error) => {
                 publisher.failed(&error);
+                order = order.filter(|order| !error.ends(order, clock.now()));
                 if let CaError::Useless(_) = error {
-                    order = None;
-                    sleep(USELESS_PAUSE).await;
+                    let pause = useless_pause(clock.now(), last_good);
+                    wait_until(clock.now().plus(pause), &clock).await;
                 } else {
                     back_off.wait(clock.now()).await;
                 }
             }
         }
+    }
+}
+
+async fn wait_until(moment: Timestamp, clock: &Clock) {
+    while clock.now() < moment {
+        sleep(LOOK_PAUSE.min(moment.since(clock.now()))).await;
+    }
+}
+
+/// Each certificate costs, but somebody may put right what makes them useless, and the last good one ends.
+fn useless_pause(now: Timestamp, last_good: Option<Timestamp>) -> Duration {
+    match last_good.map(|end| end.since(now)) {
+        None | Some(Duration::ZERO) => USELESS_PAUSE,
+        Some(left) => (left / 4).clamp(USELESS_PAUSE_MIN, USELESS_PAUSE),
+    }
+}
+
+impl CaError {
+    /// Whether nothing can come of an order any more.
+    fn ends(&self, order: &Order, now: Timestamp) -> bool {
+        match self {
+            CaError::Failed | CaError::Useless(_) => true,
+            // Whatever is wrong with it, the service has not taken it.
+            CaError::Refused { action: ISSUE, status, .. } => status.is_client_error(),
+            CaError::Refused { code, .. } if code == "ResourceNotFoundException" => {
+                now >= order.made.plus(LOST_AGE)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What to do about an error, by its code.
+fn remedy(code: &str) -> &'static str {
+    match code {
+        "AccessDeniedException" => {
+            "; may the role of the task do this with this CA? See its policy, and that of the CA"
+        }
+        "InvalidSignatureException"
+        | "SignatureDoesNotMatch"
+        | "RequestExpired"
+        | "ExpiredTokenException" => "; is the clock of this machine right?",
+        "UnrecognizedClientException" => "; do the credentials belong to the account of the CA?",
+        "ResourceNotFoundException" | "InvalidArnException" => {
+            "; see `certificate_authority_arn` and `template_arn`"
+        }
+        "InvalidStateException" => "; is the CA active?",
+        "ValidationException" | "InvalidArgsException" => {
+            "; does the CA end before `validity`, or is `signing_algorithm` not of its key?"
+        }
+        "MalformedCSRException" => "; see `spiffe_id` and `dns`",
+        _ => "",
     }
 }
 
@@ -245,19 +303,19 @@ struct Service<'a> {
 
 impl Service<'_> {
     async fn issue(&self, order: &Order) -> Result<String, CaError> {
-        let ordered: Ordered = self.ask("IssueCertificate", &self.settings.asked(order)).await?;
+        let ordered: Ordered = self.ask(ISSUE, &self.settings.asked(order)).await?;
         Ok(ordered.arn)
     }
 
     async fn get(&self, arn: &str) -> Result<Certificate, CaError> {
         let asked = json!({ "CertificateAuthorityArn": self.settings.authority, "CertificateArn": arn });
         for _ in 0..GETS_MAX {
-            match self.ask("GetCertificate", &asked).await {
+            match self.ask(GET, &asked).await {
                 Err(CaError::Refused { code, .. }) if code == "RequestInProgressException" => {
                     sleep(GET_PAUSE).await;
                 }
                 Err(CaError::Refused { code, .. }) if code == "RequestFailedException" => {
-                    return Err(Useless::Failed.into());
+                    return Err(CaError::Failed);
                 }
                 outcome => return outcome,
             }

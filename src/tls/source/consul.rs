@@ -4,28 +4,29 @@
 //! The agent renews the certificate by itself for as long as somebody waits for it. While a CA is replaced, the
 //! cluster names the old root and the new one, and both are believed.
 
+mod agent;
+
 use std::convert::Infallible;
 use std::sync::PoisonError;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, StatusCode};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
-use serde_json::json;
-use tokio::sync::Mutex;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use url::Url;
 
+use self::agent::{Agent, Held};
 use super::{BackOff, Issued, Publisher, client_of};
 use crate::clock::{Clock, Timestamp};
-use crate::fetch::{Answer, Client, FetchError, FetchSettings, SecretSource};
+use crate::fetch::{FetchError, FetchSettings, SecretSource};
 use crate::identity::SpiffeId;
 use crate::identity::TrustDomain;
 use crate::identity::spiffe::SpiffeError;
 use crate::tls::client::ClientTlsError;
-use crate::tls::{BadBundle, Bundles, Cas, OwnCertificate, Unusable};
+use crate::tls::{BadBundle, Bundles, Cas, OwnCertificate, PemSource, TrustError, Unusable, ca_certificates};
 
 /// `[identity.consul]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub struct Settings {
     /// https, or http at a loopback address.
     pub address: Url,
     /// Who vouches for the agent. `None`: the CAs of the system.
-    pub ca: Option<Vec<CertificateDer<'static>>>,
+    pub ca: Option<PemSource>,
     pub access: Access,
     /// What of these is not given is the agent's own, or the token's.
     pub whose: Whose,
@@ -44,7 +45,12 @@ pub struct Settings {
 pub enum Access {
     Anonymous,
     Token(SecretSource),
-    Login { auth_method: String, bearer_token: SecretSource },
+    Login {
+        auth_method: String,
+        bearer_token: SecretSource,
+        /// Of the auth method.
+        namespace: Option<String>,
+    },
 }
 
 /// A service of a Consul cluster.
@@ -63,11 +69,17 @@ enum AgentError {
     Fetch(#[from] FetchError),
     #[error("the Consul agent cannot be asked: {0}")]
     Tls(#[from] ClientTlsError),
-    #[error("the Consul agent refuses with status {0}: the token may not, or is no longer good")]
+    #[error("the CA of the Consul agent: {0}")]
+    Ca(#[from] TrustError),
+    #[error(
+        "the Consul agent refuses with status {0}: the token is no longer good, or has no `service:write` for the service"
+    )]
     Forbidden(StatusCode),
-    #[error("the Consul agent answers with status {0}")]
+    #[error("the Consul agent answers with status {0}; its log says why")]
     Status(StatusCode),
-    #[error("the Consul agent refuses the login with status {0}")]
+    #[error(
+        "the Consul agent refuses the login with status {0}: see the auth method's log, and `namespace` of `login`"
+    )]
     Login(StatusCode),
     #[error("an answer of the Consul agent does not parse ({0})")]
     Malformed(&'static str),
@@ -102,8 +114,6 @@ const PAUSE: Duration = Duration::from_millis(250);
 
 const ROOTS: &str = "/v1/agent/connect/ca/roots";
 const LEAF: &str = "/v1/agent/connect/ca/leaf/";
-const LOGIN: &str = "/v1/acl/login";
-const TOKEN: HeaderName = HeaderName::from_static("x-consul-token");
 const INDEX: HeaderName = HeaderName::from_static("x-consul-index");
 
 /// `GET /v1/agent/connect/ca/leaf/:service`.
@@ -130,16 +140,6 @@ struct Root {
     #[serde(rename = "RootCert")]
     certificate: String,
 }
-
-/// `POST /v1/acl/login`.
-#[derive(Deserialize)]
-struct Token {
-    #[serde(rename = "SecretID")]
-    secret: String,
-}
-
-/// The ACL token of a login, while it is good.
-type Held = Mutex<Option<HeaderValue>>;
 
 /// Asks until dropped, and anew whenever that fails.
 pub async fn follow(settings: Settings, publisher: Publisher, clock: Clock) {
@@ -171,9 +171,13 @@ async fn watch(
         connect_timeout: CONNECT_TIMEOUT,
         total_timeout: TOTAL_TIMEOUT,
     };
-    let ca = if fetch.allow_http { Some(&[][..]) } else { settings.ca.as_deref() };
-    let client = client_of(fetch, ca, clock)?;
-    let agent = Agent { settings, client, held };
+    // It rotates, too.
+    let ca = match &settings.ca {
+        _ if fetch.allow_http => Some(Vec::new()),
+        ca => ca.as_ref().map(ca_certificates).transpose()?,
+    };
+    let client = client_of(fetch, ca.as_deref(), clock)?;
+    let agent = Agent { settings, client, held, clock };
     let mut leaf = Watched::new(format!("{LEAF}{}", settings.whose.service));
     let mut roots = Watched::new(ROOTS.to_owned());
     tokio::try_join!(leaf.news(&agent), roots.news(&agent))?;
@@ -247,85 +251,6 @@ impl Watched {
 /// for after it may never come.
 fn after(before: Option<u64>, index: Option<u64>) -> Option<u64> {
     index.filter(|index| *index > 0 && before.is_none_or(|before| *index >= before))
-}
-
-/// Who is asked, and as whom.
-struct Agent<'a> {
-    settings: &'a Settings,
-    client: Client,
-    held: &'a Held,
-}
-
-impl Agent<'_> {
-    async fn get(&self, path: &str, index: Option<u64>) -> Result<Answer, AgentError> {
-        let url = self.url(path, index);
-        let ask = async |token: Option<HeaderValue>| {
-            let headers = token.map(|token| (TOKEN, token)).into_iter().collect();
-            self.client.send(&url, Method::GET, headers, Bytes::new()).await
-        };
-        let token = self.token(None).await?;
-        let mut answer = ask(token.clone()).await?;
-        if answer.status == StatusCode::FORBIDDEN
-            && let Access::Login { .. } = self.settings.access
-        {
-            answer = ask(self.token(token.as_ref()).await?).await?;
-        }
-        match answer.status {
-            StatusCode::OK => Ok(answer),
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => Err(AgentError::Forbidden(status)),
-            status => Err(AgentError::Status(status)),
-        }
-    }
-
-    fn url(&self, path: &str, index: Option<u64>) -> Url {
-        let Whose { partition, namespace, datacenter, .. } = &self.settings.whose;
-        let mut url = self.settings.address.clone();
-        url.set_path(path);
-        let given = [("partition", partition), ("ns", namespace), ("dc", datacenter)];
-        for (name, value) in given.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
-            url.query_pairs_mut().append_pair(name, value);
-        }
-        if let Some(index) = index {
-            let wait = format!("{WAIT_S}s");
-            url.query_pairs_mut().append_pair("index", &index.to_string()).append_pair("wait", &wait);
-        }
-        url
-    }
-
-    /// The token to ask with; that of a login is another than the one that was refused.
-    async fn token(&self, refused: Option<&HeaderValue>) -> Result<Option<HeaderValue>, AgentError> {
-        match &self.settings.access {
-            Access::Anonymous => Ok(None),
-            Access::Token(source) => Ok(Some(secret_value(&source.read().await?)?)),
-            Access::Login { auth_method, bearer_token } => {
-                let mut held = self.held.lock().await;
-                if held.as_ref() == refused {
-                    *held = None;
-                    *held = Some(self.log_in(auth_method, bearer_token).await?);
-                }
-                Ok(held.clone())
-            }
-        }
-    }
-
-    async fn log_in(&self, method: &str, bearer: &SecretSource) -> Result<HeaderValue, AgentError> {
-        let body = json!({ "AuthMethod": method, "BearerToken": bearer.read().await? }).to_string();
-        let url = self.url(LOGIN, None);
-        let answer = self.client.send(&url, Method::POST, HeaderMap::new(), body.into()).await?;
-        if answer.status != StatusCode::OK {
-            return Err(AgentError::Login(answer.status));
-        }
-        // What serde would say could quote a secret.
-        let token: Token =
-            serde_json::from_slice(&answer.body).map_err(|_| AgentError::Malformed("the login"))?;
-        secret_value(&token.secret)
-    }
-}
-
-fn secret_value(secret: &str) -> Result<HeaderValue, AgentError> {
-    let mut value = HeaderValue::from_str(secret).map_err(|_| FetchError::Credential)?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 /// What two answers give, if all of it is good.

@@ -2,6 +2,7 @@
 //! blocking queries, and logins. Steered by its handle.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,13 +14,14 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use rustls::ServerConfig;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use url::form_urlencoded;
 
 use super::certificates::parsed;
 use super::listen::{Listening, listen};
-use super::{Body, Error, full};
+use super::{Body, Error, full, soon};
 
 /// The trust domain of a cluster, as Consul names it.
 pub const CLUSTER: &str = "7f42f496-fbc7-8692-05ed-334aa5340c1e.consul";
@@ -66,17 +68,38 @@ struct Desk {
     /// A bearer token that the auth method takes.
     bearer: Option<String>,
     logins: u64,
+    /// The namespace that the last login named.
+    login_namespace: Option<String>,
+    /// Tokens that were logged out.
+    logged_out: Vec<String>,
     /// Paths with their queries, as they were asked for.
     asked: Vec<String>,
 }
 
 impl ConsulAgent {
     pub async fn start(tls: Option<Arc<ServerConfig>>) -> ConsulAgent {
+        ConsulAgent::start_at("127.0.0.1:0".parse().unwrap(), tls).await
+    }
+
+    /// Another one in its place, with another certificate.
+    pub async fn comes_back(self, tls: Arc<ServerConfig>) -> ConsulAgent {
+        let address = self._listening.address;
+        drop(self);
+        let is_free = async {
+            while TcpListener::bind(address).await.is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon("the address", is_free).await;
+        ConsulAgent::start_at(address, Some(tls)).await
+    }
+
+    async fn start_at(address: SocketAddr, tls: Option<Arc<ServerConfig>>) -> ConsulAgent {
         let scheme = if tls.is_some() { "https" } else { "http" };
         let said = Said { failing: Some(Failing::Status(500)), ..Said::default() };
         let state = Arc::new(State { said: watch::Sender::new(said), desk: Mutex::default() });
         let shared = state.clone();
-        let listening = listen("127.0.0.1:0".parse().unwrap(), tls, move |request| {
+        let listening = listen(address, tls, move |request| {
             let state = shared.clone();
             async move { state.answer(request).await }
         })
@@ -135,6 +158,14 @@ impl ConsulAgent {
 
     pub fn logins(&self) -> u64 {
         self.state.desk.lock().unwrap().logins
+    }
+
+    pub fn login_namespace(&self) -> Option<String> {
+        self.state.desk.lock().unwrap().login_namespace.clone()
+    }
+
+    pub fn logged_out(&self) -> Vec<String> {
+        self.state.desk.lock().unwrap().logged_out.clone()
     }
 
     pub fn asked(&self) -> Vec<String> {
@@ -207,6 +238,10 @@ impl State {
         if head.method == Method::POST && path == "/v1/acl/login" {
             return self.log_in(&body.collect().await?.to_bytes());
         }
+        if head.method == Method::POST && path == "/v1/acl/logout" {
+            self.desk.lock().unwrap().logged_out.extend(token);
+            return Ok(Response::new(full("true")));
+        }
         let query: HashMap<_, _> =
             form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
         let pick: fn(&Said) -> &Entry = match path {
@@ -248,6 +283,7 @@ impl State {
             return Ok(Response::builder().status(403).body(full("Permission denied"))?);
         }
         desk.logins += 1;
+        desk.login_namespace = shown["Namespace"].as_str().map(str::to_owned);
         let token = login_token(desk.logins);
         desk.token = Some(token.clone());
         let answer = json!({"AccessorID": "926e2bd2", "SecretID": token, "Local": true});

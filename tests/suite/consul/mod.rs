@@ -1,5 +1,7 @@
 //! Identity from a Consul agent: awaited, rotated, and the last good kept whatever comes.
 
+mod access;
+
 use std::time::Duration;
 
 use countersign::cli::mint::{Authority, CaSpec, LeafSpec, Minted, Validity};
@@ -9,11 +11,10 @@ use http::header::AUTHORIZATION;
 use rustls::{AlertDescription, ClientConfig};
 use serde_json::{Value, json};
 
-use crate::canary::Canaries;
 use crate::spiffe::{identity, readiness, rotated};
 use crate::world::certificates::{SERVER_NAMES, parsed, store};
 use crate::world::client::{Client, Protocol, alert_after, get};
-use crate::world::consul::{CLUSTER, ConsulAgent, Failing, leaf, login_token, roots};
+use crate::world::consul::{CLUSTER, ConsulAgent, Failing, leaf, roots};
 use crate::world::presented::in_force;
 use crate::world::proxy::{HOST, Proxy};
 use crate::world::tls::now;
@@ -294,60 +295,6 @@ async fn whatever_else_comes_the_last_good_stays() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_refused_is_replaced_by_a_login() {
-    let agent = ConsulAgent::start(None).await;
-    agent.takes_login("a.workload.jwt");
-    let login = "partition = \"edge\"\n[identity.consul.login]\nauth_method = \"tasks\"\nbearer_token = { file = \"jwt\" }";
-    let world = world(Clock::system(), &agent, login).await;
-    world.write("jwt", "an.old.jwt\n");
-    let ca = ca(&world, "Consul CA");
-    let of_edge = || ca.issue(&spec(&world, "ap/edge/ns/default/dc/dc1/svc/orders")).unwrap();
-    let first = of_edge();
-    agent.gives(&first, CLUSTER, &[&ca]);
-    let proxy = world.start(READ);
-    let failing = identity(&proxy, |it| it["failure"].is_string()).await;
-    assert!(failing["failure"].as_str().unwrap().contains("refuses the login with status 403"), "{failing}");
-    assert_eq!(agent.logins(), 0);
-    // What is shown is read anew.
-    world.write("jwt", "a.workload.jwt\n");
-    rotated(&proxy, &first).await;
-    assert_eq!(agent.logins(), 1);
-
-    agent.takes_token("nobody's");
-    let next = of_edge();
-    agent.gives(&next, CLUSTER, &[&ca]);
-    rotated(&proxy, &next).await;
-    assert_eq!(agent.logins(), 2, "one for both queries");
-    assert_eq!(identity(&proxy, |_| true).await["failure"], Value::Null);
-    for asked in ["/v1/acl/login?partition=edge", "/v1/agent/connect/ca/roots?partition=edge"] {
-        assert!(agent.asked().iter().any(|it| it == asked), "{asked}");
-    }
-
-    // Something else that fails takes no login; nor does a token that is refused for good take many.
-    agent.fails(Failing::Status(500));
-    identity(&proxy, |it| it["failure"].as_str().is_some_and(|told| told.contains("500"))).await;
-    agent.gives(&next, CLUSTER, &[&ca]);
-    identity(&proxy, |it| it["failure"].is_null()).await;
-    assert_eq!(agent.logins(), 2);
-}
-
-#[tokio::test]
-async fn a_token_in_a_file_is_read_anew() {
-    let agent = ConsulAgent::start(None).await;
-    agent.takes_token("the-second");
-    let world = world(Clock::system(), &agent, "token = { file = \"token\" }").await;
-    world.write("token", "the-first\n");
-    let ca = ca(&world, "Consul CA");
-    let own = own(&world, &ca);
-    agent.gives(&own, CLUSTER, &[&ca]);
-    let proxy = world.start(READ);
-    let failing = identity(&proxy, |it| it["failure"].is_string()).await;
-    assert!(failing["failure"].as_str().unwrap().contains("refuses with status 403"), "{failing}");
-    world.write("token", "the-second\n");
-    rotated(&proxy, &own).await;
-}
-
-#[tokio::test]
 async fn who_is_without_the_agent_until_his_certificate_ends_is_not_ready() {
     let clock = Clock::manual(now());
     let agent = ConsulAgent::start(None).await;
@@ -367,58 +314,4 @@ async fn who_is_without_the_agent_until_his_certificate_ends_is_not_ready() {
     assert_eq!(proxy.admin("/readyz").await.status, 200);
     clock.set(to);
     readiness(&proxy, 503, "certificate identity: expired at").await;
-}
-
-#[tokio::test]
-async fn an_agent_behind_tls_is_verified() {
-    let elsewhere = World::new().await;
-    let agent = ConsulAgent::start(Some(elsewhere.certificates.server_config("agent"))).await;
-    let by_name = |url: &str| url.replace("127.0.0.1", "localhost");
-    let mut seen = 0;
-    for (file, is_good) in [("agent-ca.pem", true), ("partner-ca.pem", false)] {
-        let mut world = world(Clock::system(), &agent, &format!("ca = \"{file}\"")).await;
-        world.identity = world.identity.map(|text| by_name(&text));
-        world.write("agent-ca.pem", &elsewhere.certificates.shop.pem());
-        let ca = ca(&world, "Consul CA");
-        let own = own(&world, &ca);
-        agent.gives(&own, CLUSTER, &[&ca]);
-        let proxy = world.start(READ);
-        if is_good {
-            rotated(&proxy, &own).await;
-        } else {
-            let failing = identity(&proxy, |it| it["failure"].is_string()).await;
-            assert!(failing["failure"].as_str().unwrap().contains("certificate"), "{failing}");
-        }
-        seen += 1;
-    }
-    assert_eq!(seen, 2);
-}
-
-#[tokio::test]
-async fn no_secret_of_the_agent_is_said_aloud() {
-    let agent = ConsulAgent::start(None).await;
-    let mut canaries = Canaries::default();
-    let bearer = canaries.plant("what is shown at the login");
-    agent.takes_login(&bearer);
-    let login = "[identity.consul.login]\nauth_method = \"tasks\"\nbearer_token = { file = \"jwt\" }";
-    let world = world(Clock::system(), &agent, login).await;
-    world.write("jwt", &bearer);
-    let ca = ca(&world, "Consul CA");
-    let own = own(&world, &ca);
-    let key = leaf(&own)["PrivateKeyPEM"].as_str().unwrap().lines().nth(1).unwrap().to_owned();
-    canaries.add("the private key", key);
-    canaries.add("the token of a login", login_token(1));
-    agent.gives(&own, CLUSTER, &[&ca]);
-    world.configuration(&format!("{READ}\n[log]\nlevel = \"trace\"\nformat = \"json\"\n"));
-    let binary = world.run(&[]);
-    in_force(binary.address("listener", "mesh").await, &own).await;
-    // Garbage with a key in it.
-    agent.says(json!({"CertPEM": leaf(&own)["PrivateKeyPEM"]}), roots(CLUSTER, &[&ca]));
-    binary.logged(|line| line["why"].as_str().is_some_and(|why| why.contains("does not parse"))).await;
-    let audit = std::fs::read_to_string(world.folder.path().join("audit.jsonl")).unwrap();
-    let (log, stdout) = binary.end().await;
-    for (what, text) in [("log", log), ("standard output", stdout), ("audit records", audit)] {
-        assert_eq!(canaries.found_in(&text), [""; 0], "{what}");
-    }
-    assert_eq!(agent.logins(), 1);
 }

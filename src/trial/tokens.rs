@@ -140,7 +140,7 @@ impl Tokens {
         if let Some(holder) = &holder {
             claims["cnf"] = json!({ "jkt": URL_SAFE_NO_PAD.encode(thumbprint(&holder.jwk())) });
         }
-        let token = signing.token(settings.token_type.media_type(), settings.name.as_str(), &claims)?;
+        let token = signing.token(settings.token_type.media_type(), Some(settings.name.as_str()), &claims)?;
         let Some(holder) = holder else {
             return Ok(Credential { scheme: Scheme::Bearer, token, proof: None });
         };
@@ -187,6 +187,5 @@ fn proof(
     if let Some(nonce) = nonce {
         claims["nonce"] = nonce.into();
     }
-    let [header, claims] = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
-    holder.signed(&format!("{header}.{claims}"))
+    holder.compact(&header, &claims)
 }

@@ -54,8 +54,9 @@ pub struct Generation {
 struct Key {
     /// The certificate, and the hop it was learned from.
     peer: Option<(CertificateHash, Hop)>,
-    /// SHA-256 of the whole token.
-    caller: Option<[u8; 32]>,
+    /// SHA-256 of the whole token, and up to when its issuer's word on it is believed, where that was asked: at
+    /// another time it may have said something else of the same token.
+    caller: Option<([u8; 32], Option<Timestamp>)>,
     generation: Generation,
 }
 
@@ -108,7 +109,7 @@ impl Key {
     fn new(generation: Generation, peer: &Signature<Peer>, caller: &Signature<Caller>) -> Key {
         Key {
             peer: peer.verified().map(|peer| (peer.certificate, peer.hop.clone())),
-            caller: caller.verified().map(|caller| caller.token_hash),
+            caller: caller.verified().map(|caller| (caller.token_hash, caller.believed_until)),
             generation,
         }
     }
@@ -168,6 +169,7 @@ mod tests {
             on_behalf_of: ActorKind::Human,
             chain: Vec::new(),
             expires: Timestamp::MAX,
+            believed_until: None,
             authenticated_at: None,
             acr: None,
             confirmation: None,

@@ -11,7 +11,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
-use crate::identity::{Caller, CertificateHash, Name, Peer, PeerName, SpiffeId};
+use crate::identity::{Caller, CertificateHash, Confirmation, Name, Peer, PeerName, SpiffeId};
 
 /// A list of what is revoked.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -127,9 +127,18 @@ impl Revocations {
         certificate.or_else(|| found(&self.workloads, id?, now, "the SPIFFE ID"))
     }
 
-    /// Whether the caller is revoked: the token, whom it is for, who acts for her, or the client that it was issued
-    /// to.
+    /// Whether the caller is revoked: the token, whom it is for, who acts for her, the client that it was issued to, or
+    /// the certificate that it is bound to, whoever has taken that one's place.
     pub fn caller(&self, caller: &Caller, now: Timestamp) -> Option<Revoked> {
+        self.named(caller, now).or_else(|| {
+            let Some(Confirmation::Certificate(bound)) = caller.confirmation else { return None };
+            let what = "the certificate that the token is bound to";
+            found(&self.certificates, &CertificateHash(bound), now, what)
+        })
+    }
+
+    /// By what its own issuer says.
+    fn named(&self, caller: &Caller, now: Timestamp) -> Option<Revoked> {
         let OfIssuer { tokens, subjects, clients } = self.issuers.get(&caller.issuer)?;
         let token = caller.token_id.as_deref().and_then(|id| found(tokens, id, now, "the token's `jti`"));
         let subject = || found(subjects, caller.subject.as_deref()?, now, "the token's subject");

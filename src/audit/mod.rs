@@ -209,6 +209,7 @@ mod tests {
             on_behalf_of: ActorKind::Human,
             chain: Vec::new(),
             expires: Timestamp::MAX,
+            believed_until: None,
             authenticated_at: None,
             acr: None,
             confirmation: None,

@@ -12,6 +12,7 @@
 //!   else reaches its address.
 
 pub mod address;
+mod moved;
 
 use std::io;
 use std::net::SocketAddr;
@@ -36,6 +37,7 @@ use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
 use address::Guard;
+pub use moved::Moved;
 
 /// What a [`Client`] may do, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -31,6 +31,9 @@ pub struct Caller {
     pub chain: Vec<Delegate>,
     /// `exp` plus the issuer's leeway: from then on the token is refused.
     pub expires: Timestamp,
+    /// Where the issuer's word stands in place of a signature: up to when that is believed. From then on it is asked
+    /// again, and may say something else of the same token.
+    pub believed_until: Option<Timestamp>,
     /// `auth_time` (OpenID Connect Core §2): when the person last logged in.
     pub authenticated_at: Option<Timestamp>,
     /// `acr` (OpenID Connect Core §2): how.
@@ -49,11 +52,16 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Whether this caller, for whom another Countersign vouches, is who `token` is of: the same subject, by the name
-    /// that the same issuer gave it.
-    pub fn is_of_subject_of(&self, token: &Caller) -> bool {
+    /// Up to when all this is as it is: its token ends, or its issuer is asked again.
+    pub fn holds_until(&self) -> Timestamp {
+        self.believed_until.map_or(self.expires, |until| until.min(self.expires))
+    }
+
+    /// Whether this caller, for whom a hop vouches, is who `token` is of: the same subject, by the name that the same
+    /// issuer gave it, which the claim `named_by` says.
+    pub fn is_of_subject_of(&self, token: &Caller, named_by: &str) -> bool {
         let text = |caller: &Caller, claim: &str| caller.claims.get(claim).cloned();
-        self.subject == token.subject && text(self, "subject_issuer") == text(token, "iss")
+        self.subject == token.subject && text(self, named_by) == text(token, "iss")
     }
 
     /// The outermost actor, if the token's own issuer names it. What another issuer calls `bot` is no `bot` of

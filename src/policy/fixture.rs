@@ -301,6 +301,7 @@ pub fn alice() -> Caller {
         on_behalf_of: ActorKind::Human,
         chain: vec![],
         expires: NOW.plus(Duration::from_secs(3_600)),
+        believed_until: None,
         authenticated_at: Some(NOW.minus(Duration::from_secs(60))),
         acr: Some(text("mfa")),
         confirmation: None,

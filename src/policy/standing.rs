@@ -31,8 +31,8 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// The first moment at which this standing must be made anew: token or certificate expiry, a
-    /// rule's start or end, a login grown too old.
+    /// The first moment at which this standing must be made anew: token or certificate expiry, an
+    /// issuer that is asked again, a rule's start or end, a login grown too old.
     pub fn valid_until(&self) -> Timestamp {
         self.valid_until
     }
@@ -81,7 +81,7 @@ impl Policy {
     }
 
     fn next_change(&self, peer: Option<&Peer>, caller: Option<&Caller>, now: Timestamp) -> Timestamp {
-        let credentials = peer.map(|peer| peer.not_after).into_iter().chain(caller.map(|c| c.expires));
+        let credentials = peer.map(|peer| peer.not_after).into_iter().chain(caller.map(Caller::holds_until));
         let times = self.boundaries();
         let rule_time = times.get(times.partition_point(|at| *at <= now)).copied();
         let login = caller.and_then(|caller| caller.authenticated_at).and_then(|at| {

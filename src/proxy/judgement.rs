@@ -4,6 +4,7 @@
 //! [`exchange`](super::exchange) goes them for requests that came; whoever only asks what would become of one
 //! goes the same. Nothing here reads a socket or a clock.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -14,7 +15,8 @@ use http::request::Parts;
 use super::connection::{Connection, Telling};
 use super::generation::Generation;
 use super::headers;
-use super::hop;
+use super::hop::{self, TrustedHop};
+use super::leaves::Leaves;
 use super::normalize::{Asked, OddNames};
 use super::refusal::Refusal;
 use crate::audit::record::HopRecord;
@@ -49,16 +51,21 @@ pub struct Basis {
 pub enum Credential {
     Absent,
     Token(TokenField),
+    /// One that its issuer is asked about, again and again.
+    Opaque(TokenField),
     /// The word of a hop, which speaks for the moment of the request: that what streams through it ends with the
     /// caller's token is that hop's business.
     Word(Arc<Caller>),
+    /// What a load balancer said of who logged in there.
+    UserClaims(TokenField),
 }
 
 /// Who holds the connection: `peer` tells who is there now, `replaced` since when with the present certificate, if that
-/// stands in for this one.
-pub struct Holder<P, R> {
+/// stands in for this one, and `hop` through whom, if that tells of others.
+pub struct Holder<'g, P, R> {
     pub peer: P,
     pub replaced: R,
+    pub hop: Option<&'g TrustedHop>,
 }
 
 /// From where a request comes.
@@ -81,13 +88,14 @@ pub fn read(generation: &Generation, head: &mut Parts, server_name: Option<&Host
     Ok(Asked::read(head, server_name)?)
 }
 
-/// Verifies both signatures, also when the first is bad: the record says what became of each. `known` is the token
-/// that came last.
+/// Verifies both signatures, also when the first is bad: the record says what became of each, unless to judge the second
+/// is more than to look at it. `known` is the token that came last.
 pub async fn verify(
     generation: &Generation,
     verifier: &Verifier,
     request: Target<'_>,
     holder: Holder<
+        '_,
         impl Fn() -> Result<Signature<Peer>, Refusal>,
         impl Fn(&CertificateHash) -> Option<Timestamp>,
     >,
@@ -96,25 +104,37 @@ pub async fn verify(
     draft: &mut Draft,
 ) -> Result<Signatures, Refusal> {
     let Generation { policy, revocations, .. } = generation;
-    let Holder { peer, replaced } = holder;
+    let Holder { peer, replaced, hop } = holder;
     let headers = request.headers;
-    let caller = async |peer: Option<&Peer>| {
+    let is_reached = Cell::new(true);
+    let caller = async |peer: Result<Option<&Peer>, &Refusal>| {
+        if peer.is_err() && verifier.leaves_traces(headers) {
+            is_reached.set(false);
+            return Ok(Signature::Absent);
+        }
+        let peer = peer.ok().flatten();
         let certificate = peer.map(|peer| &peer.certificate);
         let shown = Shown { certificate, replaced: &replaced, request: Some(request) };
         let caller = verifier.verify_again(headers, &shown, known).await;
         let caller = caller.map_err(|error| Refusal::from(&error).in_scheme(Scheme::of(headers)));
+        // Boxed: most requests have neither.
         match peer {
             Some(peer) if headers.contains_key(headers::ASSERTION) => {
-                // Boxed: most requests have none.
                 let asserted = Box::pin(asserted(generation, verifier, headers, peer)).await;
-                caller.and_then(|caller| one_of(caller, asserted?))
+                caller.and_then(|caller| one_of(caller, asserted?, "subject_issuer"))
+            }
+            _ if hop.is_some() && headers.contains_key(headers::USER_CLAIMS) => {
+                let logged_in = Box::pin(logged_in(verifier, headers, hop)).await;
+                caller.and_then(|caller| one_of(caller, logged_in?, "iss"))
             }
             _ => caller,
         }
     };
     let (peer, caller) = both(peer, caller).await;
     draft.peer(peer.as_ref().map_err(|refusal| refusal.reason));
-    draft.caller(caller.as_ref().map_err(|refusal| refusal.reason));
+    if is_reached.get() {
+        draft.caller(caller.as_ref().map_err(|refusal| refusal.reason));
+    }
     let [peer_revoked, caller_revoked] = revoked(revocations, &peer, &caller, now);
     draft.revoked(peer_revoked.is_some(), caller_revoked.is_some());
     let refusal = match (peer, caller) {
@@ -166,10 +186,10 @@ fn revoked(
 /// What becomes of each signature.
 async fn both(
     peer: impl Fn() -> Result<Signature<Peer>, Refusal>,
-    caller: impl AsyncFnOnce(Option<&Peer>) -> Result<Signature<Caller>, Refusal>,
+    caller: impl AsyncFnOnce(Result<Option<&Peer>, &Refusal>) -> Result<Signature<Caller>, Refusal>,
 ) -> (Result<Signature<Peer>, Refusal>, Result<Signature<Caller>, Refusal>) {
     let before = peer();
-    let caller = caller(before.as_ref().ok().and_then(Signature::verified).map(|peer| &**peer)).await;
+    let caller = caller(before.as_ref().map(|peer| peer.verified().map(|peer| &**peer))).await;
     // Keys may have been waited for, and the certificate may have ended meanwhile.
     let peer = before.and_then(|_| peer());
     (peer, caller)
@@ -181,10 +201,17 @@ pub async fn again(
     generation: &Generation,
     connection: &Connection,
     basis: &Basis,
+    leaves: &Leaves,
     clock: &Clock,
 ) -> Result<Timestamp, (Refusal, Option<Decision>)> {
     let Basis { asked, from, credential, .. } = basis;
-    let caller = async |peer: Option<&Peer>| credential.again(generation, peer).await;
+    let end = connection.peer(generation, clock.now()).ok();
+    let hop = end.as_ref().and_then(|end| connection.hop(generation, end));
+    let is_alb = hop.is_some_and(|(_, header)| header.is_alb());
+    let caller = async |peer: Result<Option<&Peer>, &Refusal>| match peer {
+        Ok(peer) => credential.again(generation, peer, is_alb).await,
+        Err(_) => Ok(Signature::Absent),
+    };
     let headers = basis.headers();
     let (peer, caller) = both(|| connection.requester(generation, &headers, clock.now()), caller).await;
     let [peer_revoked, caller_revoked] = revoked(&generation.revocations, &peer, &caller, || clock.now());
@@ -196,12 +223,17 @@ pub async fn again(
             return Err((first([peer.err(), peer_revoked, caller.err(), caller_revoked]), None));
         }
     };
+    let held_until = signatures.held_until(generation, connection, leaves, clock.now());
+    if held_until <= clock.now() {
+        let detail = "its certificate is this connection's no longer";
+        return Err((Refusal::from(&TokenError::NotSenderConstrained(detail.into())), None));
+    }
     let request = signatures.ask(asked, &headers, *from, clock.now());
     let (decision, judged, _) = decide(generation, &request, None);
     match &decision.verdict {
         Verdict::Permit(permit) => {
             let vouched_until = connection.vouched_until(generation, &signatures.peer);
-            Ok(holds_until(permit, &judged, vouched_until))
+            Ok(holds_until(permit, &judged, vouched_until.min(held_until)))
         }
         Verdict::Denial(denial) => Err((denial.into(), Some(decision))),
     }
@@ -224,23 +256,48 @@ async fn asserted(
     };
     let asserted = verifier.verify_assertion(assertion, Some(&peer.certificate)).await;
     let asserted = asserted.map_err(|error| Refusal::from(&error))?;
-    // What one proxy was told another could pass on, were it not bound to whom it was told by.
-    let is_loose = asserted.verified().is_some_and(|caller| caller.confirmation.is_none());
-    if is_loose && peer.hop == Hop::Direct {
-        let detail = "an assertion that is not bound to the certificate of the hop";
-        return Err(Refusal::from(&TokenError::NotSenderConstrained(detail.into())));
+    if let Some(caller) = asserted.verified() {
+        check_bound(caller, peer).map_err(|error| Refusal::from(&error))?;
     }
     Ok(asserted)
 }
 
-/// An assertion beside the token that it rests on is of the same subject, or one of the two is not what it seems.
-fn one_of(token: Signature<Caller>, asserted: Signature<Caller>) -> Result<Signature<Caller>, Refusal> {
-    match (token.verified(), asserted.verified()) {
-        (Some(token), Some(asserted)) if !asserted.is_of_subject_of(token) => {
-            let detail = "the token is another subject's than the assertion";
+/// Who logged in at the load balancer that this is.
+async fn logged_in(
+    verifier: &Verifier,
+    headers: &HeaderMap,
+    hop: Option<&TrustedHop>,
+) -> Result<Signature<Caller>, Refusal> {
+    match hop::user_claims(hop, headers)? {
+        Some(said) if verifier.takes_user_claims(None) => {
+            let logged_in = verifier.verify_user_claims(said).await;
+            logged_in.map_err(|error| Refusal::from(&error))
+        }
+        _ => Ok(Signature::Absent),
+    }
+}
+
+/// What one proxy was told another could pass on, were it not bound to whom it was told by.
+pub fn check_bound(asserted: &Caller, peer: &Peer) -> Result<(), TokenError> {
+    if asserted.confirmation.is_none() && peer.hop == Hop::Direct {
+        let detail = "an assertion that is not bound to the certificate of the hop";
+        return Err(TokenError::NotSenderConstrained(detail.into()));
+    }
+    Ok(())
+}
+
+/// What a hop tells of a caller beside a token is of the same subject, or one of the two is not what it seems.
+fn one_of(
+    token: Signature<Caller>,
+    told: Signature<Caller>,
+    named_by: &str,
+) -> Result<Signature<Caller>, Refusal> {
+    match (token.verified(), told.verified()) {
+        (Some(token), Some(told)) if !told.is_of_subject_of(token, named_by) => {
+            let detail = "the token is another subject's than what the hop tells";
             Err(Refusal::from(&TokenError::Malformed(detail.into())))
         }
-        (_, Some(_)) => Ok(asserted),
+        (_, Some(_)) => Ok(told),
         (_, None) => Ok(token),
     }
 }
@@ -281,8 +338,14 @@ impl Credential {
         if headers.contains_key(headers::ASSERTION) && verifier.takes_assertions_of(&caller.issuer) {
             return Credential::Word(Arc::clone(caller));
         }
+        if let Some(said) = headers.get(headers::USER_CLAIMS)
+            && verifier.takes_user_claims(Some(&caller.issuer))
+        {
+            return Credential::UserClaims(TokenField::of(said));
+        }
         let field = known.map(KnownToken::field).or_else(|| TokenField::in_headers(headers));
-        field.map_or(Credential::Absent, Credential::Token)
+        let kind = if caller.believed_until.is_some() { Credential::Opaque } else { Credential::Token };
+        field.map_or(Credential::Absent, kind)
     }
 
     /// Whom it stands for now.
@@ -290,12 +353,20 @@ impl Credential {
         &self,
         generation: &Generation,
         peer: Option<&Peer>,
+        is_alb: bool,
     ) -> Result<Signature<Caller>, Refusal> {
         let verifier = &generation.verifier;
         match self {
             Credential::Absent => Ok(Signature::Absent),
-            Credential::Token(token) => {
+            Credential::Token(token) | Credential::Opaque(token) => {
                 let caller = verifier.verify_field(token).await;
+                caller.map_err(|error| Refusal::from(&error))
+            }
+            Credential::UserClaims(said) => {
+                if !is_alb {
+                    return Ok(Signature::Absent);
+                }
+                let caller = verifier.verify_user_claims_again(said).await;
                 caller.map_err(|error| Refusal::from(&error))
             }
             Credential::Word(caller) => {
@@ -325,6 +396,20 @@ impl Basis {
 }
 
 impl Signatures {
+    /// Up to when the caller's token is in the right hands with this peer, which it was shown to be.
+    pub fn held_until(
+        &self,
+        generation: &Generation,
+        connection: &Connection,
+        leaves: &Leaves,
+        now: Timestamp,
+    ) -> Timestamp {
+        let Some(caller) = self.caller.verified() else { return Timestamp::MAX };
+        let replaced = |before: &CertificateHash| connection.replaced(leaves, generation, before, now);
+        let certificate = self.peer.verified().map(|peer| &peer.certificate);
+        generation.verifier.held_until(caller, certificate, &replaced)
+    }
+
     /// These two asking for `asked` now: what the policy judges.
     pub fn ask<'a>(
         &'a self,

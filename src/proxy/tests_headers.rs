@@ -38,6 +38,7 @@ fn caller() -> Caller {
         on_behalf_of: ActorKind::Human,
         chain: Vec::new(),
         expires: Timestamp::MAX,
+        believed_until: None,
         authenticated_at: None,
         acr: None,
         confirmation: None,

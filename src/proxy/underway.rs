@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 use super::body::Fault;
 use super::connection::Connection;
 use super::generation::Generation;
-use super::judgement::{self, Basis};
+use super::judgement::{self, Basis, Credential};
 use super::normalize::Asked;
 use super::refusal::Refusal;
 use super::stall::Watch;
@@ -30,6 +30,7 @@ use super::worker::Worker;
 use crate::audit::{Draft, Reason};
 use crate::clock::Timestamp;
 use crate::policy::Decision;
+use crate::token::ASK_TIMEOUT;
 use crate::upstream::Served;
 
 /// How often it is looked whether a time has come.
@@ -37,6 +38,8 @@ const PERIOD: Duration = Duration::from_millis(250);
 /// For how long a stream goes on while what judges it is waited for, as keys that are fetched: who asked anew
 /// would not be let in meanwhile.
 const JUDGING_TIMEOUT: Duration = Duration::from_millis(500);
+/// The same where its issuer is asked: whoever asked anew would wait for that, too.
+const OPAQUE_TIMEOUT: Duration = ASK_TIMEOUT.saturating_add(JUDGING_TIMEOUT);
 /// How many are judged before others have their turn: a reload may find thousands.
 const AT_ONCE: usize = 16;
 
@@ -196,21 +199,26 @@ impl Underway {
 
     async fn judge(self: Rc<Underway>, worker: Rc<Worker>, generation: Arc<Generation>) {
         let clock = &worker.shared.clock;
-        let judging = judgement::again(&generation, &self.connection, &self.basis, clock);
-        let outcome = match timeout(JUDGING_TIMEOUT, judging).await {
+        let (leaves, basis) = (&worker.shared.leaves, &self.basis);
+        let judging = judgement::again(&generation, &self.connection, basis, leaves, clock);
+        let (limit, detail) = match basis.credential {
+            Credential::Opaque(_) => (OPAQUE_TIMEOUT, "its issuer is waited for"),
+            _ => (JUDGING_TIMEOUT, "its keys are waited for"),
+        };
+        let outcome = match timeout(limit, judging).await {
             Ok(outcome) => outcome,
-            Err(_) => Err((Refusal::of(Reason::IssuerUnavailable).because("its keys are waited for"), None)),
+            Err(_) => Err((Refusal::of(Reason::IssuerUnavailable).because(detail), None)),
         };
         self.is_being_judged.set(false);
         // Only now: it may go elsewhere since.
         let server = self.server.borrow().as_ref().map(Rc::clone);
-        let outcome = outcome.and_then(|until| match server {
-            Some(server) => {
+        let outcome = match (outcome, server) {
+            (Ok(until), Some(server)) => {
                 let server = server.again(&generation.upstreams, &generation.revocations);
                 server.map(|server| until.min(server)).map_err(|error| (Refusal::from(&error), None))
             }
-            None => Ok(until),
-        });
+            (outcome, _) => outcome,
+        };
         match outcome {
             Ok(until) => self.judged.set((generation.number, until)),
             Err((refusal, decision)) => self.end(Ending { refusal, decision, generation }),

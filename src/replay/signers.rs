@@ -175,6 +175,7 @@ impl CallerLine {
             on_behalf_of: kind(&self.on_behalf_of)?,
             chain: self.chain.iter().map(|link| link.read(&text)).collect::<Result<_, _>>()?,
             expires: Timestamp::MAX,
+            believed_until: None,
             authenticated_at: auth_time.map_err(|_| Why::Form("caller.auth_time"))?,
             acr,
             // To which one is not recorded, and nobody asks.

@@ -12,29 +12,26 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::AssembleError;
 use super::credential::KeptCredential;
-use super::identities::Identities;
+use super::identities::{Identities, Mismatch};
+use super::upstream::{LiveUpstream, upstreams};
 use crate::audit::SinkSettings;
 use crate::clock::Clock;
 use crate::config::{
     Config, ListenerSettings, ListenerTlsSettings, LogSettings, RevocationSettings, UpstreamConfig,
-    UpstreamTls,
 };
 use crate::decisions::Decisions;
 use crate::identity::Name;
 use crate::metrics::Metrics;
 use crate::proxy::assertion::{AssertionKeys, AssertionSettings, Assertions, Audience};
 use crate::proxy::generation::Security;
-use crate::proxy::limits::Limits;
 use crate::proxy::{Generation, ListenerState};
 use crate::revocation::Revocations;
 use crate::tls::client::{ExpectedServer, client_config};
-use crate::tls::servers::ServerTls;
 use crate::tls::source::Issued;
 use crate::tls::{Alpn, ListenerTls, Own, OwnCertificate};
 use crate::token::{
     Introspection, Issuer, IssuerKeys, IssuerSettings, KeySource, Proofs, SigningError, Verifier,
 };
-use crate::upstream::{ServerSettings, Upstream, UpstreamLimits, UpstreamSettings};
 
 /// What a generation was made from, as far as the next one may keep it.
 #[derive(Clone)]
@@ -42,7 +39,9 @@ pub struct Assembled {
     fixed: Fixed,
     /// As the configuration has it.
     configured: Identities,
-    /// The same with what the source of service identity gave.
+    /// What the source of service identity gave last that could be taken.
+    pub issued: Option<Arc<Issued>>,
+    /// The configured ones with that.
     pub identities: Identities,
     pub issuers: Vec<KeyedIssuer>,
     pub revocation: Option<RevocationSettings>,
@@ -53,9 +52,6 @@ pub struct Assembled {
     /// For as long as the process lives, or until nothing is asserted.
     assertion_keys: Option<Arc<AssertionKeys>>,
 }
-
-/// An upstream with what its TLS configuration was made from.
-type LiveUpstream = (UpstreamTls, Option<Arc<ServerTls>>, Arc<Upstream>);
 
 /// An issuer's keys with the task that keeps them fresh, which ends with the last generation that uses it.
 #[derive(Clone)]
@@ -82,8 +78,6 @@ pub struct Tools<'a> {
     pub background: &'a Handle,
     pub metrics: &'a Arc<Metrics>,
     pub clock: &'a Clock,
-    /// What the source of service identity gave last.
-    pub issued: Option<&'a Issued>,
 }
 
 /// The first generation.
@@ -108,15 +102,15 @@ pub fn next(
     assemble(config, Some((present, assembled)), present.number + 1, &tools)
 }
 
-/// The generation after `present`, with the same configuration and what the source of service identity gave
-/// since. Nothing that was judged under another CA is remembered: standings go by the generation's number.
+/// The generation after `present`, with the same configuration and what the source of service identity gives
+/// now. Nothing that was judged under another CA is remembered: standings go by the generation's number.
 pub fn reissued(
     present: &Generation,
     assembled: &Assembled,
+    issued: Option<Arc<Issued>>,
     tools: Tools<'_>,
 ) -> Result<(Generation, Assembled), AssembleError> {
-    let configured = assembled.configured.clone();
-    let identities = configured.with(tools.issued, Some(&assembled.identities))?;
+    let identities = assembled.configured.with(issued.as_deref(), Some(&assembled.identities));
     let before = Some((present, assembled));
     let listeners = listeners(&identities, before, &tools)?;
     let upstreams = upstreams(&identities, &present.limits, before, &tools)?;
@@ -135,7 +129,7 @@ pub fn reissued(
         own_peer: identities.own_peer(),
         ..present.clone()
     };
-    let assembled = Assembled { configured, identities, upstreams, credentials, ..assembled.clone() };
+    let assembled = Assembled { issued, identities, upstreams, credentials, ..assembled.clone() };
     Ok((generation, assembled))
 }
 
@@ -165,7 +159,8 @@ fn assemble(
         listeners: config.listeners,
         upstreams: config.upstreams,
     };
-    let identities = configured.with(tools.issued, old.map(|old| &old.identities))?;
+    let issued = old.and_then(|old| old.issued.clone());
+    let identities = configured.with(issued.as_deref(), old.map(|old| &old.identities));
     let listeners = listeners(&identities, before, tools)?;
     let upstreams = upstreams(&identities, &config.limits, before, tools)?;
     let credentials = credentials(&identities, old, tools)?;
@@ -196,17 +191,21 @@ fn assemble(
         Some((present, old)) if old.revocation == config.revocation => Arc::clone(&present.revocations),
         _ => Arc::new(config.revoked),
     };
+    let verifier = Verifier::new(
+        verified,
+        config.limits.token,
+        config.tokens,
+        Arc::clone(&proofs),
+        tools.metrics.tokens.clone(),
+        tools.clock.clone(),
+    )?;
+    if let Some((present, _)) = before {
+        verifier.take_over(&present.verifier);
+    }
     let generation = Generation {
         number,
         policy: Arc::new(config.policy),
-        verifier: Arc::new(Verifier::new(
-            verified,
-            config.limits.token,
-            config.tokens,
-            Arc::clone(&proofs),
-            tools.metrics.tokens.clone(),
-            tools.clock.clone(),
-        )?),
+        verifier: Arc::new(verifier),
         standings: Arc::new(Decisions::new(config.decisions, tools.metrics.decision_cache.clone())),
         revocations,
         routes: config.routes.into(),
@@ -225,6 +224,7 @@ fn assemble(
     let assembled = Assembled {
         fixed,
         configured,
+        issued,
         identities,
         issuers,
         revocation,
@@ -234,6 +234,12 @@ fn assemble(
         assertion_keys: own_keys,
     };
     Ok((generation, assembled))
+}
+
+impl Assembled {
+    pub fn mismatch(&self) -> Option<Mismatch> {
+        self.identities.mismatch(self.issued.as_ref()?.trust_domain()?)
+    }
 }
 
 impl Fixed {
@@ -387,63 +393,4 @@ fn credentials(
     tools: &Tools<'_>,
 ) -> Result<Vec<KeptCredential>, AssembleError> {
     identities.upstreams.iter().map(|upstream| KeptCredential::assemble(upstream, old, tools)).collect()
-}
-
-fn upstreams(
-    identities: &Identities,
-    limits: &Limits,
-    before: Option<(&Generation, &Assembled)>,
-    tools: &Tools<'_>,
-) -> Result<Vec<LiveUpstream>, AssembleError> {
-    let old = before.map(|(_, assembled)| assembled);
-    identities.upstreams.iter().map(|settings| upstream(settings, limits, old, tools)).collect()
-}
-
-fn upstream(
-    config: &UpstreamConfig,
-    limits: &Limits,
-    old: Option<&Assembled>,
-    tools: &Tools<'_>,
-) -> Result<LiveUpstream, AssembleError> {
-    let old = || old.into_iter().flat_map(|old| &old.upstreams);
-    let name = &config.name;
-    let UpstreamTls { expected, own } = &config.tls;
-    let tls = match (old().find(|(tls, ..)| *tls == config.tls), own) {
-        (Some((_, kept, _)), _) => kept.clone(),
-        (None, Some(Own::Awaited)) => None,
-        (None, own) => {
-            let own = own.as_ref().and_then(Own::known);
-            let made = ServerTls::new(expected, own, &[Alpn::Http2, Alpn::Http1], tools.clock);
-            Some(made.map_err(|source| AssembleError::Client { name: name.clone(), source })?)
-        }
-    };
-    let servers = config
-        .servers
-        .iter()
-        .map(|(url, weight)| ServerSettings::parse(url, *weight, tls.as_ref()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|source| AssembleError::Upstream { name: name.clone(), source })?;
-    let settings = UpstreamSettings {
-        name: name.to_string(),
-        servers,
-        connect_timeout: config.connect_timeout,
-        first_byte_timeout: config.first_byte_timeout,
-        idle_timeout: config.idle_timeout,
-        eject_after_failures: config.eject_after_failures,
-        limits: UpstreamLimits {
-            in_flight_max: limits.upstream_in_flight_max,
-            pending_max: limits.upstream_pending_max,
-            ..UpstreamLimits::default()
-        },
-    };
-    let kept = old().map(|(.., upstream)| upstream).find(|upstream| *upstream.settings() == settings);
-    let upstream = match kept {
-        Some(kept) => Arc::clone(kept),
-        None => {
-            let _inside = tools.background.enter();
-            let before = old().map(|(.., upstream)| upstream).find(|it| it.settings().name == settings.name);
-            Upstream::start(settings, before.map(AsRef::as_ref))
-        }
-    };
-    Ok((config.tls.clone(), tls, upstream))
 }

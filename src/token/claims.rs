@@ -23,8 +23,10 @@ use crate::policy::claim::ClaimPath;
 /// The last second of the year 9999: later times are nonsense or an attempt to overflow something.
 pub(super) const SECONDS_MAX: u64 = 253_402_300_799;
 
-/// What the claim `typ`, or `token_use`, says of tokens that are no access tokens.
-const OTHER_TYPES: [&str; 6] = ["ID", "id", "Refresh", "refresh", "Offline", "Logout"];
+/// Where tokens say of what kind they are.
+const TYPES: [&str; 3] = ["typ", "token_use", "token_type"];
+/// What they say, in any case, if they are no access tokens.
+const OTHER_TYPES: [&str; 6] = ["id", "id_token", "refresh", "refresh_token", "offline", "logout"];
 
 impl IssuerSettings {
     /// What the verified claims say, if they may be believed now.
@@ -68,6 +70,7 @@ impl IssuerSettings {
             on_behalf_of: actors.on_behalf_of,
             chain: actors.chain,
             expires: times.expires.plus(self.leeway),
+            believed_until: None,
             authenticated_at: times.authenticated,
             acr: text(&claims, "acr")?,
             confirmation: confirmation(&claims)?,
@@ -99,7 +102,8 @@ impl IssuerSettings {
         if quirks.takes_id_tokens {
             return Ok(());
         }
-        let other = OTHER_TYPES.iter().any(|kind| says("typ", kind) || says("token_use", kind));
+        let is_other = |kind: &str| OTHER_TYPES.iter().any(|other| kind.eq_ignore_ascii_case(other));
+        let other = TYPES.iter().any(|name| claims.get(*name).and_then(Value::as_str).is_some_and(is_other));
         let hashes = claims.contains_key("at_hash") || claims.contains_key("c_hash");
         // some providers copy `nonce` into access tokens, but those mark them
         let nonce = claims.contains_key("nonce") && quirks.access_mark.is_none();

@@ -2,20 +2,22 @@
 //!
 //! Invariants:
 //! - Our credentials go to one endpoint: the configured one, or the one that discovery names on the issuer's own origin.
-//! - One question at a time for one token, [`IN_FLIGHT_MAX`] for all; after a failure none for [`REST`].
+//! - One question at a time for one token, [`IN_FLIGHT_MAX`] for all; while the issuer is away none for [`REST`].
+//! - What it answers to one token keeps nobody else's from being asked about.
 //! - An answer that says anything but `"active": true` is a refusal.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use rustls::ClientConfig;
 use serde_json::{Map, Value};
-use tokio::sync::{OnceCell, OwnedMutexGuard, Semaphore};
+use tokio::sync::{OwnedMutexGuard, Semaphore};
 use url::Url;
 use url::form_urlencoded::byte_serialize;
 
@@ -25,8 +27,8 @@ use super::json;
 use super::key_document::introspection_endpoint;
 use super::limits::TokenLimits;
 use super::memory::TokenHash;
-use crate::clock::Timestamp;
-use crate::fetch::{Client, FetchSettings, SecretSource};
+use crate::clock::{Clock, Timestamp};
+use crate::fetch::{Answer, Client, FetchError, FetchSettings, SecretSource};
 
 /// `[issuer.NAME.introspection]`, and whom the issuer knows us as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,10 +52,13 @@ pub enum Endpoint {
 
 /// The longest [`IntrospectionSettings::time_max`].
 pub const INTROSPECTION_TIME_MAX: Duration = Duration::from_secs(60);
-/// For one question, discovery and waiting for others included.
-const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// For whoever asks, waiting for others included.
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// For the issuer to answer one question, discovery included. Less than [`ASK_TIMEOUT`]: who waited for others and has
+/// no time left does not find that the issuer is away.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// After a failure nobody is asked for this long.
+/// While the issuer is away nobody is asked for this long.
 const REST: Duration = Duration::from_secs(1);
 /// Questions to one issuer at once.
 const IN_FLIGHT_MAX: usize = 64;
@@ -63,9 +68,11 @@ const IN_FLIGHT_MAX: usize = 64;
 pub struct Introspection {
     settings: IntrospectionSettings,
     client: Client,
-    endpoint: OnceCell<Url>,
+    /// Where discovery says that it is asked, until it is not there.
+    found: ArcSwapOption<Url>,
     in_flight: Semaphore,
     turns: Mutex<HashMap<TokenHash, Arc<tokio::sync::Mutex<()>>>>,
+    /// When it was last found to be away.
     failed: Mutex<Timestamp>,
 }
 
@@ -76,6 +83,22 @@ pub(super) struct Turn<'i> {
     held: Option<OwnedMutexGuard<()>>,
 }
 
+/// Why there is no word on a token.
+pub(super) enum Wordless {
+    /// The issuer says nothing of any token now.
+    Away(TokenError),
+    /// It says nothing of this one that can be understood.
+    Odd(TokenError),
+    /// It says that the token is not good.
+    Inactive,
+}
+
+/// How a question fails.
+enum Failure {
+    Away(String),
+    Odd(String),
+}
+
 impl Introspection {
     /// `tls` verifies the issuer, as for its keys.
     pub fn new(settings: IntrospectionSettings, keys: &KeySettings, tls: &ClientConfig) -> Introspection {
@@ -84,12 +107,12 @@ impl Introspection {
             allow_private_addresses: keys.allow_private_addresses,
             body_bytes_max: keys.document_bytes_max,
             connect_timeout: CONNECT_TIMEOUT,
-            total_timeout: ASK_TIMEOUT,
+            total_timeout: ANSWER_TIMEOUT,
         };
         Introspection {
             settings,
             client: Client::new(fetch, tls),
-            endpoint: OnceCell::new(),
+            found: ArcSwapOption::empty(),
             in_flight: Semaphore::new(IN_FLIGHT_MAX),
             turns: Mutex::default(),
             failed: Mutex::new(Timestamp::MIN),
@@ -103,8 +126,10 @@ impl Introspection {
     /// Waits until nobody else asks about this token.
     pub(super) async fn turn(&self, hash: TokenHash) -> Turn<'_> {
         let lock = Arc::clone(lock(&self.turns).entry(hash).or_default());
-        let held = Some(lock.lock_owned().await);
-        Turn { of: self, hash, held }
+        // Made first: who stops waiting leaves nothing behind.
+        let mut turn = Turn { of: self, hash, held: None };
+        turn.held = Some(lock.lock_owned().await);
+        turn
     }
 
     /// What the issuer says of a token that is good now.
@@ -112,32 +137,72 @@ impl Introspection {
         &self,
         token: &str,
         limits: &TokenLimits,
-        now: Timestamp,
-    ) -> Result<Map<String, Value>, TokenError> {
-        let unavailable = |why: String| TokenError::IssuerUnavailable(why.into());
-        let failed = *lock(&self.failed);
+        clock: &Clock,
+    ) -> Result<Map<String, Value>, Wordless> {
+        let unavailable = |why: &str| TokenError::IssuerUnavailable(format!("introspection: {why}").into());
+        let Ok(_permit) = self.in_flight.acquire().await else {
+            return Err(Wordless::Away(unavailable("nobody is asked any more")));
+        };
+        let (failed, now) = (*lock(&self.failed), clock.now());
         if failed <= now && now < failed.plus(REST) {
-            return Err(unavailable("introspection has just failed".to_owned()));
+            return Err(Wordless::Away(unavailable("it has just failed")));
         }
-        let asked = tokio::time::timeout(ASK_TIMEOUT, self.ask(token)).await;
-        let body = asked.unwrap_or_else(|_| Err(format!("no answer within {} ms", ASK_TIMEOUT.as_millis())));
-        let said = body.and_then(|body| {
-            json::object(&body, limits.json()).map_err(|error| format!("the answer {error}"))
-        });
-        let mut said = said.map_err(|why| {
-            *lock(&self.failed) = now;
-            tracing::warn!(error = %why, "an issuer could not be asked about a token");
-            unavailable(format!("introspection: {why}"))
-        })?;
-        match said.remove("active") {
-            Some(Value::Bool(true)) => Ok(said),
-            _ => Err(TokenError::Inactive),
+        let in_time = tokio::time::timeout(ANSWER_TIMEOUT, self.ask(token)).await;
+        let too_long = || format!("no answer within {} ms", ANSWER_TIMEOUT.as_millis());
+        let answer = in_time.unwrap_or_else(|_| Err(Failure::Away(too_long())));
+        let said = answer.and_then(|answer| self.read(&answer, limits));
+        match said {
+            Ok(mut said) => match said.remove("active") {
+                Some(Value::Bool(true)) => Ok(said),
+                _ => Err(Wordless::Inactive),
+            },
+            Err(Failure::Away(why)) => {
+                *lock(&self.failed) = clock.now();
+                self.found.store(None);
+                tracing::warn!(error = %why, "an issuer cannot be asked about tokens");
+                Err(Wordless::Away(unavailable(&why)))
+            }
+            Err(Failure::Odd(why)) => {
+                tracing::debug!(error = %why, "an issuer does not say what it should of a token");
+                Err(Wordless::Odd(unavailable(&why)))
+            }
         }
     }
 
-    async fn ask(&self, token: &str) -> Result<bytes::Bytes, String> {
-        let _permit = self.in_flight.acquire().await.map_err(|error| error.to_string())?;
-        let endpoint = self.endpoint.get_or_try_init(|| self.find()).await?;
+    fn read(&self, answer: &Answer, limits: &TokenLimits) -> Result<Map<String, Value>, Failure> {
+        let why = format!("the answer has status {}", answer.status.as_u16());
+        match answer.status {
+            StatusCode::OK => json::object(&answer.body, limits.json())
+                .map_err(|error| Failure::Odd(format!("the answer {error}"))),
+            // It does not know us, has enough, or is not there behind what answers.
+            StatusCode::UNAUTHORIZED
+            | StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT => Err(Failure::Away(why)),
+            // All others a token of somebody's making may bring about.
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE => {
+                self.found.store(None);
+                Err(Failure::Odd(why))
+            }
+            _ => Err(Failure::Odd(why)),
+        }
+    }
+
+    async fn ask(&self, token: &str) -> Result<Answer, Failure> {
+        let endpoint = self.endpoint().await.map_err(Failure::Away)?;
+        let headers = self.authorization().await.map_err(Failure::Away)?;
+        let form = [("token", token), ("token_type_hint", "access_token")];
+        let answer = self.client.post_form(&endpoint, headers, &form).await;
+        answer.map_err(|error| match error {
+            FetchError::Redirect | FetchError::Compressed | FetchError::TooLong(_) => {
+                Failure::Odd(error.to_string())
+            }
+            error => Failure::Away(error.to_string()),
+        })
+    }
+
+    async fn authorization(&self) -> Result<HeaderMap, String> {
         let IntrospectionSettings { client_id, client_secret, .. } = &self.settings;
         let secret = client_secret.read().await.map_err(|error| error.to_string())?;
         // RFC 6749 §2.3.1: both encoded as in a form
@@ -146,30 +211,34 @@ impl Introspection {
         let field = HeaderValue::try_from(format!("Basic {pair}"));
         let mut field = field.map_err(|_| "the client secret cannot be sent".to_owned())?;
         field.set_sensitive(true);
-        let headers = HeaderMap::from_iter([(AUTHORIZATION, field)]);
-        let form = [("token", token), ("token_type_hint", "access_token")];
-        let answer = self.client.post_form(endpoint, headers, &form).await;
-        let answer = answer.map_err(|error| error.to_string())?;
-        match answer.status {
-            StatusCode::OK => Ok(answer.body),
-            status => Err(format!("the answer has status {}", status.as_u16())),
-        }
+        Ok(HeaderMap::from_iter([(AUTHORIZATION, field)]))
     }
 
-    async fn find(&self) -> Result<Url, String> {
+    async fn endpoint(&self) -> Result<Arc<Url>, String> {
         let (document, issuer) = match &self.settings.endpoint {
-            Endpoint::Url(url) => return Ok(url.clone()),
+            Endpoint::Url(url) => return Ok(Arc::new(url.clone())),
             Endpoint::Discovery { document, issuer } => (document, issuer),
         };
-        let found = self.client.get(document, None).await.map_err(|error| error.to_string())?;
-        let endpoint = introspection_endpoint(&found.body, issuer)
+        if let Some(found) = self.found.load_full() {
+            return Ok(found);
+        }
+        let fetched = self.client.get(document, None).await.map_err(|error| format!("discovery: {error}"))?;
+        let endpoint = introspection_endpoint(&fetched.body, issuer)
             .ok_or("the discovery document is another issuer's, or has no `introspection_endpoint`")?;
         if endpoint.origin() != document.origin() {
             return Err(
                 "the discovery document names another host's endpoint, which gets no credentials".into()
             );
         }
+        let endpoint = Arc::new(endpoint);
+        self.found.store(Some(Arc::clone(&endpoint)));
         Ok(endpoint)
+    }
+
+    /// About how many tokens somebody asks, or waits to.
+    #[cfg(test)]
+    pub(super) fn turns(&self) -> usize {
+        lock(&self.turns).len()
     }
 }
 

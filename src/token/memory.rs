@@ -139,6 +139,11 @@ impl Memory {
         self.verified.get(hash).filter(|remembered| remembered.judged <= now)
     }
 
+    /// All that are remembered; some may hold no longer.
+    pub fn all_verified(&self) -> impl Iterator<Item = Arc<Remembered>> {
+        self.verified.iter().map(|(_, remembered)| remembered)
+    }
+
     pub fn failed(&self, hash: &TokenHash) -> Option<Failure> {
         self.failed.get(hash)
     }
@@ -274,6 +279,7 @@ mod tests {
             on_behalf_of: ActorKind::Human,
             chain: Vec::new(),
             expires: Timestamp::MAX,
+            believed_until: None,
             authenticated_at: None,
             acr: None,
             confirmation: None,

@@ -10,6 +10,7 @@
 //! form, and any guess at what an issuer did not say.
 
 mod actor;
+mod alb;
 mod algorithm;
 mod assertion;
 mod attempts;
@@ -32,6 +33,7 @@ mod opaque;
 mod possession;
 mod preset;
 mod proofs;
+mod recall;
 mod signing;
 mod steps;
 mod verifier;
@@ -39,11 +41,13 @@ mod wanted;
 
 pub use actor::ActorEntry;
 pub use algorithm::{Algorithm, KeyKind, SelfTestError, UnknownAlgorithm, self_test};
-pub use assertion::{ASSERTED_NOBODY, ASSERTION_KEYS_PATH, ASSERTION_TYPE};
+pub use assertion::{ASSERTED_NOBODY, ASSERTION_KEYS_PATH, ASSERTION_TYPE, is_nobody};
 pub use credential::{Credential, CredentialError, Scheme};
 pub use dpop::{DPOP, thumbprint};
 pub use error::{Detail, TokenError};
-pub use introspection::{Endpoint, INTROSPECTION_TIME_MAX, Introspection, IntrospectionSettings};
+pub use introspection::{
+    ASK_TIMEOUT, Endpoint, INTROSPECTION_TIME_MAX, Introspection, IntrospectionSettings,
+};
 pub use issuer::{ClaimMap, IssuerSettings, KeySettings, KeySource, LEEWAY_MAX, Quirks, TokenType};
 pub use issuer_url::{IssuerUrl, IssuerUrlError};
 pub use jwt::claimed_signer;

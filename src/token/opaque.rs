@@ -2,20 +2,40 @@
 
 use std::sync::Arc;
 
+use http::HeaderMap;
+use serde_json::{Map, Value};
+
+use super::credential::Credential;
 use super::error::TokenError;
+use super::introspection::{ASK_TIMEOUT, Introspection, Wordless};
+use super::issuer::IssuerSettings;
+use super::jwt;
+use super::limits::TokenLimits;
 use super::memory::{Remembered, TokenHash, Vouched};
 use super::steps::Step;
 use super::verifier::{Issuer, Verifier};
+use crate::clock::Timestamp;
+use crate::identity::Caller;
 use crate::metrics::Limit;
 
-/// What every JWT starts with: `{"` in base64url.
-const JWT_START: &str = "eyJ";
+/// What `token_use` says of access tokens, where a provider says it of all kinds.
+const ACCESS_USES: [&str; 2] = ["access_token", "access"];
 
 impl Verifier {
+    /// Whether to judge what these headers present is more than to look at it: a proof is used up, or an issuer is
+    /// asked.
+    pub fn leaves_traces(&self, headers: &HeaderMap) -> bool {
+        match Credential::from_headers(headers) {
+            Ok(Credential::Bearer(token)) => self.opaque(token).is_some(),
+            Ok(Credential::Dpop(_)) => true,
+            Ok(Credential::Absent) | Err(_) => false,
+        }
+    }
+
     /// Whom to ask about a token that is no JWT.
     pub(super) fn opaque(&self, token: &str) -> Option<(usize, &Issuer)> {
         let asked = |(_, issuer): &(usize, &Issuer)| issuer.settings.introspection.is_some();
-        (!token.starts_with(JWT_START)).then(|| self.issuers.iter().enumerate().find(asked)).flatten()
+        self.issuers.iter().enumerate().find(asked).filter(|_| !jwt::is_meant(token))
     }
 
     /// The issuer's word in place of a signature; what it says is judged as a JWT's claims are.
@@ -32,34 +52,109 @@ impl Verifier {
             return Err(TokenError::LimitExceeded(Limit::TokenBytesMax, detail.into()));
         }
         *step = Step::Issuer;
-        let nobody =
-            || TokenError::IssuerUnavailable("an opaque token is asked about only where one serves".into());
+        let unavailable = |why: &'static str| TokenError::IssuerUnavailable(why.into());
+        let nobody = || unavailable("an opaque token is asked about only where one serves");
         let asked = issuer.introspection.as_ref().ok_or_else(nobody)?;
+        let asking = self.ask_in_turn(position, (&issuer.settings, asked), token, hash, step);
+        let in_time = tokio::time::timeout(ASK_TIMEOUT, asking).await;
+        in_time.unwrap_or_else(|_| Err(unavailable("too many tokens are asked about")))
+    }
+
+    async fn ask_in_turn(
+        &self,
+        position: usize,
+        (settings, asked): (&IssuerSettings, &Introspection),
+        token: &str,
+        hash: TokenHash,
+        step: &mut Step,
+    ) -> Result<Arc<Remembered>, TokenError> {
         let _turn = asked.turn(hash).await;
         // Another may have asked meanwhile.
-        if let Some(remembered) = self.recall(&hash).await? {
+        if let Some(remembered) = self.recall_verified(&hash).await? {
             return Ok(remembered);
         }
+        if let Some(error) = self.recall_failure(&hash).await? {
+            return Err(error);
+        }
         *step = Step::Signature;
-        let claims = asked.claims(token, &self.limits, self.clock.now()).await;
+        let said = asked.claims(token, &self.limits, &self.clock).await;
         let judged = self.clock.now();
-        let caller = claims.and_then(|claims| match issuer.settings.url.accepts(&claims) {
-            _ if !claims.contains_key("iss") => {
-                issuer.settings.caller(claims, hash, &self.limits, judged, step)
-            }
-            Some(true) => issuer.settings.caller(claims, hash, &self.limits, judged, step),
-            _ => Err(TokenError::IssuerUnknown("its issuer says that it is another's".into())),
-        });
+        let caller = match said {
+            Ok(claims) => settings.asked_caller(claims, hash, &self.limits, judged, step),
+            Err(Wordless::Inactive) => Err(TokenError::Inactive),
+            // Nobody else's token is asked about now, so this is remembered of all.
+            Err(Wordless::Away(error)) => return Err(error),
+            Err(Wordless::Odd(error)) => Err(error),
+        };
         match caller {
             Ok(caller) => {
                 let end = judged.plus(asked.settings().time_max);
+                let caller = Caller { believed_until: Some(end), ..caller };
                 Ok(self.memory.remember(caller, position, Vouched::Until(end), judged))
             }
-            Err(error @ (TokenError::NotYetValid(_) | TokenError::IssuerUnavailable(_))) => Err(error),
+            Err(error @ TokenError::NotYetValid(_)) => Err(error),
             Err(error) => {
                 self.failed(hash, &error, position, None, judged);
                 Err(error)
             }
         }
+    }
+
+    /// Takes over what issuers said of opaque tokens to the verifier `before`, as far as this one would ask the same
+    /// one. It is read anew, as this one reads it, and believed no longer than there: so a reload asks nobody about all
+    /// tokens at once.
+    pub fn take_over(&self, before: &Verifier) {
+        if self.limits != before.limits {
+            return;
+        }
+        let now = self.clock.now();
+        for remembered in before.memory.all_verified() {
+            let Vouched::Until(end) = remembered.vouched else { continue };
+            let asked = &before.issuers[remembered.issuer].introspection;
+            let is_same = |issuer: &Issuer| match (&issuer.introspection, asked) {
+                (Some(asked), Some(before)) => Arc::ptr_eq(asked, before),
+                _ => false,
+            };
+            let Some(position) = self.issuers.iter().position(is_same) else { continue };
+            if now < remembered.judged || end <= now {
+                continue;
+            }
+            let (settings, told) = (&self.issuers[position].settings, &remembered.caller);
+            let (claims, hash) = (told.claims.clone(), told.token_hash);
+            let caller = settings.asked_caller(claims, hash, &self.limits, now, &mut Step::Structure);
+            if let Ok(caller) = caller {
+                let caller = Caller { believed_until: Some(end), ..caller };
+                self.memory.remember(caller, position, Vouched::Until(end), remembered.judged);
+            }
+        }
+    }
+}
+
+impl IssuerSettings {
+    /// Who a token is of that this issuer says this of.
+    fn asked_caller(
+        &self,
+        mut claims: Map<String, Value>,
+        hash: TokenHash,
+        limits: &TokenLimits,
+        now: Timestamp,
+        step: &mut Step,
+    ) -> Result<Caller, TokenError> {
+        // RFC 7662 §2.2 lets it leave its name out. Whoever is named with it, as in `act`, is its own all the same.
+        if !claims.contains_key("iss") {
+            let tenant = claims.get("tid").and_then(Value::as_str).unwrap_or_default().to_owned();
+            claims.extend(self.url.issued(|| tenant).map(|name| ("iss".to_owned(), name.into())));
+        }
+        if claims.contains_key("iss") && self.url.accepts(&claims) != Some(true) {
+            return Err(TokenError::IssuerUnknown("its issuer says that it is another's".into()));
+        }
+        // It is asked about whatever was presented, refresh tokens included: the hint of a question only hints.
+        let is_access = |of: &Value| {
+            of.as_str().is_some_and(|of| ACCESS_USES.iter().any(|access| of.eq_ignore_ascii_case(access)))
+        };
+        if claims.get("token_use").is_some_and(|of| !is_access(of)) {
+            return Err(TokenError::TypeRefused("its issuer says that it is for another use".into()));
+        }
+        self.caller(claims, hash, limits, now, step)
     }
 }

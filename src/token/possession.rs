@@ -94,7 +94,8 @@ impl Verifier {
                 let Some(presented) = shown.certificate else {
                     return unproven("this connection has no client certificate");
                 };
-                if is_same(bound, &presented.0) || self.is_in_grace(issuer, caller, bound, shown) {
+                let grace_end = || grace_end(issuer, caller, bound, shown.replaced);
+                if is_same(bound, &presented.0) || grace_end().is_some_and(|end| self.clock.now() < end) {
                     return Ok(());
                 }
                 unproven("its certificate is not this connection's")
@@ -106,24 +107,38 @@ impl Verifier {
         }
     }
 
-    /// Whether the token was issued to this very peer for the certificate that it had until a moment ago.
-    fn is_in_grace(
+    /// Up to when a token that was found to be in the right hands is there: for ever, unless it is bound to the
+    /// certificate that its holder had until a moment ago. As if long ago, where it is in the right hands no longer.
+    pub fn held_until(
         &self,
-        issuer: &IssuerSettings,
         caller: &Caller,
-        bound: &[u8; 32],
-        shown: &Shown<'_>,
-    ) -> bool {
-        let grace = issuer.possession.rotation_grace;
-        if grace.is_zero() {
-            return false;
+        certificate: Option<&CertificateHash>,
+        replaced: &dyn Fn(&CertificateHash) -> Option<Timestamp>,
+    ) -> Timestamp {
+        let Some(Confirmation::Certificate(bound)) = &caller.confirmation else { return Timestamp::MAX };
+        if certificate.is_some_and(|presented| is_same(bound, &presented.0)) {
+            return Timestamp::MAX;
         }
-        let issued = caller.claims.get("iat").and_then(serde_json::Value::as_i64);
-        let (Some(since), Some(issued)) = ((shown.replaced)(&CertificateHash(*bound)), issued) else {
-            return false;
-        };
-        Timestamp::from_unix_seconds(issued) <= since && self.clock.now() < since.plus(grace)
+        let issuer = self.issuers().iter().find(|issuer| issuer.settings.name == caller.issuer);
+        let grace_end = issuer.and_then(|issuer| grace_end(&issuer.settings, caller, bound, replaced));
+        grace_end.unwrap_or(Timestamp::MIN)
     }
+}
+
+/// Up to when a token serves that was issued to this very peer for the certificate that it had until a moment ago.
+fn grace_end(
+    issuer: &IssuerSettings,
+    caller: &Caller,
+    bound: &[u8; 32],
+    replaced: &dyn Fn(&CertificateHash) -> Option<Timestamp>,
+) -> Option<Timestamp> {
+    let grace = issuer.possession.rotation_grace;
+    if grace.is_zero() {
+        return None;
+    }
+    let since = replaced(&CertificateHash(*bound))?;
+    let issued = caller.claims.get("iat").and_then(serde_json::Value::as_i64)?;
+    (Timestamp::from_unix_seconds(issued) <= since).then(|| since.plus(grace))
 }
 
 /// Whether somebody with this certificate can show that the token is theirs: of a key that it is bound to, who asks

@@ -143,7 +143,8 @@ impl Used {
         }
         let of_key: usize = self.batches.iter().filter_map(|batch| batch.by_key.get(key)).sum();
         let free = count_max.saturating_sub(self.count);
-        if free == 0 || of_key >= free.clamp(count_max / KEY_SHARE, count_max / KEY_MOST) {
+        let most = (count_max / KEY_MOST).max(1);
+        if free == 0 || of_key >= free.clamp(count_max / KEY_SHARE, most) {
             return Err(Unusable::NoRoom);
         }
         let batch = self.batch_to(end);
@@ -214,6 +215,16 @@ mod tests {
         assert_eq!(take(9, 0), Err(Unusable::NoRoom));
         assert_eq!(proofs.r#use(&[9; 32], "0", after(200), after(90), MAX), Ok(()));
         assert_eq!(proofs.used.lock().unwrap().count, 1);
+    }
+
+    #[test]
+    fn where_there_is_room_for_few_there_is_room() {
+        for count_max in 1..=5 {
+            let proofs = Proofs::default();
+            let taken =
+                (0..8).filter(|key| proofs.r#use(&[*key; 32], "a", after(60), NOW, count_max).is_ok());
+            assert_eq!(taken.count(), count_max);
+        }
     }
 
     #[test]

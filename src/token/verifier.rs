@@ -21,16 +21,16 @@ use super::algorithm::Algorithm;
 use super::credential::{self, Credential, CredentialError, Scheme, authorization};
 use super::error::{TokenError, malformed};
 use super::introspection::Introspection;
-use super::issuer::IssuerSettings;
+use super::issuer::{Carrier, IssuerSettings};
 use super::jwt::Unverified;
 use super::key_cache::{HeldKeys, IssuerKeys};
 use super::keys::{Key, KeyName};
 use super::limits::TokenLimits;
-use super::memory::{Failure, Memory, Remembered, TokenCacheSettings, TokenHash, Vouched};
+use super::memory::{Memory, Remembered, TokenCacheSettings, TokenHash, Vouched};
 use super::possession::Shown;
 use super::proofs::Proofs;
 use super::steps::{Said, Step, Trace};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::identity::{Caller, Name, Signature};
 use crate::metrics::{Lookup, TokenMetrics};
 
@@ -39,11 +39,11 @@ use crate::metrics::{Lookup, TokenMetrics};
 pub struct Verifier {
     pub(super) issuers: Vec<Issuer>,
     pub(super) limits: TokenLimits,
-    failure_lifetime: Duration,
+    pub(super) failure_lifetime: Duration,
     pub(super) clock: Clock,
     pub(super) memory: Memory,
     pub(super) proofs: Arc<Proofs>,
-    metrics: TokenMetrics,
+    pub(super) metrics: TokenMetrics,
 }
 
 /// An issuer whose tokens are taken.
@@ -66,14 +66,7 @@ pub struct KnownToken {
 
 /// The field that a token came in, for presenting it again. Cheap to clone.
 #[derive(Clone)]
-pub struct TokenField(Arc<[u8]>);
-
-/// The header that a token came in.
-#[derive(Clone, Copy)]
-pub(super) enum Carrier {
-    Authorization,
-    Assertion,
-}
+pub struct TokenField(pub(super) Arc<[u8]>);
 
 /// Two issuers that one token could be of.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -98,7 +91,7 @@ impl Verifier {
     ) -> Result<Verifier, SameIssuer> {
         for (at, one) in issuers.iter().enumerate() {
             for other in &issuers[at + 1..] {
-                if one.settings.url.overlaps(&other.settings.url) {
+                if one.settings.overlaps(&other.settings) {
                     return Err(SameIssuer(one.settings.name.clone(), other.settings.name.clone()));
                 }
             }
@@ -135,16 +128,14 @@ impl Verifier {
     /// A token is of one kind, and each kind comes in one header: an assertion is no bearer token, which anybody may
     /// present, and no token of a provider is an assertion.
     pub(super) fn check_carrier(&self, remembered: &Remembered, carrier: Carrier) -> Result<(), TokenError> {
-        let is_assertion = self.issuers[remembered.issuer].settings.token_type.is_assertion();
-        match (carrier, is_assertion) {
-            (Carrier::Authorization, false) | (Carrier::Assertion, true) => Ok(()),
-            (Carrier::Authorization, true) => {
-                Err(TokenError::TypeRefused("an assertion is no bearer token".into()))
-            }
-            (Carrier::Assertion, false) => {
-                Err(TokenError::TypeRefused("its issuer is no Countersign, so it is no assertion".into()))
-            }
-        }
+        let refused = match (carrier, self.issuers[remembered.issuer].settings.token_type.carrier()) {
+            (carrier, own) if carrier == own => return Ok(()),
+            (Carrier::UserClaims, _) => "its issuer is no load balancer",
+            (Carrier::Assertion, _) => "its issuer is no Countersign, so it is no assertion",
+            (Carrier::Authorization, Carrier::UserClaims) => "what a load balancer says is no bearer token",
+            (Carrier::Authorization, _) => "an assertion is no bearer token",
+        };
+        Err(TokenError::TypeRefused(refused.into()))
     }
 
     /// As [`Verifier::verify`] with what these headers present, for somebody who expects the token that came last
@@ -207,74 +198,34 @@ impl Verifier {
 
     /// As [`Verifier::verify`] with nothing remembered, saying how far the token gets.
     pub async fn trace(&self, scheme: Scheme, token: &str, shown: &Shown<'_>) -> Trace {
+        self.trace_of(Carrier::Authorization, scheme, token, shown).await
+    }
+
+    pub(super) async fn trace_of(
+        &self,
+        carrier: Carrier,
+        scheme: Scheme,
+        token: &str,
+        shown: &Shown<'_>,
+    ) -> Trace {
         let mut last = Step::Structure;
         let mut outcome = self.judge(token, sha256(token), &mut last).await;
         if let Ok(remembered) = &outcome {
-            last = Step::Binding;
-            if let Err(error) = self.presented(remembered, scheme, shown) {
+            let carried = self.check_carrier(remembered, carrier);
+            last = if carried.is_ok() { Step::Binding } else { Step::Type };
+            let presented = carried.and_then(|()| self.presented(remembered, scheme, shown));
+            if let Err(error) = presented {
                 outcome = Err(error);
             }
         }
         let said = Said::read(token, &self.limits);
-        let issuer = said.as_ref().and_then(|said| self.issuer_of(&said.claims).ok());
+        let issuer = said.as_ref().and_then(|said| self.issuer_of(&said.claims, false).ok());
         Trace {
             last,
             outcome: outcome.map(|remembered| Arc::clone(&remembered.caller)),
             issuer: issuer.map(|at| self.issuers[at].settings.name.clone()),
             said,
         }
-    }
-
-    /// What is remembered of a token and still true.
-    pub(super) async fn recall(&self, hash: &TokenHash) -> Result<Option<Arc<Remembered>>, TokenError> {
-        if let Some(remembered) = self.recall_verified(hash).await? {
-            self.metrics.cache.count(Lookup::Hit);
-            return Ok(Some(remembered));
-        }
-        self.metrics.cache.count(Lookup::Miss);
-        if let Some(error) = self.recall_failure(hash).await? {
-            self.metrics.failures.count(Lookup::Hit);
-            return Err(error);
-        }
-        self.metrics.failures.count(Lookup::Miss);
-        Ok(None)
-    }
-
-    async fn recall_verified(&self, hash: &TokenHash) -> Result<Option<Arc<Remembered>>, TokenError> {
-        let Some(remembered) = self.memory.verified(hash, self.clock.now()) else { return Ok(None) };
-        let holds = self.still_holds(&remembered).await;
-        if matches!(holds, Ok(false) | Err(TokenError::Expired)) {
-            self.memory.forget(hash);
-        }
-        Ok(holds?.then_some(remembered))
-    }
-
-    /// Asked each time that something remembered is used, however it was found.
-    async fn still_holds(&self, remembered: &Remembered) -> Result<bool, TokenError> {
-        let keys = match remembered.vouched {
-            Vouched::By(_) => Some(self.issuers[remembered.issuer].current_keys().await?),
-            Vouched::Until(_) => None,
-        };
-        let now = self.clock.now();
-        if now >= remembered.caller.expires {
-            return Err(TokenError::Expired);
-        }
-        let is_vouched_for = match (&remembered.vouched, &keys) {
-            (Vouched::By(key), Some(keys)) => keys.set.holds(key),
-            (Vouched::By(_), None) => false,
-            (Vouched::Until(end), _) => now < *end,
-        };
-        Ok(remembered.judged <= now && is_vouched_for)
-    }
-
-    async fn recall_failure(&self, hash: &TokenHash) -> Result<Option<TokenError>, TokenError> {
-        let Some(failure) = self.memory.failed(hash) else { return Ok(None) };
-        let is_same = match failure.generation {
-            Some(generation) => generation == self.issuers[failure.issuer].current_keys().await?.generation,
-            None => true,
-        };
-        let holds = is_same && self.clock.now() < failure.until;
-        Ok(holds.then_some(failure.error))
     }
 
     /// While keys are waited for, nothing is held but the token's text: its claims may be many times as large.
@@ -290,7 +241,7 @@ impl Verifier {
         }
         let mut unverified = Unverified::parse(token, &self.limits)?;
         *step = Step::Issuer;
-        let position = self.issuer_of(&unverified.claims)?;
+        let position = self.issuer_of(&unverified.claims, false)?;
         let issuer = &self.issuers[position];
         let algorithm = issuer.settings.check_header(&unverified, step)?;
         *step = Step::Key;
@@ -312,8 +263,20 @@ impl Verifier {
                 return Err(unknown());
             }
         }
+        self.settle((position, &keys), algorithm, unverified, hash, step)
+    }
+
+    /// Checks a token with these keys, among which there is one for it, and remembers what comes of it.
+    pub(super) fn settle(
+        &self,
+        (position, keys): (usize, &HeldKeys),
+        algorithm: Algorithm,
+        token: Unverified<'_>,
+        hash: TokenHash,
+        step: &mut Step,
+    ) -> Result<Arc<Remembered>, TokenError> {
         let (generation, judged) = (keys.generation, self.clock.now());
-        match self.check(issuer, &keys, algorithm, unverified, hash, step) {
+        match self.check(&self.issuers[position], keys, algorithm, token, hash, step) {
             Ok((caller, key)) => Ok(self.memory.remember(caller, position, Vouched::By(key), judged)),
             // soon true, so not worth remembering
             Err(error @ TokenError::NotYetValid(_)) => Err(error),
@@ -322,18 +285,6 @@ impl Verifier {
                 Err(error)
             }
         }
-    }
-
-    pub(super) fn failed(
-        &self,
-        hash: TokenHash,
-        error: &TokenError,
-        issuer: usize,
-        generation: Option<u64>,
-        judged: Timestamp,
-    ) {
-        let until = judged.plus(self.failure_lifetime);
-        self.memory.remember_failure(hash, Failure { error: error.clone(), issuer, generation, until });
     }
 
     /// Signature, then claims.
@@ -357,8 +308,10 @@ impl Verifier {
         Ok((caller, key))
     }
 
-    fn issuer_of(&self, claims: &Map<String, Value>) -> Result<usize, TokenError> {
-        for (position, issuer) in self.issuers.iter().enumerate() {
+    /// Whose `iss` these claims have, among load balancers' log-ins or among all others.
+    pub(super) fn issuer_of(&self, claims: &Map<String, Value>, is_alb: bool) -> Result<usize, TokenError> {
+        let all = self.issuers.iter().enumerate();
+        for (position, issuer) in all.filter(|(_, issuer)| issuer.settings.token_type.is_alb() == is_alb) {
             match issuer.settings.url.accepts(claims) {
                 Some(true) => return Ok(position),
                 Some(false) => {}
@@ -381,7 +334,7 @@ impl TokenField {
         headers.get(AUTHORIZATION).map(TokenField::of)
     }
 
-    fn of(field: &HeaderValue) -> TokenField {
+    pub fn of(field: &HeaderValue) -> TokenField {
         TokenField(field.as_bytes().into())
     }
 }
@@ -394,7 +347,7 @@ impl fmt::Debug for TokenField {
 }
 
 impl Issuer {
-    async fn current_keys(&self) -> Result<Arc<HeldKeys>, TokenError> {
+    pub(super) async fn current_keys(&self) -> Result<Arc<HeldKeys>, TokenError> {
         let keys = self.keys.current().await;
         keys.map_err(|error| TokenError::IssuerUnavailable(error.to_string().into()))
     }
@@ -413,7 +366,11 @@ impl Issuer {
 }
 
 impl IssuerSettings {
-    fn check_header(&self, token: &Unverified<'_>, step: &mut Step) -> Result<Algorithm, TokenError> {
+    pub(super) fn check_header(
+        &self,
+        token: &Unverified<'_>,
+        step: &mut Step,
+    ) -> Result<Algorithm, TokenError> {
         *step = Step::Type;
         if !self.token_type.accepts(token.header.media_type.as_deref()) {
             return Err(TokenError::TypeRefused("its `typ` is not the one of this issuer's tokens".into()));
@@ -429,7 +386,7 @@ impl IssuerSettings {
     }
 }
 
-fn sha256(token: &str) -> TokenHash {
+pub(super) fn sha256(token: &str) -> TokenHash {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest::digest(&SHA256, token.as_bytes()).as_ref());
     hash

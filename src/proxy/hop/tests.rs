@@ -273,7 +273,10 @@ fn a_hop_is_known_by_its_certificate_or_where_it_has_none_by_its_address() {
         (&by_id, there, &verified(edge, Hop::Trusted("edge".parse().unwrap())), false),
     ] {
         assert_eq!(telling_certificates(hops, address, end).is_some(), is_hop, "{address:?} {end:?}");
+        assert_eq!(is_any(hops, address, end), is_hop, "{address:?} {end:?}");
     }
     let countersign = TrustedHop { kind: HopKind::Countersign, ..by_id[0].clone() };
-    assert!(telling_certificates(&[countersign], there, &verified(edge, Hop::Direct)).is_none());
+    let end = verified(edge, Hop::Direct);
+    assert!(telling_certificates(std::slice::from_ref(&countersign), there, &end).is_none());
+    assert!(is_any(&[countersign], there, &end));
 }

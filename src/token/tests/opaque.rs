@@ -47,10 +47,58 @@ async fn an_opaque_token_is_what_its_issuer_says() {
     assert_eq!(asked.headers[AUTHORIZATION], "Basic cHJveHkrdXM6cyUzQWNyZXQlMkY3");
     assert_eq!(world.code(TOKEN).await, "ok");
     assert_eq!(world.provider.hits(PATH), 1, "remembered");
-    // a JWT is nobody's to be asked about
+    for token_use in ["access_token", "Access", "ACCESS_TOKEN"] {
+        world.provider.set(PATH, said(json!({ "token_use": token_use, "token_type": "bearer" })));
+        assert_eq!(world.code(&format!("{TOKEN}.{token_use}")).await, "ok");
+    }
+    assert_eq!(world.provider.hits(PATH), 4);
+    let looked_up = world.metrics.cache.hits.get() + world.metrics.cache.misses.get();
+    assert_eq!((looked_up, world.metrics.cache.misses.get()), (5, 4), "each once");
+}
+
+#[tokio::test]
+async fn a_jwt_is_nobody_s_to_be_asked_about() {
+    let (world, _folder) = world(|_, _| {}).await;
+    world.provider.set(PATH, said(json!({})));
     assert_eq!(world.code(&mint(&good_claims())).await, "ok");
+    let claims = b64(with(good_claims(), json!({ "iss": "https://other.example" })).to_string());
+    let mut seen = 0;
+    for header in [
+        r#"{"alg":"ES256"}"#,
+        r#"{ "alg": "ES256"}"#,
+        "{\n\"alg\":\"ES256\"}",
+        "{\r\n  \"alg\":\"ES256\"\r\n}\r\n",
+        " \t{\"alg\":\"ES256\"}",
+        r#"{"alg":"ES256","crit":["x"]}"#,
+        r#"{"alg":"ES256""#,
+        r#"{"alg":"dir","enc":"A256GCM"}"#,
+    ] {
+        for token in [format!("{}.{claims}.AAAA", b64(header)), format!("{}.{claims}.A.A.A", b64(header))] {
+            assert_ne!(world.code(&token).await, "ok", "{header}");
+            seen += 1;
+        }
+    }
     assert_eq!(world.code("eyJhbGciOiJub25lIn0").await, "token_malformed");
-    assert_eq!(world.provider.hits(PATH), 1);
+    assert_eq!((seen, world.provider.hits(PATH)), (16, 0));
+    // what happens to begin like one
+    for token in [b64("{\"") + "opaque", b64("{ opaque") + ".a.b", b64("[1]") + ".a.b"] {
+        assert_eq!(world.code(&token).await, "ok", "{token}");
+    }
+    assert_eq!(world.provider.hits(PATH), 3);
+}
+
+#[tokio::test]
+async fn an_issuer_that_leaves_its_name_out_is_meant_by_it_all_the_same() {
+    let (world, _folder) = world(|_, _| {}).await;
+    world.provider.set(PATH, said(json!({ "iss": null, "act": { "sub": "bot", "iss": ISS } })));
+    let caller = world.caller(TOKEN).await.expect("a caller");
+    assert_eq!(caller.acting(), Some("bot"));
+    assert_eq!(caller.claims["iss"], ISS);
+    world
+        .provider
+        .set(PATH, said(json!({ "iss": null, "act": { "sub": "bot", "iss": "https://x.example" } })));
+    let caller = world.caller("other").await.expect("a caller");
+    assert_eq!(caller.acting(), None);
 }
 
 #[tokio::test]
@@ -75,6 +123,12 @@ async fn what_is_not_said_to_be_active_is_refused() {
         (said(json!({ "scope": 7 })), "token_malformed"),
         (said(json!({ "sub": ["alice"] })), "token_malformed"),
         (said(json!({ "typ": "Refresh" })), "token_type_refused"),
+        (said(json!({ "token_use": "refresh_token" })), "token_type_refused"),
+        (said(json!({ "token_use": "Refresh_Token" })), "token_type_refused"),
+        (said(json!({ "token_use": "device_code" })), "token_type_refused"),
+        (said(json!({ "token_use": ["access_token"] })), "token_type_refused"),
+        (said(json!({ "token_type": "refresh_token" })), "token_type_refused"),
+        (said(json!({ "typ": "id_token" })), "token_type_refused"),
         (said(json!({ "cnf": { "jkt": b64([7; 32]) } })), "token_not_sender_constrained"),
         (said(json!({ "cnf": { "x5t#S256": b64([7; 32]) } })), "token_not_sender_constrained"),
         // nobody knows
@@ -94,7 +148,7 @@ async fn what_is_not_said_to_be_active_is_refused() {
         assert_eq!(world.code(TOKEN).await, expected, "{shown}");
         seen += 1;
     }
-    assert_eq!(seen, 28);
+    assert_eq!(seen, 34);
 }
 
 #[tokio::test]
@@ -136,6 +190,132 @@ async fn one_question_for_all_who_wait_and_a_rest_after_a_failure() {
     world.provider.set(PATH, said(json!({})));
     world.clock.advance(Duration::from_secs(1));
     assert_eq!(world.code("other").await, "ok");
+}
+
+/// Waits for the `nth` question, which has no answer, and lets the time pass that it may take.
+async fn unanswered(world: &World, nth: usize) {
+    while world.provider.hits(PATH) < nth {
+        tokio::task::yield_now().await;
+    }
+    world.clock.advance(Duration::from_secs(4));
+    tokio::time::pause();
+}
+
+#[tokio::test]
+async fn an_issuer_that_hangs_is_waited_for_once_and_has_its_rest() {
+    let (world, _folder) = world(|_, _| {}).await;
+    world.provider.set(PATH, said(json!({})));
+    let gate = world.provider.gate.forget_permits(usize::MAX);
+    let asked = join_all((0..20).map(|_| world.code(TOKEN)));
+    let (codes, ()) = tokio::join!(asked, unanswered(&world, 1));
+    assert!(codes.iter().all(|code| *code == "issuer_unavailable"), "{codes:?}");
+    assert_eq!(world.code("other").await, "issuer_unavailable");
+    assert_eq!(world.provider.hits(PATH), 1);
+    tokio::time::resume();
+    world.provider.gate.add_permits(gate);
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(world.code("other").await, "ok");
+}
+
+#[tokio::test]
+async fn who_waits_for_others_in_vain_does_not_find_that_the_issuer_is_away() {
+    let (world, _folder) = world(|_, _| {}).await;
+    world.provider.set(PATH, said(json!({})));
+    let asked = world.verifier.issuers()[0].introspection.as_ref().expect("it is asked");
+    let others = asked.turn(super::super::verifier::sha256(TOKEN)).await;
+    tokio::time::pause();
+    let code = tokio::time::timeout(2 * ASK_TIMEOUT, world.code(TOKEN)).await;
+    assert_eq!(code, Ok("issuer_unavailable"));
+    tokio::time::resume();
+    assert_eq!(world.provider.hits(PATH), 0);
+    assert_eq!(world.code("other").await, "ok");
+    drop(others);
+    assert_eq!(world.code(TOKEN).await, "ok");
+}
+
+#[tokio::test]
+async fn who_stops_waiting_leaves_nothing_behind() {
+    let (world, _folder) = world(|_, _| {}).await;
+    world.provider.set(PATH, said(json!({})));
+    world.provider.gate.forget_permits(usize::MAX);
+    let asked = world.verifier.issuers()[0].introspection.as_ref().expect("it is asked");
+    for waiting in 1..=3 {
+        let mut all = Box::pin(join_all((0..waiting).map(|_| world.code(TOKEN))));
+        assert!(futures_util::poll!(&mut all).is_pending());
+        assert_eq!(asked.turns(), 1);
+        drop(all);
+        assert_eq!(asked.turns(), 0, "{waiting}");
+    }
+}
+
+#[tokio::test]
+async fn an_odd_answer_to_one_token_keeps_nobody_else_waiting() {
+    let status = |status| Answer { status, ..said(json!({})) };
+    let mut seen = 0;
+    for odd in [
+        status(400),
+        status(403),
+        status(404),
+        status(413),
+        status(500),
+        status(302),
+        Answer::json("<html>"),
+        said(json!({ "x": "y".repeat(300_000) })),
+        said(json!({ "x": vec![0; 5000] })),
+        said(json!({})).with("content-encoding", "gzip"),
+    ] {
+        let (world, _folder) = world(|_, _| {}).await;
+        let shown = odd.status;
+        world.provider.set(PATH, odd);
+        assert_eq!(world.code("odd").await, "issuer_unavailable", "{shown}");
+        world.provider.set(PATH, said(json!({})));
+        assert_eq!(world.code(TOKEN).await, "ok", "{shown}");
+        assert_eq!(world.code("odd").await, "issuer_unavailable", "{shown}");
+        assert_eq!(world.provider.hits(PATH), 2, "remembered, {shown}");
+        world.clock.advance(CACHE.failure_lifetime);
+        assert_eq!(world.code("odd").await, "ok", "{shown}");
+        seen += 1;
+    }
+    for away in [401, 429, 502, 503, 504] {
+        let (world, _folder) = world(|_, _| {}).await;
+        world.provider.set(PATH, status(away));
+        assert_eq!(world.code("one").await, "issuer_unavailable");
+        assert_eq!(world.code("other").await, "issuer_unavailable");
+        assert_eq!(world.provider.hits(PATH), 1, "{away}");
+        seen += 1;
+    }
+    assert_eq!(seen, 15);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_has_moved_is_found_again() {
+    const DOCUMENT: &str = "/.well-known/openid-configuration";
+    let mut seen = 0;
+    for status in [404, 410, 503] {
+        let (world, _folder) = world(|settings, provider| {
+            let asked = settings.introspection.as_mut().expect("it is asked");
+            asked.endpoint = Endpoint::Discovery { document: provider.url(DOCUMENT), issuer: ISS.into() };
+        })
+        .await;
+        let named = |path| {
+            let endpoint = world.provider.url(path);
+            let document = json!({ "issuer": ISS, "introspection_endpoint": endpoint });
+            world.provider.set(DOCUMENT, Answer::json(document));
+        };
+        named(PATH);
+        world.provider.set(PATH, said(json!({})));
+        assert_eq!([world.code("a").await, world.code("b").await], ["ok"; 2]);
+        assert_eq!(world.provider.hits(DOCUMENT), 1);
+        named("/moved");
+        world.provider.set("/moved", said(json!({})));
+        world.provider.set(PATH, Answer { status, ..Answer::json("") });
+        assert_eq!(world.code("c").await, "issuer_unavailable");
+        world.clock.advance(Duration::from_secs(1));
+        assert_eq!([world.code("d").await, world.code("e").await], ["ok"; 2]);
+        assert_eq!((world.provider.hits(DOCUMENT), world.provider.hits("/moved")), (2, 2));
+        seen += 1;
+    }
+    assert_eq!(seen, 3);
 }
 
 #[tokio::test]

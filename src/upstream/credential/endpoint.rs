@@ -12,7 +12,7 @@ use url::Url;
 use super::answer::{self, Issued, NotIssued};
 use super::authentication::{Authentication, Fields};
 use crate::clock::Clock;
-use crate::fetch::{Client, FetchError, FetchSettings};
+use crate::fetch::{Client, FetchError, FetchSettings, Moved};
 use crate::tls::Own;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -53,6 +53,7 @@ pub struct TokenEndpoint {
     clock: Clock,
     /// Where discovery says that it is, until it fails there.
     found: ArcSwapOption<Url>,
+    moved: Moved,
 }
 
 #[derive(Deserialize)]
@@ -80,7 +81,8 @@ impl TokenEndpoint {
             connect_timeout: CONNECT_TIMEOUT,
             total_timeout: ATTEMPT_TIMEOUT,
         };
-        TokenEndpoint { client: Client::new(fetch, tls), settings, clock, found: ArcSwapOption::empty() }
+        let (client, found) = (Client::new(fetch, tls), ArcSwapOption::empty());
+        TokenEndpoint { client, settings, clock, found, moved: Moved::default() }
     }
 
     /// Asks for a token with these fields of a form.
@@ -129,6 +131,7 @@ impl TokenEndpoint {
             let why = "discovery: the document has another `issuer` than the one configured, or no `token_endpoint`";
             NotIssued::Failed(why.to_owned())
         })?);
+        self.moved.to(&url, issuer, "token endpoint");
         self.found.store(Some(Arc::clone(&url)));
         Ok(url)
     }

@@ -11,6 +11,8 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
+use super::authentication::Fields;
+use super::endpoint::TokenEndpoint;
 use super::*;
 use crate::clock::Clock;
 use crate::fetch::SecretSource;
@@ -264,6 +266,39 @@ async fn the_endpoint_is_the_one_that_discovery_names_for_exactly_this_issuer() 
     assert_eq!(shown(token_by(secret()).current().await), "Bearer first");
     assert!(token_by(Authentication::Tls).current().await.is_err());
     assert_eq!((desk.provider.hits(TOKEN), desk.provider.hits("/mtls")), (1, 1), "RFC 8705 §5");
+}
+
+#[tokio::test]
+async fn an_endpoint_that_moves_to_another_host_is_told_of() {
+    let desk = Desk::open().await;
+    let (document, issuer) = ("/.well-known/openid-configuration", desk.provider.url("/").to_string());
+    let location =
+        Location::Discovery { document: desk.provider.url(document), issuer: issuer.as_str().into() };
+    let settings = EndpointSettings { location, ..desk.endpoint(Authentication::SecretPost(desk.secret())) };
+    let endpoint = TokenEndpoint::new(settings, &trusting_nobody().config, desk.clock.clone());
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let subscriber = tracing_subscriber::fmt().json().flatten_event(true);
+    let to = Arc::new(log.reopen().unwrap());
+    let _default = tracing::dispatcher::set_default(&subscriber.with_writer(to).into());
+    let logged = || -> Vec<Value> {
+        let text = std::fs::read_to_string(log.path()).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let there = desk.provider.url(TOKEN);
+    let mut elsewhere = there.clone();
+    elsewhere.set_host(Some("localhost")).unwrap();
+    for (named, lines) in [(&there, 0), (&there, 0), (&elsewhere, 1), (&elsewhere, 1)] {
+        let named = json!({ "issuer": issuer, "token_endpoint": named });
+        desk.provider.set(document, Answer::json(named));
+        // found anew after a failure
+        desk.provider.set(TOKEN, Answer { status: 503, ..Answer::json("") });
+        let _ = endpoint.ask(Fields::new(), false).await;
+        assert_eq!(logged().len(), lines);
+    }
+    let moved = &logged()[0];
+    assert_eq!([&moved["before"], &moved["now"]], ["127.0.0.1", "localhost"]);
+    assert_eq!([&moved["level"], &moved["named"]], ["WARN", "token endpoint"]);
+    assert_eq!(desk.provider.hits(document), 4);
 }
 
 #[tokio::test]

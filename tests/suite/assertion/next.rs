@@ -143,15 +143,15 @@ output = "next.jsonl"
 "#;
 
 /// Two proxies, one behind the other.
-struct Chain<'w> {
-    front: Proxy<'w>,
-    next: Proxy<'w>,
+pub struct Chain<'w> {
+    pub front: Proxy<'w>,
+    pub next: Proxy<'w>,
     /// Stands where the next one could, and sees what it would see.
     double: Upstream,
 }
 
 impl World {
-    async fn chain(&self) -> Chain<'_> {
+    pub async fn chain(&self) -> Chain<'_> {
         let minted = self.certificates.server("next");
         self.write("next.pem", &minted.chain);
         self.write("next-key.pem", &minted.key);

@@ -100,13 +100,13 @@ fn laid_over(mut base: Value, over: Value) -> Value {
     base
 }
 
-fn with_proof(token: &str, proof: &str) -> Request<Body> {
+pub fn with_proof(token: &str, proof: &str) -> Request<Body> {
     let mut request = presenting("DPoP", token);
     request.headers_mut().insert("dpop", proof.parse().unwrap());
     request
 }
 
-fn presenting(scheme: &str, token: &str) -> Request<Body> {
+pub fn presenting(scheme: &str, token: &str) -> Request<Body> {
     let mut request = get("/orders/7");
     request.headers_mut().insert(AUTHORIZATION, format!("{scheme} {token}").parse().unwrap());
     request

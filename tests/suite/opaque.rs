@@ -1,0 +1,277 @@
+//! Opaque tokens, of which their issuer says something else from one moment to the next.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use countersign::clock::Clock;
+use http::Response;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::possession::{Holder, presenting, with_proof};
+use crate::streams::{self, Kind};
+use crate::world::certificates::{TRUST_DOMAIN, Who};
+use crate::world::client::{Answer, Client, Protocol, get, with_token};
+use crate::world::issuer::{AUDIENCE, Answering};
+use crate::world::listen::{Listening, listen};
+use crate::world::proxy::{HOST, Proxy};
+use crate::world::{World, full, soon};
+
+/// For how long an answer is believed.
+const BELIEVED: Duration = Duration::from_secs(30);
+
+/// An issuer that is asked about its tokens, and a service whose users come with them.
+const CONFIGURATION: &str = r#"
+[issuer.desk]
+url           = "https://desk.example"
+jwks          = "@issuer@/jwks"
+audience      = ["@audience@"]
+allow_http    = true
+client_id     = "orders"
+client_secret = { file = "secret" }
+introspection = { endpoint = "http://@desk@/introspect" }
+
+[service.batch]
+spiffe_id = "spiffe://shop.example/ns/prod/sa/nobody"
+client_id = [{ issuer = "desk", client = "batch" }]
+
+[role.desk-reader]
+any_of = [{ issuer = "desk", scope = "orders:read" }]
+
+[[allow]]
+name = "batches"
+service = "batch"
+role = "desk-reader"
+route = "any"
+
+[[allow]]
+name = "readers"
+service = "storefront"
+role = "order-reader"
+route = "any"
+"#;
+
+/// Answers about any token what it was told to, when it may.
+struct Desk {
+    listening: Listening,
+    said: Arc<Mutex<Value>>,
+    asked: Arc<AtomicU64>,
+    open: watch::Sender<bool>,
+}
+
+impl Desk {
+    async fn open() -> Desk {
+        let said = Arc::new(Mutex::new(json!({})));
+        let (asked, open) = (Arc::<AtomicU64>::default(), watch::Sender::new(true));
+        let (answers, counts, gate) = (said.clone(), asked.clone(), open.subscribe());
+        let listening = listen("127.0.0.1:0".parse().unwrap(), None, move |_| {
+            let (said, mut gate) = (answers.clone(), gate.clone());
+            counts.fetch_add(1, Ordering::SeqCst);
+            async move {
+                gate.wait_for(|open| *open).await?;
+                let said = said.lock().unwrap().to_string();
+                Ok(Response::new(full(said)))
+            }
+        })
+        .await;
+        Desk { listening, said, asked, open }
+    }
+
+    fn says(&self, claims: Value) {
+        *self.said.lock().unwrap() = claims;
+    }
+
+    fn asked(&self) -> u64 {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    async fn was_asked(&self, times: u64) {
+        let enough = async {
+            while self.asked() < times {
+                tokio::task::yield_now().await;
+            }
+        };
+        soon("a question", enough).await;
+    }
+}
+
+struct Office {
+    world: World,
+    clock: Clock,
+    desk: Desk,
+}
+
+impl Office {
+    async fn new() -> Office {
+        let clock = Clock::manual(Clock::system().now());
+        let office = Office { world: World::at(clock.clone()).await, clock, desk: Desk::open().await };
+        office.world.write("secret", "s3cret\n");
+        office.desk.says(office.active(json!({})));
+        office
+    }
+
+    fn active(&self, changes: Value) -> Value {
+        let mut claims = json!({ "active": true, "aud": AUDIENCE, "sub": "alice",
+            "client_id": "batch", "scope": "orders:read", "exp": self.clock.now().unix_seconds() + 36_000 });
+        claims.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        claims
+    }
+
+    fn configuration(&self, more: &str) -> String {
+        format!("{CONFIGURATION}{more}")
+            .replace("@desk@", &self.desk.listening.address.to_string())
+            .replace("@audience@", AUDIENCE)
+    }
+
+    fn start(&self) -> Proxy<'_> {
+        self.world.start(&self.configuration(""))
+    }
+}
+
+async fn client(proxy: &Proxy<'_>) -> Arc<Client> {
+    Arc::new(proxy.client(Who::Unnamed, Protocol::H2).await)
+}
+
+async fn ask(client: &Client, token: &str) -> (u16, Value) {
+    let answer = client.ask(with_token(get("/orders/7"), token)).await.unwrap();
+    (answer.status.as_u16(), reason(&answer))
+}
+
+fn reason(answer: &Answer) -> Value {
+    if answer.status == 200 { Value::Null } else { answer.json()["reason"].clone() }
+}
+
+#[tokio::test]
+async fn what_the_issuer_says_anew_of_a_token_is_what_counts() {
+    let office = Office::new().await;
+    let proxy = office.start();
+    let (one, other) = (client(&proxy).await, client(&proxy).await);
+    let allowed = (200, Value::Null);
+    assert_eq!(ask(&one, "token").await, allowed);
+    assert_eq!(ask(&one, "token").await, allowed);
+    office.desk.says(office.active(json!({ "scope": "orders:write" })));
+    assert_eq!(ask(&one, "token").await, allowed, "it is believed for a moment");
+    office.clock.advance(BELIEVED);
+    for client in [&one, &other] {
+        assert_eq!(ask(client, "token").await, (403, json!("scope_missing")));
+    }
+    office.desk.says(office.active(json!({ "sub": "bob" })));
+    office.clock.advance(BELIEVED);
+    for client in [&one, &other] {
+        let answer = client.ask(with_token(get("/orders/7"), "token")).await.unwrap();
+        let told: Vec<_> = answer.json()["headers"].as_array().unwrap().clone();
+        assert!(told.contains(&json!(["x-auth-subject", "bob"])), "{told:?}");
+    }
+    assert_eq!((office.desk.asked(), office.world.upstream.counts().requests), (3, 5));
+}
+
+#[tokio::test]
+async fn a_stream_ends_once_its_issuer_says_so() {
+    let office = Office::new().await;
+    let proxy = office.start();
+    let client = client(&proxy).await;
+    let mut stream = Kind::Events.open(&client, "Bearer token").await;
+    assert_eq!(office.desk.asked(), 1);
+    office.clock.advance(BELIEVED);
+    office.desk.was_asked(2).await;
+    stream.goes_on(&office.world).await;
+    office.desk.says(json!({ "active": false }));
+    office.clock.advance(BELIEVED);
+    stream.ends("token_revoked", tonic::Code::Unauthenticated).await;
+    let record = streams::record(&proxy, Kind::Events.path(), 0).await;
+    assert_eq!((&record["verdict"], &record["reason"]), (&json!("allow"), &json!("token_revoked")));
+}
+
+#[tokio::test]
+async fn a_reload_asks_nobody_about_what_is_believed_and_judges_it_anew() {
+    let office = Office::new().await;
+    let proxy = office.start();
+    let client = client(&proxy).await;
+    let mut stream = Kind::Events.open(&client, "Bearer token").await;
+    office.desk.open.send_replace(false);
+    let reload = |more: &str| proxy.reload(&office.configuration(more)).unwrap();
+    reload("[limit]\nheader_count_max = 99");
+    assert_eq!(ask(&client, "token").await, (200, Value::Null));
+    stream.goes_on(&office.world).await;
+    reload("[[deny]]\nname = \"closed\"\nservice = \"batch\"\nroute = \"any\"");
+    stream.ends("denied_by_rule", tonic::Code::PermissionDenied).await;
+    assert_eq!(ask(&client, "token").await, (403, json!("denied_by_rule")));
+    assert_eq!(office.desk.asked(), 1);
+
+    // what it said is read as it is read now, and believed no longer
+    office.desk.open.send_replace(true);
+    let text = office.configuration("").replace(AUDIENCE, "https://other.example");
+    proxy.reload(&text).unwrap();
+    assert_eq!(ask(&client, "token").await, (401, json!("token_wrong_audience")));
+    office.desk.says(office.active(json!({ "aud": "https://other.example" })));
+    office.clock.advance(BELIEVED);
+    assert_eq!(ask(&client, "token").await, (200, Value::Null));
+    let asked = office.desk.asked();
+    office.desk.says(json!({ "active": false }));
+    office.clock.advance(BELIEVED - Duration::from_secs(1));
+    proxy.reload(&text).unwrap();
+    assert_eq!(ask(&client, "token").await, (200, Value::Null));
+    office.clock.advance(Duration::from_secs(1));
+    assert_eq!(ask(&client, "token").await, (401, json!("token_revoked")));
+    assert_eq!(office.desk.asked(), asked + 1);
+}
+
+#[tokio::test]
+async fn a_stream_waits_for_its_issuer_as_a_request_does() {
+    let office = Office::new().await;
+    let proxy = office.start();
+    let (batch, storefront) = (client(&proxy).await, proxy.client(Who::Storefront, Protocol::H2).await);
+    let mut stream = Kind::Events.open(&batch, "Bearer token").await;
+    let lasting = office.world.issuer.token(json!({ "exp": office.clock.now().unix_seconds() + 36_000 }));
+    let mut by_key = Kind::Events.open(&Arc::new(storefront), &format!("Bearer {lasting}")).await;
+    office.desk.open.send_replace(false);
+    office.clock.advance(BELIEVED);
+    office.desk.was_asked(2).await;
+    // the end of a stream whose issuer's keys are not to be had shows that time has passed
+    office.world.issuer.jwks_answers(Answering::Held);
+    office.world.configuration(&office.configuration(""));
+    let path = office.world.folder.path().join("countersign.toml");
+    let text = std::fs::read_to_string(path).unwrap();
+    let url = format!("[issuer.corp]\nurl = \"{}\"\n", office.world.issuer.url);
+    let fetched = format!("{url}jwks = \"{}\"\n", office.world.issuer.jwks_url());
+    assert!(text.contains(&url));
+    office.world.write("countersign.toml", &text.replace(&url, &fetched));
+    proxy.server.reload(office.world.load()).unwrap();
+    by_key.ends("issuer_unavailable", tonic::Code::Unavailable).await;
+    stream.goes_on(&office.world).await;
+    office.desk.open.send_replace(true);
+    stream.goes_on(&office.world).await;
+    assert!(office.desk.asked() >= 2);
+}
+
+#[tokio::test]
+async fn for_a_peer_that_is_refused_nobody_is_asked_and_no_proof_is_used_up() {
+    let office = Office::new().await;
+    let holder = Holder::new("ES256", &office.clock);
+    let proxy = office.start();
+    let good = client(&proxy).await;
+    let mut short = office.world.certificates.workload(TRUST_DOMAIN, "nobody");
+    short.validity.to = office.clock.now().plus(BELIEVED);
+    let short = office.world.certificates.shop.issue(&short).unwrap();
+    let config = office.world.certificates.client_config_with(Some(&short));
+    let ended = Client::tls(proxy.address("mesh"), HOST, config, Protocol::H2).await.unwrap();
+    assert_eq!(ask(&ended, "before").await, (200, Value::Null));
+    office.clock.advance(BELIEVED);
+    let answer = ended.ask(presenting("Bearer", "token")).await.unwrap();
+    let record = proxy.record_of(&answer).await;
+    assert_eq!((answer.status.as_u16(), &record["checks"]["caller"]), (403, &json!("not_reached")));
+    assert_eq!(office.desk.asked(), 1);
+    // a JWT is only looked at
+    let answer = ended.ask(presenting("Bearer", &office.world.issuer.token(json!({})))).await.unwrap();
+    assert_eq!(proxy.record_of(&answer).await["checks"]["caller"], "ok");
+
+    let token = holder.token(&office.world.issuer);
+    let proof = holder.proof(&token, json!({}), json!({}));
+    for (client, expected) in
+        [(&ended, "not_reached"), (&*good, "ok"), (&*good, "token_not_sender_constrained")]
+    {
+        let answer = client.ask(with_proof(&token, &proof)).await.unwrap();
+        assert_eq!(proxy.record_of(&answer).await["checks"]["caller"], expected);
+    }
+}

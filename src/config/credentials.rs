@@ -7,11 +7,11 @@ use url::Url;
 use super::error::Diagnostics;
 use super::file::{File, Upstream};
 use super::file_credential::{ActorToken, ClientAuthentication, Credential};
+use super::issuer_checks::is_loopback;
 use super::material::Material;
 use super::names::{Names, entries, items};
 use super::read::List;
 use super::source::{At, Span};
-use crate::fetch::address::is_loopback;
 use crate::tls::Own;
 use crate::token::{IssuerSettings, KeySource};
 use crate::upstream::credential::{
@@ -200,13 +200,7 @@ fn fixed(endpoint: &At<String>, typed: &Credential, found: &mut Diagnostics) -> 
         found.error("bad_value", endpoint.span, message, "write one, as `\"https://login.example/token\"`");
         return None;
     };
-    let is_here = match url.host() {
-        Some(url::Host::Ipv4(ip)) => is_loopback(ip.into()),
-        Some(url::Host::Ipv6(ip)) => is_loopback(ip.into()),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => false,
-    };
-    let allowed = typed.allow_http.is_some_and(|allow| allow.value) && is_here;
+    let allowed = typed.allow_http.is_some_and(|allow| allow.value) && is_loopback(&url);
     if url.scheme() != "https" && !(url.scheme() == "http" && allowed) {
         let message = format!("`{}` would carry our credentials in the clear", endpoint.value);
         let remedy = "write `https://`; `allow_http = true` is for loopback alone";

@@ -9,6 +9,7 @@ use super::file::File;
 use super::file_policy::{ActorEntry, DeclaredKind, Issuer};
 use super::names::{entries, items};
 use super::source::{At, Span};
+use crate::fetch::address;
 use crate::identity::Name;
 use crate::token::{INTROSPECTION_TIME_MAX, LEEWAY_MAX, PROOF_AGE_MAX, Preset, ROTATION_GRACE_MAX};
 
@@ -141,8 +142,8 @@ fn check_fetch(text: &str, span: Span, issuer: &Issuer, found: &mut Diagnostics)
 /// Whether a URL leads to this very machine.
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Ipv4(ip)) => address::is_loopback(ip.into()),
+        Some(Host::Ipv6(ip)) => address::is_loopback(ip.into()),
         Some(Host::Domain(domain)) => domain == "localhost",
         None => false,
     }

@@ -18,8 +18,9 @@ use crate::tls::{
     CertificateSettings, EncryptedKeyError, OwnCertificate, OwnCertificateError, PemError, PemSource, Trust,
     TrustDomainSettings, TrustError, ca_certificates,
 };
+use crate::token::BadSigningKey;
 use crate::token::{KeyUse, KeysError, check_key_file};
-use crate::upstream::credential::{BadSigningKey, SigningKey};
+use crate::upstream::credential::AssertionKey;
 
 /// Reads and remembers what it read.
 pub struct Material<'a> {
@@ -119,13 +120,13 @@ impl Material<'_> {
         passphrase: Option<&At<Secret>>,
         id: Option<String>,
         found: &mut Diagnostics,
-    ) -> Option<SigningKey> {
+    ) -> Option<AssertionKey> {
         let source = self.source(&key.value);
         let secret = passphrase.map(|passphrase| self.passphrase(passphrase, found));
         let read = source.private_key(secret.as_ref());
         let read = read.map_err(|error| refuse_key(&error, key, passphrase.zip(secret.as_ref()), found));
         let read = read.ok()?;
-        let made = SigningKey::new(&read, id);
+        let made = AssertionKey::read(&read, id);
         let refuse = |error: BadSigningKey| {
             let remedy =
                 "make one, as with `openssl ecparam -name prime256v1 -genkey`, and register its public half";

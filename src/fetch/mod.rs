@@ -19,7 +19,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -70,16 +69,8 @@ pub struct Client {
     settings: FetchSettings,
     guard: Guard,
     tls: Arc<ClientConfig>,
-    counts: FetchCounts,
     /// The one URL of an agent for credentials.
     agent: Option<Url>,
-}
-
-/// How often a [`Client`] fetched, since it was made.
-#[derive(Debug, Default)]
-pub struct FetchCounts {
-    started: AtomicU64,
-    failed: AtomicU64,
 }
 
 /// A document, whole.
@@ -141,7 +132,6 @@ impl Client {
             guard: Guard { allow_private_addresses: settings.allow_private_addresses },
             settings,
             tls: Arc::new(tls),
-            counts: FetchCounts::default(),
             agent: None,
         }
     }
@@ -149,10 +139,6 @@ impl Client {
     /// The same, which may also fetch this very URL over http from an address that [`address::is_near`].
     pub fn allowing_agent(self, url: Url) -> Client {
         Client { agent: Some(url), ..self }
-    }
-
-    pub fn counts(&self) -> &FetchCounts {
-        &self.counts
     }
 
     /// One `GET`, answered with 200 or an error. `credential` is sent as a bearer token.
@@ -182,7 +168,7 @@ impl Client {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Answer, FetchError> {
-        self.counted(self.exchange(url, (method, headers, body), system_lookup)).await
+        self.in_time(self.exchange(url, (method, headers, body), system_lookup)).await
     }
 
     /// As [`Client::get`], from where `lookup` says that the URL's host is.
@@ -203,21 +189,13 @@ impl Client {
             }
             Ok(Fetched { lifetime: lifetime(&answer.headers), body: answer.body })
         };
-        self.counted(document).await
+        self.in_time(document).await
     }
 
     /// Within the time that a fetch may take.
-    async fn counted<T>(&self, fetch: impl Future<Output = Result<T, FetchError>>) -> Result<T, FetchError> {
-        self.counts.started.fetch_add(1, Ordering::Relaxed);
+    async fn in_time<T>(&self, fetch: impl Future<Output = Result<T, FetchError>>) -> Result<T, FetchError> {
         let limit = self.settings.total_timeout;
-        let outcome = match timeout(limit, fetch).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(FetchError::Timeout(limit)),
-        };
-        if outcome.is_err() {
-            self.counts.failed.fetch_add(1, Ordering::Relaxed);
-        }
-        outcome
+        timeout(limit, fetch).await.unwrap_or(Err(FetchError::Timeout(limit)))
     }
 
     async fn exchange<L>(
@@ -337,18 +315,6 @@ enum Connection {
     Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
 }
 
-impl FetchCounts {
-    /// Fetches begun.
-    pub fn started(&self) -> u64 {
-        self.started.load(Ordering::Relaxed)
-    }
-
-    /// Of these, the ones that ended in an error.
-    pub fn failed(&self) -> u64 {
-        self.failed.load(Ordering::Relaxed)
-    }
-}
-
 impl SecretSource {
     /// The secret as it is now, without the white space around it.
     pub async fn read(&self) -> Result<String, FetchError> {
@@ -385,13 +351,18 @@ fn request(url: &Url, asked: (Method, HeaderMap, Bytes)) -> Result<Request<Full<
     Ok(request)
 }
 
+/// A header's value that nobody sees who prints the headers, if it can be one.
+pub fn sensitive(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
 async fn bearer(credential: Option<&SecretSource>) -> Result<HeaderMap, FetchError> {
     let mut headers = HeaderMap::new();
     if let Some(source) = credential {
-        let mut value = HeaderValue::try_from(format!("Bearer {}", source.read().await?))
-            .map_err(|_| FetchError::Credential)?;
-        value.set_sensitive(true);
-        headers.insert(header::AUTHORIZATION, value);
+        let value = sensitive(&format!("Bearer {}", source.read().await?));
+        headers.insert(header::AUTHORIZATION, value.ok_or(FetchError::Credential)?);
     }
     Ok(headers)
 }

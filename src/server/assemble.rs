@@ -10,25 +10,22 @@ use super::AssembleError;
 use super::credential::KeptCredential;
 use super::identities::Identities;
 use super::issuers::KeyedIssuer;
+use super::upstream::{LiveUpstream, upstreams};
 use crate::audit::SinkSettings;
 use crate::clock::Clock;
 use crate::config::{
     Config, ListenerSettings, ListenerTlsSettings, LogSettings, RevocationSettings, UpstreamConfig,
-    UpstreamTls,
 };
 use crate::decisions::Decisions;
 use crate::identity::Name;
 use crate::metrics::Metrics;
 use crate::proxy::assertion::{AssertionKeys, AssertionSettings, Assertions, Audience};
 use crate::proxy::generation::Security;
-use crate::proxy::limits::Limits;
 use crate::proxy::{Generation, ListenerState};
 use crate::revocation::Revocations;
-use crate::tls::servers::ServerTls;
 use crate::tls::source::Issued;
-use crate::tls::{Alpn, ListenerTls, Own, OwnCertificate};
+use crate::tls::{ListenerTls, Own, OwnCertificate};
 use crate::token::{Issuer, Proofs, Verifier};
-use crate::upstream::{ServerSettings, Upstream, UpstreamLimits, UpstreamSettings};
 
 /// What a generation was made from, as far as the next one may keep it.
 #[derive(Clone)]
@@ -50,8 +47,6 @@ pub struct Assembled {
     assertion_keys: Option<Arc<AssertionKeys>>,
 }
 
-/// An upstream with what its TLS configuration was made from.
-type LiveUpstream = (UpstreamTls, Option<Arc<ServerTls>>, Arc<Upstream>);
 
 /// What is taken at the start and stays.
 #[derive(Clone, PartialEq)]
@@ -181,6 +176,11 @@ fn assemble(
         })
         .collect();
     let proofs = old.map_or_else(Arc::default, |old| Arc::clone(&old.proofs));
+    let revocations = match before {
+        // What was taken by itself since may be newer than what was read with the configuration.
+        Some((present, old)) if old.revocation == config.revocation => Arc::clone(&present.revocations),
+        _ => Arc::new(config.revoked),
+    };
     let verifier = Verifier::new(
         verified,
         config.limits.token,
@@ -192,11 +192,6 @@ fn assemble(
     if let Some((present, _)) = before {
         verifier.take_over(&present.verifier);
     }
-    let revocations = match before {
-        // What was taken by itself since may be newer than what was read with the configuration.
-        Some((present, old)) if old.revocation == config.revocation => Arc::clone(&present.revocations),
-        _ => Arc::new(config.revoked),
-    };
     let generation = Generation {
         number,
         policy: Arc::new(config.policy),
@@ -302,63 +297,4 @@ fn credentials(
     tools: &Tools<'_>,
 ) -> Result<Vec<KeptCredential>, AssembleError> {
     identities.upstreams.iter().map(|upstream| KeptCredential::assemble(upstream, old, tools)).collect()
-}
-
-fn upstreams(
-    identities: &Identities,
-    limits: &Limits,
-    before: Option<(&Generation, &Assembled)>,
-    tools: &Tools<'_>,
-) -> Result<Vec<LiveUpstream>, AssembleError> {
-    let old = before.map(|(_, assembled)| assembled);
-    identities.upstreams.iter().map(|settings| upstream(settings, limits, old, tools)).collect()
-}
-
-fn upstream(
-    config: &UpstreamConfig,
-    limits: &Limits,
-    old: Option<&Assembled>,
-    tools: &Tools<'_>,
-) -> Result<LiveUpstream, AssembleError> {
-    let old = || old.into_iter().flat_map(|old| &old.upstreams);
-    let name = &config.name;
-    let UpstreamTls { expected, own } = &config.tls;
-    let tls = match (old().find(|(tls, ..)| *tls == config.tls), own) {
-        (Some((_, kept, _)), _) => kept.clone(),
-        (None, Some(Own::Awaited)) => None,
-        (None, own) => {
-            let own = own.as_ref().and_then(Own::known);
-            let made = ServerTls::new(expected, own, &[Alpn::Http2, Alpn::Http1], tools.clock);
-            Some(made.map_err(|source| AssembleError::Client { name: name.clone(), source })?)
-        }
-    };
-    let servers = config
-        .servers
-        .iter()
-        .map(|(url, weight)| ServerSettings::parse(url, *weight, tls.as_ref()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|source| AssembleError::Upstream { name: name.clone(), source })?;
-    let settings = UpstreamSettings {
-        name: name.to_string(),
-        servers,
-        connect_timeout: config.connect_timeout,
-        first_byte_timeout: config.first_byte_timeout,
-        idle_timeout: config.idle_timeout,
-        eject_after_failures: config.eject_after_failures,
-        limits: UpstreamLimits {
-            in_flight_max: limits.upstream_in_flight_max,
-            pending_max: limits.upstream_pending_max,
-            ..UpstreamLimits::default()
-        },
-    };
-    let kept = old().map(|(.., upstream)| upstream).find(|upstream| *upstream.settings() == settings);
-    let upstream = match kept {
-        Some(kept) => Arc::clone(kept),
-        None => {
-            let _inside = tools.background.enter();
-            let before = old().map(|(.., upstream)| upstream).find(|it| it.settings().name == settings.name);
-            Upstream::start(settings, before.map(AsRef::as_ref))
-        }
-    };
-    Ok((config.tls.clone(), tls, upstream))
 }

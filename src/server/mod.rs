@@ -12,6 +12,7 @@ mod issuers;
 mod live;
 mod report;
 mod revocations;
+mod upstream;
 
 use std::collections::BTreeMap;
 use std::io;

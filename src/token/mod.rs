@@ -60,7 +60,7 @@ pub use memory::TokenCacheSettings;
 pub use possession::{PROOF_AGE_MAX, PossessionSettings, ROTATION_GRACE_MAX, Shown, Target};
 pub use preset::{Preset, UnknownPreset};
 pub use proofs::Proofs;
-pub use signing::{SigningError, SigningKey};
+pub use signing::{BadSigningKey, SigningError, SigningKey};
 pub use steps::{Said, Step, Trace};
 pub use verifier::{Issuer, KnownToken, SameIssuer, TokenField, Verifier};
 #[cfg(test)]

@@ -1,6 +1,8 @@
-//! Keys that are made in memory and sign tokens: assertions for upstreams, the demo's tokens, and those that are made
-//! up for a question. What they sign is verified like every other token.
+//! Keys that sign tokens. Most are made in memory: for assertions for upstreams, the demo's tokens, and those that are
+//! made up for a question; what they sign is verified like every other token. One that is read says to a token endpoint
+//! who we are.
 
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::rand::SystemRandom;
@@ -11,6 +13,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Map, Value, json};
 use x509_parser::prelude::FromDer;
 use x509_parser::public_key::RSAPublicKey;
@@ -18,7 +21,7 @@ use x509_parser::public_key::RSAPublicKey;
 use super::algorithm::{Algorithm, KeyKind};
 use super::keys::KeyUse;
 
-/// A private key for one algorithm. Made when it is needed, and never written down.
+/// A private key for one algorithm, never written down. Equal where the public keys are.
 pub struct SigningKey {
     algorithm: Algorithm,
     pair: Pair,
@@ -34,6 +37,13 @@ enum Pair {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a key could not be made, or could not sign")]
 pub struct SigningError;
+
+/// Why a key that was read cannot sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is neither a P-256 key nor an RSA key of 2048 bits or more")]
+pub struct BadSigningKey;
+
+const RSA_MODULUS_BITS_MIN: usize = 2048;
 
 /// Takes a tenth of a second to make, so there is one; under which `kid` it stands tells its holders apart.
 static RSA: OnceLock<Arc<RsaKeyPair>> = OnceLock::new();
@@ -51,6 +61,27 @@ impl SigningKey {
             KeyKind::Rsa => return Ok(SigningKey { algorithm, pair: Pair::Rsa(rsa()?, padding(algorithm)) }),
         };
         Ok(SigningKey { algorithm, pair: pair.map_err(|_| SigningError)? })
+    }
+
+    /// For ES256 or RS256, as the key is.
+    pub fn read(key: &PrivateKeyDer<'_>) -> Result<SigningKey, BadSigningKey> {
+        let (der, curve) = (key.secret_der(), &ECDSA_P256_SHA256_FIXED_SIGNING);
+        let ec = match key {
+            PrivateKeyDer::Pkcs8(_) => EcdsaKeyPair::from_pkcs8(curve, der).ok(),
+            PrivateKeyDer::Sec1(_) => EcdsaKeyPair::from_private_key_der(curve, der).ok(),
+            _ => None,
+        };
+        if let Some(pair) = ec {
+            return Ok(SigningKey { algorithm: Algorithm::Es256, pair: Pair::Ec(pair, "P-256") });
+        }
+        let rsa = match key {
+            PrivateKeyDer::Pkcs8(_) => RsaKeyPair::from_pkcs8(der).ok(),
+            PrivateKeyDer::Pkcs1(_) => RsaKeyPair::from_der(der).ok(),
+            _ => None,
+        };
+        let rsa = rsa.filter(|pair| pair.public_modulus_len() * 8 >= RSA_MODULUS_BITS_MIN);
+        let pair = Pair::Rsa(Arc::new(rsa.ok_or(BadSigningKey)?), padding(Algorithm::Rs256));
+        Ok(SigningKey { algorithm: Algorithm::Rs256, pair })
     }
 
     /// The public key (RFC 7517).
@@ -87,11 +118,19 @@ impl SigningKey {
         json!({ "keys": [key] })
     }
 
+    /// A token, by a key of this name if it has one.
+    pub fn token(&self, media_type: &str, kid: Option<&str>, claims: &Value) -> Result<String, SigningError> {
+        let mut header = json!({ "alg": self.algorithm.as_str(), "typ": media_type });
+        if let Some(kid) = kid {
+            header["kid"] = kid.into();
+        }
+        self.compact(&header, claims)
+    }
+
     /// A token in compact form (RFC 7515 §7.1).
-    pub fn token(&self, media_type: &str, kid: &str, claims: &Value) -> Result<String, SigningError> {
-        let header = json!({ "alg": self.algorithm.as_str(), "typ": media_type, "kid": kid });
-        let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        self.signed(&format!("{}.{}", part(&header), part(claims)))
+    pub fn compact(&self, header: &Value, claims: &Value) -> Result<String, SigningError> {
+        let [header, claims] = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
+        self.signed(&format!("{header}.{claims}"))
     }
 
     /// A token of these two parts, header and claims, whatever they say.
@@ -107,6 +146,18 @@ impl SigningKey {
             }
         };
         Ok(format!("{message}.{signature}"))
+    }
+}
+
+impl PartialEq for SigningKey {
+    fn eq(&self, other: &SigningKey) -> bool {
+        self.algorithm == other.algorithm && self.jwk() == other.jwk()
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKey").field("algorithm", &self.algorithm).finish_non_exhaustive()
     }
 }
 

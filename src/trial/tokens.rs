@@ -168,7 +168,7 @@ impl Tokens {
             }
             Some(Bound::Nothing) | None => {}
         }
-        let token = signing.token(settings.token_type.media_type(), settings.name.as_str(), &claims)?;
+        let token = signing.token(settings.token_type.media_type(), Some(settings.name.as_str()), &claims)?;
         if is_assertion {
             return Ok(Credential::Assertion(token));
         }
@@ -218,6 +218,5 @@ fn proof(
     if let Some(nonce) = nonce {
         claims["nonce"] = nonce.into();
     }
-    let [header, claims] = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
-    holder.signed(&format!("{header}.{claims}"))
+    holder.compact(&header, &claims)
 }

@@ -66,13 +66,6 @@ pub struct EndpointStatus {
     pub failures: u64,
 }
 
-impl UpstreamStatus {
-    /// Whether there is an address that is not ejected.
-    pub fn is_available(&self) -> bool {
-        self.endpoints.iter().any(|endpoint| !endpoint.ejected)
-    }
-}
-
 impl Endpoint {
     pub fn new(server: Arc<Server>, address: SocketAddr) -> Endpoint {
         Endpoint {

@@ -36,10 +36,11 @@ const RANKS: [(&str, u8); 21] = [
     ("main", 9),
 ];
 /// Imports within one rank: (who, whom, why).
-const BESIDE: [(&str, &str, &str); 3] = [
+const BESIDE: [(&str, &str, &str); 4] = [
     ("identity", "clock", "a caller's expiry is a `Timestamp`, a plain value"),
     ("server", "admin", "the composition root also starts what operators ask"),
     ("metrics", "clock", "ages are counted from a `Timestamp`, a plain value"),
+    ("upstream", "token", "how a token is signed is known in one place, whoever signs it"),
 ];
 /// Modules that stay pure, with all the crates that they may name.
 const PURE: [(&str, &[&str]); 2] = [

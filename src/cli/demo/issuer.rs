@@ -131,7 +131,7 @@ impl IssuerKey {
             "jti": login.name(),
         });
         let claims = laid_over(sound, login.claims(now));
-        Ok(self.0.token(TokenType::AccessToken.media_type(), KEY_ID, &claims)?)
+        Ok(self.0.token(TokenType::AccessToken.media_type(), Some(KEY_ID), &claims)?)
     }
 }
 

@@ -42,7 +42,7 @@ impl AssertionKeys {
     /// A JWT with these claims.
     pub fn sign(&self, claims: &Value, now: Timestamp) -> Result<String, SigningError> {
         let Key(named) = self.at(now, Key::new).0;
-        named.key.token(ASSERTION_TYPE, &named.id, claims)
+        named.key.token(ASSERTION_TYPE, Some(&named.id), claims)
     }
 
     /// The public keys as of now, as a key set (RFC 7517 §5).

@@ -26,6 +26,7 @@ use super::generation::Generation;
 use super::judgement::Signatures;
 use super::normalize::Asked;
 use crate::clock::Timestamp;
+use crate::fetch::sensitive;
 use crate::identity::CertificateHash;
 use crate::policy::{Evidence, Permit, UpstreamId};
 use crate::token::{ASSERTION_KEYS_PATH, SigningError};
@@ -108,8 +109,7 @@ impl Assertions {
         let ends = now.plus(LIFETIME).min(permit.deadline());
         let claims = claims::claims(&self.settings, audience, asserted, (now, ends));
         let token = self.keys.sign(&claims, now)?;
-        let mut value = HeaderValue::try_from(token).map_err(|_| SigningError)?;
-        value.set_sensitive(true);
+        let value = sensitive(&token).ok_or(SigningError)?;
         Ok(Signed {
             value,
             upstream: permit.upstream(),

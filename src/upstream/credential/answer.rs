@@ -6,7 +6,7 @@ use http::{HeaderValue, StatusCode};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::fetch::Answer;
+use crate::fetch::{Answer, sensitive};
 
 /// A token that says nothing of its end is asked for anew after this long.
 const LIFETIME_UNSAID: Duration = Duration::from_secs(60);
@@ -120,9 +120,7 @@ impl Issued {
     /// As it is sent; nobody who prints the headers sees it.
     pub fn bearer(&self) -> Option<HeaderValue> {
         let text = Zeroizing::new(format!("Bearer {}", *self.token));
-        let mut value = HeaderValue::from_str(&text).ok()?;
-        value.set_sensitive(true);
-        Some(value)
+        sensitive(&text)
     }
 }
 

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-pub use authentication::{Authentication, BadSigningKey, SigningKey};
+pub use authentication::{AssertionKey, Authentication};
 pub use endpoint::{EndpointSettings, Location};
 pub use exchange::{ExchangeSettings, Exchanges};
 pub use own::{OwnSettings, OwnToken, Wanted};

@@ -202,7 +202,7 @@ async fn an_assertion_is_for_one_endpoint_one_minute_and_once() {
     let desk = Desk::open().await;
     let pair = rcgen::KeyPair::generate().unwrap();
     let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pair.serialize_der()));
-    let key = Arc::new(SigningKey::new(&der, Some("orders-1".to_owned())).unwrap());
+    let key = Arc::new(AssertionKey::read(&der, Some("orders-1".to_owned())).unwrap());
     let mut seen = Vec::new();
     for _ in 0..2 {
         desk.own(Authentication::PrivateKeyJwt(Arc::clone(&key))).current().await.unwrap();
@@ -225,10 +225,10 @@ async fn an_assertion_is_for_one_endpoint_one_minute_and_once() {
     assert_ne!(seen[0], seen[1]);
     let p384 = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
     let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(p384.serialize_der()));
-    assert!(SigningKey::new(&der, None).is_err(), "ES256 is P-256");
+    assert!(AssertionKey::read(&der, None).is_err(), "ES256 is P-256");
     let again = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pair.serialize_der()));
-    assert!(SigningKey::new(&again, None).unwrap() != *key && !format!("{key:?}").contains("pair"));
-    assert_eq!(SigningKey::new(&again, Some("orders-1".to_owned())).unwrap(), *key);
+    assert!(AssertionKey::read(&again, None).unwrap() != *key && !format!("{key:?}").contains("Pair"));
+    assert_eq!(AssertionKey::read(&again, Some("orders-1".to_owned())).unwrap(), *key);
 }
 
 #[tokio::test]

@@ -117,9 +117,16 @@ impl Revocations {
     }
 
     /// Whether the caller is revoked: the token, whom it is for, who acts for her, or the client that it was issued
-    /// to.
-    pub fn caller(&self, caller: &Caller, now: Timestamp) -> Option<Revoked> {
-        let OfIssuer { tokens, subjects, clients } = self.issuers.get(&caller.issuer)?;
+    /// to. `first` is who called them so first, if another Countersign vouches for them.
+    pub fn caller(&self, caller: &Caller, first: Option<&Name>, now: Timestamp) -> Option<Revoked> {
+        [Some(&caller.issuer), first]
+            .into_iter()
+            .flatten()
+            .find_map(|issuer| self.of_its(issuer, caller, now))
+    }
+
+    fn of_its(&self, issuer: &Name, caller: &Caller, now: Timestamp) -> Option<Revoked> {
+        let OfIssuer { tokens, subjects, clients } = self.issuers.get(issuer)?;
         let token = caller.token_id.as_deref().and_then(|id| found(tokens, id, now, "the token's `jti`"));
         let subject = || found(subjects, caller.subject.as_deref()?, now, "the token's subject");
         let client = || found(clients, caller.client.as_deref()?, now, "the token's client");

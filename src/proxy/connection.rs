@@ -177,6 +177,13 @@ impl Connection {
         hop::telling_certificates(&generation.hops, address, end)
     }
 
+    /// Who brings its requests as of now, whoever's they are.
+    pub fn came_by(&self, generation: &Generation, now: Timestamp) -> Hop {
+        let end = self.peer(generation, now).ok();
+        let hop = end.and_then(|end| self.hop(generation, &end).map(|(hop, _)| hop.name.clone()));
+        hop.map_or(Hop::Direct, Hop::Trusted)
+    }
+
     /// Whose request these headers are of, as of now: the peer's, or whose a trusted hop tells.
     pub fn requester(
         &self,
@@ -187,7 +194,14 @@ impl Connection {
         let end = self.peer(generation, now).map_err(|error| Refusal::from(&error))?;
         match self.hop(generation, &end) {
             None => Ok(end),
-            Some(hop) => self.learned.borrow_mut().peer(hop, generation.trust.as_ref(), headers, now),
+            Some(hop) => {
+                let revoked = end.verified().and_then(|end| generation.revocations.peer(end, now));
+                if let Some(revoked) = revoked {
+                    let detail = format!("hop `{}`: {revoked}", hop.0.name);
+                    return Err(Refusal::of(Reason::PeerRevoked).because(detail));
+                }
+                self.learned.borrow_mut().peer(hop, generation.trust.as_ref(), headers, now)
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! [`exchange`](super::exchange) goes them for requests that came; whoever only asks what would become of one
 //! goes the same. Nothing here reads a socket or a clock.
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use crate::decisions::Judged;
 use crate::identity::{Caller, CertificateHash, Hop, Peer, Signature};
 use crate::metrics::{Limit, Lookup};
 use crate::policy::{self, Circumstances, Decision, Host, Permit, Verdict};
-use crate::revocation::{Revocations, Revoked};
+use crate::revocation::Revoked;
 use crate::token::{KnownToken, Scheme, Shown, Target, TokenError, TokenField, Verifier};
 
 /// Both signatures of a request, verified or absent.
@@ -41,7 +42,7 @@ pub struct Basis {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Whether its content type is gRPC's.
     pub grpc: bool,
-    pub from: Addresses,
+    pub from: Whence,
     pub credential: Credential,
 }
 
@@ -49,9 +50,8 @@ pub struct Basis {
 pub enum Credential {
     Absent,
     Token(TokenField),
-    /// The word of a hop, which speaks for the moment of the request: that what streams through it ends with the
-    /// caller's token is that hop's business.
-    Word(Arc<Caller>),
+    /// The word of a hop, and the token that was shown beside it.
+    Word(Arc<Caller>, Option<TokenField>),
 }
 
 /// Who holds the connection: `peer` tells who is there now, `replaced` since when with the present certificate, if that
@@ -62,8 +62,10 @@ pub struct Holder<P, R> {
 }
 
 /// From where a request comes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Addresses {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whence {
+    /// Who brings it, whether or not that tells whose it is.
+    pub hop: Hop,
     /// The other end of the connection, after the PROXY protocol.
     pub peer: Option<IpAddr>,
     /// The client as trusted hops tell it.
@@ -95,9 +97,9 @@ pub async fn verify(
     known: &mut Option<Arc<KnownToken>>,
     draft: &mut Draft,
 ) -> Result<Signatures, Refusal> {
-    let Generation { policy, revocations, .. } = generation;
+    let policy = &generation.policy;
     let Holder { peer, replaced } = holder;
-    let headers = request.headers;
+    let (headers, beside) = (request.headers, OnceCell::new());
     let caller = async |peer: Option<&Peer>| {
         let certificate = peer.map(|peer| &peer.certificate);
         let shown = Shown { certificate, replaced: &replaced, request: Some(request) };
@@ -107,7 +109,7 @@ pub async fn verify(
             Some(peer) if headers.contains_key(headers::ASSERTION) => {
                 // Boxed: most requests have none.
                 let asserted = Box::pin(asserted(generation, verifier, headers, peer)).await;
-                caller.and_then(|caller| one_of(caller, asserted?))
+                caller.and_then(|caller| one_of(caller, asserted?, &beside))
             }
             _ => caller,
         }
@@ -115,7 +117,7 @@ pub async fn verify(
     let (peer, caller) = both(peer, caller).await;
     draft.peer(peer.as_ref().map_err(|refusal| refusal.reason));
     draft.caller(caller.as_ref().map_err(|refusal| refusal.reason));
-    let [peer_revoked, caller_revoked] = revoked(revocations, &peer, &caller, now);
+    let [peer_revoked, caller_revoked] = revoked(generation, &peer, (&caller, beside.get()), now);
     draft.revoked(peer_revoked.is_some(), caller_revoked.is_some());
     let refusal = match (peer, caller) {
         (Ok(peer), Ok(caller)) if peer_revoked.is_none() && caller_revoked.is_none() => {
@@ -141,25 +143,30 @@ fn first<const N: usize>(refusals: [Option<Refusal>; N]) -> Refusal {
     first.unwrap_or_else(|| Refusal::of(Reason::Internal))
 }
 
-/// Whether peer and caller are on the revocation list, as far as they are verified.
+/// Whether peer and caller are on the revocation list, as far as they are verified; `beside` is the token that was
+/// shown beside an assertion.
 fn revoked(
-    revocations: &Revocations,
+    generation: &Generation,
     peer: &Result<Signature<Peer>, Refusal>,
-    caller: &Result<Signature<Caller>, Refusal>,
+    (caller, beside): (&Result<Signature<Caller>, Refusal>, Option<&Arc<Caller>>),
     now: impl Fn() -> Timestamp,
 ) -> [Option<Refusal>; 2] {
+    let Generation { revocations, verifier, .. } = generation;
     if revocations.is_empty() {
         return [None, None];
     }
     let now = now();
     let peer = peer.as_ref().ok().and_then(Signature::verified);
     let caller = caller.as_ref().ok().and_then(Signature::verified);
-    let (peer, caller) =
-        (peer.map(|it| revocations.peer(it, now)), caller.map(|it| revocations.caller(it, now)));
+    let of_caller = |caller: &Arc<Caller>| {
+        let first = caller.subject_issuer().and_then(|iss| verifier.issuer_named(iss));
+        revocations.caller(caller, first, now)
+    };
     let by_token = |revoked: Revoked| Refusal::from(&TokenError::Revoked(revoked.to_string().into()));
     [
-        peer.flatten().map(|revoked| Refusal::of(Reason::PeerRevoked).because(revoked)),
-        caller.flatten().map(by_token),
+        peer.and_then(|it| revocations.peer(it, now))
+            .map(|revoked| Refusal::of(Reason::PeerRevoked).because(revoked)),
+        caller.into_iter().chain(beside).find_map(of_caller).map(by_token),
     ]
 }
 
@@ -184,10 +191,11 @@ pub async fn again(
     clock: &Clock,
 ) -> Result<Timestamp, (Refusal, Option<Decision>)> {
     let Basis { asked, from, credential, .. } = basis;
-    let caller = async |peer: Option<&Peer>| credential.again(generation, peer).await;
+    let beside = OnceCell::new();
+    let caller = async |peer: Option<&Peer>| credential.again(generation, peer, clock, &beside).await;
     let headers = basis.headers();
     let (peer, caller) = both(|| connection.requester(generation, &headers, clock.now()), caller).await;
-    let [peer_revoked, caller_revoked] = revoked(&generation.revocations, &peer, &caller, || clock.now());
+    let [peer_revoked, caller_revoked] = revoked(generation, &peer, (&caller, beside.get()), || clock.now());
     let signatures = match (peer, caller) {
         (Ok(peer), Ok(caller)) if peer_revoked.is_none() && caller_revoked.is_none() => {
             Signatures { peer, caller }
@@ -196,7 +204,9 @@ pub async fn again(
             return Err((first([peer.err(), peer_revoked, caller.err(), caller_revoked]), None));
         }
     };
-    let request = signatures.ask(asked, &headers, *from, clock.now());
+    // By what is a hop now.
+    let from = Whence { hop: connection.came_by(generation, clock.now()), ..from.clone() };
+    let request = signatures.ask(asked, &headers, &from, clock.now());
     let (decision, judged, _) = decide(generation, &request, None);
     match &decision.verdict {
         Verdict::Permit(permit) => {
@@ -233,14 +243,25 @@ async fn asserted(
     Ok(asserted)
 }
 
-/// An assertion beside the token that it rests on is of the same subject, or one of the two is not what it seems.
-fn one_of(token: Signature<Caller>, asserted: Signature<Caller>) -> Result<Signature<Caller>, Refusal> {
+/// An assertion beside the token that it rests on is of the same subject, or one of the two is not what it seems. The
+/// caller is the asserted one, and the token is put `beside`.
+fn one_of(
+    token: Signature<Caller>,
+    asserted: Signature<Caller>,
+    beside: &OnceCell<Arc<Caller>>,
+) -> Result<Signature<Caller>, Refusal> {
     match (token.verified(), asserted.verified()) {
         (Some(token), Some(asserted)) if !asserted.is_of_subject_of(token) => {
             let detail = "the token is another subject's than the assertion";
             Err(Refusal::from(&TokenError::Malformed(detail.into())))
         }
-        (_, Some(_)) => Ok(asserted),
+        (token, Some(_)) => {
+            if let Some(token) = token {
+                // One is shown.
+                let _ = beside.set(Arc::clone(token));
+            }
+            Ok(asserted)
+        }
         (_, None) => Ok(token),
     }
 }
@@ -278,10 +299,10 @@ impl Credential {
         verifier: &Verifier,
     ) -> Credential {
         let Some(caller) = signatures.caller.verified() else { return Credential::Absent };
-        if headers.contains_key(headers::ASSERTION) && verifier.takes_assertions_of(&caller.issuer) {
-            return Credential::Word(Arc::clone(caller));
-        }
         let field = known.map(KnownToken::field).or_else(|| TokenField::in_headers(headers));
+        if headers.contains_key(headers::ASSERTION) && verifier.takes_assertions_of(&caller.issuer) {
+            return Credential::Word(Arc::clone(caller), field);
+        }
         field.map_or(Credential::Absent, Credential::Token)
     }
 
@@ -290,15 +311,18 @@ impl Credential {
         &self,
         generation: &Generation,
         peer: Option<&Peer>,
+        clock: &Clock,
+        beside: &OnceCell<Arc<Caller>>,
     ) -> Result<Signature<Caller>, Refusal> {
         let verifier = &generation.verifier;
+        let of_token = async |token| {
+            let caller = verifier.verify_field(token).await;
+            caller.map_err(|error| Refusal::from(&error))
+        };
         match self {
             Credential::Absent => Ok(Signature::Absent),
-            Credential::Token(token) => {
-                let caller = verifier.verify_field(token).await;
-                caller.map_err(|error| Refusal::from(&error))
-            }
-            Credential::Word(caller) => {
+            Credential::Token(token) => of_token(token).await,
+            Credential::Word(caller, token) => {
                 if !peer.is_some_and(|peer| hop::is_believed(&generation.hops, peer)) {
                     return Ok(Signature::Absent);
                 }
@@ -306,8 +330,16 @@ impl Credential {
                     let detail = "its issuer is no other Countersign any more";
                     return Err(Refusal::from(&TokenError::IssuerUnknown(detail.into())));
                 }
-                let caller = Caller { expires: Timestamp::MAX, ..Caller::clone(caller) };
-                Ok(Signature::Verified(Arc::new(caller)))
+                // The assertion was for the moment of the request; what it says of the token holds for longer.
+                let expires = caller.token_ends();
+                if expires <= clock.now() {
+                    return Err(Refusal::from(&TokenError::Expired));
+                }
+                let caller = Signature::Verified(Arc::new(Caller { expires, ..Caller::clone(caller) }));
+                match token {
+                    Some(token) => one_of(of_token(token).await?, caller, beside),
+                    None => Ok(caller),
+                }
             }
         }
     }
@@ -330,10 +362,10 @@ impl Signatures {
         &'a self,
         asked: &'a Asked,
         headers: &'a HeaderMap,
-        from: Addresses,
+        from: &'a Whence,
         now: Timestamp,
     ) -> policy::Request<'a> {
-        let hop = self.peer.verified().map_or(&Hop::Direct, |peer| &peer.hop);
+        let hop = self.peer.verified().map_or(&from.hop, |peer| &peer.hop);
         let circumstances = Circumstances { hop, peer_ip: from.peer, client_ip: from.client };
         let Signatures { peer, caller } = self;
         policy::Request { peer, caller, action: asked.action(headers), circumstances, now }

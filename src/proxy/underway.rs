@@ -10,11 +10,13 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -186,9 +188,14 @@ impl Underway {
     async fn judge(self: Rc<Underway>, worker: Rc<Worker>, generation: Arc<Generation>) {
         let clock = &worker.shared.clock;
         let judging = judgement::again(&generation, &self.connection, &self.basis, clock);
-        let outcome = match timeout(JUDGING_TIMEOUT, judging).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err((Refusal::of(Reason::IssuerUnavailable).because("its keys are waited for"), None)),
+        // A panic ends this one alone, and not all that its core serves.
+        let judging = AssertUnwindSafe(timeout(JUDGING_TIMEOUT, judging)).catch_unwind();
+        let outcome = match judging.await {
+            Ok(Ok(outcome)) => outcome,
+            Err(_) => Err((Refusal::of(Reason::Internal), None)),
+            Ok(Err(_)) => {
+                Err((Refusal::of(Reason::IssuerUnavailable).because("its keys are waited for"), None))
+            }
         };
         self.is_being_judged.set(false);
         match outcome {

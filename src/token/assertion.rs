@@ -20,6 +20,9 @@ pub const ASSERTION_TYPE: &str = "countersign+jwt";
 /// What `actor` says in an assertion without a caller.
 pub const ASSERTED_NOBODY: &str = "none";
 
+/// Who named the subject first.
+pub const SUBJECT_ISSUER: &str = "subject_issuer";
+
 /// What every assertion says.
 pub(super) const ASSERTION_CLAIMS: [&str; 5] = ["iss", "exp", "aud", "iat", "actor"];
 
@@ -40,6 +43,13 @@ impl Verifier {
         let actor = caller.verified().and_then(|caller| caller.claims.get("actor"));
         let is_nobody = actor.is_some_and(|actor| actor.as_str() == Some(ASSERTED_NOBODY));
         Ok(if is_nobody { Signature::Absent } else { caller })
+    }
+
+    /// Who of them issues tokens with this `iss`.
+    pub fn issuer_named(&self, iss: &str) -> Option<&Name> {
+        let said = Map::from_iter([("iss".to_owned(), iss.into())]);
+        let known = self.issuers.iter().find(|known| known.settings.url.accepts(&said) == Some(true));
+        known.map(|known| &known.settings.name)
     }
 
     /// Whether the tokens of this issuer are assertions.

@@ -12,7 +12,7 @@ use url::{Position, Url};
 
 use super::actor::ActorEntry;
 use super::algorithm::Algorithm;
-use super::assertion::{ASSERTION_CLAIMS, ASSERTION_TYPE};
+use super::assertion::{ASSERTION_CLAIMS, ASSERTION_TYPE, SUBJECT_ISSUER};
 use super::introspection::IntrospectionSettings;
 use super::issuer_url::IssuerUrl;
 use super::keys::KeyUse;
@@ -20,7 +20,7 @@ use super::possession::PossessionSettings;
 use crate::fetch::SecretSource;
 use crate::identity::{ActorKind, Name};
 use crate::policy::claim::{ClaimPath, ClaimTest};
-use crate::policy::role::IssuerFacts;
+use crate::policy::role::{Asserts, IssuerFacts};
 
 /// `[issuer.NAME]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -146,8 +146,16 @@ impl IssuerSettings {
             roles: self.claims.roles.as_ref().and_then(top),
             actors,
             actor_claims,
+            asserts: self.token_type.is_assertion().then(|| match self.only.iter().any(names_issuer) {
+                true => Asserts::Named,
+                false => Asserts::Anybodys,
+            }),
         }
     }
+}
+
+fn names_issuer(test: &ClaimTest) -> bool {
+    test.claim == ClaimPath::top_level(SUBJECT_ISSUER)
 }
 
 /// For logs: where, without a query.

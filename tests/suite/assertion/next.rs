@@ -143,15 +143,20 @@ output = "next.jsonl"
 "#;
 
 /// Two proxies, one behind the other.
-struct Chain<'w> {
-    front: Proxy<'w>,
-    next: Proxy<'w>,
+pub struct Chain<'w> {
+    pub front: Proxy<'w>,
+    pub next: Proxy<'w>,
     /// Stands where the next one could, and sees what it would see.
     double: Upstream,
 }
 
 impl World {
     async fn chain(&self) -> Chain<'_> {
+        self.chain_with("").await
+    }
+
+    /// With more said to the next one.
+    pub async fn chain_with(&self, more: &str) -> Chain<'_> {
         let minted = self.certificates.server("next");
         self.write("next.pem", &minted.chain);
         self.write("next-key.pem", &minted.key);
@@ -165,7 +170,9 @@ impl World {
         let keys = Client::tls(proxy.address("keys"), HOST, anybody, Protocol::H1).await.unwrap();
         let keys = keys.ask(get(KEYS)).await.unwrap();
         self.write("front.jwks", std::str::from_utf8(&keys.body).unwrap());
-        let text = NEXT.replace("@upstream@", &self.upstream.url).replace("@issuer@", &self.issuer.url);
+        let text = format!("{NEXT}{more}")
+            .replace("@upstream@", &self.upstream.url)
+            .replace("@issuer@", &self.issuer.url);
         let next = self.start_from("next.toml", &text, "next.jsonl");
         proxy.reload(&front(next.address("mesh").to_string())).unwrap();
         Chain { front: proxy, next, double }

@@ -34,7 +34,8 @@ pub fn question(random: &mut Rng, sends: bool) -> Question {
     let at = Timestamp::from_unix_seconds(at);
     let issuer = if random.u8(..8) == 0 { "away" } else { "corp" };
     let claims = claims(at.unix_seconds(), random).as_object().unwrap().clone();
-    let claims = Claims { issuer: issuer.parse().unwrap(), claims, without: Vec::new(), dpop: random.u8(..4) == 0 };
+    let claims =
+        Claims { issuer: issuer.parse().unwrap(), claims, without: Vec::new(), dpop: random.u8(..4) == 0 };
     let caller = if random.u8(..10) == 0 { Bearer::Nothing } else { Bearer::Claims(claims) };
     let method =
         one(random, &["GET", "GET", "GET", "POST", "POST", "HEAD", "PUT", "DELETE", "PURGE", "LINK"]);

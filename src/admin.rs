@@ -26,7 +26,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use status::Report;
 pub use status::{
     CertificateStatus, CredentialStatus, IdentityStatus, IssuerStatus, ListenerStatus, Serving, Status,
-    UpstreamStatus,
+    TrustDomainStatus, UpstreamStatus,
 };
 
 use crate::audit::line::line;
@@ -199,7 +199,7 @@ mod tests {
             policy: "sha256:ab".to_owned(),
             generation: 3,
             listeners: vec![ListenerStatus { name: name("mesh"), address: ([127, 0, 0, 1], 8443).into() }],
-            issuers: vec![IssuerStatus { name: name("corp"), keys: 2, failure: None }],
+            issuers: vec![IssuerStatus { name: name("corp"), keys: 2, awaited: false, failure: None }],
             identity: None,
             certificates: vec![CertificateStatus {
                 name: "identity".to_owned(),
@@ -271,8 +271,12 @@ mod tests {
         status.clock.advance(Duration::from_secs(60));
         status.drains();
         let mut serving = Serving::clone(&status.serving.load_full().unwrap());
-        serving.issuers[0] =
-            IssuerStatus { name: name("corp"), keys: 0, failure: Some("connection refused\u{1b}".into()) };
+        serving.issuers[0] = IssuerStatus {
+            name: name("corp"),
+            keys: 0,
+            awaited: true,
+            failure: Some("connection refused\u{1b}".into()),
+        };
         status.serves(serving);
         let expected = concat!(
             r#"{"ready":false,"reasons":["draining: the proxy is shutting down","#,
@@ -293,7 +297,7 @@ mod tests {
             env!("CARGO_PKG_VERSION"),
             r#"","time":"2023-11-14T22:13:20.000Z","ready":true,"reasons":[],"policy":"sha256:ab","#,
             r#""generation":3,"listeners":[{"name":"mesh","address":"127.0.0.1:8443"}],"#,
-            r#""issuers":[{"name":"corp","keys":2,"failure":null}],"#,
+            r#""issuers":[{"name":"corp","keys":2,"awaited":false,"failure":null}],"#,
             r#""identity":null,"certificates":[{"name":"identity","not_after":"2023-11-14T22:14:20.000Z"}],"#,
             r#""upstreams":[{"name":"orders","servers":2,"ejected":1}],"credentials":[]}"#,
             "\n"

@@ -11,7 +11,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use crate::clock::Timestamp;
-use crate::identity::{Caller, CertificateHash, Name, Peer, PeerName, SpiffeId};
+use crate::identity::{Caller, CertificateHash, Confirmation, Name, Peer, PeerName, SpiffeId};
 
 /// A list of what is revoked.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -109,23 +109,38 @@ impl Revocations {
 
     /// Whether the service is revoked: by its certificate or by its name.
     pub fn peer(&self, peer: &Peer, now: Timestamp) -> Option<Revoked> {
-        let certificate = || found(&self.certificates, &peer.certificate, now, "the certificate");
-        certificate().or_else(|| match &peer.name {
-            PeerName::Spiffe(id) => found(&self.workloads, id, now, "the SPIFFE ID"),
+        let id = match &peer.name {
+            PeerName::Spiffe(id) => Some(id),
             PeerName::Dns { .. } => None,
+        };
+        self.holder(&peer.certificate, id, now)
+    }
+
+    /// The same of whoever holds a certificate, in which he may be called by a SPIFFE ID.
+    pub fn holder(
+        &self,
+        certificate: &CertificateHash,
+        id: Option<&SpiffeId>,
+        now: Timestamp,
+    ) -> Option<Revoked> {
+        let certificate = found(&self.certificates, certificate, now, "the certificate");
+        certificate.or_else(|| found(&self.workloads, id?, now, "the SPIFFE ID"))
+    }
+
+    /// Whether the caller is revoked: the token, whom it is for, who acts for her, the client that it was issued to, or
+    /// the certificate that it is bound to, whoever has taken that one's place. `first` is who named the caller first,
+    /// where another Countersign vouches for it.
+    pub fn caller(&self, caller: &Caller, first: Option<&Name>, now: Timestamp) -> Option<Revoked> {
+        let mut issuers = [Some(&caller.issuer), first].into_iter().flatten();
+        issuers.find_map(|issuer| self.named(issuer, caller, now)).or_else(|| {
+            let Some(Confirmation::Certificate(bound)) = caller.confirmation else { return None };
+            let what = "the certificate that the token is bound to";
+            found(&self.certificates, &CertificateHash(bound), now, what)
         })
     }
 
-    /// Whether the caller is revoked: the token, whom it is for, who acts for her, or the client that it was issued
-    /// to. `first` is who called them so first, if another Countersign vouches for them.
-    pub fn caller(&self, caller: &Caller, first: Option<&Name>, now: Timestamp) -> Option<Revoked> {
-        [Some(&caller.issuer), first]
-            .into_iter()
-            .flatten()
-            .find_map(|issuer| self.of_its(issuer, caller, now))
-    }
-
-    fn of_its(&self, issuer: &Name, caller: &Caller, now: Timestamp) -> Option<Revoked> {
+    /// By what its own issuer says, or the one that named it first.
+    fn named(&self, issuer: &Name, caller: &Caller, now: Timestamp) -> Option<Revoked> {
         let OfIssuer { tokens, subjects, clients } = self.issuers.get(issuer)?;
         let token = caller.token_id.as_deref().and_then(|id| found(tokens, id, now, "the token's `jti`"));
         let subject = || found(subjects, caller.subject.as_deref()?, now, "the token's subject");

@@ -206,7 +206,8 @@ impl<'t> Table<'t> {
     fn is_of(&self, flip: &Flip, column: &Column, bearer: Bearer) -> bool {
         let Witness { method, host, path, headers, .. } = &flip.witness;
         let action = Action { method, host, path, headers };
-        let is_of_route = self.policy.route_for(&action) == Some(column.route);
+        let direction = self.policy.route(column.route).direction;
+        let is_of_route = self.policy.route_for(&action, direction) == Some(column.route);
         let roleless = || {
             let roles = flip.witness.ask(self.policy, SIDE, |standing, _| standing.has_roles());
             roles.is_ok_and(|has| !has)

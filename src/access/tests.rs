@@ -7,7 +7,7 @@ use http::{HeaderMap, Method};
 
 use super::{Access, Actor, Bearer, Carrier, Cell, Matrix, Only, SIDE, Way, WhoCan};
 use crate::clock::Timestamp;
-use crate::identity::ActorKind;
+use crate::identity::{ActorKind, Direction};
 use crate::policy::condition::{RoleTerm, ServiceTerm};
 use crate::policy::difference::{Outcome, Witness};
 use crate::policy::rule::{Effect, Mode};
@@ -347,11 +347,12 @@ fn case(seed: u64, with_matrix: bool, seen: &mut Seen) {
             case.check_matrix(matrix, asked, &facts, seen);
             continue;
         }
-        let Witness { method, host, path, headers, peer_ip: address, .. } = asked;
-        let key = format!("{method} {host} {path} {headers:?} {address:?}");
+        let Witness { method, host, path, headers, peer_ip: address, hop, .. } = asked;
+        let direction = hop.direction();
+        let key = format!("{method} {host} {path} {headers:?} {address:?} {direction:?}");
         let said = answers.entry(key).or_insert_with(|| {
             let from = address.filter(|_| dice.one_in(2));
-            let said = access.who_can(Action { method, host, path, headers }, from);
+            let said = access.who_can(Action { method, host, path, headers }, direction, from);
             case.check_witnesses(&said, asked, seen);
             said
         });
@@ -420,7 +421,7 @@ fn whom_a_rule_lets_in_is_named_by_a_service_where_a_route_is_not_enforced() {
         let access = Access::new(&policy, &nothing, &world.issuers, &TokenLimits::FOR_TESTS, &approach, NOW);
         let (host, path) = ("a.example".parse().unwrap(), NormalPath::parse("/").unwrap());
         let action = Action { method: &Method::GET, host: &host, path: &path, headers: &HeaderMap::new() };
-        let said = access.who_can(action, None);
+        let said = access.who_can(action, Direction::Inbound, None);
         let open = &said.allows[0].open;
         assert!(!open.is_empty() && said.unenforced.is_some(), "{said:#?}");
         for way in open {

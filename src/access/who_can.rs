@@ -123,10 +123,10 @@ impl WhoCan {
 }
 
 impl Access<'_> {
-    /// Who can do this, now, over a connection from this address, or from any.
-    pub fn who_can(&self, action: Action<'_>, address: Option<IpAddr>) -> WhoCan {
+    /// Who can do this, now, coming in from this side, over a connection from this address, or from any.
+    pub fn who_can(&self, action: Action<'_>, direction: Direction, address: Option<IpAddr>) -> WhoCan {
         let policy = self.policy;
-        let route = policy.route_for(&action);
+        let route = policy.route_for(&action, direction);
         let mut found = WhoCan {
             route,
             unenforced_until: route
@@ -139,7 +139,7 @@ impl Access<'_> {
             shadow: Vec::new(),
         };
         let Some(route) = route else { return found };
-        for id in reaching(policy, action, policy.route(route).direction, self.now) {
+        for id in reaching(policy, action, direction, self.now) {
             let rule = policy.rule(id);
             match (rule.mode, rule.effect) {
                 (Mode::Shadow, _) => found.shadow.push(id),

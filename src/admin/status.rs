@@ -48,6 +48,8 @@ pub struct IssuerStatus {
     pub name: Name,
     /// Keys that tokens are verified with now.
     pub keys: usize,
+    /// Whether they were never fetched, so that nobody knows which there are.
+    pub awaited: bool,
     /// Of the last fetch, in words, if it failed.
     pub failure: Option<String>,
 }
@@ -61,6 +63,18 @@ pub struct IdentityStatus {
     pub awaited: bool,
     /// What is wrong with it, in words; the last good value stays.
     pub failure: Option<String>,
+    /// They vouch for nobody.
+    pub trust_domains_without_ca: Vec<TrustDomainStatus>,
+    /// Why nobody can be believed, whatever it gives, where that is so.
+    pub mismatch: Option<String>,
+}
+
+/// A trust domain whose CAs were to come from the source of service identity.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrustDomainStatus {
+    pub name: String,
+    /// Why it has none, in words.
+    pub failure: String,
 }
 
 /// A certificate of ours.
@@ -138,13 +152,16 @@ impl Status {
             reasons.push("starting: no configuration is served yet".to_owned());
             return reasons;
         };
-        for issuer in serving.issuers.iter().filter(|issuer| issuer.keys == 0) {
+        for issuer in serving.issuers.iter().filter(|issuer| issuer.awaited) {
             let failure = issuer.failure.as_deref().unwrap_or("they were not fetched yet");
             reasons.push(format!("issuer {}: no keys are known: {failure}", issuer.name));
         }
         if let Some(identity) = serving.identity.as_ref().filter(|identity| identity.awaited) {
             let failure = identity.failure.as_deref().unwrap_or("it has not answered yet");
             reasons.push(format!("identity: our certificate is awaited from {}: {failure}", identity.source));
+        }
+        if let Some(mismatch) = serving.identity.as_ref().and_then(|identity| identity.mismatch.as_ref()) {
+            reasons.push(format!("identity: {mismatch}"));
         }
         for certificate in serving.certificates.iter().filter(|certificate| certificate.not_after <= now) {
             reasons.push(format!("certificate {}: expired at {}", certificate.name, certificate.not_after));

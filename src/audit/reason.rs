@@ -107,7 +107,7 @@ reasons! {
         "the token is bound to a key that this connection did not prove to have, or had to be and is not",
         "send it over the connection, or with the key, that it was issued for";
     TokenRevoked = "token_revoked",
-        "the token, its subject or its client is revoked, or its issuer says that it is not active",
+        "the token, its subject, its client or the certificate that it is bound to is revoked, or its issuer says that it is not active",
         "log in again, or take the entry out of the revocation list";
     IssuerUnavailable = "issuer_unavailable",
         "the issuer's keys are not known and could not be fetched",

@@ -102,7 +102,7 @@ fn fill_issuer(table: &mut Toml, issuer: &IssuerSettings) {
         TokenType::AccessToken => set(table, "token_type", "at+jwt"),
         TokenType::PLAIN => set(table, "token_type", "jwt"),
         // The preset's own, for which there is no word.
-        TokenType::Provider(_) | TokenType::Assertion => {}
+        TokenType::Provider(_) | TokenType::Assertion | TokenType::Alb { .. } => {}
     }
     set(table, "preset", "generic");
     set(table, "leeway", time(issuer.leeway));

@@ -184,6 +184,8 @@ choice! {
         Passthrough = "passthrough",
         /// It verifies it, and passes the leaf on.
         Verify = "verify",
+        /// It asks for none.
+        Off = "off",
     }
 }
 
@@ -191,7 +193,8 @@ table! {
     /// Who may say on whose behalf a connection comes.
     TrustedHop {
         /// How it tells: `proxy`, by the PROXY protocol; `countersign`, by an assertion in `x-auth-assertion`; `alb`,
-        /// `envoy` and `rfc9440`, by the certificate of its own client in a header, which is verified here.
+        /// `envoy` and `rfc9440`, by the certificate of its own client in a header, which is verified here; `alb` by
+        /// `x-amzn-oidc-data` too, where an issuer has the preset `alb`.
         kind: HopKind = required,
         /// The addresses it comes from, as ranges, as `10.0.0.0/16`; mandatory with `proxy` and `alb`. Of a hop that
         /// tells certificates, it is seen at the other end of the TCP connection itself, and counts only where that
@@ -200,8 +203,8 @@ table! {
         /// Who it is, by its own certificate; mandatory with `countersign`. With `envoy` and `rfc9440` it is this or
         /// `address`.
         spiffe_id: List<SpiffePattern>,
-        /// With `alb`: `passthrough`, the chain in `x-amzn-mtls-clientcert` is read, or `verify`, the leaf in
-        /// `x-amzn-mtls-clientcert-leaf`. Default: `passthrough`.
+        /// With `alb`: `passthrough`, the chain in `x-amzn-mtls-clientcert` is read; `verify`, the leaf in
+        /// `x-amzn-mtls-clientcert-leaf`; `off`, neither. Default: `passthrough`.
         mutual_authentication: MutualAuthentication,
     }
 }

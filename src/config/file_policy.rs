@@ -47,6 +47,7 @@ choice! {
         Github = "github",
         Spiffe = "spiffe",
         Countersign = "countersign",
+        Alb = "alb",
         Generic = "generic",
     }
 }
@@ -70,8 +71,11 @@ table! {
         /// The exact `iss`, found by discovery unless `jwks` is given. Where a preset has several
         /// tenants, a list, or a template with `{tid}`.
         url: List<String>,
-        /// The file or URL of the key set, instead of discovery.
+        /// The file or URL of the key set, instead of discovery. With the preset `alb` the address of each key, as
+        /// `https://…/{kid}`; default: AWS's, in the region of `signer`.
         jwks: String,
+        /// With the preset `alb`, and mandatory there: the ARN of the load balancer whose word is taken.
+        signer: List<String>,
         /// Who the tokens must be for; for tokens without `aud`, the client ids.
         audience: List<String> = required,
         /// What its tokens may be signed with; never HMAC, never `none`. Default: RS256, PS256, ES256, EdDSA.

@@ -49,18 +49,32 @@ pub fn told(file: &File) -> impl Iterator<Item = &Name> {
 
 /// Whether it tells its own client's certificate.
 pub fn tells_certificates(hop: &Table) -> bool {
+    matches!(kind(hop), Some(HopKind::Certificate(header)) if !header.names().is_empty())
+}
+
+/// Whether it tells within requests of whom it speaks for.
+pub fn tells_of_others(hop: &Table) -> bool {
     matches!(kind(hop), Some(HopKind::Certificate(_)))
+}
+
+/// Whether some hop is a load balancer at which people may log in.
+pub fn has_alb(file: &File) -> bool {
+    let mut kinds = entries(&file.trusted_hop).iter().filter_map(|(_, hop)| hop.value.kind);
+    kinds.any(|kind| kind.value == Typed::Alb)
 }
 
 /// `None` for those that tell nothing within requests.
 fn kind(hop: &Table) -> Option<HopKind> {
-    let verifies =
-        hop.mutual_authentication.as_ref().is_some_and(|it| it.value == MutualAuthentication::Verify);
+    let mode = hop.mutual_authentication.as_ref().map(|it| it.value);
+    let alb = match mode.unwrap_or(MutualAuthentication::Passthrough) {
+        MutualAuthentication::Passthrough => CertificateHeader::AlbChain,
+        MutualAuthentication::Verify => CertificateHeader::AlbLeaf,
+        MutualAuthentication::Off => CertificateHeader::AlbNone,
+    };
     Some(match hop.kind?.value {
         Typed::Proxy => return None,
         Typed::Countersign => HopKind::Countersign,
-        Typed::Alb if verifies => HopKind::Certificate(CertificateHeader::AlbLeaf),
-        Typed::Alb => HopKind::Certificate(CertificateHeader::AlbChain),
+        Typed::Alb => HopKind::Certificate(alb),
         Typed::Envoy => HopKind::Certificate(CertificateHeader::Envoy),
         Typed::Rfc9440 => HopKind::Certificate(CertificateHeader::Rfc9440),
     })

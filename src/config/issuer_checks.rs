@@ -12,6 +12,9 @@ use super::source::{At, Span};
 use crate::identity::Name;
 use crate::token::{INTROSPECTION_TIME_MAX, LEEWAY_MAX, PROOF_AGE_MAX, Preset, ROTATION_GRACE_MAX};
 
+/// What stands for the name of a key, at the end of an address under which each stands by itself.
+pub const EACH_KEY: &str = "{kid}";
+
 /// What stands for the tenant in an issuer's URL that is a template.
 const TENANT: &str = "{tid}";
 
@@ -54,14 +57,15 @@ fn check_urls(name: &At<Name>, issuer: &Issuer, found: &mut Diagnostics) {
         if url.value.contains(TENANT) && preset != Some(Preset::Entra) {
             let message = format!("`{TENANT}` stands for a tenant, which only the preset `entra` has");
             found.error("bad_value", url.span, message, "write the exact `iss`");
-        } else if !issuer.gives("jwks") && !url.value.starts_with("spiffe://") {
+        } else if !issuer.gives("jwks") && !url.value.starts_with("spiffe://") && preset != Some(Preset::Alb)
+        {
             check_fetch(&url.value.replace(TENANT, "tenant"), url.span, issuer, found);
         }
     }
     if let Some(jwks) = &issuer.jwks
         && jwks.value.contains("://")
     {
-        check_fetch(&jwks.value, jwks.span, issuer, found);
+        check_fetch(jwks.value.strip_suffix(EACH_KEY).unwrap_or(&jwks.value), jwks.span, issuer, found);
     }
     if let Some(asked) = &issuer.introspection {
         if let Some(endpoint) = &asked.value.endpoint {

@@ -7,6 +7,7 @@ use url::Url;
 use super::error::Diagnostics;
 use super::file::File;
 use super::file_policy::{Issuer, TokenType as TypedTokenType};
+use super::issuer_alb::{check_alb, each_key};
 use super::issuer_checks::{check, check_agents};
 use super::material::Material;
 use super::names::{Names, claim_tests, entries, items, refuse_reserved, texts};
@@ -74,6 +75,7 @@ fn settings(
         }
     };
     check_only(name, typed, preset, &url, found);
+    check_alb((file, name, typed), preset, found);
     let keys = KeySettings {
         source: key_source((file, name, typed), preset, &url, sources, material, found)?,
         key_use: preset.key_use(),
@@ -116,7 +118,9 @@ fn introspection(
         (None, KeySource::Discovery { document, issuer }) => {
             Some(Endpoint::Discovery { document: document.clone(), issuer: Arc::clone(issuer) })
         }
-        (None, KeySource::Url(_) | KeySource::File(_) | KeySource::Own) => match url.discovery() {
+        (None, KeySource::Url(_) | KeySource::Each(_) | KeySource::File(_) | KeySource::Own) => match url
+            .discovery()
+        {
             Ok(KeySource::Discovery { document, issuer }) => Some(Endpoint::Discovery { document, issuer }),
             _ => {
                 missing("endpoint", "add `introspection = { endpoint = \"https://…\" }`");
@@ -141,6 +145,9 @@ fn by_hand(settings: &mut IssuerSettings, typed: &Issuer) {
         Some(TypedTokenType::AccessToken) => settings.token_type = TokenType::AccessToken,
         Some(TypedTokenType::Plain) => settings.token_type = TokenType::PLAIN,
         None => {}
+    }
+    if let TokenType::Alb { signers } = &mut settings.token_type {
+        *signers = texts(&typed.signer);
     }
     if let Some(leeway) = &typed.leeway {
         settings.leeway = leeway.value;
@@ -213,6 +220,9 @@ fn key_source(
     material: &mut Material<'_>,
     found: &mut Diagnostics,
 ) -> Option<KeySource> {
+    if preset == Preset::Alb {
+        return each_key(name, typed, found).map(KeySource::Each);
+    }
     let Some(jwks) = &typed.jwks else {
         if typed.gives("jwks") {
             return None;
@@ -255,7 +265,7 @@ fn refuse_overlaps(file: &File, settings: &[(String, Option<IssuerSettings>)], f
     for (at, (name, one)) in settings.iter().enumerate() {
         for (other_name, other) in &settings[at + 1..] {
             let (Some(one), Some(other)) = (one, other) else { continue };
-            if one.url.overlaps(&other.url)
+            if one.overlaps(other)
                 && let (Some(one), Some(other)) = (place(name), place(other_name))
             {
                 let message = format!("a token could be of issuer `{name}` and of `{other_name}`");

@@ -12,9 +12,9 @@ use super::file::{ClientCertificate, File, Listener};
 use super::hops;
 use super::material::{Material, TypedTrustDomain};
 use super::names::{entries, refuse_reserved};
-use super::own_identity::is_issued;
+use super::own_identity::{Issues, issues};
 use super::source::{At, Span};
-use crate::identity::{Direction, Name};
+use crate::identity::{Direction, Name, TrustDomain};
 use crate::tls::{ClientCertificates, Own, OwnCertificate, Trust, TrustDomainSettings};
 
 /// `[listener.NAME]`.
@@ -39,20 +39,17 @@ pub struct ListenerTlsSettings {
 /// All trust domains, where some are given and all can be read. A source of service
 /// identity, if there is one, gives the CAs of those that name none.
 pub fn trust(file: &File, material: &mut Material<'_>, found: &mut Diagnostics) -> Option<Arc<Trust>> {
-    let is_issued = is_issued(file);
+    let mut issues = issues(file);
     let mut domains = Vec::new();
     for (name, typed) in entries(&file.trust_domain) {
         let ca = typed.value.ca.as_ref();
-        if ca.is_none() && (typed.value.gives("ca") || !is_issued) {
-            if !typed.value.gives("ca") {
-                let message = format!("trust domain `{}` has no CA", name.value);
-                found.error(
-                    "missing_key",
-                    name.span,
-                    message,
-                    "add `ca = \"…\"`, its CA certificates as PEM",
-                );
-            }
+        if ca.is_none() && typed.value.gives("ca") {
+            continue;
+        }
+        if ca.is_none()
+            && let Some(message) = without_ca(&name.value, &mut issues)
+        {
+            found.error("missing_key", name.span, message, "add `ca = \"…\"`, its CA certificates as PEM");
             continue;
         }
         let crl = typed.value.crl.as_ref();
@@ -69,6 +66,22 @@ pub fn trust(file: &File, material: &mut Material<'_>, found: &mut Diagnostics) 
         domains.push(TypedTrustDomain { settings, name: name.span, ca, crl });
     }
     if domains.is_empty() { None } else { material.trust(&domains, found) }
+}
+
+/// Why a trust domain that names no CA can never have one.
+fn without_ca(name: &TrustDomain, issues: &mut Issues) -> Option<String> {
+    match issues {
+        Issues::Any => None,
+        Issues::None => Some(format!("trust domain `{name}` has no CA")),
+        Issues::Own(Some(own)) if own != name => {
+            let why = "the source of `[identity]` gives that of one trust domain alone";
+            Some(format!("trust domain `{name}` has no CA: {why}, here `{own}`"))
+        }
+        Issues::Own(own) => {
+            *own = Some(name.clone());
+            None
+        }
+    }
 }
 
 /// All listeners, by name; fewer after an error.

@@ -17,6 +17,7 @@ mod file_identity;
 mod file_policy;
 mod hops;
 mod identity_sources;
+mod issuer_alb;
 mod issuer_checks;
 mod issuers;
 mod lints;

@@ -8,6 +8,7 @@ use super::identity_sources;
 use super::listeners::check_pair;
 use super::material::Material;
 use super::source::At;
+use crate::identity::TrustDomain;
 use crate::tls::Own;
 use crate::tls::source::{SourceSettings, workload_api};
 
@@ -64,14 +65,29 @@ fn mandatory<'t, T>(
     typed.as_ref()
 }
 
-/// Whether a source gives the CAs of trust domains that name none.
-pub fn is_issued(file: &File) -> bool {
-    let identity = file.identity.as_ref().map(|identity| &identity.value);
-    identity.is_some_and(|identity| match &identity.source {
-        Some(source) => source.value != IdentitySource::Files,
+/// Of which trust domains a source gives the CAs, where these name none.
+pub enum Issues {
+    None,
+    /// Of the one that it is in, as far as that is known.
+    Own(Option<TrustDomain>),
+    Any,
+}
+
+pub fn issues(file: &File) -> Issues {
+    let Some(identity) = file.identity.as_ref().map(|identity| &identity.value) else { return Issues::None };
+    match identity.source.as_ref().map(|source| source.value) {
+        Some(IdentitySource::Files) => Issues::None,
+        Some(IdentitySource::WorkloadApi) => Issues::Any,
+        Some(IdentitySource::Consul) => Issues::Own(None),
+        Some(IdentitySource::AwsPrivateCa) => {
+            let ca = identity.aws_private_ca.as_ref();
+            let id = ca.and_then(|ca| ca.value.spiffe_id.as_ref());
+            Issues::Own(id.map(|id| id.value.trust_domain().clone()))
+        }
         // Given, and not understood.
-        None => identity.gives("source"),
-    })
+        None if identity.gives("source") => Issues::Any,
+        None => Issues::None,
+    }
 }
 
 fn from_files(table: &At<Identity>, material: &mut Material<'_>, found: &mut Diagnostics) -> Option<Own> {

@@ -43,8 +43,8 @@ table! {
         client: String,
         /// All certificates of this workload; exact.
         spiffe_id: SpiffeId,
-        /// One certificate, by the SHA-256 of its DER in hex, as records show it and `openssl x509 -fingerprint
-        /// -sha256` prints it.
+        /// One certificate, and all tokens that are bound to it, by the SHA-256 of its DER in hex, as records show it and
+        /// `openssl x509 -fingerprint -sha256` prints it.
         certificate: Fingerprint,
         /// From then on it is revoked no longer, as when what is revoked has expired. Default: for good.
         until: Moment,

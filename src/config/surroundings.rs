@@ -164,7 +164,7 @@ impl Look<'_> {
             let remedy = "remove it, or add `proxy_protocol = \"v2\"` to the listener that it connects to";
             self.add(Code::NameUnused, name.span, Some(Subject::TrustedHop(&name.value)), message, remedy);
         }
-        let telling = |hop: &At<TrustedHop>| hops::tells_certificates(&hop.value);
+        let telling = |hop: &At<TrustedHop>| hops::tells_of_others(&hop.value);
         for (name, hop) in entries(&self.file.trusted_hop).iter().filter(|(_, hop)| telling(hop)) {
             self.hop_that_tells(name, &hop.value);
         }

@@ -49,11 +49,11 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Whether this caller, for whom another Countersign vouches, is who `token` is of: the same subject, by the name
-    /// that the same issuer gave it.
-    pub fn is_of_subject_of(&self, token: &Caller) -> bool {
+    /// Whether this caller, for whom a hop vouches, is who `token` is of: the same subject, by the name that the same
+    /// issuer gave it, which the claim `named_by` says.
+    pub fn is_of_subject_of(&self, token: &Caller, named_by: &str) -> bool {
         let text = |caller: &Caller, claim: &str| caller.claims.get(claim).cloned();
-        self.subject == token.subject && text(self, "subject_issuer") == text(token, "iss")
+        self.subject == token.subject && text(self, named_by) == text(token, "iss")
     }
 
     /// When the token ends that this caller was first known by, whoever vouches for the caller since.

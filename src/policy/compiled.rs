@@ -21,7 +21,7 @@ use super::route::{Route, RouteTable};
 use super::rule::{Effect, Mode, Rule};
 use super::{Action, RouteId, RuleId, check, lint};
 use crate::clock::Timestamp;
-use crate::identity::{Name, write_sha256};
+use crate::identity::{Direction, Name, write_sha256};
 
 /// What a configuration resolves to. Ids in it are positions in these lists.
 #[derive(Clone, Debug, Default)]
@@ -194,10 +194,10 @@ impl Policy {
         &self.age_limits
     }
 
-    /// The route of an action, whoever asks, and from which side.
-    pub fn route_for(&self, action: &Action<'_>) -> Option<RouteId> {
+    /// The route of an action that comes in from this side, whoever asks.
+    pub fn route_for(&self, action: &Action<'_>, direction: Direction) -> Option<RouteId> {
         let path: Vec<_> = action.path.segments().collect();
-        self.routes.choose(action.host, &path, action.headers)
+        self.routes.choose(direction, action.host, &path, action.headers)
     }
 
     /// Routes under their hosts, in the order in which they are tried.
@@ -210,12 +210,10 @@ impl Policy {
         self.routes.chosen_by_header()
     }
 
-    /// The same, if it takes requests that come by this hop.
     pub(super) fn choose_route(&self, asked: &Asked<'_>) -> Option<RouteId> {
         let action = &asked.request.action;
         let direction = asked.request.circumstances.hop.direction();
-        let chosen = self.routes.choose(action.host, asked.path, action.headers);
-        chosen.filter(|id| self.route(*id).direction == direction)
+        self.routes.choose(direction, action.host, asked.path, action.headers)
     }
 
     /// The rules, by place in the order, whose `route host method path grpc` hold.

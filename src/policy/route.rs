@@ -38,7 +38,7 @@ pub struct Variant {
     pub upstream: UpstreamId,
 }
 
-/// The choice of a route: exact host, then wildcard, then none; then the longest literal start, then
+/// The choice of a route among those of a direction: exact host, then wildcard, then none; then the longest literal start, then
 /// the longest pattern, then the most headers. Entries stand in that order, so the first that fits
 /// is the choice.
 #[derive(Debug)]
@@ -52,6 +52,7 @@ pub(super) struct RouteTable {
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     pub route: RouteId,
+    direction: Direction,
     /// Empty: any host. Never more than one.
     host: Vec<HostPattern>,
     path: PathPattern,
@@ -69,6 +70,7 @@ impl RouteTable {
             for host in hosts.chain(route.host.is_empty().then(Vec::new)) {
                 entries.push(Entry {
                     route: RouteId(id),
+                    direction: route.direction,
                     host,
                     path: route.path.clone(),
                     header: route.header.clone(),
@@ -82,10 +84,17 @@ impl RouteTable {
         RouteTable { entries, hosts, paths }
     }
 
-    pub(super) fn choose(&self, host: &Host, path: &[Cow<'_, str>], headers: &HeaderMap) -> Option<RouteId> {
+    pub(super) fn choose(
+        &self,
+        direction: Direction,
+        host: &Host,
+        path: &[Cow<'_, str>],
+        headers: &HeaderMap,
+    ) -> Option<RouteId> {
         let mut fitting = self.paths.matching(path);
         self.hosts.narrow(host, &mut fitting);
-        let chosen = fitting.ones().map(|at| &self.entries[at]).find(|entry| entry.has_headers(headers));
+        let mut fitting = fitting.ones().map(|at| &self.entries[at]);
+        let chosen = fitting.find(|entry| entry.direction == direction && entry.has_headers(headers));
         chosen.map(|entry| entry.route)
     }
 
@@ -150,7 +159,9 @@ impl Entry {
     }
 
     fn overlaps(&self, other: &Entry) -> bool {
-        hosts_overlap(&self.host, &other.host) && self.path.overlaps(&other.path)
+        self.direction == other.direction
+            && hosts_overlap(&self.host, &other.host)
+            && self.path.overlaps(&other.path)
     }
 
     fn is_within(&self, other: &Entry) -> bool {
@@ -213,7 +224,23 @@ mod tests {
     fn choose(routes: &[Route], host: &str, path: &str, headers: &HeaderMap) -> Option<u32> {
         let path = NormalPath::parse(path).unwrap();
         let segments: Vec<_> = path.segments().collect();
-        RouteTable::new(routes).choose(&host.parse().unwrap(), &segments, headers).map(|id| id.0)
+        let table = RouteTable::new(routes);
+        table.choose(Direction::Inbound, &host.parse().unwrap(), &segments, headers).map(|id| id.0)
+    }
+
+    #[test]
+    fn what_goes_out_has_routes_of_its_own() {
+        let narrow = Route { direction: Direction::Outbound, ..route("a.example", "/a/x", &[]) };
+        let routes = [route("", "/**", &[]), narrow];
+        let headers = HeaderMap::new();
+        assert_eq!(choose(&routes, "a.example", "/a/x", &headers), Some(0));
+        let path = NormalPath::parse("/a/x").unwrap();
+        let (table, segments): (_, Vec<_>) = (RouteTable::new(&routes), path.segments().collect());
+        let goes_out = |host: &str| {
+            let host = host.parse().unwrap();
+            table.choose(Direction::Outbound, &host, &segments, &headers)
+        };
+        assert_eq!((goes_out("a.example"), goes_out("b.example")), (Some(RouteId(1)), None));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::fixture::*;
 use super::route::Route;
 use super::*;
+use crate::identity::Direction;
 
 fn day(days: u64) -> crate::clock::Timestamp {
     NOW.plus(Duration::from_secs(days * 86_400))
@@ -36,6 +37,8 @@ fn routes_are_chosen_by_what_is_judged() {
         error_codes(parts)
     };
     assert_eq!(code(orders("/**"), vec![route(&[0, 1])]), ["route_tie"]);
+    let outbound = Route { direction: Direction::Outbound, ..orders("/**") };
+    assert!(code(outbound, vec![route(&[0, 1])]).is_empty());
     let header = vec![(http::HeaderName::from_static("x-next"), http::HeaderValue::from_static("1"))];
     let by_header = || Route { header: header.clone(), ..orders("/**") };
     assert!(code(by_header(), vec![route(&[0, 1])]).is_empty());

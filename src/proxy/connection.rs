@@ -32,7 +32,7 @@ pub struct Connection {
     /// `None` on a plain-text listener.
     tls: Option<TlsPeer>,
     /// The name the client asked for in its handshake.
-    pub server_name: Option<Host>,
+    server_name: Option<Host>,
     /// The other end, after the PROXY protocol; an IPv4-mapped address is IPv4 here.
     pub peer_ip: IpAddr,
     /// Whether that is the address of the other end itself: with the PROXY protocol it is what somebody says.
@@ -167,21 +167,29 @@ impl Connection {
         Ok(verified.1.clone())
     }
 
+    /// The host that requests must be for, if the connection was made for one. A trusted hop makes its connections
+    /// for a server, and sends what its own clients ask for, of whichever host.
+    pub fn made_for(&self, generation: &Generation, now: Timestamp) -> Option<&Host> {
+        let name = self.server_name.as_ref()?;
+        let is_of_a_hop = !generation.hops.is_empty()
+            && self
+                .peer(generation, now)
+                .is_ok_and(|end| hop::is_any(&generation.hops, self.address(), &end));
+        (!is_of_a_hop).then_some(name)
+    }
+
+    /// That of the other end itself, unless somebody else told it.
+    fn address(&self) -> Option<IpAddr> {
+        self.address_is_seen.then_some(self.peer_ip)
+    }
+
     /// The hop that `end`, the other end, is, where that is one that tells certificates.
     pub fn hop<'g>(
         &self,
         generation: &'g Generation,
         end: &Signature<Peer>,
     ) -> Option<(&'g TrustedHop, CertificateHeader)> {
-        let address = self.address_is_seen.then_some(self.peer_ip);
-        hop::telling_certificates(&generation.hops, address, end)
-    }
-
-    /// Who brings its requests as of now, whoever's they are.
-    pub fn came_by(&self, generation: &Generation, now: Timestamp) -> Hop {
-        let end = self.peer(generation, now).ok();
-        let hop = end.and_then(|end| self.hop(generation, &end).map(|(hop, _)| hop.name.clone()));
-        hop.map_or(Hop::Direct, Hop::Trusted)
+        hop::telling_certificates(&generation.hops, self.address(), end)
     }
 
     /// Whose request these headers are of, as of now: the peer's, or whose a trusted hop tells.

@@ -15,7 +15,7 @@ use super::connection::{Connection, Known, Telling};
 use super::forward::{Passage, forward};
 use super::generation::Generation;
 use super::headers::{Origin, given_traceparent};
-use super::hop;
+use super::hop::{self, TrustedHop};
 use super::judgement::{self, Credential, Holder, Whence};
 use super::normalize::Asked;
 use super::refusal::{Form, Refusal};
@@ -59,7 +59,8 @@ async fn answer(
     mut draft: Draft,
 ) -> Response<Body> {
     let generation = worker.shared.generation.load_full();
-    let asked = match judgement::read(&generation, &mut head, connection.server_name.as_ref()) {
+    let made_for = connection.made_for(&generation, worker.shared.clock.now());
+    let asked = match judgement::read(&generation, &mut head, made_for) {
         Ok(asked) => asked,
         Err(refusal) => {
             if refusal.limit.is_none() {
@@ -102,13 +103,14 @@ async fn judge(
     let clock = &worker.shared.clock;
     let mut known = connection.known(generation);
     let verifier = &generation.verifier;
-    let (from, origin) = origin(generation, connection, &head.headers, clock.now(), draft)?;
+    let (from, told) = origin(generation, connection, &head.headers, clock.now(), draft)?;
+    let (hop, origin) = told.unzip();
     let peer = || connection.requester(generation, &head.headers, clock.now());
     let time = || clock.now();
     let replaced = |before: &CertificateHash| {
         connection.replaced(&worker.shared.leaves, generation, before, clock.now())
     };
-    let holder = Holder { peer, replaced };
+    let holder = Holder { peer, replaced, hop };
     let seen = asked.seen(&head.headers, origin.as_ref().unwrap_or(&connection.origin).is_secure());
     let verified = judgement::verify(generation, verifier, seen, holder, time, &mut known.token, draft);
     let signatures = verified.await?;
@@ -163,15 +165,15 @@ async fn judge(
     outcome
 }
 
-/// From where a request comes, and what its upstream is told of that if it is not what is known of the connection: a
-/// trusted hop tells of others than are at its end.
-fn origin(
-    generation: &Generation,
+/// From where a request comes; and where a trusted hop tells of others than are at its end, that hop and what its upstream
+/// is told of them.
+fn origin<'g>(
+    generation: &'g Generation,
     connection: &Connection,
     headers: &HeaderMap,
     now: Timestamp,
     draft: &mut Draft,
-) -> Result<(Whence, Option<Origin>), Refusal> {
+) -> Result<(Whence, Option<(&'g TrustedHop, Origin)>), Refusal> {
     let peer = Some(connection.peer_ip);
     let here = Whence { hop: Hop::Direct, peer, client: peer };
     // What is wrong with the other end is told where its signature is.
@@ -183,7 +185,7 @@ fn origin(
             let record = HopRecord { name: hop.name.clone(), certificate };
             let client = judgement::client(generation, record, headers, draft)?;
             let origin = connection.origin.told(client, hop::spoke_tls(headers));
-            Ok((Whence { hop: Hop::Trusted(hop.name.clone()), client, ..here }, Some(origin)))
+            Ok((Whence { hop: Hop::Trusted(hop.name.clone()), client, ..here }, Some((hop, origin))))
         }
     }
 }

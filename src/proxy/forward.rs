@@ -38,9 +38,10 @@ use crate::clock::Timestamp;
 use crate::metrics::Limit;
 use crate::policy::Permit;
 use crate::policy::action::is_grpc;
+use crate::revocation::Revocations;
 use crate::token::Credential as Presented;
 use crate::upstream::credential::{Credential, CredentialKind, Subject};
-use crate::upstream::{self, Close, Pool, Switched, TunnelEnd, Upgrade};
+use crate::upstream::{self, Close, Errand, Pool, Served, Switched, TunnelEnd, Upgrade};
 
 /// A request that was permitted, with all that it rests on.
 pub struct Passage {
@@ -82,6 +83,7 @@ pub struct Told<'a> {
 /// One request on its way.
 struct Journey<'a> {
     worker: &'a Rc<Worker>,
+    generation: &'a Generation,
     connection: &'a Rc<Connection>,
     pool: Rc<Pool>,
     underway: Rc<Underway>,
@@ -142,7 +144,7 @@ pub async fn forward(
     }
     let kind = asked.kind;
     let body = RequestBody::new(body, &underway, route.body_bytes_max, connection.pulse.upload());
-    let journey = Journey { worker, connection, pool, underway, deadline, form, draft };
+    let journey = Journey { worker, generation, connection, pool, underway, deadline, form, draft };
     match kind {
         Kind::Plain => journey.plain(head, body).await,
         Kind::WebSocket => Box::pin(journey.websocket(head)).await,
@@ -225,9 +227,15 @@ pub fn rewrite(
 }
 
 impl Journey<'_> {
+    fn revocations(&self) -> (u64, &Revocations) {
+        (self.generation.number, &self.generation.revocations)
+    }
+
     async fn plain(self, head: Parts, body: RequestBody) -> Response<Body> {
         let version = head.version;
-        let sending = timeout_at(self.deadline, self.pool.send(Request::from_parts(head, body)));
+        let reached = |server: Option<&Rc<Served>>| self.underway.reached(server, self.generation.number);
+        let errand = Errand { revocations: self.revocations(), reached: &reached };
+        let sending = timeout_at(self.deadline, self.pool.send(Request::from_parts(head, body), &errand));
         let answer = tokio::select! {
             biased;
             answer = sending => Some(answer),
@@ -287,7 +295,9 @@ impl Journey<'_> {
             Ok(accept) => accept,
             Err(refusal) => return refused(self, refusal).await,
         };
-        let asking = self.pool.upgrade(Request::from_parts(head, ()), "websocket");
+        let reached = |server: Option<&Rc<Served>>| self.underway.reached(server, self.generation.number);
+        let errand = Errand { revocations: self.revocations(), reached: &reached };
+        let asking = self.pool.upgrade(Request::from_parts(head, ()), "websocket", &errand);
         match timeout_at(self.deadline, asking).await {
             Ok(Ok(Upgrade::Switched(switched))) => {
                 let accepted = switched.response.headers().get(SEC_WEBSOCKET_ACCEPT);

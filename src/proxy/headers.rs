@@ -23,6 +23,8 @@ use super::normalize::{connection_tokens, is_plain_name};
 
 /// What another Countersign vouches for: read only from a trusted hop.
 pub const ASSERTION: HeaderName = HeaderName::from_static("x-auth-assertion");
+/// What an ALB says of who logged in there: likewise.
+pub const USER_CLAIMS: HeaderName = HeaderName::from_static("x-amzn-oidc-data");
 const DECISION: HeaderName = HeaderName::from_static("x-auth-decision");
 const ENFORCED: HeaderName = HeaderName::from_static("x-auth-enforced");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

@@ -5,6 +5,7 @@
 //! - A hop that tells certificates ended somebody's TLS connection, and is not who asks: without a certificate in its
 //!   header a request has no peer, whatever the hop's own certificate is.
 //! - What it tells is a chain, and it is verified here as in a handshake. Hashes, subjects and other text are not read.
+//! - A hop makes its connections for a server, not for a host: over one come requests for whatever hosts it passes on.
 //! - An address tells of a hop only as the other end of the TCP connection itself, and only where that end shows no
 //!   certificate of its own: whoever has one is that workload, wherever it runs.
 
@@ -23,7 +24,9 @@ use ipnet::IpNet;
 pub use certificate::CertificateHeader;
 pub use client::{client_address, spoke_tls};
 
-use super::headers::ASSERTION;
+use certificate::only;
+
+use super::headers::{ASSERTION, USER_CLAIMS};
 use super::refusal::Refusal;
 use crate::audit::Reason;
 use crate::clock::Timestamp;
@@ -89,6 +92,18 @@ pub fn assertion<'h>(
     }
 }
 
+/// What the load balancer at the other end, if there is one, says of who logged in there. Anybody else's is not read, and
+/// goes nowhere.
+pub fn user_claims<'h>(
+    hop: Option<&TrustedHop>,
+    headers: &'h HeaderMap,
+) -> Result<Option<&'h HeaderValue>, Refusal> {
+    match hop.map(|hop| hop.kind) {
+        Some(HopKind::Certificate(header)) if header.is_alb() => only(headers, USER_CLAIMS.as_str()),
+        _ => Ok(None),
+    }
+}
+
 /// Whether a peer's word on a caller is taken.
 pub fn is_believed(hops: &[TrustedHop], peer: &Peer) -> bool {
     let is_countersign =
@@ -110,6 +125,12 @@ pub fn telling_certificates<'h>(
     })
 }
 
+/// Whether the other end of a connection is a hop of any kind. `address` as in [`telling_certificates`].
+pub fn is_any(hops: &[TrustedHop], address: Option<IpAddr>, end: &Signature<Peer>) -> bool {
+    let end = end.verified().map(|peer| &**peer);
+    hops.iter().any(|hop| hop.is_at_the_end(address, end))
+}
+
 /// What of these headers may tell whose request it is: for judging it again.
 pub fn fields(hops: &[TrustedHop], headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
     let names: BTreeSet<&str> = hops
@@ -125,7 +146,8 @@ pub fn fields(hops: &[TrustedHop], headers: &HeaderMap) -> Vec<(HeaderName, Head
 }
 
 impl TrustedHop {
-    fn is_at_the_end(&self, address: Option<IpAddr>, peer: Option<&Peer>) -> bool {
+    /// Whether it is the other end of a connection from `address`, with this verified certificate.
+    pub fn is_at_the_end(&self, address: Option<IpAddr>, peer: Option<&Peer>) -> bool {
         match (&self.known_by, peer) {
             (KnownBy::Address(ranges), None) => {
                 address.is_some_and(|address| ranges.iter().any(|range| range.contains(&address)))

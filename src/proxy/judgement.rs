@@ -15,7 +15,7 @@ use http::request::Parts;
 use super::connection::{Connection, Telling};
 use super::generation::Generation;
 use super::headers;
-use super::hop;
+use super::hop::{self, TrustedHop};
 use super::normalize::{Asked, OddNames};
 use super::refusal::Refusal;
 use crate::audit::record::HopRecord;
@@ -26,7 +26,7 @@ use crate::identity::{Caller, CertificateHash, Hop, Peer, Signature};
 use crate::metrics::{Limit, Lookup};
 use crate::policy::{self, Circumstances, Decision, Host, Permit, Verdict};
 use crate::revocation::Revoked;
-use crate::token::{KnownToken, Scheme, Shown, Target, TokenError, TokenField, Verifier};
+use crate::token::{KnownToken, SUBJECT_ISSUER, Scheme, Shown, Target, TokenError, TokenField, Verifier};
 
 /// Both signatures of a request, verified or absent.
 #[derive(Clone, Debug)]
@@ -52,13 +52,16 @@ pub enum Credential {
     Token(TokenField),
     /// The word of a hop, and the token that was shown beside it.
     Word(Arc<Caller>, Option<TokenField>),
+    /// What a load balancer said of who logged in there.
+    UserClaims(TokenField),
 }
 
 /// Who holds the connection: `peer` tells who is there now, `replaced` since when with the present certificate, if that
-/// stands in for this one.
-pub struct Holder<P, R> {
+/// stands in for this one, and `hop` through whom, if that tells of others.
+pub struct Holder<'g, P, R> {
     pub peer: P,
     pub replaced: R,
+    pub hop: Option<&'g TrustedHop>,
 }
 
 /// From where a request comes.
@@ -90,6 +93,7 @@ pub async fn verify(
     verifier: &Verifier,
     request: Target<'_>,
     holder: Holder<
+        '_,
         impl Fn() -> Result<Signature<Peer>, Refusal>,
         impl Fn(&CertificateHash) -> Option<Timestamp>,
     >,
@@ -98,18 +102,22 @@ pub async fn verify(
     draft: &mut Draft,
 ) -> Result<Signatures, Refusal> {
     let policy = &generation.policy;
-    let Holder { peer, replaced } = holder;
+    let Holder { peer, replaced, hop } = holder;
     let (headers, beside) = (request.headers, OnceCell::new());
     let caller = async |peer: Option<&Peer>| {
         let certificate = peer.map(|peer| &peer.certificate);
         let shown = Shown { certificate, replaced: &replaced, request: Some(request) };
         let caller = verifier.verify_again(headers, &shown, known).await;
         let caller = caller.map_err(|error| Refusal::from(&error).in_scheme(Scheme::of(headers)));
+        // Boxed: most requests have neither.
         match peer {
             Some(peer) if headers.contains_key(headers::ASSERTION) => {
-                // Boxed: most requests have none.
                 let asserted = Box::pin(asserted(generation, verifier, headers, peer)).await;
-                caller.and_then(|caller| one_of(caller, asserted?, &beside))
+                caller.and_then(|caller| one_of(caller, asserted?, SUBJECT_ISSUER, &beside))
+            }
+            _ if hop.is_some() && headers.contains_key(headers::USER_CLAIMS) => {
+                let logged_in = Box::pin(logged_in(verifier, headers, hop)).await;
+                caller.and_then(|caller| one_of(caller, logged_in?, "iss", &beside))
             }
             _ => caller,
         }
@@ -192,7 +200,16 @@ pub async fn again(
 ) -> Result<Timestamp, (Refusal, Option<Decision>)> {
     let Basis { asked, from, credential, .. } = basis;
     let beside = OnceCell::new();
-    let caller = async |peer: Option<&Peer>| credential.again(generation, peer, clock, &beside).await;
+    let end = connection.peer(generation, clock.now()).ok();
+    let hop = end.as_ref().and_then(|end| connection.hop(generation, end));
+    let is_alb = hop.is_some_and(|(_, header)| header.is_alb());
+    let from = Whence {
+        // By what is a hop now.
+        hop: hop.map_or(Hop::Direct, |(hop, _)| Hop::Trusted(hop.name.clone())),
+        ..from.clone()
+    };
+    let caller =
+        async |peer: Option<&Peer>| credential.again(generation, (peer, is_alb), clock, &beside).await;
     let headers = basis.headers();
     let (peer, caller) = both(|| connection.requester(generation, &headers, clock.now()), caller).await;
     let [peer_revoked, caller_revoked] = revoked(generation, &peer, (&caller, beside.get()), || clock.now());
@@ -204,8 +221,6 @@ pub async fn again(
             return Err((first([peer.err(), peer_revoked, caller.err(), caller_revoked]), None));
         }
     };
-    // By what is a hop now.
-    let from = Whence { hop: connection.came_by(generation, clock.now()), ..from.clone() };
     let request = signatures.ask(asked, &headers, &from, clock.now());
     let (decision, judged, _) = decide(generation, &request, None);
     match &decision.verdict {
@@ -234,25 +249,47 @@ async fn asserted(
     };
     let asserted = verifier.verify_assertion(assertion, Some(&peer.certificate)).await;
     let asserted = asserted.map_err(|error| Refusal::from(&error))?;
-    // What one proxy was told another could pass on, were it not bound to whom it was told by.
-    let is_loose = asserted.verified().is_some_and(|caller| caller.confirmation.is_none());
-    if is_loose && peer.hop == Hop::Direct {
-        let detail = "an assertion that is not bound to the certificate of the hop";
-        return Err(Refusal::from(&TokenError::NotSenderConstrained(detail.into())));
+    if let Some(caller) = asserted.verified() {
+        check_bound(caller, peer).map_err(|error| Refusal::from(&error))?;
     }
     Ok(asserted)
 }
 
-/// An assertion beside the token that it rests on is of the same subject, or one of the two is not what it seems. The
-/// caller is the asserted one, and the token is put `beside`.
+/// Who logged in at the load balancer that this is.
+async fn logged_in(
+    verifier: &Verifier,
+    headers: &HeaderMap,
+    hop: Option<&TrustedHop>,
+) -> Result<Signature<Caller>, Refusal> {
+    match hop::user_claims(hop, headers)? {
+        Some(said) if verifier.takes_user_claims(None) => {
+            let logged_in = verifier.verify_user_claims(said).await;
+            logged_in.map_err(|error| Refusal::from(&error))
+        }
+        _ => Ok(Signature::Absent),
+    }
+}
+
+/// What one proxy was told another could pass on, were it not bound to whom it was told by.
+pub fn check_bound(asserted: &Caller, peer: &Peer) -> Result<(), TokenError> {
+    if asserted.confirmation.is_none() && peer.hop == Hop::Direct {
+        let detail = "an assertion that is not bound to the certificate of the hop";
+        return Err(TokenError::NotSenderConstrained(detail.into()));
+    }
+    Ok(())
+}
+
+/// What a hop tells of a caller beside a token is of the same subject, or one of the two is not what it seems. The
+/// caller is whom the hop tells, and the token is put `beside`.
 fn one_of(
     token: Signature<Caller>,
-    asserted: Signature<Caller>,
+    told: Signature<Caller>,
+    named_by: &str,
     beside: &OnceCell<Arc<Caller>>,
 ) -> Result<Signature<Caller>, Refusal> {
-    match (token.verified(), asserted.verified()) {
-        (Some(token), Some(asserted)) if !asserted.is_of_subject_of(token) => {
-            let detail = "the token is another subject's than the assertion";
+    match (token.verified(), told.verified()) {
+        (Some(token), Some(told)) if !told.is_of_subject_of(token, named_by) => {
+            let detail = "the token is another subject's than what the hop tells";
             Err(Refusal::from(&TokenError::Malformed(detail.into())))
         }
         (token, Some(_)) => {
@@ -260,7 +297,7 @@ fn one_of(
                 // One is shown.
                 let _ = beside.set(Arc::clone(token));
             }
-            Ok(asserted)
+            Ok(told)
         }
         (_, None) => Ok(token),
     }
@@ -299,6 +336,11 @@ impl Credential {
         verifier: &Verifier,
     ) -> Credential {
         let Some(caller) = signatures.caller.verified() else { return Credential::Absent };
+        if let Some(said) = headers.get(headers::USER_CLAIMS)
+            && verifier.takes_user_claims(Some(&caller.issuer))
+        {
+            return Credential::UserClaims(TokenField::of(said));
+        }
         let field = known.map(KnownToken::field).or_else(|| TokenField::in_headers(headers));
         if headers.contains_key(headers::ASSERTION) && verifier.takes_assertions_of(&caller.issuer) {
             return Credential::Word(Arc::clone(caller), field);
@@ -310,7 +352,7 @@ impl Credential {
     async fn again(
         &self,
         generation: &Generation,
-        peer: Option<&Peer>,
+        (peer, is_alb): (Option<&Peer>, bool),
         clock: &Clock,
         beside: &OnceCell<Arc<Caller>>,
     ) -> Result<Signature<Caller>, Refusal> {
@@ -322,6 +364,13 @@ impl Credential {
         match self {
             Credential::Absent => Ok(Signature::Absent),
             Credential::Token(token) => of_token(token).await,
+            Credential::UserClaims(said) => {
+                if !is_alb {
+                    return Ok(Signature::Absent);
+                }
+                let caller = verifier.verify_user_claims_again(said).await;
+                caller.map_err(|error| Refusal::from(&error))
+            }
             Credential::Word(caller, token) => {
                 if !peer.is_some_and(|peer| hop::is_believed(&generation.hops, peer)) {
                     return Ok(Signature::Absent);
@@ -337,7 +386,7 @@ impl Credential {
                 }
                 let caller = Signature::Verified(Arc::new(Caller { expires, ..Caller::clone(caller) }));
                 match token {
-                    Some(token) => one_of(of_token(token).await?, caller, beside),
+                    Some(token) => one_of(of_token(token).await?, caller, SUBJECT_ISSUER, beside),
                     None => Ok(caller),
                 }
             }

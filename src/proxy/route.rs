@@ -58,8 +58,7 @@ impl<'g> CrossOrigin<'g> {
         if !headers.contains_key(ORIGIN) {
             return CrossOrigin { cors: None, origin: None };
         }
-        let route = generation.policy.route_for(&asked.action(headers));
-        let route = route.filter(|route| generation.policy.route(*route).direction == direction);
+        let route = generation.policy.route_for(&asked.action(headers), direction);
         let settings = route.and_then(|route| generation.routes.get(route.index()));
         CrossOrigin::new(settings.and_then(|route| route.cors.as_ref()), headers)
     }

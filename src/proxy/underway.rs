@@ -32,6 +32,7 @@ use super::worker::Worker;
 use crate::audit::{Draft, Reason};
 use crate::clock::Timestamp;
 use crate::policy::Decision;
+use crate::upstream::Served;
 
 /// How often it is looked whether a time has come.
 const PERIOD: Duration = Duration::from_millis(250);
@@ -54,6 +55,8 @@ pub struct Underway {
     answering: Cell<bool>,
     connection: Rc<Connection>,
     basis: Basis,
+    /// Where it goes, if who that is had to be shown.
+    server: RefCell<Option<Rc<Served>>>,
     /// The generation that judged it last, and for how long that holds.
     judged: Cell<(u64, Timestamp)>,
     is_being_judged: Cell<bool>,
@@ -99,6 +102,7 @@ impl Underway {
             answering: Cell::new(false),
             connection: Rc::clone(connection),
             basis,
+            server: RefCell::default(),
             judged: Cell::new(judged),
             is_being_judged: Cell::new(false),
             ending: OnceCell::new(),
@@ -106,6 +110,13 @@ impl Underway {
             watch: OnceCell::new(),
             place: (Rc::clone(&worker.roll), Cell::new(None)),
         })
+    }
+
+    /// It goes to this server, which is none that `generation` knows to be revoked.
+    pub fn reached(&self, server: Option<&Rc<Served>>, generation: u64) {
+        let (_, until) = self.judged.get();
+        self.judged.set((generation, server.map_or(until, |server| until.min(server.until()))));
+        self.server.replace(server.map(Rc::clone));
     }
 
     /// The request's body streams from now on.
@@ -198,6 +209,15 @@ impl Underway {
             }
         };
         self.is_being_judged.set(false);
+        // Only now: it may go elsewhere since.
+        let server = self.server.borrow().as_ref().map(Rc::clone);
+        let outcome = outcome.and_then(|until| match server {
+            Some(server) => {
+                let server = server.again(&generation.upstreams, &generation.revocations);
+                server.map(|server| until.min(server)).map_err(|error| (Refusal::from(&error), None))
+            }
+            None => Ok(until),
+        });
         match outcome {
             Ok(until) => self.judged.set((generation.number, until)),
             Err((refusal, decision)) => self.end(Ending { refusal, decision, generation }),

@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::AssembleError;
 use super::credential::KeptCredential;
-use super::identities::Identities;
+use super::identities::{Identities, Mismatch};
 use crate::audit::SinkSettings;
 use crate::clock::Clock;
 use crate::config::{
@@ -28,6 +28,7 @@ use crate::proxy::limits::Limits;
 use crate::proxy::{Generation, ListenerState};
 use crate::revocation::Revocations;
 use crate::tls::client::{ExpectedServer, client_config};
+use crate::tls::servers::ServerTls;
 use crate::tls::source::Issued;
 use crate::tls::{Alpn, ListenerTls, Own, OwnCertificate};
 use crate::token::{
@@ -41,7 +42,9 @@ pub struct Assembled {
     fixed: Fixed,
     /// As the configuration has it.
     configured: Identities,
-    /// The same with what the source of service identity gave.
+    /// What the source of service identity gave last that could be taken.
+    pub issued: Option<Arc<Issued>>,
+    /// The configured ones with that.
     pub identities: Identities,
     pub issuers: Vec<KeyedIssuer>,
     pub revocation: Option<RevocationSettings>,
@@ -54,7 +57,7 @@ pub struct Assembled {
 }
 
 /// An upstream with what its TLS configuration was made from.
-type LiveUpstream = (UpstreamTls, Option<Arc<rustls::ClientConfig>>, Arc<Upstream>);
+type LiveUpstream = (UpstreamTls, Option<Arc<ServerTls>>, Arc<Upstream>);
 
 /// An issuer's keys with the task that keeps them fresh, which ends with the last generation that uses it.
 #[derive(Clone)]
@@ -81,8 +84,6 @@ pub struct Tools<'a> {
     pub background: &'a Handle,
     pub metrics: &'a Arc<Metrics>,
     pub clock: &'a Clock,
-    /// What the source of service identity gave last.
-    pub issued: Option<&'a Issued>,
 }
 
 /// The first generation.
@@ -107,15 +108,15 @@ pub fn next(
     assemble(config, Some((present, assembled)), present.number + 1, &tools)
 }
 
-/// The generation after `present`, with the same configuration and what the source of service identity gave
-/// since. Nothing that was judged under another CA is remembered: standings go by the generation's number.
+/// The generation after `present`, with the same configuration and what the source of service identity gives
+/// now. Nothing that was judged under another CA is remembered: standings go by the generation's number.
 pub fn reissued(
     present: &Generation,
     assembled: &Assembled,
+    issued: Option<Arc<Issued>>,
     tools: Tools<'_>,
 ) -> Result<(Generation, Assembled), AssembleError> {
-    let configured = assembled.configured.clone();
-    let identities = configured.with(tools.issued, Some(&assembled.identities))?;
+    let identities = assembled.configured.with(issued.as_deref(), Some(&assembled.identities));
     let before = Some((present, assembled));
     let listeners = listeners(&identities, before, &tools)?;
     let upstreams = upstreams(&identities, &present.limits, before, &tools)?;
@@ -134,7 +135,7 @@ pub fn reissued(
         own_peer: identities.own_peer(),
         ..present.clone()
     };
-    let assembled = Assembled { configured, identities, upstreams, credentials, ..assembled.clone() };
+    let assembled = Assembled { issued, identities, upstreams, credentials, ..assembled.clone() };
     Ok((generation, assembled))
 }
 
@@ -164,7 +165,8 @@ fn assemble(
         listeners: config.listeners,
         upstreams: config.upstreams,
     };
-    let identities = configured.with(tools.issued, old.map(|old| &old.identities))?;
+    let issued = old.and_then(|old| old.issued.clone());
+    let identities = configured.with(issued.as_deref(), old.map(|old| &old.identities));
     let listeners = listeners(&identities, before, tools)?;
     let upstreams = upstreams(&identities, &config.limits, before, tools)?;
     let credentials = credentials(&identities, old, tools)?;
@@ -219,6 +221,7 @@ fn assemble(
     let assembled = Assembled {
         fixed,
         configured,
+        issued,
         identities,
         issuers,
         revocation,
@@ -228,6 +231,12 @@ fn assemble(
         assertion_keys: own_keys,
     };
     Ok((generation, assembled))
+}
+
+impl Assembled {
+    pub fn mismatch(&self) -> Option<Mismatch> {
+        self.identities.mismatch(self.issued.as_ref()?.trust_domain()?)
+    }
 }
 
 impl Fixed {
@@ -407,7 +416,7 @@ fn upstream(
         (None, Some(Own::Awaited)) => None,
         (None, own) => {
             let own = own.as_ref().and_then(Own::known);
-            let made = client_config(expected, own, &[Alpn::Http2, Alpn::Http1], tools.clock);
+            let made = ServerTls::new(expected, own, &[Alpn::Http2, Alpn::Http1], tools.clock);
             Some(made.map_err(|source| AssembleError::Client { name: name.clone(), source })?)
         }
     };

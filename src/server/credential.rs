@@ -64,7 +64,7 @@ impl KeptCredential {
             }
             other => (Credential::of_kind(other.kind()), None),
         };
-        // Nothing that was obtained is lost with a certificate of ours that rotates.
+        // A token of our own serves until there is one by the certificate that came.
         let asks_the_same =
             |kept: &&KeptCredential| kept.upstream == upstream && kept.settings.asks_as(&settings);
         if let Some(before) = old.into_iter().flat_map(|old| &old.credentials).find(asks_the_same) {

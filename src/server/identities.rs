@@ -1,13 +1,14 @@
 //! What of a configuration says who we are and whom we trust: all that a source of service identity may change
 //! while the files stay as they are.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::{ListenerSettings, UpstreamConfig};
-use crate::identity::{Peer, SpiffeId};
+use crate::identity::{Peer, SpiffeId, TrustDomain};
 use crate::tls::client::ExpectedServer;
 use crate::tls::source::Issued;
-use crate::tls::{ClientCertificates, Own, OwnCertificate, Trust, TrustError};
+use crate::tls::{ClientCertificates, NoCas, Own, OwnCertificate, Trust};
 
 #[derive(Clone)]
 pub struct Identities {
@@ -19,19 +20,26 @@ pub struct Identities {
     pub upstreams: Vec<UpstreamConfig>,
 }
 
+/// Our own trust domain is none that the configuration names, and those whose CAs were to come have none: nobody
+/// will get in, and nobody will be reached.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "the source is of trust domain `{own}`, which no `[trust_domain]` names, and gives no CA of `{awaited}`; write its name as the source has it"
+)]
+pub struct Mismatch {
+    own: TrustDomain,
+    awaited: TrustDomain,
+}
+
 impl Identities {
     /// The same with what was issued in the place of what is awaited. Trust that did not change stays the one of
     /// `present`, with the chains that it has verified.
-    pub fn with(
-        &self,
-        issued: Option<&Issued>,
-        present: Option<&Identities>,
-    ) -> Result<Identities, TrustError> {
+    pub fn with(&self, issued: Option<&Issued>, present: Option<&Identities>) -> Identities {
         let mut filled = self.clone();
-        let Some(issued) = issued else { return Ok(filled) };
+        let Some(issued) = issued else { return filled };
         let mut known: Vec<Arc<Trust>> = present.into_iter().flat_map(Identities::trusts).cloned().collect();
         for trust in filled.trusts_mut() {
-            let fresh = trust.issued(&issued.bundles)?;
+            let fresh = trust.issued(&issued.bundles, issued.trust_domain());
             *trust = match known.iter().find(|known| ***known == fresh) {
                 Some(same) => Arc::clone(same),
                 None => Arc::new(fresh),
@@ -41,7 +49,19 @@ impl Identities {
         for own in filled.owns_mut().filter(|own| **own == Own::Awaited) {
             *own = Own::Known(issued.own.clone());
         }
-        Ok(filled)
+        filled
+    }
+
+    /// The trust domains without CAs, and why.
+    pub fn awaited(&self) -> BTreeMap<&TrustDomain, &NoCas> {
+        self.trusts().flat_map(|trust| trust.awaited()).collect()
+    }
+
+    /// Whether the configuration means another trust domain than `own`, which the source is of.
+    pub fn mismatch(&self, own: &TrustDomain) -> Option<Mismatch> {
+        let is_none_of_them = |trust: &&Arc<Trust>| !trust.names(own) && trust.lacks_all_issued();
+        let awaited = self.trusts().find(is_none_of_them)?.awaited().next()?.0.clone();
+        Some(Mismatch { own: own.clone(), awaited })
     }
 
     pub fn own_id(&self) -> Option<SpiffeId> {

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::AssembleError;
 use super::assemble::{self, Assembled, Tools};
+use super::identities::Mismatch;
 use super::report;
 use crate::clock::Clock;
 use crate::config::{Config, RevocationSettings};
@@ -27,7 +28,7 @@ pub struct Live {
     assembled: Mutex<Assembled>,
     background: Handle,
     source: Option<Source>,
-    /// Why what the source gave last could not be taken.
+    /// Why what the source gives now could not be taken.
     refused: Mutex<Option<Arc<str>>>,
 }
 
@@ -36,6 +37,8 @@ pub struct SourceStatus {
     pub source: String,
     pub is_awaited: bool,
     pub failure: Option<Arc<str>>,
+    /// What it gives and what the configuration names are strangers to each other.
+    pub mismatch: Option<Mismatch>,
 }
 
 /// The source that the configuration names, started.
@@ -71,6 +74,10 @@ impl Live {
             Err(AssembleError::SourceChanged)
         };
         self.shared.metrics.reloaded(taken.is_ok(), self.shared.clock.now());
+        // It may have cured what kept the source's news out.
+        if taken.is_ok() && self.refused().is_some() {
+            self.reissue();
+        }
         taken
     }
 
@@ -81,7 +88,7 @@ impl Live {
         let mut taken: Option<Arc<Issued>> = None;
         loop {
             let issued = state.borrow_and_update().issued.clone();
-            if issued.is_some() && issued.as_ref().map(Arc::as_ptr) != taken.as_ref().map(Arc::as_ptr) {
+            if issued.as_ref().map(Arc::as_ptr) != taken.as_ref().map(Arc::as_ptr) {
                 self.reissue();
                 taken = issued;
             }
@@ -105,7 +112,10 @@ impl Live {
     }
 
     fn reissue(&self) {
-        let refused = match self.replace(assemble::reissued) {
+        let taken = self.replace(|present, assembled, tools| {
+            assemble::reissued(present, assembled, self.state().issued, tools)
+        });
+        let refused = match taken {
             Ok(()) => None,
             Err(error) => {
                 self.shared.metrics.identity.failures.inc();
@@ -113,7 +123,11 @@ impl Live {
                 Some(error.to_string().into())
             }
         };
-        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = refused;
+        *self.refused() = refused;
+    }
+
+    fn refused(&self) -> MutexGuard<'_, Option<Arc<str>>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts the generation that `make` makes of the present one in its place.
@@ -124,19 +138,14 @@ impl Live {
         let shared = &self.shared;
         let mut assembled = self.assembled();
         let present = shared.generation.load_full();
-        let issued = self.state().issued;
-        let tools = Tools {
-            background: &self.background,
-            metrics: &shared.metrics,
-            clock: &shared.clock,
-            issued: issued.as_deref(),
-        };
+        let tools = Tools { background: &self.background, metrics: &shared.metrics, clock: &shared.clock };
         let (generation, next) = make(&present, &assembled, tools)?;
         let generation = Arc::new(generation);
         report::changes(&shared.audit, (&present, &assembled), (&generation, &next));
         if assembled.revocation != next.revocation || present.revocations != generation.revocations {
             report::revoked(shared, &generation);
         }
+        report::awaited(&assembled, &next);
         report::forget(&shared.metrics, (&present, &assembled), (&generation, &next));
         shared.metrics.policy_in_force(&generation.policy.hash(), generation.number);
         shared.generation.store(generation);
@@ -148,11 +157,12 @@ impl Live {
     /// Where the source stands, if there is one.
     pub fn source_status(&self, assembled: &Assembled) -> Option<SourceStatus> {
         let source = self.source.as_ref()?;
-        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let refused = self.refused().clone();
         Some(SourceStatus {
             source: source.settings().to_string(),
             is_awaited: assembled.identities.own == Some(Own::Awaited),
             failure: self.state().failure.or(refused),
+            mismatch: assembled.mismatch(),
         })
     }
 

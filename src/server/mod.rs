@@ -34,7 +34,6 @@ use crate::metrics::Metrics;
 use crate::proxy::admission::Admission;
 use crate::proxy::leaves::Leaves;
 use crate::proxy::{Shared, listener, worker};
-use crate::tls::TrustError;
 use crate::tls::client::ClientTlsError;
 use crate::token::{self, SameIssuer, SelfTestError, SigningError};
 
@@ -95,8 +94,6 @@ pub enum AssembleError {
     ListenersChanged,
     #[error("`[identity]` names another source of service identity: it is opened at the start; restart")]
     SourceChanged,
-    #[error(transparent)]
-    Trust(#[from] TrustError),
 }
 
 /// The thread for what no request waits for.
@@ -142,7 +139,7 @@ impl Server {
         metrics.runtime(background.handle.metrics());
         let name = config.name.clone();
         let source = live::source(config.source.clone(), &background.handle, &metrics, &clock);
-        let tools = Tools { background: &background.handle, metrics: &metrics, clock: &clock, issued: None };
+        let tools = Tools { background: &background.handle, metrics: &metrics, clock: &clock };
         let (generation, assembled) = assemble::first(config, tools)?;
         metrics.reloaded(true, clock.now());
         metrics.policy_in_force(&generation.policy.hash(), generation.number);

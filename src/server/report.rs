@@ -10,7 +10,7 @@ use super::credential::KeptCredential;
 use super::live::{Live, SourceStatus};
 use crate::admin::{
     CertificateStatus, CredentialStatus, IdentityStatus, IssuerStatus, ListenerStatus, Serving, Status,
-    UpstreamStatus,
+    TrustDomainStatus, UpstreamStatus,
 };
 use crate::audit::{Audit, Event};
 use crate::clock::Timestamp;
@@ -93,15 +93,12 @@ fn serving(
                 IssuerStatus {
                     name: issuer.name.clone(),
                     keys: status.keys,
+                    awaited: status.fetched.is_none(),
                     failure: status.last_error.as_deref().map(str::to_owned),
                 }
             })
             .collect(),
-        identity: source.map(|source| IdentityStatus {
-            source: source.source,
-            awaited: source.is_awaited,
-            failure: source.failure.as_deref().map(str::to_owned),
-        }),
+        identity: source.map(|source| identity(source, assembled)),
         certificates: assembled
             .identities
             .certificates()
@@ -118,6 +115,19 @@ fn serving(
             })
             .collect(),
         credentials: assembled.credentials.iter().filter_map(credential).collect(),
+    }
+}
+
+fn identity(source: SourceStatus, assembled: &Assembled) -> IdentityStatus {
+    let awaited = assembled.identities.awaited().into_iter();
+    IdentityStatus {
+        source: source.source,
+        awaited: source.is_awaited,
+        failure: source.failure.as_deref().map(str::to_owned),
+        trust_domains_without_ca: awaited
+            .map(|(name, why)| TrustDomainStatus { name: name.to_string(), failure: why.to_string() })
+            .collect(),
+        mismatch: source.mismatch.map(|mismatch| mismatch.to_string()),
     }
 }
 
@@ -193,6 +203,22 @@ pub fn revoked(shared: &Shared, generation: &Generation) {
         shared.metrics.revocations(kind, entries);
     }
     shared.audit.event(&Event::RevocationLoaded { counts });
+}
+
+/// Says which trust domains vouch for nobody from now on, once a source has given what it has.
+pub fn awaited(old: &Assembled, new: &Assembled) {
+    if new.issued.is_none() {
+        return;
+    }
+    let known = old.identities.awaited();
+    for (trust_domain, why) in new.identities.awaited() {
+        if old.issued.is_none() || known.get(trust_domain) != Some(&why) {
+            tracing::warn!(%trust_domain, %why, "a trust domain vouches for nobody");
+        }
+    }
+    if let Some(mismatch) = new.mismatch().filter(|_| old.mismatch().is_none()) {
+        tracing::error!(%mismatch, "nobody will be believed");
+    }
 }
 
 /// Records what a reload changed.

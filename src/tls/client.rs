@@ -17,8 +17,8 @@ use rustls::{
 use super::peer::PeerError;
 use super::trust::{Role, Trust};
 use super::{Alpn, ClockTime, OwnCertificate, provider, timestamp};
-use crate::clock::Clock;
-use crate::identity::{PeerName, SpiffePattern};
+use crate::clock::{Clock, Timestamp};
+use crate::identity::{Peer, PeerName, SpiffePattern};
 
 /// Whom we expect at the other end.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +49,15 @@ pub enum WrongServer {
     Peer(#[from] PeerError),
     #[error("the server is `{0}`, which is not expected there")]
     Unexpected(PeerName),
+    #[error("the server is not verified: {0}")]
+    Named(String),
+}
+
+/// By what servers are judged.
+#[derive(Clone, Debug)]
+pub(super) enum Judge {
+    Roots(Arc<RootCertStore>),
+    Workload(Arc<WorkloadVerifier>),
 }
 
 /// Configures connections to one server. `own` is presented where the server asks for a certificate;
@@ -59,26 +68,47 @@ pub fn client_config(
     alpn: &[Alpn],
     clock: &Clock,
 ) -> Result<Arc<ClientConfig>, ClientTlsError> {
-    let builder = ClientConfig::builder_with_details(provider(), Arc::new(ClockTime(clock.clone())))
-        .with_safe_default_protocol_versions()?;
-    let builder = match server {
-        ExpectedServer::PublicCa => builder.with_root_certificates(system_roots()?),
-        ExpectedServer::Ca(certificates) => builder.with_root_certificates(roots(certificates)?),
-        ExpectedServer::Workload { trust, spiffe_ids } => {
-            // Not a loosening: rustls has no verifier that knows SPIFFE IDs.
-            let verifier = WorkloadVerifier { trust: Arc::clone(trust), spiffe_ids: spiffe_ids.clone() };
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
-        }
-    };
-    let mut config = match own {
-        Some(own) => {
-            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&own.key))))
-        }
-        None => builder.with_no_client_auth(),
-    };
-    config.alpn_protocols = alpn.iter().map(|it| it.as_bytes().to_vec()).collect();
-    config.resumption = Resumption::disabled();
-    Ok(Arc::new(config))
+    Judge::of(server)?.config(own, alpn, clock)
+}
+
+impl Judge {
+    pub(super) fn of(server: &ExpectedServer) -> Result<Judge, ClientTlsError> {
+        Ok(match server {
+            ExpectedServer::PublicCa => Judge::Roots(Arc::new(system_roots()?)),
+            ExpectedServer::Ca(certificates) => Judge::Roots(Arc::new(roots(certificates)?)),
+            ExpectedServer::Workload { trust, spiffe_ids } => {
+                let (trust, spiffe_ids) = (Arc::clone(trust), spiffe_ids.clone());
+                Judge::Workload(Arc::new(WorkloadVerifier { trust, spiffe_ids }))
+            }
+        })
+    }
+
+    pub(super) fn config(
+        &self,
+        own: Option<&OwnCertificate>,
+        alpn: &[Alpn],
+        clock: &Clock,
+    ) -> Result<Arc<ClientConfig>, ClientTlsError> {
+        let builder = ClientConfig::builder_with_details(provider(), Arc::new(ClockTime(clock.clone())))
+            .with_safe_default_protocol_versions()?;
+        let builder = match self {
+            Judge::Roots(roots) => builder.with_root_certificates(Arc::clone(roots)),
+            Judge::Workload(verifier) => {
+                // Not a loosening: rustls has no verifier that knows SPIFFE IDs.
+                let verifier: Arc<dyn ServerCertVerifier> = Arc::<WorkloadVerifier>::clone(verifier);
+                builder.dangerous().with_custom_certificate_verifier(verifier)
+            }
+        };
+        let mut config = match own {
+            Some(own) => {
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(&own.key))))
+            }
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = alpn.iter().map(|it| it.as_bytes().to_vec()).collect();
+        config.resumption = Resumption::disabled();
+        Ok(Arc::new(config))
+    }
 }
 
 /// A TLS error in words. What our own verifier said of a server, rustls shows in the form for debugging only.
@@ -105,21 +135,21 @@ fn roots(certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, Clie
 }
 
 #[derive(Debug)]
-struct WorkloadVerifier {
-    trust: Arc<Trust>,
+pub(super) struct WorkloadVerifier {
+    pub(super) trust: Arc<Trust>,
     spiffe_ids: Vec<SpiffePattern>,
 }
 
 impl WorkloadVerifier {
-    fn judge(
+    pub(super) fn judge(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<(), WrongServer> {
-        let peer = self.trust.verify(end_entity, intermediates, Role::Server, timestamp(now))?;
+        now: Timestamp,
+    ) -> Result<Arc<Peer>, WrongServer> {
+        let peer = self.trust.verify(end_entity, intermediates, Role::Server, now)?;
         match &peer.name {
-            PeerName::Spiffe(id) if self.spiffe_ids.iter().any(|it| it.matches(id)) => Ok(()),
+            PeerName::Spiffe(id) if self.spiffe_ids.iter().any(|it| it.matches(id)) => Ok(peer),
             PeerName::Spiffe(_) | PeerName::Dns { .. } => Err(WrongServer::Unexpected(peer.name.clone())),
         }
     }
@@ -134,8 +164,8 @@ impl ServerCertVerifier for WorkloadVerifier {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        match self.judge(end_entity, intermediates, now) {
-            Ok(()) => Ok(ServerCertVerified::assertion()),
+        match self.judge(end_entity, intermediates, timestamp(now)) {
+            Ok(_) => Ok(ServerCertVerified::assertion()),
             Err(wrong) => Err(CertificateError::Other(OtherError(Arc::new(wrong))).into()),
         }
     }

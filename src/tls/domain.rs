@@ -21,7 +21,8 @@ use crate::identity::TrustDomain;
 #[derive(Clone, Debug)]
 pub struct Domain {
     pub name: TrustDomain,
-    pub cas: Cas,
+    /// Without any it vouches for nobody.
+    pub cas: Result<Cas, NoCas>,
     /// Its CAs come from the source of service identity.
     pub is_issued: bool,
     pub lists: Arc<Lists>,
@@ -57,6 +58,28 @@ pub enum BadCa {
     NotACa,
 }
 
+/// Why a source's CAs of a trust domain cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadBundle {
+    #[error("no CA at all")]
+    Empty,
+    #[error("certificates that are no DER")]
+    Der,
+    #[error("{0}")]
+    Ca(#[from] BadCa),
+}
+
+/// Why a trust domain has no CAs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoCas {
+    #[error("the source of service identity gives none")]
+    NotGiven,
+    #[error("the source of service identity gives {0}")]
+    Bad(BadBundle),
+    #[error("a CA key of it stands in trust domain `{0}` too, and a CA speaks for one trust domain only")]
+    Shared(TrustDomain),
+}
+
 impl BadCa {
     pub fn of(self, source: PemSource) -> TrustError {
         match self {
@@ -67,9 +90,9 @@ impl BadCa {
 }
 
 impl Cas {
-    /// Vouch for nobody.
-    fn none() -> Cas {
-        Cas { anchors: Vec::new(), not_after: Vec::new(), fingerprint: Fingerprint::of([]) }
+    /// As a source gives them, which cannot mean to give none.
+    pub fn issued(certificates: &[CertificateDer<'_>]) -> Result<Cas, BadBundle> {
+        if certificates.is_empty() { Err(BadBundle::Empty) } else { Ok(Cas::new(certificates)?) }
     }
 
     pub fn new(certificates: &[CertificateDer<'_>]) -> Result<Cas, BadCa> {
@@ -85,6 +108,13 @@ impl Cas {
             not_after.push(validity.not_after);
         }
         Ok(Cas { anchors, not_after, fingerprint })
+    }
+}
+
+/// Equal where the certificates are.
+impl PartialEq for Cas {
+    fn eq(&self, other: &Cas) -> bool {
+        self.fingerprint == other.fingerprint
     }
 }
 
@@ -144,8 +174,8 @@ impl Domain {
     /// The trust domain, without the CAs that its source has yet to give where the settings name none.
     pub fn load(settings: &TrustDomainSettings) -> Result<Domain, TrustError> {
         let cas = match &settings.ca {
-            Some(source) => Cas::new(&source.certificates()?).map_err(|fault| fault.of(source.clone()))?,
-            None => Cas::none(),
+            Some(source) => Ok(Cas::new(&source.certificates()?).map_err(|fault| fault.of(source.clone()))?),
+            None => Err(NoCas::NotGiven),
         };
         let lists = match &settings.crl {
             Some(source) => Lists::load(source)?,
@@ -160,15 +190,26 @@ impl Domain {
         })
     }
 
-    /// The same with other CAs.
-    pub fn with(&self, certificates: &[CertificateDer<'_>]) -> Result<Domain, BadCa> {
-        let lists = Arc::clone(&self.lists);
-        Ok(Domain { name: self.name.clone(), cas: Cas::new(certificates)?, lists, ..*self })
+    /// The same with what a source gives in the place of its CAs.
+    pub fn issued(&self, given: Option<&Result<Cas, BadBundle>>) -> Domain {
+        let cas = match given {
+            Some(given) => given.clone().map_err(NoCas::Bad),
+            None => Err(NoCas::NotGiven),
+        };
+        Domain { cas, ..self.clone() }
+    }
+
+    pub fn anchors(&self) -> &[TrustAnchor<'static>] {
+        self.cas.as_ref().map_or(&[], |cas| &cas.anchors)
     }
 
     pub fn fingerprint(&self) -> Fingerprint {
         let named: &[u8] = if self.allow_dns_names { b"dns" } else { b"spiffe" };
-        let parts = [self.cas.fingerprint.as_bytes(), self.lists.fingerprint.as_bytes()];
+        let cas = match &self.cas {
+            Ok(cas) => cas.fingerprint,
+            Err(why) => Fingerprint::of([why.to_string().as_bytes()]),
+        };
+        let parts = [cas.as_bytes(), self.lists.fingerprint.as_bytes()];
         Fingerprint::of([self.name.as_str().as_bytes(), named].into_iter().chain(parts))
     }
 
@@ -214,7 +255,7 @@ impl Domain {
         let path = end_entity
             .verify_for_usage(
                 question.algorithms.all,
-                &self.cas.anchors,
+                self.anchors(),
                 question.intermediates,
                 unix_time(at),
                 usage,
@@ -232,14 +273,9 @@ impl Domain {
         let end_of = |der: &CertificateDer<'_>| validity(der).map_or(Timestamp::MIN, |it| it.not_after);
         let intermediates = path.intermediate_certificates().map(|it| end_of(&it.der())).min();
         // A renewed CA keeps name and key; the one that lasts longest counts.
-        let anchor = self
-            .cas
-            .anchors
-            .iter()
-            .zip(&self.cas.not_after)
-            .filter(|(anchor, _)| *anchor == path.anchor())
-            .map(|(_, not_after)| *not_after)
-            .max();
+        let cas = self.cas.iter().flat_map(|cas| cas.anchors.iter().zip(&cas.not_after));
+        let anchor =
+            cas.filter(|(anchor, _)| *anchor == path.anchor()).map(|(_, not_after)| *not_after).max();
         leaf.not_after.min(intermediates.unwrap_or(Timestamp::MAX)).min(anchor.unwrap_or(Timestamp::MIN))
     }
 }

@@ -14,6 +14,7 @@ pub mod peer;
 pub mod pem;
 pub mod reload;
 pub mod server;
+pub mod servers;
 pub mod source;
 #[cfg(test)]
 mod testing;
@@ -28,7 +29,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::UnixTime;
 use rustls::time_provider::TimeProvider;
 
-pub use domain::BadCa;
+pub use domain::{BadBundle, BadCa, Cas, NoCas};
 pub use encrypted::EncryptedKeyError;
 pub use own::{CertificateSettings, Own, OwnCertificate, OwnCertificateError, Unusable};
 pub use peer::{MalformedCertificate, PeerError, Unverified, dns_peer};

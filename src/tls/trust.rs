@@ -16,7 +16,7 @@ use rustls::DistinguishedName;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::CertificateDer;
 
-use super::domain::{BadCa, Cas, Domain, Question};
+use super::domain::{BadBundle, Cas, Domain, NoCas, Question};
 use super::peer::{Distrust, Leaf, LeafName, MalformedCertificate, PeerError, certificate_hash};
 use super::vouched::{self, Found, Vouched};
 use super::{Fingerprint, PemError, PemSource, provider};
@@ -49,8 +49,9 @@ pub struct Trust {
     vouched: Vouched,
 }
 
-/// CA certificates by trust domain, as a source of service identity gives them.
-pub type Bundles = BTreeMap<TrustDomain, Vec<CertificateDer<'static>>>;
+/// CAs by trust domain, as a source of service identity gives them: each by itself, since whoever is federated
+/// must not be able to spoil those of others.
+pub type Bundles = BTreeMap<TrustDomain, Result<Cas, BadBundle>>;
 
 /// Why the configured CAs cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +64,6 @@ pub enum TrustError {
     NotACa(PemSource),
     #[error("{0} holds a revocation list that does not parse or is of a kind that is not supported")]
     Crl(PemSource),
-    #[error("the source of service identity gives trust domain `{0}` {1}")]
-    Issued(TrustDomain, BadCa),
     #[error("one CA key stands in trust domain `{0}` and in `{1}`; a CA speaks for one trust domain only")]
     SharedCa(TrustDomain, TrustDomain),
     #[error("trust domain `{0}` is configured twice")]
@@ -96,17 +95,23 @@ impl Trust {
     }
 
     /// The same with the CAs that a source of service identity gave last. A trust domain for which it has none
-    /// any more vouches for nobody.
-    pub fn issued(&self, bundles: &Bundles) -> Result<Trust, TrustError> {
-        let domain = |domain: &Domain| {
-            let cas = match bundles.get(&domain.name) {
-                _ if !domain.is_issued => None,
-                given => Some(given.map_or(&[][..], Vec::as_slice)),
-            };
-            let bad = |bad| TrustError::Issued(domain.name.clone(), bad);
-            cas.map_or_else(|| Ok(domain.clone()), |cas| domain.with(cas).map_err(bad))
+    /// any more vouches for nobody, nor does one that has a CA of a trust domain which comes before it: ours
+    /// (`own`), then those of the configuration.
+    pub fn issued(&self, bundles: &Bundles, own: Option<&TrustDomain>) -> Trust {
+        let fill = |domain: &Domain| match domain.is_issued {
+            true => domain.issued(bundles.get(&domain.name)),
+            false => domain.clone(),
         };
-        Trust::of(self.domains.iter().map(domain).collect::<Result<Vec<_>, _>>()?)
+        let mut domains: Vec<Domain> = self.domains.iter().map(fill).collect();
+        let rank = |domain: &Domain| match domain.is_issued {
+            true if own == Some(&domain.name) => 0,
+            false => 1,
+            true => 2,
+        };
+        for (at, other) in sharing(&domains, rank) {
+            domains[at].cas = Err(NoCas::Shared(other));
+        }
+        Trust::new(domains)
     }
 
     fn of(domains: Vec<Domain>) -> Result<Trust, TrustError> {
@@ -115,7 +120,7 @@ impl Trust {
             if domains[..at].iter().any(|other| other.name == domain.name) {
                 return Err(TrustError::Twice(domain.name.clone()));
             }
-            for anchor in &domain.cas.anchors {
+            for anchor in domain.anchors() {
                 match owners.insert(&anchor.subject_public_key_info, &domain.name) {
                     Some(other) if *other != domain.name => {
                         return Err(TrustError::SharedCa(other.clone(), domain.name.clone()));
@@ -127,16 +132,29 @@ impl Trust {
         if domains.is_empty() {
             return Err(TrustError::NoTrustDomain);
         }
+        Ok(Trust::new(domains))
+    }
+
+    fn new(domains: Vec<Domain>) -> Trust {
         let parts: Vec<Fingerprint> = domains.iter().map(Domain::fingerprint).collect();
         let fingerprint = Fingerprint::of(parts.iter().map(Fingerprint::as_bytes));
         let algorithms = provider().signature_verification_algorithms;
-        Ok(Trust { domains, fingerprint, algorithms, vouched: Vouched::default() })
+        Trust { domains, fingerprint, algorithms, vouched: Vouched::default() }
     }
 
-    /// The trust domains whose CAs the source of service identity has not given.
-    pub fn awaited(&self) -> impl Iterator<Item = &TrustDomain> {
-        let awaited = |domain: &&Domain| domain.is_issued && domain.cas.anchors.is_empty();
-        self.domains.iter().filter(awaited).map(|domain| &domain.name)
+    /// The trust domains that have no CAs, and why.
+    pub fn awaited(&self) -> impl Iterator<Item = (&TrustDomain, &NoCas)> {
+        self.domains.iter().filter_map(|domain| Some((&domain.name, domain.cas.as_ref().err()?)))
+    }
+
+    pub fn names(&self, name: &TrustDomain) -> bool {
+        self.domains.iter().any(|domain| domain.name == *name)
+    }
+
+    /// Whether a source of service identity was to give CAs, and gave none of them.
+    pub fn lacks_all_issued(&self) -> bool {
+        let mut issued = self.domains.iter().filter(|domain| domain.is_issued).peekable();
+        issued.peek().is_some() && issued.all(|domain| domain.cas.is_err())
     }
 
     pub(super) fn algorithms(&self) -> &WebPkiSupportedAlgorithms {
@@ -164,7 +182,7 @@ impl Trust {
 
     /// The CAs' subjects, from which a client may choose among its certificates.
     pub(super) fn subjects(&self) -> Vec<DistinguishedName> {
-        let anchors = self.domains.iter().flat_map(|domain| &domain.cas.anchors);
+        let anchors = self.domains.iter().flat_map(Domain::anchors);
         anchors.map(|anchor| DistinguishedName::in_sequence(&anchor.subject)).collect()
     }
 
@@ -248,6 +266,23 @@ impl PartialEq for Trust {
     fn eq(&self, other: &Trust) -> bool {
         self.fingerprint == other.fingerprint
     }
+}
+
+/// The trust domains that have a CA key in common with one of the same or a lower rank, and that one.
+fn sharing(domains: &[Domain], rank: impl Fn(&Domain) -> u8) -> Vec<(usize, TrustDomain)> {
+    let mut owners: HashMap<&[u8], Vec<&Domain>> = HashMap::new();
+    for domain in domains {
+        for anchor in domain.anchors() {
+            owners.entry(&anchor.subject_public_key_info).or_default().push(domain);
+        }
+    }
+    let first = |domain: &Domain| {
+        let others =
+            domain.anchors().iter().filter_map(|anchor| owners.get(&*anchor.subject_public_key_info));
+        let mut others = others.flatten().filter(|other| other.name != domain.name);
+        others.find(|other| rank(other) <= rank(domain)).map(|other| other.name.clone())
+    };
+    domains.iter().enumerate().filter_map(|(at, domain)| Some((at, first(domain)?))).collect()
 }
 
 /// The CA certificates in `source`, each one that can vouch for others; for servers that are known by

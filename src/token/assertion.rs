@@ -7,8 +7,10 @@ use serde_json::{Map, Value};
 
 use super::credential::Scheme;
 use super::error::{TokenError, malformed};
+use super::issuer::Carrier;
 use super::possession::Shown;
-use super::verifier::{Carrier, Issuer, Verifier};
+use super::steps::Trace;
+use super::verifier::{Issuer, Verifier};
 use crate::identity::{Caller, CertificateHash, Name, Signature};
 
 /// Where a Countersign publishes what its assertions are verified with (RFC 8615).
@@ -40,8 +42,7 @@ impl Verifier {
         let remembered = self.remembered(assertion).await?;
         self.check_carrier(&remembered, Carrier::Assertion)?;
         let caller = self.presented(&remembered, Scheme::Bearer, &Shown::on(certificate))?;
-        let actor = caller.verified().and_then(|caller| caller.claims.get("actor"));
-        let is_nobody = actor.is_some_and(|actor| actor.as_str() == Some(ASSERTED_NOBODY));
+        let is_nobody = caller.verified().is_some_and(|caller| is_nobody(caller));
         Ok(if is_nobody { Signature::Absent } else { caller })
     }
 
@@ -52,11 +53,22 @@ impl Verifier {
         known.map(|known| &known.settings.name)
     }
 
+    /// As [`Verifier::verify_assertion`] with nothing remembered, saying how far the assertion gets. Of one that
+    /// [stands for nobody](is_nobody) as of any other.
+    pub async fn trace_assertion(&self, assertion: &str, certificate: Option<&CertificateHash>) -> Trace {
+        self.trace_of(Carrier::Assertion, Scheme::Bearer, assertion, &Shown::on(certificate)).await
+    }
+
     /// Whether the tokens of this issuer are assertions.
     pub fn takes_assertions_of(&self, issuer: &Name) -> bool {
         let is_its = |known: &&Issuer| known.settings.name == *issuer;
         self.issuers.iter().find(is_its).is_some_and(|known| known.settings.token_type.is_assertion())
     }
+}
+
+/// Whether what was verified is the assertion of a request without a caller.
+pub fn is_nobody(asserted: &Caller) -> bool {
+    asserted.claims.get("actor").and_then(Value::as_str) == Some(ASSERTED_NOBODY)
 }
 
 /// The services that an asserted request came through, the first one first.

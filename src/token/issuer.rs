@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use url::{Position, Url};
 
 use super::actor::ActorEntry;
+use super::alb::ALB_CLAIMS;
 use super::algorithm::Algorithm;
 use super::assertion::{ASSERTION_CLAIMS, ASSERTION_TYPE, SUBJECT_ISSUER};
 use super::introspection::IntrospectionSettings;
@@ -77,6 +78,8 @@ pub enum KeySource {
         issuer: Arc<str>,
     },
     Url(Url),
+    /// Each key by itself, as PEM, under this address and its `kid`; fetched when a token names it.
+    Each(Url),
     File(PathBuf),
     /// Our own, for what we vouched for ourselves: handed over, never fetched.
     Own,
@@ -92,6 +95,16 @@ pub enum TokenType {
     Provider(&'static [&'static str]),
     /// What another Countersign vouches for: [`ASSERTION_TYPE`], in the header of assertions and nowhere else.
     Assertion,
+    /// What an AWS load balancer says of who logged in there, in a header of its own; one of these, by its ARN.
+    Alb { signers: Vec<Arc<str>> },
+}
+
+/// The header that a token comes in: those of one type come in one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carrier {
+    Authorization,
+    Assertion,
+    UserClaims,
 }
 
 /// Where a caller's words stand in a token. Scopes are a string with spaces or a list; groups and
@@ -124,6 +137,11 @@ pub struct Quirks {
 const ACCESS_TOKEN_CLAIMS: [&str; 7] = ["iss", "exp", "aud", "sub", "client_id", "iat", "jti"];
 
 impl IssuerSettings {
+    /// Whether a token could be of either: those that come in a header of load balancers are of no other issuer.
+    pub fn overlaps(&self, other: &IssuerSettings) -> bool {
+        self.token_type.is_alb() == other.token_type.is_alb() && self.url.overlaps(&other.url)
+    }
+
     /// What the policy must know of this issuer: the preset's entries count like those given by hand.
     pub fn facts(&self) -> IssuerFacts {
         let top = |path: &ClaimPath| path.0.first().cloned();
@@ -165,6 +183,7 @@ impl fmt::Display for KeySource {
             KeySource::Discovery { document: url, .. } | KeySource::Url(url) => {
                 f.write_str(&url[..Position::AfterPath])
             }
+            KeySource::Each(base) => write!(f, "{}{{kid}}", &base[..Position::AfterPath]),
             KeySource::File(path) => path.display().fmt(f),
             KeySource::Own => f.write_str("this proxy"),
         }
@@ -192,12 +211,26 @@ impl TokenType {
         *self == TokenType::Assertion
     }
 
+    /// Whether it is what load balancers say.
+    pub fn is_alb(&self) -> bool {
+        matches!(self, TokenType::Alb { .. })
+    }
+
+    pub(super) fn carrier(&self) -> Carrier {
+        match self {
+            TokenType::AccessToken | TokenType::Provider(_) => Carrier::Authorization,
+            TokenType::Assertion => Carrier::Assertion,
+            TokenType::Alb { .. } => Carrier::UserClaims,
+        }
+    }
+
     /// The claims that every token of this type has.
     pub(super) fn claims(&self) -> &'static [&'static str] {
         match self {
             TokenType::AccessToken => &ACCESS_TOKEN_CLAIMS,
             TokenType::Provider(_) => &[],
             TokenType::Assertion => &ASSERTION_CLAIMS,
+            TokenType::Alb { .. } => &ALB_CLAIMS,
         }
     }
 
@@ -205,7 +238,7 @@ impl TokenType {
     pub fn media_type(&self) -> &'static str {
         match self {
             TokenType::AccessToken => "at+jwt",
-            TokenType::Provider(_) => "JWT",
+            TokenType::Provider(_) | TokenType::Alb { .. } => "JWT",
             TokenType::Assertion => ASSERTION_TYPE,
         }
     }
@@ -217,7 +250,8 @@ impl TokenType {
         match (self, name) {
             (TokenType::AccessToken, name) => name == Some("at+jwt"),
             (TokenType::Assertion, name) => name == Some(ASSERTION_TYPE),
-            (TokenType::Provider(_), None) => true,
+            (TokenType::Provider(_) | TokenType::Alb { .. }, None) => true,
+            (TokenType::Alb { .. }, name) => name == Some("jwt"),
             (TokenType::Provider(names), Some(name)) => names.contains(&name),
         }
     }

@@ -5,7 +5,7 @@
 //! so nothing in it can name or carry a key other than by `kid`.
 
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{GeneralPurpose, URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 
 use super::algorithm::Algorithm;
@@ -57,6 +57,15 @@ impl<'t> Unverified<'t> {
 
 impl<'t> Parts<'t> {
     pub fn split(token: &'t str, limits: &TokenLimits) -> Result<Parts<'t>, TokenError> {
+        Parts::split_by(&URL_SAFE_NO_PAD, token, limits)
+    }
+
+    /// Where the parts are in another form of Base64.
+    pub fn split_by(
+        form: &GeneralPurpose,
+        token: &'t str,
+        limits: &TokenLimits,
+    ) -> Result<Parts<'t>, TokenError> {
         if token.len() > limits.token_bytes_max {
             let detail = format!("longer than {} bytes", limits.token_bytes_max);
             return Err(TokenError::LimitExceeded(Limit::TokenBytesMax, detail.into()));
@@ -70,10 +79,10 @@ impl<'t> Parts<'t> {
             2 => return Err(malformed("an encrypted token (JWE), which this proxy has no key for")),
             _ => return Err(malformed("no JWT: more than three parts")),
         }
-        let signature = decode(signature).ok_or_else(|| malformed("signature: no canonical base64url"))?;
+        let signature = form.decode(signature).map_err(|_| malformed("signature: no canonical base64url"))?;
         Ok(Parts {
-            header: object(header, "header", limits.json())?,
-            claims: object(claims, "claims", limits.json())?,
+            header: object(form, header, "header", limits.json())?,
+            claims: object(form, claims, "claims", limits.json())?,
             message: &token[..header.len() + 1 + claims.len()],
             signature,
         })
@@ -117,8 +126,13 @@ pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }
 
-fn object(part: &str, of: &'static str, limits: JsonLimits) -> Result<Map<String, Value>, TokenError> {
-    let bytes = decode(part).ok_or_else(|| malformed(format!("{of}: no canonical base64url")))?;
+fn object(
+    form: &GeneralPurpose,
+    part: &str,
+    of: &'static str,
+    limits: JsonLimits,
+) -> Result<Map<String, Value>, TokenError> {
+    let bytes = form.decode(part).map_err(|_| malformed(format!("{of}: no canonical base64url")))?;
     json::object(&bytes, limits).map_err(|error| match error {
         JsonError::TooDeep => TokenError::LimitExceeded(Limit::JsonDepthMax, format!("{of} {error}").into()),
         JsonError::TooMany => TokenError::LimitExceeded(Limit::JsonValuesMax, format!("{of} {error}").into()),

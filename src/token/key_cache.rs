@@ -8,6 +8,8 @@
 //! - Keys older than their lifetime stay in use while they cannot be fetched, visibly, for `max_stale`
 //!   at most; then every token of the issuer is refused.
 
+mod lookup;
+
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,6 +24,7 @@ use super::keys::{KeyName, KeySet};
 use crate::clock::{Clock, Timestamp};
 use crate::fetch::FetchError;
 use crate::metrics::IssuerMetrics;
+use lookup::Lookups;
 
 /// After a fetch, unknown `kid`s cause no other for this long.
 pub const UNKNOWN_KEY_REST: Duration = Duration::from_secs(10);
@@ -41,6 +44,8 @@ pub struct IssuerKeys {
     last: ArcSwapOption<Attempt>,
     /// Held during an attempt.
     attempting: tokio::sync::Mutex<()>,
+    /// Where each key is fetched by itself: those of the last while.
+    lookups: Lookups,
     status: ArcSwap<KeyStatus>,
     /// Not yet taken.
     rotations: Mutex<Vec<Rotation>>,
@@ -119,6 +124,7 @@ impl IssuerKeys {
             clock,
             last: ArcSwapOption::empty(),
             attempting: tokio::sync::Mutex::default(),
+            lookups: Lookups::default(),
             status: ArcSwap::default(),
             rotations: Mutex::default(),
         }
@@ -244,7 +250,10 @@ impl IssuerKeys {
             return;
         }
         let outcome = match &self.fetch {
-            Some(fetch) => fetch.key_set(&self.settings).await,
+            Some(fetch) => {
+                let held = before.as_ref().and_then(|before| before.keys.as_ref());
+                fetch.key_set(&self.settings, held.map(|held| &held.set)).await
+            }
             None => Err(KeysError::NotHandedOver),
         };
         let ended = self.clock.now();
@@ -261,21 +270,7 @@ impl IssuerKeys {
     ) -> Option<Arc<HeldKeys>> {
         self.metrics.fetches.inc();
         match outcome {
-            Ok((set, lifetime)) => {
-                let held = HeldKeys { set, generation, fetched: now, lifetime };
-                let ids = held.set.ids();
-                self.changed(&self.status.load(), &ids);
-                self.status.store(Arc::new(KeyStatus {
-                    keys: held.set.len(),
-                    ids,
-                    fetched: Some(now),
-                    fresh_until: Some(now.plus(lifetime)),
-                    usable_until: Some(held.usable_until(self.settings.max_stale)),
-                    last_error: None,
-                }));
-                self.metrics.fetched.set(now.unix_seconds());
-                Some(Arc::new(held))
-            }
+            Ok((set, lifetime)) => Some(self.taken(HeldKeys { set, generation, fetched: now, lifetime })),
             Err(error) => {
                 self.metrics.failures.inc();
                 if matches!(
@@ -291,6 +286,24 @@ impl IssuerKeys {
                 None
             }
         }
+    }
+}
+
+impl IssuerKeys {
+    /// Tells of keys that are held from now on.
+    fn taken(&self, held: HeldKeys) -> Arc<HeldKeys> {
+        let ids = held.set.ids();
+        self.changed(&self.status.load(), &ids);
+        self.status.store(Arc::new(KeyStatus {
+            keys: held.set.len(),
+            ids,
+            fetched: Some(held.fetched),
+            fresh_until: Some(held.fetched.plus(held.lifetime)),
+            usable_until: Some(held.usable_until(self.settings.max_stale)),
+            last_error: None,
+        }));
+        self.metrics.fetched.set(held.fetched.unix_seconds());
+        Arc::new(held)
     }
 }
 

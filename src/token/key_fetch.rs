@@ -9,8 +9,8 @@ use rustls::ClientConfig;
 use url::Url;
 
 use super::issuer::{KeySettings, KeySource};
-use super::key_document::jwks_uri;
-use super::keys::{KeySet, KeySetError};
+use super::key_document::{KeyId, jwks_uri, public_key};
+use super::keys::{Key, KeySet, KeySetError};
 use crate::fetch::{Client, FetchError, FetchSettings};
 
 /// Keys are used for this long without a new fetch, whatever `Cache-Control` says.
@@ -62,17 +62,54 @@ impl KeyFetch {
         KeyFetch { client: Client::new(fetch, tls), named: Mutex::default() }
     }
 
-    /// The keys, and for how long they are fresh.
-    pub async fn key_set(&self, settings: &KeySettings) -> Result<(KeySet, Duration), KeysError> {
-        let in_time = tokio::time::timeout(ATTEMPT_TIMEOUT, self.fetch(settings)).await;
+    /// The keys, and for how long they are fresh. Where each is fetched by itself, those are that were `held` and are
+    /// still there.
+    pub async fn key_set(
+        &self,
+        settings: &KeySettings,
+        held: Option<&KeySet>,
+    ) -> Result<(KeySet, Duration), KeysError> {
+        let in_time = tokio::time::timeout(ATTEMPT_TIMEOUT, self.fetch(settings, held)).await;
         in_time.unwrap_or(Err(KeysError::Timeout))
     }
 
-    async fn fetch(&self, settings: &KeySettings) -> Result<(KeySet, Duration), KeysError> {
+    /// The key of this name, where each is fetched by itself; `None` if there is none.
+    pub async fn key(
+        &self,
+        settings: &KeySettings,
+        kid: &KeyId,
+    ) -> Result<Option<(Key, Duration)>, KeysError> {
+        let url = match &settings.source {
+            KeySource::Each(base) => kid.below(base),
+            _ => None,
+        };
+        let Some(url) = url else { return Ok(None) };
+        match self.client.get(&url, settings.credential.as_ref()).await {
+            Ok(fetched) => Ok(Some((public_key(&fetched.body, kid)?, fresh(fetched.lifetime)))),
+            Err(FetchError::Status(403 | 404)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn fetch(
+        &self,
+        settings: &KeySettings,
+        held: Option<&KeySet>,
+    ) -> Result<(KeySet, Duration), KeysError> {
         let (client, credential) = (&self.client, settings.credential.as_ref());
         let (body, lifetime) = match &settings.source {
             KeySource::File(path) => (Bytes::from(tokio::fs::read(path).await?), Some(LIFETIME_MIN)),
             KeySource::Own => return Err(KeysError::NotHandedOver),
+            KeySource::Each(_) => {
+                let (mut keys, mut lifetime) = (KeySet::default(), LIFETIME_DEFAULT);
+                let ids = held.map(KeySet::ids).unwrap_or_default();
+                for kid in ids.iter().filter_map(|(kid, _)| KeyId::parse(kid)) {
+                    if let Some((key, fresh)) = self.key(settings, &kid).await? {
+                        (keys, lifetime) = (keys.and(key, ids.len()), lifetime.min(fresh));
+                    }
+                }
+                return Ok((keys, lifetime));
+            }
             KeySource::Url(url) => {
                 let fetched = client.get(url, credential).await?;
                 (fetched.body, fetched.lifetime)
@@ -87,7 +124,7 @@ impl KeyFetch {
             }
         };
         let set = KeySet::parse(&body, settings.key_use)?;
-        Ok((set, lifetime.unwrap_or(LIFETIME_DEFAULT).clamp(LIFETIME_MIN, LIFETIME_MAX)))
+        Ok((set, fresh(lifetime)))
     }
 
     /// Tells of keys that move to another host: the issuer may do so, but seldom does.
@@ -105,4 +142,8 @@ impl KeyFetch {
             );
         }
     }
+}
+
+fn fresh(lifetime: Option<Duration>) -> Duration {
+    lifetime.unwrap_or(LIFETIME_DEFAULT).clamp(LIFETIME_MIN, LIFETIME_MAX)
 }

@@ -1,7 +1,7 @@
 //! An issuer's public keys, read from a JWK set (RFC 7517) or a SPIFFE bundle.
 //!
 //! Invariants: every key is public, asymmetric, strong enough, meant for signatures and pinned to one
-//! kind of algorithm. A set without one such key is an error, so it never replaces a good set. Keys that
+//! kind of algorithm. A document without one such key is an error, so it never replaces a good set. Keys that
 //! do not qualify are left out one by one. Not checked: moduli from the ROCA generator (CVE-2017-15361).
 
 use std::collections::BTreeSet;
@@ -40,7 +40,7 @@ pub enum KeyUse {
 pub struct KeyName([u8; 32]);
 
 /// One usable key.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Key {
     pub name: KeyName,
     pub kid: Option<Arc<str>>,
@@ -50,8 +50,8 @@ pub(super) struct Key {
     usable_by: Vec<(Algorithm, ParsedPublicKey)>,
 }
 
-/// All usable keys of an issuer at one time; at least one.
-#[derive(Debug)]
+/// All usable keys of an issuer at one time; at least one, unless each is fetched by itself.
+#[derive(Clone, Debug, Default)]
 pub(super) struct KeySet {
     keys: Vec<Key>,
 }
@@ -67,6 +67,8 @@ pub enum KeySetError {
     TooMany,
     #[error("the key set has no usable key")]
     Empty,
+    #[error("the document is no P-256 key in PEM")]
+    Pem,
 }
 
 impl KeySet {
@@ -82,6 +84,19 @@ impl KeySet {
             keys.extend(Key::read(entry, key_use));
         }
         if keys.is_empty() { Err(KeySetError::Empty) } else { Ok(KeySet { keys }) }
+    }
+
+    /// With this key as the last one, and without the first ones that are then over `keys_max`.
+    pub fn and(&self, key: Key, keys_max: usize) -> KeySet {
+        let mut keys = self.keys.clone();
+        keys.push(key);
+        keys.drain(..keys.len().saturating_sub(keys_max));
+        KeySet { keys }
+    }
+
+    /// Whether there is one of this `kid`.
+    pub fn names(&self, kid: &str) -> bool {
+        self.keys.iter().any(|key| key.kid.as_deref() == Some(kid))
     }
 
     pub fn len(&self) -> usize {

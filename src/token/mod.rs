@@ -10,6 +10,7 @@
 //! form, and any guess at what an issuer did not say.
 
 mod actor;
+mod alb;
 mod algorithm;
 mod assertion;
 mod attempts;
@@ -39,7 +40,7 @@ mod wanted;
 
 pub use actor::ActorEntry;
 pub use algorithm::{Algorithm, KeyKind, SelfTestError, UnknownAlgorithm, self_test};
-pub use assertion::{ASSERTED_NOBODY, ASSERTION_KEYS_PATH, ASSERTION_TYPE, SUBJECT_ISSUER};
+pub use assertion::{ASSERTED_NOBODY, ASSERTION_KEYS_PATH, ASSERTION_TYPE, SUBJECT_ISSUER, is_nobody};
 pub use credential::{Credential, CredentialError, Scheme};
 pub use dpop::{DPOP, thumbprint};
 pub use error::{Detail, TokenError};

@@ -36,6 +36,8 @@ pub enum Preset {
     Spiffe,
     /// Assertions of another Countersign.
     Countersign,
+    /// Who logged in at an AWS Application Load Balancer.
+    Alb,
     /// RFC 9068 and RFC 7519 names, no kinds of actors.
     Generic,
 }
@@ -43,7 +45,7 @@ pub enum Preset {
 /// A text that names no [`Preset`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is none of okta auth0 entra cognito keycloak google kubernetes github spiffe countersign generic"
+    "`{0}` is none of okta auth0 entra cognito keycloak google kubernetes github spiffe countersign alb generic"
 )]
 pub struct UnknownPreset(pub String);
 
@@ -73,7 +75,7 @@ const AUTH0_PEOPLE: [&str; 16] = [
 ];
 
 impl Preset {
-    pub const ALL: [Preset; 11] = [
+    pub const ALL: [Preset; 12] = [
         Preset::Okta,
         Preset::Auth0,
         Preset::Entra,
@@ -84,6 +86,7 @@ impl Preset {
         Preset::Github,
         Preset::Spiffe,
         Preset::Countersign,
+        Preset::Alb,
         Preset::Generic,
     ];
 
@@ -99,6 +102,7 @@ impl Preset {
             Preset::Github => "github",
             Preset::Spiffe => "spiffe",
             Preset::Countersign => "countersign",
+            Preset::Alb => "alb",
             Preset::Generic => "generic",
         }
     }
@@ -190,6 +194,8 @@ impl Preset {
             Preset::Keycloak => map(&["azp"], &["scope"], &["groups"], &["realm_access", "roles"]),
             Preset::Google => map(&["azp"], &[], &[], &[]),
             Preset::Kubernetes | Preset::Github | Preset::Spiffe => map(&[], &[], &[], &[]),
+            // What the provider's user info endpoint says: who it is, and not what a token was given for.
+            Preset::Alb => map(&["client_id"], &[], &["groups"], &[]),
             Preset::Countersign | Preset::Generic => map(&["client_id"], &["scope"], &["groups"], &["roles"]),
         }
     }
@@ -221,6 +227,8 @@ impl Preset {
                 marked(Human, "on_behalf_of", &["human"]),
                 marked(Service, "on_behalf_of", &["service"]),
             ],
+            // A log-in in a browser is the only one that a load balancer has.
+            Preset::Alb => vec![marked(Human, "sub", &["*"])],
             Preset::Generic => Vec::new(),
         }
     }
@@ -229,6 +237,7 @@ impl Preset {
         match self {
             Preset::Spiffe => SVID,
             Preset::Countersign => TokenType::Assertion,
+            Preset::Alb => TokenType::Alb { signers: Vec::new() },
             _ => TokenType::PLAIN,
         }
     }
@@ -248,6 +257,7 @@ impl Preset {
             | Preset::Github
             | Preset::Spiffe
             | Preset::Countersign
+            | Preset::Alb
             | Preset::Generic => none,
         }
     }
@@ -255,7 +265,7 @@ impl Preset {
     fn algorithms(self) -> Vec<Algorithm> {
         let all = Algorithm::ALL.into_iter();
         match self {
-            Preset::Countersign => vec![Algorithm::Es256],
+            Preset::Countersign | Preset::Alb => vec![Algorithm::Es256],
             // JWT-SVID §2.1 knows all but EdDSA
             Preset::Spiffe => all.filter(|algorithm| *algorithm != Algorithm::EdDsa).collect(),
             _ => Algorithm::DEFAULT.to_vec(),

@@ -21,7 +21,7 @@ use super::algorithm::Algorithm;
 use super::credential::{self, Credential, CredentialError, Scheme, authorization};
 use super::error::{TokenError, malformed};
 use super::introspection::Introspection;
-use super::issuer::IssuerSettings;
+use super::issuer::{Carrier, IssuerSettings};
 use super::jwt::Unverified;
 use super::key_cache::{HeldKeys, IssuerKeys};
 use super::keys::{Key, KeyName};
@@ -66,14 +66,7 @@ pub struct KnownToken {
 
 /// The field that a token came in, for presenting it again. Cheap to clone.
 #[derive(Clone)]
-pub struct TokenField(Arc<[u8]>);
-
-/// The header that a token came in.
-#[derive(Clone, Copy)]
-pub(super) enum Carrier {
-    Authorization,
-    Assertion,
-}
+pub struct TokenField(pub(super) Arc<[u8]>);
 
 /// Two issuers that one token could be of.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -98,7 +91,7 @@ impl Verifier {
     ) -> Result<Verifier, SameIssuer> {
         for (at, one) in issuers.iter().enumerate() {
             for other in &issuers[at + 1..] {
-                if one.settings.url.overlaps(&other.settings.url) {
+                if one.settings.overlaps(&other.settings) {
                     return Err(SameIssuer(one.settings.name.clone(), other.settings.name.clone()));
                 }
             }
@@ -135,16 +128,14 @@ impl Verifier {
     /// A token is of one kind, and each kind comes in one header: an assertion is no bearer token, which anybody may
     /// present, and no token of a provider is an assertion.
     pub(super) fn check_carrier(&self, remembered: &Remembered, carrier: Carrier) -> Result<(), TokenError> {
-        let is_assertion = self.issuers[remembered.issuer].settings.token_type.is_assertion();
-        match (carrier, is_assertion) {
-            (Carrier::Authorization, false) | (Carrier::Assertion, true) => Ok(()),
-            (Carrier::Authorization, true) => {
-                Err(TokenError::TypeRefused("an assertion is no bearer token".into()))
-            }
-            (Carrier::Assertion, false) => {
-                Err(TokenError::TypeRefused("its issuer is no Countersign, so it is no assertion".into()))
-            }
-        }
+        let refused = match (carrier, self.issuers[remembered.issuer].settings.token_type.carrier()) {
+            (carrier, own) if carrier == own => return Ok(()),
+            (Carrier::UserClaims, _) => "its issuer is no load balancer",
+            (Carrier::Assertion, _) => "its issuer is no Countersign, so it is no assertion",
+            (Carrier::Authorization, Carrier::UserClaims) => "what a load balancer says is no bearer token",
+            (Carrier::Authorization, _) => "an assertion is no bearer token",
+        };
+        Err(TokenError::TypeRefused(refused.into()))
     }
 
     /// As [`Verifier::verify`] with what these headers present, for somebody who expects the token that came last
@@ -207,16 +198,28 @@ impl Verifier {
 
     /// As [`Verifier::verify`] with nothing remembered, saying how far the token gets.
     pub async fn trace(&self, scheme: Scheme, token: &str, shown: &Shown<'_>) -> Trace {
+        self.trace_of(Carrier::Authorization, scheme, token, shown).await
+    }
+
+    pub(super) async fn trace_of(
+        &self,
+        carrier: Carrier,
+        scheme: Scheme,
+        token: &str,
+        shown: &Shown<'_>,
+    ) -> Trace {
         let mut last = Step::Structure;
         let mut outcome = self.judge(token, sha256(token), &mut last).await;
         if let Ok(remembered) = &outcome {
-            last = Step::Binding;
-            if let Err(error) = self.presented(remembered, scheme, shown) {
+            let carried = self.check_carrier(remembered, carrier);
+            last = if carried.is_ok() { Step::Binding } else { Step::Type };
+            let presented = carried.and_then(|()| self.presented(remembered, scheme, shown));
+            if let Err(error) = presented {
                 outcome = Err(error);
             }
         }
         let said = Said::read(token, &self.limits);
-        let issuer = said.as_ref().and_then(|said| self.issuer_of(&said.claims).ok());
+        let issuer = said.as_ref().and_then(|said| self.issuer_of(&said.claims, false).ok());
         Trace {
             last,
             outcome: outcome.map(|remembered| Arc::clone(&remembered.caller)),
@@ -290,7 +293,7 @@ impl Verifier {
         }
         let mut unverified = Unverified::parse(token, &self.limits)?;
         *step = Step::Issuer;
-        let position = self.issuer_of(&unverified.claims)?;
+        let position = self.issuer_of(&unverified.claims, false)?;
         let issuer = &self.issuers[position];
         let algorithm = issuer.settings.check_header(&unverified, step)?;
         *step = Step::Key;
@@ -312,8 +315,20 @@ impl Verifier {
                 return Err(unknown());
             }
         }
+        self.settle((position, &keys), algorithm, unverified, hash, step)
+    }
+
+    /// Checks a token with these keys, among which there is one for it, and remembers what comes of it.
+    pub(super) fn settle(
+        &self,
+        (position, keys): (usize, &HeldKeys),
+        algorithm: Algorithm,
+        token: Unverified<'_>,
+        hash: TokenHash,
+        step: &mut Step,
+    ) -> Result<Arc<Remembered>, TokenError> {
         let (generation, judged) = (keys.generation, self.clock.now());
-        match self.check(issuer, &keys, algorithm, unverified, hash, step) {
+        match self.check(&self.issuers[position], keys, algorithm, token, hash, step) {
             Ok((caller, key)) => Ok(self.memory.remember(caller, position, Vouched::By(key), judged)),
             // soon true, so not worth remembering
             Err(error @ TokenError::NotYetValid(_)) => Err(error),
@@ -357,8 +372,10 @@ impl Verifier {
         Ok((caller, key))
     }
 
-    fn issuer_of(&self, claims: &Map<String, Value>) -> Result<usize, TokenError> {
-        for (position, issuer) in self.issuers.iter().enumerate() {
+    /// Whose `iss` these claims have, among load balancers' log-ins or among all others.
+    pub(super) fn issuer_of(&self, claims: &Map<String, Value>, is_alb: bool) -> Result<usize, TokenError> {
+        let all = self.issuers.iter().enumerate();
+        for (position, issuer) in all.filter(|(_, issuer)| issuer.settings.token_type.is_alb() == is_alb) {
             match issuer.settings.url.accepts(claims) {
                 Some(true) => return Ok(position),
                 Some(false) => {}
@@ -381,7 +398,7 @@ impl TokenField {
         headers.get(AUTHORIZATION).map(TokenField::of)
     }
 
-    fn of(field: &HeaderValue) -> TokenField {
+    pub fn of(field: &HeaderValue) -> TokenField {
         TokenField(field.as_bytes().into())
     }
 }
@@ -413,7 +430,11 @@ impl Issuer {
 }
 
 impl IssuerSettings {
-    fn check_header(&self, token: &Unverified<'_>, step: &mut Step) -> Result<Algorithm, TokenError> {
+    pub(super) fn check_header(
+        &self,
+        token: &Unverified<'_>,
+        step: &mut Step,
+    ) -> Result<Algorithm, TokenError> {
         *step = Step::Type;
         if !self.token_type.accepts(token.header.media_type.as_deref()) {
             return Err(TokenError::TypeRefused("its `typ` is not the one of this issuer's tokens".into()));
@@ -429,7 +450,7 @@ impl IssuerSettings {
     }
 }
 
-fn sha256(token: &str) -> TokenHash {
+pub(super) fn sha256(token: &str) -> TokenHash {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest::digest(&SHA256, token.as_bytes()).as_ref());
     hash

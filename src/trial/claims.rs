@@ -1,5 +1,5 @@
 //! Claims by hand become the token that their issuer would have signed: what it puts into all of its tokens
-//! is added, and nothing that says who the caller is.
+//! is added, and nothing that says more of the caller than they do.
 
 use std::time::Duration;
 
@@ -7,9 +7,11 @@ use serde_json::{Map, Value};
 
 use super::question::Claims;
 use crate::clock::Timestamp;
+use crate::identity::ActorKind;
 use crate::policy::claim::{ClaimPath, ClaimValue};
 use crate::policy::pattern::Glob;
-use crate::token::{Algorithm, IssuerSettings};
+use crate::proxy::assertion;
+use crate::token::{ASSERTED_NOBODY, Algorithm, IssuerSettings};
 
 /// For how long tokens are good that do not say.
 const LIFETIME: Duration = Duration::from_secs(300);
@@ -34,7 +36,7 @@ pub fn algorithm(issuer: &IssuerSettings) -> Option<Algorithm> {
 }
 
 /// All that the token says: `iss aud iat exp jti`, the marks of the provider's access tokens, what `only` asks
-/// for, and over them what is given by hand.
+/// for, and over them what is given by hand. An assertion has no `jti`, and says who acts.
 pub fn completed(issuer: &IssuerSettings, given: &Claims, now: Timestamp) -> Value {
     let mut claims = Map::new();
     let mut put = |name: &str, value: Value| claims.insert(name.to_owned(), value);
@@ -48,9 +50,17 @@ pub fn completed(issuer: &IssuerSettings, given: &Claims, now: Timestamp) -> Val
     if let Some((name, value)) = issuer.quirks.access_mark {
         put(name, value.into());
     }
+    let is_assertion = issuer.token_type.is_assertion();
+    let lifetime = if is_assertion { assertion::LIFETIME } else { LIFETIME };
     put("iat", now.unix_seconds().into());
-    put("exp", now.plus(LIFETIME).unix_seconds().into());
-    put("jti", "trial".into());
+    put("exp", now.plus(lifetime).unix_seconds().into());
+    if is_assertion {
+        for (name, kind) in kinds(&given.claims) {
+            put(name, kind.into());
+        }
+    } else {
+        put("jti", "trial".into());
+    }
     if let Some(audience) = issuer.audience.first() {
         let name = if issuer.quirks.client_is_audience { "client_id" } else { "aud" };
         put(name, (**audience).into());
@@ -70,6 +80,22 @@ pub fn completed(issuer: &IssuerSettings, given: &Claims, now: Timestamp) -> Val
         claims.remove(name);
     }
     Value::Object(claims)
+}
+
+/// Who acts and for whom, as an assertion has it: for himself, where the one is said and nobody acts for him.
+fn kinds(given: &Map<String, Value>) -> Vec<(&'static str, &str)> {
+    let said = |name: &str| given.get(name).and_then(Value::as_str);
+    let unknown = ActorKind::Unknown.as_str();
+    let is_alone = !given.contains_key("act");
+    let himself = |kind: &&str| {
+        is_alone && [ActorKind::Human, ActorKind::Service].map(ActorKind::as_str).contains(kind)
+    };
+    let (actor, behind) = (said("actor"), said("on_behalf_of"));
+    let mut kinds = vec![("actor", behind.filter(himself).unwrap_or(unknown))];
+    if actor != Some(ASSERTED_NOBODY) {
+        kinds.push(("on_behalf_of", actor.filter(himself).unwrap_or(unknown)));
+    }
+    kinds
 }
 
 fn exact(value: &ClaimValue) -> Option<Value> {

@@ -97,7 +97,9 @@ impl Hearing<'_> {
 
     fn judge(&mut self, asked: Asked, headers: &HeaderMap) -> Result<Result<Case, Refusal>, Unaskable> {
         let Hearing { generation, verifier, peer, hop, from, origin, now, draft, .. } = self;
-        if let Some(name) = hop.take() {
+        let hop = hop.take();
+        let through = hop.as_ref().and_then(|name| generation.hops.iter().find(|hop| hop.name == *name));
+        if let Some(name) = hop {
             from.hop = Hop::Trusted(name.clone());
             match judgement::client(generation, HopRecord { name, certificate: None }, headers, draft) {
                 Ok(told) => from.client = from.client.or(told),
@@ -106,7 +108,7 @@ impl Hearing<'_> {
             *origin = origin.told(from.client, spoke_tls(headers));
         }
         let (policy, peer) = (&generation.policy, || peer.clone());
-        let holder = Holder { peer, replaced: |_: &CertificateHash| None };
+        let holder = Holder { peer, replaced: |_: &CertificateHash| None, hop: through };
         let seen = asked.seen(headers, origin.is_secure());
         let (time, mut known) = (|| *now, None);
         let verified = judgement::verify(generation, verifier, seen, holder, time, &mut known, draft);

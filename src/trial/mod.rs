@@ -26,27 +26,27 @@ use http::header::{AUTHORIZATION, HeaderValue};
 use http::request::Parts;
 
 pub use answer::{Answer, Answered, Case};
-pub use question::{Bearer, Claims, Presented, Question, STAND_IN, Unsendable, head};
+pub use question::{Bearer, Bound, Claims, Presented, Question, STAND_IN, Unsendable, head};
 
 use crate::audit::{Arrival, Audit, Protocol, Sink};
 use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ListenerSettings};
 use crate::decisions::{Decisions, DecisionsSettings};
 use crate::identity::name::NameError;
-use crate::identity::{Hop, Name, Signature, TrustDomain};
+use crate::identity::{Hop, Name, Peer, Signature, TrustDomain};
 use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::proxy::Generation;
 use crate::proxy::assertion::{AssertionKeys, Assertions};
-use crate::proxy::headers::Origin;
-use crate::proxy::hop::spoke_tls;
+use crate::proxy::headers::{ASSERTION, Origin};
+use crate::proxy::hop::{self, spoke_tls};
 use crate::proxy::judgement::{self, Whence};
 use crate::proxy::normalize::Asked;
 use crate::proxy::refusal::Refusal;
 use crate::tls::{Own, OwnCertificate};
 use crate::token::{
     DPOP, IssuerSettings, KeysError, Proofs, SameIssuer, Scheme, Shown, SigningError, Step, TokenError,
-    Trace, Verifier,
+    Trace, Verifier, is_nobody,
 };
 use crate::upstream::credential::Credential as UpstreamCredential;
 use hearing::Hearing;
@@ -106,14 +106,29 @@ pub enum Unaskable {
          by its SPIFFE ID instead"
     )]
     Awaited(TrustDomain),
-    #[error("what stands in `Authorization` cannot be sent")]
-    Token,
+    #[error(
+        "through hop `{0}` comes that hop's own certificate, and this is another; whom it speaks for stands in its \
+         assertion (`via`)"
+    )]
+    OtherThanHop(Name),
+    #[error("what stands in `{0}` cannot be sent")]
+    Token(&'static str),
     #[error(transparent)]
     Signing(#[from] SigningError),
     #[error("keys for the token: {0}")]
     Keys(#[from] KeysError),
     #[error("the answer depends on something that has to be waited for")]
     Waits,
+}
+
+/// How far what presents the caller gets.
+#[derive(Debug)]
+pub enum Traced {
+    /// Nothing is presented, but perhaps in the header fields that are asked with.
+    Nothing,
+    /// An assertion of somebody whose word is not taken: nobody looks at it.
+    Unread,
+    Told(Box<Trace>),
 }
 
 impl Trial {
@@ -203,7 +218,8 @@ impl Trial {
             Ok(peer) => peer,
             Err(refused) => return Ok(Answer::Handshake(refused)),
         };
-        let (credential, verifier) = self.tokens.present(&question.caller, &question.head, now)?;
+        let shown = peer.as_ref().ok().and_then(Signature::verified).map(|peer| peer.certificate);
+        let (credential, verifier) = self.tokens.present(&question.caller, &question.head, shown, now)?;
         let head = with(credential.as_ref(), &question.head)?;
         let name = listener.map_or(&self.nowhere, |at| &self.listeners[at].name);
         let secure = listener.is_some_and(|at| self.listeners[at].tls.is_some());
@@ -236,8 +252,8 @@ impl Trial {
         question.at.unwrap_or(self.now)
     }
 
-    /// How far the question's token gets in its verifier; `None` where it brings none.
-    pub fn trace(&mut self, question: &Question) -> Result<Option<Trace>, Unaskable> {
+    /// How far the question's token gets in its verifier.
+    pub fn trace(&mut self, question: &Question) -> Result<Traced, Unaskable> {
         let now = self.at(question);
         self.clock.set(now);
         let Handshake { listener, peer, hop, .. } = self.handshake(question)?;
@@ -246,23 +262,38 @@ impl Trial {
         let secure = told.unwrap_or(secure);
         let peer = peer.ok().and_then(Result::ok);
         let peer = peer.as_ref().and_then(Signature::verified);
-        let (credential, verifier) = self.tokens.present(&question.caller, &question.head, now)?;
-        let Some(credential) = credential else { return Ok(None) };
+        let certificate = peer.map(|peer| peer.certificate);
+        let (credential, verifier) =
+            self.tokens.present(&question.caller, &question.head, certificate, now)?;
+        let Some(credential) = credential else { return Ok(Traced::Nothing) };
         let mut head = with(Some(&credential), &question.head)?;
         let asked = judgement::read(&self.generation, &mut head, None).ok();
-        let shown = Shown {
-            request: asked.as_ref().map(|asked| asked.seen(&head.headers, secure)),
-            ..Shown::on(peer.map(|peer| &peer.certificate))
-        };
-        let trace = verifier.trace(credential.scheme, &credential.token, &shown).now_or_never();
-        let mut trace = trace.ok_or(Unaskable::Waits)?;
+        let mut trace = match &credential {
+            Credential::Token { scheme, token, .. } => {
+                let shown = Shown {
+                    request: asked.as_ref().map(|asked| asked.seen(&head.headers, secure)),
+                    ..Shown::on(peer.map(|peer| &peer.certificate))
+                };
+                verifier.trace(*scheme, token, &shown).now_or_never()
+            }
+            Credential::Assertion(text) => {
+                let read = |peer: &&Arc<Peer>| {
+                    // More than one is refused before any is looked at.
+                    hop::assertion(&self.generation.hops, peer, &head.headers).is_ok_and(|it| it.is_some())
+                };
+                let Some(peer) = peer.filter(read) else { return Ok(Traced::Unread) };
+                let trace = verifier.trace_assertion(text, Some(&peer.certificate)).now_or_never();
+                trace.map(|trace| bound(trace, peer))
+            }
+        }
+        .ok_or(Unaskable::Waits)?;
         if let Ok(caller) = &trace.outcome {
             trace.last = Step::Revocation;
             if let Some(revoked) = self.generation.revocations.caller(caller, None, now) {
                 trace.outcome = Err(TokenError::Revoked(revoked.to_string().into()));
             }
         }
-        Ok(Some(trace))
+        Ok(Traced::Told(Box::new(trace)))
     }
 
     fn listener_name(&self, listener: Option<usize>) -> &Name {
@@ -270,18 +301,36 @@ impl Trial {
     }
 }
 
+/// What is asked of an assertion beyond its verifier.
+fn bound(mut trace: Trace, peer: &Peer) -> Trace {
+    if let Ok(caller) = &trace.outcome
+        && !is_nobody(caller)
+        && let Err(error) = judgement::check_bound(caller, peer)
+    {
+        trace.outcome = Err(error);
+    }
+    trace
+}
+
 /// The head with what the question presents besides.
 fn with(credential: Option<&Credential>, head: &Parts) -> Result<Parts, Unaskable> {
     let mut head = head.clone();
-    if let Some(Credential { scheme, token, proof }) = credential {
-        let scheme = match scheme {
-            Scheme::Bearer => "Bearer",
-            Scheme::Dpop => "DPoP",
-        };
-        let field = |text: &str| HeaderValue::from_str(text).map_err(|_| Unaskable::Token);
-        head.headers.append(AUTHORIZATION, field(&format!("{scheme} {token}"))?);
-        if let Some(proof) = proof {
-            head.headers.append(DPOP, field(proof)?);
+    let field =
+        |name: &'static str, text: &str| HeaderValue::from_str(text).map_err(|_| Unaskable::Token(name));
+    match credential {
+        None => {}
+        Some(Credential::Assertion(text)) => {
+            head.headers.append(ASSERTION, field("x-auth-assertion", text)?);
+        }
+        Some(Credential::Token { scheme, token, proof }) => {
+            let scheme = match scheme {
+                Scheme::Bearer => "Bearer",
+                Scheme::Dpop => "DPoP",
+            };
+            head.headers.append(AUTHORIZATION, field("Authorization", &format!("{scheme} {token}"))?);
+            if let Some(proof) = proof {
+                head.headers.append(DPOP, field("DPoP", proof)?);
+            }
         }
     }
     Ok(head)

@@ -7,7 +7,7 @@ use super::{Trial, Unaskable};
 use crate::audit::{Claimed, Reason, RefusedHandshake};
 use crate::clock::Timestamp;
 use crate::config::ListenerSettings;
-use crate::identity::{CertificateHash, Direction, Hop, Name, Peer, PeerName, Signature};
+use crate::identity::{CertificateHash, Direction, Hop, Name, Peer, PeerName, Signature, SpiffePattern};
 use crate::policy::pattern::HostPattern;
 use crate::policy::role::{PeerPattern, Service};
 use crate::proxy::hop::{self, CertificateHeader, HopKind, KnownBy, Learned, TrustedHop};
@@ -28,6 +28,9 @@ pub struct Handshake {
 
 impl Trial {
     pub(super) fn handshake(&self, question: &Question) -> Result<Handshake, Unaskable> {
+        if let Some(hop) = self.countersign(question) {
+            return self.beyond(question, hop);
+        }
         let listener = self.choose_listener(question)?;
         let direction = match listener {
             Some(at) => self.listeners[at].direction,
@@ -47,7 +50,7 @@ impl Trial {
             Presented::Named(name) => Some(name.clone()),
             Presented::Chain(chain) => {
                 let clients = clients.ok_or(Unaskable::NoListener)?;
-                if let Some(domain) = clients.trust().and_then(|trust| trust.awaited().next()) {
+                if let Some((domain, _)) = clients.trust().and_then(|trust| trust.awaited().next()) {
                     return Err(Unaskable::Awaited(domain.clone()));
                 }
                 let peer = clients.verify(chain, self.at(question));
@@ -76,6 +79,31 @@ impl Trial {
         });
         let refused = |error| self.refused(question, listener, &error, claimed);
         Ok(Handshake { listener, direction, peer: peer.map(Ok).map_err(refused), hop: None })
+    }
+
+    /// The hop that a question comes through, where that is another Countersign.
+    fn countersign(&self, question: &Question) -> Option<&TrustedHop> {
+        let Hop::Trusted(name) = &question.hop else { return None };
+        self.generation.hops.iter().find(|hop| hop.kind == HopKind::Countersign && hop.name == *name)
+    }
+
+    /// From another Countersign, which is the peer itself: with its own certificate.
+    fn beyond(&self, question: &Question, hop: &TrustedHop) -> Result<Handshake, Unaskable> {
+        let own = |patterns: &[SpiffePattern]| patterns.iter().find_map(|it| it.example(STAND_IN));
+        let peer = match (&question.peer, &hop.known_by) {
+            (Presented::Nothing, KnownBy::SpiffeId(patterns)) => {
+                let id = own(patterns).ok_or_else(|| Unaskable::Nobody(hop.name.clone()))?;
+                Presented::Named(PeerName::Spiffe(id))
+            }
+            (presented, _) => presented.clone(),
+        };
+        let handshake = self.handshake(&Question { peer, hop: Hop::Direct, ..question.clone() })?;
+        match &handshake.peer {
+            Ok(Ok(Signature::Verified(peer))) if !hop.is_at_the_end(None, Some(peer)) => {
+                Err(Unaskable::OtherThanHop(hop.name.clone()))
+            }
+            _ => Ok(handshake),
+        }
     }
 
     /// The hop that a question comes through, where that is one that tells certificates.
@@ -109,7 +137,7 @@ impl Trial {
             return Ok(Handshake { listener, direction, peer: Ok(Ok(Signature::Absent)), hop: None });
         }
         let (trust, now) = (self.generation.trust.as_ref(), self.at(question));
-        if let Some(domain) = trust.and_then(|trust| trust.awaited().next()) {
+        if let Some((domain, _)) = trust.and_then(|trust| trust.awaited().next()) {
             return Err(Unaskable::Awaited(domain.clone()));
         }
         let no_trust = || Refusal::of(Reason::Internal);

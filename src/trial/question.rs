@@ -21,7 +21,7 @@ pub struct Question {
     /// Which `[listener]` it comes to; without, the first one that deals with such a peer: one that takes clients
     /// without a certificate for a question without one, one that asks for certificates for all others.
     pub listener: Option<Name>,
-    /// How the peer's certificate was learned.
+    /// How the peer's certificate was learned. Through another Countersign it is that one's own.
     pub hop: Hop,
     pub peer_ip: Option<IpAddr>,
     /// Without: the peer's.
@@ -42,17 +42,21 @@ pub enum Presented {
     Chain(Vec<CertificateDer<'static>>),
 }
 
-/// What a request presents in `Authorization`, besides the header fields that it is asked with.
+/// By what a request presents its caller, besides the header fields that it is asked with.
 #[derive(Clone, Debug)]
 pub enum Bearer {
     Nothing,
-    /// A token that is signed on the spot.
+    /// A token that is signed on the spot; of an issuer that is another Countersign an assertion, in its own header.
     Claims(Claims),
     /// A token as it is, verified with its issuer's own keys; `issuer_unavailable` where the trial has none.
     Token(String),
     /// A token as it is, whose signature nobody looks at: all else of it is verified as ever. Whoever asks so must
     /// say so: anybody can write such a token.
     TokenOnTrust(String),
+    /// An assertion as it is, in the header of assertions, verified as a token is.
+    Assertion(String),
+    /// The same as [`Bearer::TokenOnTrust`] is to a token.
+    AssertionOnTrust(String),
 }
 
 /// What a token says.
@@ -64,8 +68,18 @@ pub struct Claims {
     pub claims: Map<String, Value>,
     /// Names of claims to leave away, also those that the issuer would put.
     pub without: Vec<String>,
-    /// Binds the token to a key (`cnf`), which the request proves to have (RFC 9449).
-    pub dpop: bool,
+    /// Without: an assertion to the peer's certificate, unless its claims say otherwise, and a token to nothing.
+    pub bound: Option<Bound>,
+}
+
+/// What a token is bound to (`cnf`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    Nothing,
+    /// The certificate of whoever carries it (RFC 8705); where there is none, that of somebody else.
+    Certificate,
+    /// A key, which the request proves to have (RFC 9449).
+    Key,
 }
 
 /// In place of a wildcard in a service's identity.

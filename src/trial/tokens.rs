@@ -10,10 +10,10 @@ use http::header::HOST;
 use http::request::Parts;
 use serde_json::json;
 
-use super::question::{Bearer, Claims};
+use super::question::{Bearer, Bound, Claims};
 use super::{Unaskable, claims};
 use crate::clock::{Clock, Timestamp};
-use crate::identity::Name;
+use crate::identity::{CertificateHash, Name};
 use crate::metrics::TokenMetrics;
 use crate::token::{
     Algorithm, Issuer, IssuerKeys, IssuerSettings, KeySource, Proofs, SameIssuer, Scheme, SigningError,
@@ -39,13 +39,19 @@ struct Ring {
     proofs: Arc<Proofs>,
 }
 
-/// What a request presents in `Authorization`, and beside it.
-pub struct Credential {
-    pub scheme: Scheme,
-    pub token: String,
-    /// With [`Scheme::Dpop`].
-    pub proof: Option<String>,
+/// What a request presents, and in which header.
+pub enum Credential {
+    /// In `Authorization`; beside it with [`Scheme::Dpop`] the proof.
+    Token {
+        scheme: Scheme,
+        token: String,
+        proof: Option<String>,
+    },
+    Assertion(String),
 }
+
+/// Of nobody.
+const NO_CERTIFICATE: CertificateHash = CertificateHash([0; 32]);
 
 impl Ring {
     fn new(
@@ -103,26 +109,37 @@ impl Tokens {
         self.given.verifier.issuers().iter().map(|issuer| &issuer.settings)
     }
 
-    /// What to send with this head, if there is something, and who verifies it.
+    /// What to send with this head, if there is something, and who verifies it. `certificate` is the peer's.
     pub fn present(
         &mut self,
         bearer: &Bearer,
         head: &Parts,
+        certificate: Option<CertificateHash>,
         now: Timestamp,
     ) -> Result<(Option<Credential>, &Verifier), Unaskable> {
-        let plain = |token| Some(Credential { scheme: Scheme::Bearer, token, proof: None });
+        let plain = |token| Some(Credential::Token { scheme: Scheme::Bearer, token, proof: None });
         let (credential, ring) = match bearer {
             Bearer::Nothing => (None, &self.given),
             Bearer::Token(text) => (plain(text.clone()), &self.given),
-            Bearer::Claims(claims) => (Some(self.mint(claims, head, now)?), &self.minted),
+            Bearer::Assertion(text) => (Some(Credential::Assertion(text.clone())), &self.given),
+            Bearer::Claims(claims) => (Some(self.mint(claims, head, certificate, now)?), &self.minted),
             Bearer::TokenOnTrust(text) => (plain(self.believe(text)?), &self.believed),
+            Bearer::AssertionOnTrust(text) => {
+                (Some(Credential::Assertion(self.believe(text)?)), &self.believed)
+            }
         };
         // Asked again, a question has the same answer.
         ring.proofs.forget();
         Ok((credential, &ring.verifier))
     }
 
-    fn mint(&mut self, given: &Claims, head: &Parts, now: Timestamp) -> Result<Credential, Unaskable> {
+    fn mint(
+        &mut self,
+        given: &Claims,
+        head: &Parts,
+        certificate: Option<CertificateHash>,
+        now: Timestamp,
+    ) -> Result<Credential, Unaskable> {
         let at = self.minted.position(&given.issuer)?;
         let Issuer { settings, keys, .. } = &self.minted.verifier.issuers()[at];
         let signing = match &mut self.signing[at] {
@@ -136,17 +153,31 @@ impl Tokens {
             }
         };
         let mut claims = claims::completed(settings, given, now);
-        let holder = if given.dpop { Some(SigningKey::generate(Algorithm::Es256)?) } else { None };
-        if let Some(holder) = &holder {
-            claims["cnf"] = json!({ "jkt": URL_SAFE_NO_PAD.encode(thumbprint(&holder.jwk())) });
+        let is_assertion = settings.token_type.is_assertion();
+        let says_so = given.claims.contains_key("cnf") || given.without.iter().any(|name| name == "cnf");
+        let as_ever = (is_assertion && !says_so).then_some(Bound::Certificate);
+        let mut holder = None;
+        match given.bound.or(as_ever) {
+            Some(Bound::Certificate) => {
+                let certificate = certificate.unwrap_or(NO_CERTIFICATE);
+                claims["cnf"] = json!({ "x5t#S256": URL_SAFE_NO_PAD.encode(certificate.0) });
+            }
+            Some(Bound::Key) => {
+                let holder = holder.insert(SigningKey::generate(Algorithm::Es256)?);
+                claims["cnf"] = json!({ "jkt": URL_SAFE_NO_PAD.encode(thumbprint(&holder.jwk())) });
+            }
+            Some(Bound::Nothing) | None => {}
         }
         let token = signing.token(settings.token_type.media_type(), settings.name.as_str(), &claims)?;
+        if is_assertion {
+            return Ok(Credential::Assertion(token));
+        }
         let Some(holder) = holder else {
-            return Ok(Credential { scheme: Scheme::Bearer, token, proof: None });
+            return Ok(Credential::Token { scheme: Scheme::Bearer, token, proof: None });
         };
         let nonce = settings.possession.proof_nonce.then(|| self.minted.proofs.nonce(now));
         let proof = proof(&holder, &token, nonce, head, now)?;
-        Ok(Credential { scheme: Scheme::Dpop, token, proof: Some(proof) })
+        Ok(Credential::Token { scheme: Scheme::Dpop, token, proof: Some(proof) })
     }
 
     /// The same header and claims, signed with a key of the kind and name that the header asks for. Every issuer

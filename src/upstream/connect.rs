@@ -3,6 +3,7 @@
 //! A peer that fails TLS verification is told apart from a network that fails: see `refusal.rs`.
 
 use std::future::Future;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +16,16 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio_rustls::TlsConnector;
 
 use super::body::RequestBody;
+use super::discovery::Upstream;
 use super::early::Early;
 use super::endpoint::Endpoint;
 use super::head::{HeadBudget, Metered};
 use super::refusal::{Refusal, Watched, refused};
+use super::served::Served;
 use super::settings::{ServerSettings, Transport};
 use super::{UpstreamError, in_full};
 use crate::fetch::address::is_metadata;
+use crate::tls::servers::{ServerTls, Shown};
 
 /// Of a response; longer heads are refused. (More than 100 fields are too, on h1: hyper's own limit, which
 /// costs no allocation as long as it is not set.)
@@ -50,6 +54,7 @@ pub(super) struct Server {
 /// The server's TLS configuration with what we offer by ALPN.
 #[derive(Debug)]
 struct OfferedTls {
+    judge: Arc<ServerTls>,
     h2_or_h1: Arc<ClientConfig>,
     h1: Arc<ClientConfig>,
 }
@@ -65,6 +70,8 @@ pub(super) enum Offer {
 /// A connection, ready for requests; its task runs on this core.
 pub(super) struct Connected {
     pub sender: Sender,
+    /// Where it had to show who it is.
+    pub served: Option<Rc<Served>>,
     /// Set once TLS says what is wrong about who somebody is.
     pub refusal: Refusal,
 }
@@ -87,13 +94,14 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for ThisCore {
 impl Server {
     pub fn new(settings: ServerSettings) -> Server {
         let tls = match &settings.transport {
-            Transport::Https { config, .. } => {
+            Transport::Https { tls, .. } => {
                 let offering = |protocols: &[&[u8]]| {
-                    let mut config = ClientConfig::clone(config);
+                    let mut config = ClientConfig::clone(&tls.config);
                     config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
                     Arc::new(config)
                 };
-                Some(OfferedTls { h2_or_h1: offering(&[b"h2", b"http/1.1"]), h1: offering(&[b"http/1.1"]) })
+                let (h2_or_h1, h1) = (offering(&[b"h2", b"http/1.1"]), offering(&[b"http/1.1"]));
+                Some(OfferedTls { judge: Arc::clone(tls), h2_or_h1, h1 })
             }
             Transport::Http | Transport::H2c | Transport::Awaited => None,
         };
@@ -110,9 +118,10 @@ impl Server {
 pub(super) async fn connect(
     endpoint: &Endpoint,
     offer: Offer,
-    streams_max: usize,
+    upstream: &Upstream,
 ) -> Result<Connected, UpstreamError> {
     let server = &endpoint.server;
+    let streams_max = upstream.settings().limits.streams_per_connection_max;
     if server.settings.transport == Transport::Awaited {
         return Err(UpstreamError::Unavailable(format!("{}: {AWAITED}", server.settings)));
     }
@@ -127,6 +136,7 @@ pub(super) async fn connect(
     let tcp = TcpStream::connect(endpoint.address).await.map_err(failed)?;
     tcp.set_nodelay(true).map_err(failed)?;
     let refusal = Refusal::default();
+    let mut served = None;
     let sender = match (&server.settings.transport, &server.tls) {
         (Transport::H2c, _) if offer == Offer::Any => start_h2(tcp, streams_max).await?,
         (Transport::Https { server_name, .. }, Some(tls)) => {
@@ -136,13 +146,16 @@ pub(super) async fn connect(
             };
             let connector = TlsConnector::from(Arc::clone(config));
             let stream = connector.connect(server_name.clone(), tcp).await.map_err(failed)?;
-            let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let handshake = stream.get_ref().1;
+            let shown = Shown::of(handshake, server_name);
+            served = Some(Served::new(upstream, &tls.judge, shown, server.settings.to_string())?);
+            let h2 = handshake.alpn_protocol() == Some(b"h2");
             let stream = Watched::new(stream, &refusal, server.settings.to_string());
             if h2 { start_h2(stream, streams_max).await? } else { start_h1(stream).await? }
         }
         _ => start_h1(tcp).await?,
     };
-    Ok(Connected { sender, refusal })
+    Ok(Connected { sender, served, refusal })
 }
 
 async fn start_h1<T>(io: T) -> Result<Sender, UpstreamError>

@@ -260,11 +260,11 @@ mod tests {
         let upstream = Arc::new(upstream);
         let pool = Pool::new(Arc::clone(&upstream));
         resolving(&upstream, &mut known, Ok(&[&old_address])).await;
-        text(pool.send(get("/")).await.unwrap()).await;
+        text(pool.ask(get("/")).await.unwrap()).await;
         let endpoint = Arc::clone(&upstream.members().await.unwrap()[0].endpoint);
         assert_eq!(endpoint.status().connections_open, 1);
         resolving(&upstream, &mut known, Ok(&[&new_address])).await;
-        text(pool.send(get("/")).await.unwrap()).await;
+        text(pool.ask(get("/")).await.unwrap()).await;
         assert_eq!((old.requests.get(), new.requests.get()), (1, 1));
         assert_eq!(endpoint.status().connections_open, 0);
     }
@@ -274,7 +274,7 @@ mod tests {
         let double = Double::start(Speaks::H1, async |_| Response::new(full("hello"))).await;
         let uri = format!("http://localhost:{}", double.port);
         let pool = Pool::new(Upstream::start(settings(&[&uri], &trusting_nobody()), None));
-        assert_eq!(text(pool.send(get("/")).await.unwrap()).await, "hello");
+        assert_eq!(text(pool.ask(get("/")).await.unwrap()).await, "hello");
     }
 
     #[tokio::test]
@@ -309,7 +309,7 @@ mod tests {
             let (upstream, mut known) = upstream(&["http://orders:80"]);
             assert!(resolving(&upstream, &mut known, Ok(&[address])).await);
             let pool = Pool::new(Arc::new(upstream));
-            let error = pool.send(get("http://orders.shop.example/")).await.err().unwrap();
+            let error = pool.ask(get("http://orders.shop.example/")).await.err().unwrap();
             assert!(error.to_string().contains("is never dialled"), "{address}: {error}");
         }
     }

@@ -10,6 +10,7 @@
 //!   back. At most `ATTEMPTS_MAX` times, never with a body that began.
 //! - A body that breaks on one side breaks on the other: no failure looks like a clean end.
 //! - An h1 connection is used again only after request and response both ended; else it is closed.
+//! - A connection is used only for as long as its server is who it was when it was dialled, and is not revoked.
 //! - Only [`Pool::upgrade`] ever yields a tunnel, and only for the protocol that it asked for.
 //! - Interim (1xx) responses are never forwarded; `100 Continue` opens the request body, nothing more.
 //! - Answers, 5xx included, are no failures: otherwise whoever can provoke a 503 could eject a server
@@ -26,6 +27,7 @@ mod head;
 mod pool;
 mod refusal;
 mod send;
+mod served;
 mod settings;
 mod slot;
 #[cfg(test)]
@@ -42,6 +44,7 @@ pub use discovery::Upstream;
 pub use endpoint::{EndpointStatus, UpstreamStatus};
 pub use pool::{Pool, Pools};
 pub use send::{Switched, Upgrade};
+pub use served::{Errand, Served};
 pub use settings::{ServerError, ServerSettings, Transport, UpstreamLimits, UpstreamSettings};
 pub use tunnel::{Tunnel, TunnelEnd};
 pub use websocket::Close;

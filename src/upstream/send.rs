@@ -25,6 +25,7 @@ use super::connect::{HEADS_BYTES_MAX, Offer};
 use super::head::HeadBudget;
 use super::pool::Pool;
 use super::refusal::refused;
+use super::served::Errand;
 use super::settings::{ServerSettings, Transport};
 use super::slot::{Lease, Link, NoLease, Slot};
 use super::tunnel::{Tunnel, copy};
@@ -69,14 +70,18 @@ impl Pool {
     /// See [`UpstreamError`]; the same errors come out of the response's body if it breaks later. A
     /// response whose body is delimited by the end of a connection in the clear cannot be told from a
     /// broken one (RFC 9112 §8).
-    pub async fn send<B>(&self, request: Request<B>) -> Result<Response<ResponseBody>, UpstreamError>
+    pub async fn send<B>(
+        &self,
+        request: Request<B>,
+        errand: &Errand<'_>,
+    ) -> Result<Response<ResponseBody>, UpstreamError>
     where
         B: Body<Data = Bytes> + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let exchange = Exchange::begin();
         let request = request.map(|body| RequestBody::new(body, Rc::clone(&exchange)));
-        let (response, lease) = self.exchange(request, &exchange, Offer::Any).await?;
+        let (response, lease) = self.exchange(request, &exchange, Offer::Any, errand).await?;
         if response.status().is_informational() {
             return Err(UpstreamError::Unavailable(format!("answered {} unasked", response.status())));
         }
@@ -89,6 +94,7 @@ impl Pool {
         &self,
         mut request: Request<()>,
         protocol: &'static str,
+        errand: &Errand<'_>,
     ) -> Result<Upgrade, UpstreamError> {
         let headers = request.headers_mut();
         headers.remove(CONTENT_LENGTH);
@@ -97,7 +103,7 @@ impl Pool {
         headers.insert(UPGRADE, HeaderValue::from_static(protocol));
         let exchange = Exchange::begin();
         let request = request.map(|()| RequestBody::new(Empty::new(), Rc::clone(&exchange)));
-        let (mut response, mut lease) = self.exchange(request, &exchange, Offer::H1).await?;
+        let (mut response, mut lease) = self.exchange(request, &exchange, Offer::H1, errand).await?;
         lease.reusable = false;
         if !response.status().is_informational() {
             return Ok(Upgrade::Answered(self.streaming(response, exchange, lease)));
@@ -133,13 +139,14 @@ impl Pool {
         mut request: Request<RequestBody>,
         exchange: &Exchange,
         offer: Offer,
+        errand: &Errand<'_>,
     ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
         let mut unreachable: SmallVec<[Rc<Slot>; ATTEMPTS_MAX]> = SmallVec::new();
         let mut last = None;
         let mut fresh = offer == Offer::H1;
         for _ in 0..ATTEMPTS_MAX {
             let Some(slot) = self.choose(&unreachable).await? else { break };
-            let mut lease = match slot.lease(offer, fresh).await {
+            let mut lease = match slot.lease(offer, fresh, errand).await {
                 Ok(lease) => lease,
                 Err(NoLease::Full(error)) => return Err(error),
                 Err(NoLease::Dial(error)) => {

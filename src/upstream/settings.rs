@@ -8,8 +8,9 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+
+use crate::tls::servers::ServerTls;
 
 /// One `[upstream.x]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,8 +83,8 @@ pub enum Transport {
     Http,
     /// HTTP/2 in the clear, with prior knowledge (RFC 9113 §3.3).
     H2c,
-    /// HTTP/2 or HTTP/1.1 over TLS, as ALPN says (what `config` offers by ALPN is replaced).
-    Https { config: Arc<ClientConfig>, server_name: ServerName<'static> },
+    /// HTTP/2 or HTTP/1.1 over TLS, as ALPN says (what `tls` offers by ALPN is replaced).
+    Https { tls: Arc<ServerTls>, server_name: ServerName<'static> },
     /// The same, with a certificate of ours that has not come yet: nothing is dialled.
     Awaited,
 }
@@ -107,7 +108,7 @@ impl ServerSettings {
     pub fn parse(
         uri: &str,
         weight: NonZeroU32,
-        tls: Option<&Arc<ClientConfig>>,
+        tls: Option<&Arc<ServerTls>>,
     ) -> Result<ServerSettings, ServerError> {
         let typed = || uri.to_owned();
         // `url` knows ports and IPv6 for http alone, so h2c is read as http and told apart here.
@@ -133,7 +134,7 @@ impl ServerSettings {
                 let server_name = ServerName::try_from(host.clone());
                 let server_name = server_name.map_err(|_| ServerError::HostName(typed()))?;
                 match tls {
-                    Some(config) => Transport::Https { config: Arc::clone(config), server_name },
+                    Some(tls) => Transport::Https { tls: Arc::clone(tls), server_name },
                     None => Transport::Awaited,
                 }
             }
@@ -162,9 +163,9 @@ impl PartialEq for Transport {
             | (Transport::H2c, Transport::H2c)
             | (Transport::Awaited, Transport::Awaited) => true,
             (
-                Transport::Https { config, server_name },
-                Transport::Https { config: other_config, server_name: other_name },
-            ) => Arc::ptr_eq(config, other_config) && server_name == other_name,
+                Transport::Https { tls, server_name },
+                Transport::Https { tls: other_tls, server_name: other_name },
+            ) => Arc::ptr_eq(tls, other_tls) && server_name == other_name,
             _ => false,
         }
     }

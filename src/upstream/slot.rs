@@ -17,7 +17,7 @@ use futures_util::FutureExt;
 use futures_util::future::Shared;
 use hyper::client::conn::{http1, http2};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::spawn_local;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -27,6 +27,7 @@ use super::discovery::Upstream;
 use super::endpoint::{Counted, Counters, Endpoint};
 use super::head::HeadBudget;
 use super::refusal::Refusal;
+use super::served::{Errand, Served};
 use super::{UpstreamError, Wait};
 
 /// An endpoint as this core sees it.
@@ -65,6 +66,7 @@ pub(super) enum Link {
 pub(super) struct H1 {
     pub sender: http1::SendRequest<RequestBody>,
     pub budget: HeadBudget,
+    served: Option<Rc<Served>>,
     refusal: Refusal,
     idle_since: Instant,
     _driver: AbortOnDropHandle<()>,
@@ -74,6 +76,7 @@ pub(super) struct H1 {
 /// hyper closes the connection after the last sender and stream are gone.
 struct H2 {
     sender: http2::SendRequest<RequestBody>,
+    served: Option<Rc<Served>>,
     refusal: Refusal,
     streams: Cell<usize>,
     idle_since: Cell<Instant>,
@@ -124,18 +127,24 @@ impl Slot {
     }
 
     /// A connection for one request; `fresh` asks for one that never idled (h1).
-    pub async fn lease(self: &Rc<Slot>, offer: Offer, fresh: bool) -> Result<Lease, NoLease> {
+    pub async fn lease(
+        self: &Rc<Slot>,
+        offer: Offer,
+        fresh: bool,
+        errand: &Errand<'_>,
+    ) -> Result<Lease, NoLease> {
         let permit = match Arc::clone(&self.permits).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => Box::pin(self.wait_for_permit()).await.map_err(NoLease::Full)?,
         };
         let in_flight = Counted::new(&self.counters, |core| &core.in_flight);
-        let link = match self.pooled(offer, fresh) {
+        let link = match self.pooled(offer, fresh, errand) {
             Some(link) => link,
             // Boxed: a dial is rare and large, and would make every request's future so.
-            None => Box::pin(self.dialed(offer, fresh)).await.map_err(NoLease::Dial)?,
+            None => Box::pin(self.dialed(offer, fresh, errand)).await.map_err(NoLease::Dial)?,
         };
         self.counters.add(|core| &core.requests);
+        (errand.reached)(link.served());
         Ok(Lease { link, reusable: true, slot: Rc::clone(self), _permit: permit, _in_flight: in_flight })
     }
 
@@ -153,40 +162,50 @@ impl Slot {
     }
 
     /// What is there already.
-    fn pooled(&self, offer: Offer, fresh: bool) -> Option<Link> {
-        let stream = (offer == Offer::Any).then(|| self.stream()).flatten().map(Link::H2);
-        stream.or_else(|| (!fresh).then(|| self.idle_h1()).flatten().map(Link::H1))
+    fn pooled(&self, offer: Offer, fresh: bool, errand: &Errand<'_>) -> Option<Link> {
+        let stream = (offer == Offer::Any).then(|| self.stream(errand)).flatten().map(Link::H2);
+        stream.or_else(|| (!fresh).then(|| self.idle_h1(errand)).flatten().map(Link::H1))
     }
 
-    async fn dialed(self: &Rc<Slot>, offer: Offer, fresh: bool) -> Result<Link, UpstreamError> {
-        let link = timeout(self.upstream.settings().connect_timeout, self.link(offer, fresh)).await;
+    async fn dialed(
+        self: &Rc<Slot>,
+        offer: Offer,
+        fresh: bool,
+        errand: &Errand<'_>,
+    ) -> Result<Link, UpstreamError> {
+        let link = timeout(self.upstream.settings().connect_timeout, self.link(offer, fresh, errand)).await;
         link.unwrap_or(Err(UpstreamError::Timeout(Wait::Connect)))
     }
 
-    async fn link(self: &Rc<Slot>, offer: Offer, fresh: bool) -> Result<Link, UpstreamError> {
+    async fn link(
+        self: &Rc<Slot>,
+        offer: Offer,
+        fresh: bool,
+        errand: &Errand<'_>,
+    ) -> Result<Link, UpstreamError> {
         loop {
-            if let Some(link) = self.pooled(offer, fresh) {
+            if let Some(link) = self.pooled(offer, fresh, errand) {
                 return Ok(link);
             }
             if offer == Offer::H1 || self.prefers_h1.get() || !self.endpoint.server.may_speak_h2() {
-                let Connected { sender, refusal } = self.dial(Offer::H1).await?;
-                return match sender {
-                    Sender::H1 { sender, driver, budget } => {
-                        Ok(Link::H1(self.h1(sender, driver, budget, refusal)))
-                    }
-                    Sender::H2 { sender } => Ok(Link::H2(Stream::of(self.h2(sender, refusal)))),
-                };
+                let dialed = self.dial(Offer::H1).await?;
+                admits(dialed.served.as_ref(), errand)?;
+                return Ok(match self.opened(dialed) {
+                    Opened::H1(h1) => Link::H1(h1),
+                    Opened::H2(h2) => Link::H2(Stream::of(h2)),
+                });
             }
             self.shared_dial().await?;
-            self.stillborn()?;
+            self.stillborn(errand)?;
         }
     }
 
-    /// An error if the dialed connections died before they served anybody: dialing on would not end.
-    fn stillborn(&self) -> Result<(), UpstreamError> {
+    /// An error if the dialed connections died before they served anybody, or must not: dialing on would not end.
+    fn stillborn(&self, errand: &Errand<'_>) -> Result<(), UpstreamError> {
         let connections = self.h2.borrow();
         match connections.last() {
-            Some(last) if connections.iter().all(|h2| h2.sender.is_closed()) => {
+            Some(last) if connections.iter().all(|h2| !h2.is_there_for(errand)) => {
+                admits(last.served.as_ref(), errand)?;
                 let closed = || UpstreamError::Unavailable("the connection was closed at once".to_owned());
                 Err(last.refusal.get().cloned().unwrap_or_else(closed))
             }
@@ -196,7 +215,7 @@ impl Slot {
 
     async fn dial(&self, offer: Offer) -> Result<Connected, UpstreamError> {
         self.counters.add(|core| &core.connects);
-        connect(&self.endpoint, offer, self.upstream.settings().limits.streams_per_connection_max).await
+        connect(&self.endpoint, offer, &self.upstream).await
     }
 
     /// Dials unless somebody does; its own task, so that it ends even if nobody waits any more.
@@ -209,18 +228,14 @@ impl Slot {
                 let Some(slot) = slot.upgrade() else { return };
                 let within = slot.upstream.settings().connect_timeout;
                 let dialed = timeout(within, slot.dial(Offer::Any)).await;
-                let outcome = match dialed.unwrap_or(Err(UpstreamError::Timeout(Wait::Connect))) {
-                    Ok(Connected { sender: Sender::H1 { sender, driver, budget }, refusal }) => {
+                let dialed = dialed.unwrap_or(Err(UpstreamError::Timeout(Wait::Connect)));
+                let outcome = dialed.map(|dialed| match slot.opened(dialed) {
+                    Opened::H1(h1) => {
                         slot.prefers_h1.set(true);
-                        slot.idle.borrow_mut().push(slot.h1(sender, driver, budget, refusal));
-                        Ok(())
+                        slot.idle.borrow_mut().push(h1);
                     }
-                    Ok(Connected { sender: Sender::H2 { sender }, refusal }) => {
-                        slot.h2(sender, refusal);
-                        Ok(())
-                    }
-                    Err(error) => Err(error),
-                };
+                    Opened::H2(_) => {}
+                });
                 slot.dialing.replace(None);
                 // Nobody may be waiting any more.
                 let _ = done.send(outcome);
@@ -233,9 +248,9 @@ impl Slot {
     }
 
     /// A stream on a connection that has room for it.
-    fn stream(&self) -> Option<Stream> {
+    fn stream(&self, errand: &Errand<'_>) -> Option<Stream> {
         let mut connections = self.h2.borrow_mut();
-        connections.retain(|h2| !h2.sender.is_closed());
+        connections.retain(|h2| h2.is_there_for(errand));
         let streams_max = self.upstream.settings().limits.streams_per_connection_max;
         let free = connections.iter().find(|h2| h2.streams.get() < streams_max)?;
         Some(Stream::of(Rc::clone(free)))
@@ -243,40 +258,64 @@ impl Slot {
 
     /// The connection used last, if hyper is done with its last exchange. Others that are not ready are
     /// still flushing, or wait for an upstream that never read its request; sweeping ends them.
-    fn idle_h1(&self) -> Option<H1> {
+    fn idle_h1(&self, errand: &Errand<'_>) -> Option<H1> {
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|h1| !h1.sender.is_closed());
+        idle.retain(|h1| !h1.sender.is_closed() && admits(h1.served.as_ref(), errand).is_ok());
         let at = idle.iter().rposition(|h1| h1.sender.is_ready())?;
         Some(idle.remove(at))
     }
 
-    fn h1(
-        &self,
-        sender: http1::SendRequest<RequestBody>,
-        driver: JoinHandle<()>,
-        budget: HeadBudget,
-        refusal: Refusal,
-    ) -> H1 {
-        H1 {
-            sender,
-            budget,
-            refusal,
-            idle_since: Instant::now(),
-            _driver: AbortOnDropHandle::new(driver),
-            _open: Counted::new(&self.counters, |core| &core.connections_open),
+    fn opened(&self, Connected { sender, served, refusal }: Connected) -> Opened {
+        let open = Counted::new(&self.counters, |core| &core.connections_open);
+        match sender {
+            Sender::H1 { sender, driver, budget } => Opened::H1(H1 {
+                sender,
+                budget,
+                served,
+                refusal,
+                idle_since: Instant::now(),
+                _driver: AbortOnDropHandle::new(driver),
+                _open: open,
+            }),
+            Sender::H2 { sender } => {
+                let h2 = Rc::new(H2 {
+                    sender,
+                    served,
+                    refusal,
+                    streams: Cell::new(0),
+                    idle_since: Cell::new(Instant::now()),
+                    _open: open,
+                });
+                self.h2.borrow_mut().push(Rc::clone(&h2));
+                Opened::H2(h2)
+            }
         }
     }
+}
 
-    fn h2(&self, sender: http2::SendRequest<RequestBody>, refusal: Refusal) -> Rc<H2> {
-        let h2 = Rc::new(H2 {
-            sender,
-            refusal,
-            streams: Cell::new(0),
-            idle_since: Cell::new(Instant::now()),
-            _open: Counted::new(&self.counters, |core| &core.connections_open),
-        });
-        self.h2.borrow_mut().push(Rc::clone(&h2));
-        h2
+/// A connection that was dialled; one that has streams is in the slot already.
+enum Opened {
+    H1(H1),
+    H2(Rc<H2>),
+}
+
+/// Whether a request may go where the connection goes.
+fn admits(served: Option<&Rc<Served>>, errand: &Errand<'_>) -> Result<(), UpstreamError> {
+    served.map_or(Ok(()), |served| served.admits(errand))
+}
+
+impl H2 {
+    fn is_there_for(&self, errand: &Errand<'_>) -> bool {
+        !self.sender.is_closed() && admits(self.served.as_ref(), errand).is_ok()
+    }
+}
+
+impl Link {
+    fn served(&self) -> Option<&Rc<Served>> {
+        match self {
+            Link::H1(h1) => h1.served.as_ref(),
+            Link::H2(stream) => stream.0.served.as_ref(),
+        }
     }
 }
 

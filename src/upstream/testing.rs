@@ -19,18 +19,26 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::PrivateKeyDer;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio_rustls::TlsAcceptor;
 
+use super::UpstreamError;
+use super::body::ResponseBody;
 use super::discovery::Upstream;
 use super::endpoint::EndpointStatus;
 use super::pool::Pool;
+use super::send::Upgrade;
+use super::served::Errand;
 use super::settings::{ServerSettings, UpstreamLimits, UpstreamSettings};
+use crate::clock::Clock;
+use crate::revocation::Revocations;
+use crate::tls::client::ExpectedServer;
+use crate::tls::servers::ServerTls;
 
 pub type TestBody = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -217,7 +225,7 @@ pub async fn settle() {
     }
 }
 
-pub fn settings(servers: &[&str], tls: &Arc<ClientConfig>) -> UpstreamSettings {
+pub fn settings(servers: &[&str], tls: &Arc<ServerTls>) -> UpstreamSettings {
     let parse = |uri: &&str| ServerSettings::parse(uri, NonZeroU32::MIN, Some(tls)).unwrap();
     UpstreamSettings {
         name: "orders".to_owned(),
@@ -238,28 +246,46 @@ pub fn status(pool: &Pool) -> Vec<EndpointStatus> {
     pool.upstream.status().endpoints
 }
 
-pub fn trusting_nobody() -> Arc<ClientConfig> {
-    trusting(RootCertStore::empty())
+pub fn trusting_nobody() -> Arc<ServerTls> {
+    trusting(Vec::new())
 }
 
-fn trusting(roots: RootCertStore) -> Arc<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    Arc::new(config.with_root_certificates(roots).with_no_client_auth())
+fn trusting(certificates: Vec<CertificateDer<'static>>) -> Arc<ServerTls> {
+    ServerTls::new(&ExpectedServer::Ca(certificates), None, &[], &Clock::system()).unwrap()
+}
+
+impl Pool {
+    /// Sends it while nobody is revoked.
+    pub async fn ask<B>(&self, request: Request<B>) -> Result<Response<ResponseBody>, UpstreamError>
+    where
+        B: Body<Data = Bytes> + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let nobody = Revocations::default();
+        self.send(request, &Errand { revocations: (1, &nobody), reached: &|_| {} }).await
+    }
+
+    pub async fn ask_to_upgrade(
+        &self,
+        request: Request<()>,
+        protocol: &'static str,
+    ) -> Result<Upgrade, UpstreamError> {
+        let nobody = Revocations::default();
+        self.upgrade(request, protocol, &Errand { revocations: (1, &nobody), reached: &|_| {} }).await
+    }
 }
 
 /// A server that stands for `name` and speaks `alpn`, and a client that trusts its certificate.
-pub fn tls_pair(name: &str, alpn: &[&[u8]]) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+pub fn tls_pair(name: &str, alpn: &[&[u8]]) -> (Arc<ServerConfig>, Arc<ServerTls>) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let certificate = made.cert.der().clone();
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate.clone()).unwrap();
+    let trusting = trusting(vec![certificate.clone()]);
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let server = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let mut server = server.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
     server.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    (Arc::new(server), trusting(roots))
+    (Arc::new(server), trusting)
 }
 
 /// The same server, but it wants a client certificate.

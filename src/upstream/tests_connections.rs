@@ -23,13 +23,13 @@ async fn an_h1_connection_is_kept_and_used_again() {
     .await;
     let pool = pool(&[&double.uri("http")]);
     for _ in 0..5 {
-        let response = pool.send(get("/x?y=z")).await.unwrap();
+        let response = pool.ask(get("/x?y=z")).await.unwrap();
         assert_eq!(response.version(), Version::HTTP_11);
         assert_eq!(text(response).await, "hello");
         let mut head = get("/");
         *head.method_mut() = http::Method::HEAD;
-        assert_eq!(text(pool.send(head).await.unwrap()).await, "", "HEAD has no body");
-        assert_eq!(text(pool.send(get("/none")).await.unwrap()).await, "");
+        assert_eq!(text(pool.ask(head).await.unwrap()).await, "", "HEAD has no body");
+        assert_eq!(text(pool.ask(get("/none")).await.unwrap()).await, "");
     }
     assert_eq!((double.connections.get(), double.requests.get()), (1, 15));
     let status = &status(&pool)[0];
@@ -43,7 +43,7 @@ async fn as_many_h1_connections_are_opened_as_requests_are_in_flight() {
     let pool = pool(&[&double.uri("http")]);
     let worker = || async {
         for _ in 0..100 {
-            assert_eq!(text(pool.send(post(full("hello"))).await.unwrap()).await, "hello");
+            assert_eq!(text(pool.ask(post(full("hello"))).await.unwrap()).await, "hello");
         }
     };
     join_all((0..8).map(|_| worker())).await;
@@ -64,7 +64,7 @@ async fn sixteen_cold_requests_open_one_h2_connection() {
         .await;
         let pool = Pool::new(Upstream::start(settings(&[&double.uri(scheme)], &client), None));
         let answers =
-            join_all((0..16).map(|_| async { text(pool.send(get("/")).await.unwrap()).await })).await;
+            join_all((0..16).map(|_| async { text(pool.ask(get("/")).await.unwrap()).await })).await;
         assert!(answers.iter().all(|answer| answer == "hello"));
         assert_eq!((double.connections.get(), double.requests.get()), (1, 16), "{scheme}");
     }
@@ -77,7 +77,7 @@ async fn streams_over_the_limit_open_another_connection() {
     settings.limits.streams_per_connection_max = 4;
     let pool = Pool::new(Upstream::start(settings, None));
     // Bodies that are not read keep their streams.
-    let held = join_all((0..16).map(|_| async { pool.send(get("/")).await.unwrap() })).await;
+    let held = join_all((0..16).map(|_| async { pool.ask(get("/")).await.unwrap() })).await;
     assert_eq!((double.connections.get(), held.len()), (4, 16));
 }
 
@@ -90,7 +90,7 @@ async fn a_server_that_knows_no_h2_is_spoken_to_in_h1() {
     })
     .await;
     let pool = Pool::new(Upstream::start(settings(&[&double.uri("https")], &client), None));
-    let answers = join_all((0..8).map(|_| async { text(pool.send(get("/")).await.unwrap()).await })).await;
+    let answers = join_all((0..8).map(|_| async { text(pool.ask(get("/")).await.unwrap()).await })).await;
     assert_eq!(answers.len(), 8);
     assert!(double.connections.get() <= 8);
 }
@@ -104,7 +104,7 @@ async fn another_identity_is_no_network_error_and_is_not_got_around() {
         let double = Double::start(Speaks::Tls(wrong_name.clone()), async |_| panic!("reached")).await;
         let uri = double.uri("https");
         let pool = Pool::new(Upstream::start(settings(&[&uri, &uri], &client), None));
-        let refusal = pool.send(get("/")).await.err().unwrap();
+        let refusal = pool.ask(get("/")).await.err().unwrap();
         assert!(matches!(refusal, UpstreamError::IdentityMismatch(_)), "{refusal}");
         assert_eq!((double.connections.get(), double.requests.get()), (1, 0));
         assert_eq!(status(&pool).iter().map(|endpoint| endpoint.failures).sum::<u64>(), 1);
@@ -122,7 +122,7 @@ async fn an_upstream_that_refuses_our_certificate_is_no_network_error() {
         let uri = double.uri("https");
         let pool = Pool::new(Upstream::start(settings(&[&uri, &uri], &client), None));
         for _ in 0..3 {
-            let refusal = pool.send(get("/")).await.err().unwrap();
+            let refusal = pool.ask(get("/")).await.err().unwrap();
             assert!(matches!(refusal, UpstreamError::IdentityMismatch(_)), "{refusal}");
             seen += 1;
         }
@@ -140,7 +140,7 @@ async fn an_upstream_that_closes_every_connection_at_once_is_not_dialed_for_ever
         }
     };
     let pool = pool(&[&uri.replace("http:", "h2c:")]);
-    let answer = tokio::select! { answer = pool.send(get("/")) => answer, () = closing => unreachable!() };
+    let answer = tokio::select! { answer = pool.ask(get("/")) => answer, () = closing => unreachable!() };
     assert!(matches!(answer.err().unwrap(), UpstreamError::Unavailable(_)));
     assert!((1..=3).contains(&status(&pool)[0].connects), "{}", status(&pool)[0].connects);
 }
@@ -169,12 +169,12 @@ async fn a_request_that_meets_a_closed_idle_connection_is_sent_on_another() {
         answer(&mut second)
     });
     let pool = pool(&[&uri]);
-    assert_eq!(text(pool.send(get("/")).await.unwrap()).await, "ok");
+    assert_eq!(text(pool.ask(get("/")).await.unwrap()).await, "ok");
     settle().await;
     close.send(()).unwrap();
     closed.recv().unwrap();
     tokio::task::yield_now().await;
-    let again = pool.send(post(full("with a body"))).await.unwrap();
+    let again = pool.ask(post(full("with a body"))).await.unwrap();
     assert_eq!(text(again).await, "ok");
     assert!(server.join().unwrap().starts_with("POST / "));
     assert_eq!((status(&pool)[0].connects, status(&pool)[0].failures), (2, 0));
@@ -191,7 +191,7 @@ async fn what_was_sent_is_never_sent_again() {
         settle().await;
         tokio::select! { biased; _ = listener.accept() => panic!("sent twice"), () = settle() => () }
     };
-    let (answer, ()) = tokio::join!(pool.send(get("/once")), upstream);
+    let (answer, ()) = tokio::join!(pool.ask(get("/once")), upstream);
     assert!(matches!(answer.err().unwrap(), UpstreamError::Unavailable(_)));
     assert_eq!(status(&pool).iter().map(|endpoint| endpoint.failures).sum::<u64>(), 1);
 }
@@ -203,7 +203,7 @@ async fn a_refused_server_is_passed_over_then_ejected_then_tried_again() {
     settings.eject_after_failures = 3;
     let pool = Pool::new(Upstream::start(settings, None));
     for _ in 0..50 {
-        assert_eq!(text(pool.send(get("/")).await.unwrap()).await, "hello");
+        assert_eq!(text(pool.ask(get("/")).await.unwrap()).await, "hello");
     }
     let dead = &status(&pool)[0];
     assert_eq!((dead.ejected, dead.failures, dead.connects), (true, 3, 3), "no dial after the third failure");
@@ -212,7 +212,7 @@ async fn a_refused_server_is_passed_over_then_ejected_then_tried_again() {
     tokio::time::advance(Duration::from_secs(6)).await;
     tokio::time::resume();
     for _ in 0..50 {
-        assert_eq!(text(pool.send(get("/")).await.unwrap()).await, "hello");
+        assert_eq!(text(pool.ask(get("/")).await.unwrap()).await, "hello");
     }
     let dead = &status(&pool)[0];
     assert_eq!((dead.ejected, dead.failures), (true, 4), "one trial, and out again");
@@ -224,7 +224,7 @@ async fn where_all_are_ejected_all_are_used() {
     settings.eject_after_failures = 1;
     let pool = Pool::new(Upstream::start(settings, None));
     for _ in 0..3 {
-        assert!(matches!(pool.send(get("/")).await.err().unwrap(), UpstreamError::Unavailable(_)));
+        assert!(matches!(pool.ask(get("/")).await.err().unwrap(), UpstreamError::Unavailable(_)));
     }
     let dials: Vec<u64> = status(&pool).iter().map(|endpoint| endpoint.connects).collect();
     assert_eq!(dials, [3, 3], "each request tries each address once");
@@ -236,7 +236,7 @@ async fn a_handshake_that_never_ends_is_a_connect_timeout() {
     let (_listener, uri) = raw().await;
     let pool =
         Pool::new(Upstream::start(settings(&[&uri.replace("http:", "https:")], &trusting_nobody()), None));
-    let answers = join_all((0..3).map(|_| pool.send(get("/")))).await;
+    let answers = join_all((0..3).map(|_| pool.ask(get("/")))).await;
     for answer in answers {
         assert_eq!(answer.err().unwrap(), UpstreamError::Timeout(Wait::Connect));
     }
@@ -247,7 +247,7 @@ async fn a_handshake_that_never_ends_is_a_connect_timeout() {
 async fn a_response_that_does_not_come_is_a_first_byte_timeout_and_a_failure() {
     let (listener, uri) = raw().await;
     let pool = pool(&[&uri]);
-    let mut waiting = Box::pin(pool.send(get("/")));
+    let mut waiting = Box::pin(pool.ask(get("/")));
     let mut socket = tokio::select! {
         biased;
         _ = &mut waiting => panic!("answered"),
@@ -274,10 +274,10 @@ async fn requests_over_the_limit_wait_and_those_over_the_queue_are_refused() {
     let mut settings = settings(&[&double.uri("http")], &trusting_nobody());
     (settings.limits.in_flight_max, settings.limits.pending_max) = (1, 1);
     let pool = Pool::new(Upstream::start(settings, None));
-    let first = pool.send(get("/")).await.unwrap();
-    let mut second = Box::pin(pool.send(get("/")));
+    let first = pool.ask(get("/")).await.unwrap();
+    let mut second = Box::pin(pool.ask(get("/")));
     tokio::select! { biased; _ = &mut second => panic!("over the limit"), () = settle() => () }
-    assert!(matches!(pool.send(get("/")).await.err().unwrap(), UpstreamError::Overloaded(_)));
+    assert!(matches!(pool.ask(get("/")).await.err().unwrap(), UpstreamError::Overloaded(_)));
     assert_eq!(text(first).await, "hello");
     assert_eq!(text(second.await.unwrap()).await, "hello");
     assert_eq!((double.connections.get(), status(&pool)[0].failures), (1, 0));
@@ -289,7 +289,7 @@ async fn unused_connections_are_closed_after_a_while() {
     let h2 = Double::start(Speaks::H2, async |_| Response::new(full("hello"))).await;
     let pools = [pool(&[&h1.uri("http")]), pool(&[&h2.uri("h2c")])];
     for pool in &pools {
-        text(pool.send(get("/")).await.unwrap()).await;
+        text(pool.ask(get("/")).await.unwrap()).await;
         assert_eq!(status(pool)[0].connections_open, 1);
     }
     settle().await;

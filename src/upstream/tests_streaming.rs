@@ -36,12 +36,12 @@ async fn ten_mebibytes_go_up_and_down_unchanged_with_their_trailers() {
         let mut request = post(StreamBody::new(futures_util::stream::iter(frames)));
         request.headers_mut().insert("trailer", HeaderValue::from_static("checksum"));
         request.headers_mut().insert("te", HeaderValue::from_static("trailers"));
-        let body = pool.send(request).await.unwrap().into_body().collect().await.unwrap();
+        let body = pool.ask(request).await.unwrap().into_body().collect().await.unwrap();
         assert_eq!(body.trailers(), Some(&trailers), "{scheme}");
         let bytes = body.to_bytes();
         assert_eq!(bytes.len(), 640 * 16384);
         assert!(bytes.chunks(16384).enumerate().all(|(n, chunk)| chunk.iter().all(|&byte| byte == n as u8)));
-        text(pool.send(get("/")).await.unwrap()).await;
+        text(pool.ask(get("/")).await.unwrap()).await;
         assert_eq!(double.connections.get(), 1, "{scheme}: the connection goes on after trailers");
     }
 }
@@ -55,7 +55,7 @@ async fn whoever_does_not_read_stops_the_other_side() {
         let double =
             Double::start(speaks.clone(), async move |_| Response::new(down.clone().boxed_unsync())).await;
         let pool = pool(&[&double.uri(scheme)]);
-        let response = pool.send(get("/")).await.unwrap();
+        let response = pool.ask(get("/")).await.unwrap();
         settle().await;
         assert!((1..bytes_max).contains(&produced.given()), "{scheme} down: {}", produced.given());
         drop(response);
@@ -70,7 +70,7 @@ async fn whoever_does_not_read_stops_the_other_side() {
         .await;
         let pool = self::pool(&[&double.uri(scheme)]);
         let produced = Endless::default();
-        let _response = pool.send(post(produced.clone())).await.unwrap();
+        let _response = pool.ask(post(produced.clone())).await.unwrap();
         settle().await;
         assert!((1..bytes_max).contains(&produced.given()), "{scheme} up: {}", produced.given());
     }
@@ -83,7 +83,7 @@ async fn an_early_answer_ends_the_request_and_its_connection_serves_no_other() {
     for round in 1..=2 {
         let (sender, body) = fed();
         sender.send(data(b"beginning")).await.unwrap();
-        let response = pool.send(post(body)).await.unwrap();
+        let response = pool.ask(post(body)).await.unwrap();
         assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
         assert_eq!(text(response).await, "big");
         sender.closed().await;
@@ -104,7 +104,7 @@ async fn on_h2_an_early_answer_ends_the_stream_alone() {
     let pool = pool(&[&double.uri("h2c")]);
     for _ in 0..2 {
         let (sender, body) = fed();
-        let mut answer = pool.send(post(body)).await.unwrap().into_body();
+        let mut answer = pool.ask(post(body)).await.unwrap().into_body();
         while answer.frame().await.transpose().unwrap().is_some() {}
         sender.closed().await;
         assert!(answer.is_end_stream());
@@ -128,7 +128,7 @@ async fn an_upstream_that_dies_half_way_is_no_end_of_the_body() {
             read_head(&mut socket).await;
             socket.write_all(answer).await.unwrap();
         };
-        let (response, ()) = tokio::join!(pool.send(get("/")), upstream);
+        let (response, ()) = tokio::join!(pool.ask(get("/")), upstream);
         let mut body = response.unwrap().into_body();
         let error = loop {
             match body.frame().await {
@@ -161,7 +161,7 @@ async fn a_client_that_dies_half_way_aborts_the_request() {
             sender.send(data(b"half")).await.unwrap();
             sender.send(Err(io::Error::other("reset by the client"))).await.unwrap();
         };
-        let (answer, ()) = tokio::join!(pool.send(post(body)), client);
+        let (answer, ()) = tokio::join!(pool.ask(post(body)), client);
         let error = answer.err().unwrap();
         assert!(matches!(error, UpstreamError::ClientGone(_)), "{scheme}: {error}");
         settle().await;
@@ -177,7 +177,7 @@ async fn a_client_that_dies_while_the_answer_streams_aborts_both() {
         let pool = pool(&[&double.uri(scheme)]);
         let (sender, body) = fed();
         sender.send(data(b"half")).await.unwrap();
-        let mut answer = pool.send(post(body)).await.unwrap().into_body();
+        let mut answer = pool.ask(post(body)).await.unwrap().into_body();
         assert_eq!(answer.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
         sender.send(Err(io::Error::other("reset by the client"))).await.unwrap();
         let error = answer.frame().await.unwrap().unwrap_err();
@@ -194,7 +194,7 @@ async fn dropping_the_response_aborts_the_upstream() {
             Double::start(speaks, async move |_| Response::new(body.take().unwrap().boxed_unsync())).await;
         let pool = pool(&[&double.uri(scheme)]);
         sender.send(data(b"half")).await.unwrap();
-        let mut answer = pool.send(get("/")).await.unwrap().into_body();
+        let mut answer = pool.ask(get("/")).await.unwrap().into_body();
         answer.frame().await.unwrap().unwrap();
         drop(answer);
         sender.closed().await;
@@ -206,7 +206,7 @@ async fn dropping_the_response_aborts_the_upstream() {
 async fn a_body_that_stands_still_ends_in_a_timeout_with_its_culprit() {
     let (_connections, uri) = raw_answering(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf").await;
     let pool = pool(&[&uri]);
-    let mut body = pool.send(get("/")).await.unwrap().into_body();
+    let mut body = pool.ask(get("/")).await.unwrap().into_body();
     body.frame().await.unwrap().unwrap();
     tokio::time::pause();
     let began = tokio::time::Instant::now();
@@ -218,7 +218,7 @@ async fn a_body_that_stands_still_ends_in_a_timeout_with_its_culprit() {
     let pool = self::pool(&[&uri]);
     let (sender, body) = fed();
     sender.send(data(b"half")).await.unwrap();
-    let mut waiting = Box::pin(pool.send(post(body)));
+    let mut waiting = Box::pin(pool.ask(post(body)));
     let accepting = async {
         let (mut socket, _) = listener.accept().await.unwrap();
         read_head(&mut socket).await;
@@ -242,14 +242,14 @@ async fn interim_responses_are_not_answers_and_protocols_are_not_switched_unaske
         b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
     )
     .await;
-    let answer = pool(&[&uri]).send(get("/")).await.unwrap();
+    let answer = pool(&[&uri]).ask(get("/")).await.unwrap();
     assert_eq!((answer.status(), answer.headers().contains_key("link")), (StatusCode::OK, false));
     let (_c, uri) = raw_answering(
         b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
     )
     .await;
     let pool = pool(&[&uri]);
-    assert!(matches!(pool.send(get("/")).await.err().unwrap(), UpstreamError::Unavailable(_)));
+    assert!(matches!(pool.ask(get("/")).await.err().unwrap(), UpstreamError::Unavailable(_)));
     settle().await;
     assert_eq!(status(&pool)[0].connections_open, 0);
 }
@@ -261,7 +261,7 @@ async fn a_body_is_asked_for_only_after_the_upstreams_continue() {
         let asked = Endless::default();
         let mut request = post(asked.clone());
         request.headers_mut().insert("expect", HeaderValue::from_static("100-continue"));
-        let response = pool(&[&uri]).send(request).await.unwrap();
+        let response = pool(&[&uri]).ask(request).await.unwrap();
         (response.status().as_u16(), asked.given() > 0)
     };
     let refusing = b"HTTP/1.1 417 Expectation Failed\r\ncontent-length: 0\r\n\r\n";
@@ -280,7 +280,7 @@ async fn a_body_is_asked_for_only_after_the_upstreams_continue() {
     let mut request = post(Full::new(Bytes::from_static(b"body")));
     request.headers_mut().insert("expect", HeaderValue::from_static("100-continue"));
     let pool = pool(&[&uri]);
-    let (answer, body) = tokio::join!(pool.send(request), upstream);
+    let (answer, body) = tokio::join!(pool.ask(request), upstream);
     assert_eq!((answer.unwrap().status(), &body), (StatusCode::OK, b"body"));
 }
 
@@ -311,7 +311,7 @@ async fn a_websocket_becomes_a_tunnel_after_the_upstreams_101() {
         assert_eq!(all, b"firstping");
     };
     let proxy = async {
-        let Upgrade::Switched(switched) = pool.upgrade(handshake(), "websocket").await.unwrap() else {
+        let Upgrade::Switched(switched) = pool.ask_to_upgrade(handshake(), "websocket").await.unwrap() else {
             panic!("not switched");
         };
         assert_eq!(switched.response.status(), StatusCode::SWITCHING_PROTOCOLS);
@@ -328,7 +328,7 @@ async fn a_refused_upgrade_is_an_answer_and_its_connection_is_not_kept() {
     let (connections, uri) = raw_answering(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno").await;
     let pool = pool(&[&uri]);
     for round in 1..=2 {
-        let Upgrade::Answered(answer) = pool.upgrade(handshake(), "websocket").await.unwrap() else {
+        let Upgrade::Answered(answer) = pool.ask_to_upgrade(handshake(), "websocket").await.unwrap() else {
             panic!("switched");
         };
         assert_eq!(text(answer).await, "no");
@@ -338,7 +338,7 @@ async fn a_refused_upgrade_is_an_answer_and_its_connection_is_not_kept() {
     let (_c, uri) =
         raw_answering(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n")
             .await;
-    let other = self::pool(&[&uri]).upgrade(handshake(), "websocket").await;
+    let other = self::pool(&[&uri]).ask_to_upgrade(handshake(), "websocket").await;
     assert!(matches!(other.err().unwrap(), UpstreamError::Unavailable(_)));
 }
 
@@ -354,7 +354,7 @@ async fn a_client_is_told_to_continue_only_if_the_upstream_wants_its_body() {
         let (mut client, listener) = duplex(4096);
         let service = hyper::service::service_fn(move |request| {
             let pool = Rc::clone(&pool);
-            async move { pool.send(request).await }
+            async move { pool.ask(request).await }
         });
         let io = hyper_util::rt::TokioIo::new(listener);
         let front = hyper::server::conn::http1::Builder::new().serve_connection(io, service).with_upgrades();

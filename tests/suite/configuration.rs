@@ -253,6 +253,14 @@ const UNLIKE_THE_SAMPLE: &str = r#"
     expires = 2027-01-20
 "#;
 
+/// What an issuer needs that is a load balancer, and the one that brings what it says.
+const ALB: &str = r#"signer = "arn:aws:elasticloadbalancing:eu-central-1:1:loadbalancer/app/front/1"
+    [trusted_hop.front]
+    kind = "alb"
+    address = "10.0.0.0/24"
+    mutual_authentication = "off"
+"#;
+
 #[test]
 fn what_is_resolved_reads_as_the_configuration_that_it_came_of() {
     let presets: String = Preset::ALL
@@ -261,7 +269,8 @@ fn what_is_resolved_reads_as_the_configuration_that_it_came_of() {
             let name = preset.as_str();
             format!(
                 "[issuer.{name}]\nurl = \"https://{name}.example\"\npreset = \"{name}\"\n\
-                 audience = \"https://orders.shop.example\"\nonly = {{ hd = \"shop.example\" }}\n"
+                 audience = \"https://orders.shop.example\"\nonly = {{ hd = \"shop.example\" }}\n{}",
+                if *preset == Preset::Alb { ALB } else { "" }
             )
         })
         .collect();

@@ -22,7 +22,7 @@ use crate::world::client::{Protocol, get};
 
 const SAMPLE: &str = include_str!("../../config/sidecar.toml");
 const ALLOW: &str = "[[allow]]\nname = \"read\"\nservice = \"storefront\"\nrole = \"any\"\n";
-pub const PAGES: [&str; 21] = [
+pub const PAGES: [&str; 22] = [
     "README.md",
     "CHANGELOG.md",
     "SECURITY.md",
@@ -33,6 +33,7 @@ pub const PAGES: [&str; 21] = [
     "docs/assertion.md",
     "docs/attacks.md",
     "docs/capacity.md",
+    "docs/chain.md",
     "docs/configuration.md",
     "docs/consul.md",
     "docs/fargate.md",
@@ -203,7 +204,13 @@ fn what_is_shown_of_load_balancers_loads_beside_the_sample() {
     let folder = TempDir::new().unwrap();
     fs::create_dir(folder.path().join("certs")).unwrap();
     write_certificates(&folder.path().join("certs"));
-    fs::write(folder.path().join("10-sample.toml"), SAMPLE).unwrap();
+    let mut sample = SAMPLE.to_owned();
+    for client in ["storefront-web", "assistant-*"] {
+        // With more issuers than one, it is said whose clients they are.
+        let issued = format!("[{{ issuer = \"corp\", client = \"{client}\" }}]");
+        sample = sample.replace(&format!("[\"{client}\"]"), &issued);
+    }
+    fs::write(folder.path().join("10-sample.toml"), sample).unwrap();
     let blocks = blocks(&page("docs/alb.md"));
     for block in &blocks {
         fs::write(folder.path().join("20-hop.toml"), format!("version = 1\n{}", block.text)).unwrap();
@@ -217,7 +224,7 @@ fn what_is_shown_of_load_balancers_loads_beside_the_sample() {
             block.text
         );
     }
-    assert_eq!(blocks.len(), 3);
+    assert_eq!(blocks.len(), 4);
 }
 
 #[test]

@@ -119,7 +119,7 @@ async fn a_rule_ends_with_its_last_day_also_where_its_permit_is_remembered() {
 }
 
 #[tokio::test]
-async fn an_upstream_s_certificate_that_ended_makes_no_new_connection() {
+async fn an_upstream_whose_certificate_has_ended_gets_no_request() {
     const SHORT: &str = "[upstream.short]\nserver = \"@\"\nserver_spiffe_id = \"spiffe://shop.example/ns/prod/sa/backend\"\n\
                          [route.short]\nhost = \"orders.shop.example\"\npath = \"/short/**\"\nupstream = \"short\"\n\
                          [[allow]]\nname = \"short\"\nservice = \"storefront\"\nrole = \"none\"\nroute = \"short\"\n";
@@ -139,21 +139,25 @@ async fn an_upstream_s_certificate_that_ended_makes_no_new_connection() {
     // One client's connection is one core's, and so is the pool of its upstreams' connections.
     let client = Arc::new(proxy.client(Who::Storefront, Protocol::H2).await);
     assert_eq!(client.ask(get("/short/1")).await.unwrap().status, 200);
-    clock.advance(2 * hour);
-    // The one that is open goes on, while it serves this request another is needed.
     let holder = Arc::clone(&client);
     let held = tokio::spawn(async move { holder.ask(get("/short/2?hold")).await.unwrap().status });
     short.until(|now| now.requests == 2).await;
-    let answer = client.ask(get("/short/3")).await.unwrap();
+    assert_eq!(client.ask(get("/short/3")).await.unwrap().status, 200);
+    assert_eq!(short.connections(), 2);
+    clock.advance(2 * hour);
+    // Not over the connection that is open and free either.
+    let answer = client.ask(get("/short/4")).await.unwrap();
     assert_eq!(
         (answer.status.as_u16(), &answer.json()["reason"]),
         (502, &json!("upstream_identity_mismatch"))
     );
     let record = proxy.record_of(&answer).await;
     assert!(record["detail"].as_str().is_some_and(|detail| detail.contains("expired")), "{record}");
+    // What was sent whole has its answer; its connection is then used no more.
     short.release();
     assert_eq!(soon("the held answer", held).await.unwrap(), 200);
-    assert_eq!(short.counts().requests, 2);
+    assert_eq!(client.ask(get("/short/5")).await.unwrap().status, 502);
+    assert_eq!(short.counts().requests, 3);
 }
 
 const TUNNELS: &str = r#"

@@ -10,6 +10,7 @@ mod balancer;
 mod broken_config;
 mod caches;
 mod canary;
+mod chain;
 mod configuration;
 mod configuration_reference;
 mod consul;

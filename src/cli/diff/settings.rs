@@ -149,7 +149,7 @@ fn effect(path: &[&str], old: Option<&Value>, new: Option<&Value>) -> Option<Eff
         // what it read there may have been of a wrong type, for which a token is refused
         ["issuer", _, "claims", _] if old.is_some() => Some(MayWiden),
         ["issuer", _, "claims", _] => Some(Judged),
-        ["issuer", _, "url" | "audience" | "algorithms"] => narrows(is_subset(new, old)),
+        ["issuer", _, "url" | "audience" | "algorithms" | "signer"] => narrows(is_subset(new, old)),
         ["issuer", _, "requires"] => narrows(is_subset(old, new)),
         ["issuer", _, "only"] => narrows(old.is_none()),
         ["issuer", _, "leeway" | "max_stale"] => narrows(is_less(new, old)),

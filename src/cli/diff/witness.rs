@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::identity::{Hop, Name, PeerName};
 use crate::policy::difference::{Outcome, Region, Witness};
 use crate::token::IssuerSettings;
-use crate::trial::{self, Answer, Bearer, Claims, Presented, Question, Trial};
+use crate::trial::{self, Answer, Bearer, Bound, Claims, Presented, Question, Trial};
 
 /// One request, for people and programs.
 #[derive(Debug, Serialize)]
@@ -256,8 +256,8 @@ fn question(
     let without = without.iter().map(|name| (*name).to_owned()).collect();
     let caller = match (&witness.token, issuer) {
         (Some(_), Some(issuer)) => {
-            let (claims, dpop) = (claims(witness), is_bound(witness));
-            Bearer::Claims(Claims { issuer: issuer?, claims, without, dpop })
+            let bound = is_bound(witness).then_some(Bound::Key);
+            Bearer::Claims(Claims { issuer: issuer?, claims: claims(witness), without, bound })
         }
         _ => Bearer::Nothing,
     };

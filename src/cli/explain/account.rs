@@ -43,6 +43,8 @@ pub struct Account {
     pub upstream: Option<String>,
     pub peer: PeerAccount,
     pub token: Option<TokenAccount>,
+    /// Whether an assertion came from somebody whose word is not taken.
+    pub assertion_unread: bool,
     pub caller: Option<CallerAccount>,
     /// Absent where no rule was asked.
     pub rules: Option<Rules>,
@@ -149,6 +151,7 @@ impl Account {
             upstream: record.and_then(|record| record.upstream.as_ref()).map(ToString::to_string),
             peer,
             token: None,
+            assertion_unread: false,
             caller: None,
             rules: None,
         }

@@ -21,10 +21,10 @@ use super::{ConfigArgs, EXIT_CONFIG, EXIT_USAGE, Format, tell};
 use crate::audit::line::{is_misleading, write_escaped};
 use crate::clock::Clock;
 use crate::config::Report;
-use crate::identity::Signature;
+use crate::identity::{Hop, Signature};
 use crate::policy::Reading;
 use crate::token::{IssuerSettings, TokenError, Trace};
-use crate::trial::{Bearer, Presented, Question, Trial, TrialError, Unaskable};
+use crate::trial::{Bearer, Presented, Question, Traced, Trial, TrialError, Unaskable};
 use account::Rules;
 pub use account::{Account, Which};
 use question::QuestionArgs;
@@ -151,28 +151,35 @@ pub fn account(
     asked: String,
     which: Which,
 ) -> Result<Account, Unaskable> {
-    let mut trace = trial.trace(&question)?;
+    let mut traced = trial.trace(&question)?;
     let mut source = match question.caller {
         Bearer::Claims(_) => Source::MadeUp,
         _ => Source::Presented,
     };
-    if let Some(Trace { outcome: Err(TokenError::IssuerUnavailable(_)), issuer: Some(issuer), .. }) = &trace
-        && let Bearer::Token(text) = question.caller
+    if let Traced::Told(trace) = &traced
+        && let Trace { outcome: Err(TokenError::IssuerUnavailable(_)), issuer: Some(issuer), .. } = &**trace
+        && let Some(on_trust) = on_trust(&question.caller)
     {
         // Its keys are elsewhere, and nothing is fetched here.
         let issuer = trial.issuers().find(|settings| settings.name == *issuer);
         source = Source::OnTrust(issuer.map_or_else(String::new, not_checked));
-        question.caller = Bearer::TokenOnTrust(text);
-        trace = trial.trace(&question)?;
+        question.caller = on_trust;
+        traced = trial.trace(&question)?;
     }
     let answer = trial.ask(&question)?;
     let (policy, issuers): (_, Vec<&IssuerSettings>) = (trial.policy(), trial.issuers().collect());
     let at = trial.at(&question);
-    let peer = PeerAccount::of(&answer, granted(&question.peer));
+    let peer = PeerAccount::of(&answer, granted(&question));
     let mut account = Account::of(&answer, asked, at.to_string(), policy, peer);
     account.notes.extend(note(&source));
-    if !account.in_handshake {
-        account.token = trace.map(|trace| token::account(&trace, &source, &issuers, at));
+    match &traced {
+        _ if account.in_handshake => {}
+        Traced::Told(trace) => account.token = Some(token::account(trace, &source, &issuers, at)),
+        Traced::Unread => {
+            account.assertion_unread = true;
+            account.notes.push(UNREAD.to_owned());
+        }
+        Traced::Nothing => {}
     }
     if let Some(case) = answer.case() {
         let request = case.request();
@@ -196,13 +203,30 @@ fn not_checked(issuer: &IssuerSettings) -> String {
     )
 }
 
+/// The same token, whose signature nobody looks at.
+fn on_trust(presented: &Bearer) -> Option<Bearer> {
+    match presented {
+        Bearer::Token(text) => Some(Bearer::TokenOnTrust(text.clone())),
+        Bearer::Assertion(text) => Some(Bearer::AssertionOnTrust(text.clone())),
+        Bearer::Nothing | Bearer::Claims(_) | Bearer::TokenOnTrust(_) | Bearer::AssertionOnTrust(_) => None,
+    }
+}
+
+/// Of an assertion that came from anybody else.
+const UNREAD: &str = "the assertion was not read, and is taken away: it counts from a [trusted_hop] of kind \
+                      countersign alone, by that one's own certificate";
+
 /// What is taken for granted of a certificate.
-fn granted(peer: &Presented) -> &'static str {
-    match peer {
-        Presented::Service(_) => "a good certificate of this service, taken for granted",
-        Presented::Named(_) => "a good certificate with this name, taken for granted",
-        Presented::Chain(_) => "the certificate given, verified as in a handshake",
-        Presented::Nothing => "",
+fn granted(question: &Question) -> &'static str {
+    match (&question.peer, &question.hop) {
+        (Presented::Service(_), _) => "a good certificate of this service, taken for granted",
+        (Presented::Named(_), _) => "a good certificate with this name, taken for granted",
+        (Presented::Chain(_), _) => "the certificate given, verified as in a handshake",
+        (Presented::Nothing, Hop::Direct) => "",
+        (Presented::Nothing, Hop::Local) => "this proxy's own",
+        (Presented::Nothing, Hop::Trusted(_)) => {
+            "of this hop taken for granted, or as it tells it and verified"
+        }
     }
 }
 

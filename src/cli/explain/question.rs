@@ -12,7 +12,7 @@ use super::Unexplained;
 use crate::clock::Timestamp;
 use crate::identity::{Hop, Name, PeerName};
 use crate::tls::{PemSource, dns_peer};
-use crate::trial::{self, Bearer, Claims, Presented, Question, Trial};
+use crate::trial::{self, Bearer, Bound, Claims, Presented, Question, Trial};
 
 #[derive(Debug, Args)]
 pub struct QuestionArgs {
@@ -52,13 +52,16 @@ pub struct QuestionArgs {
     no_certificate: bool,
 
     /// This token is presented: a file, `-` for standard input, or env:NAME. Never the token itself
-    #[arg(long, value_name = "FILE", group = "caller", help_heading = "For whom")]
+    #[arg(long, value_name = "FILE", groups = ["caller", "presented"], help_heading = "For whom")]
     token: Option<String>,
+    /// This assertion of another Countersign is presented, as --token gives one
+    #[arg(long, value_name = "FILE", groups = ["caller", "presented"], help_heading = "For whom")]
+    assertion: Option<String>,
     /// The key set of an issuer whose keys are not in a file, to verify the token with; may be given again
-    #[arg(long, value_name = "ISSUER=FILE", requires = "token", help_heading = "For whom")]
+    #[arg(long, value_name = "ISSUER=FILE", requires = "presented", help_heading = "For whom")]
     keys: Vec<String>,
-    /// A good token with these claims is presented: a JSON object, a file with one, or `-`. What the issuer puts
-    /// into each of its tokens is added; null leaves a claim out
+    /// A good token with these claims is presented, an assertion if its issuer is another Countersign: a JSON object,
+    /// a file with one, or `-`. What the issuer puts into each of its tokens is added; null leaves a claim out
     #[arg(long, value_name = "JSON", group = "caller", help_heading = "For whom")]
     claims: Option<String>,
     /// Whose token has the claims; may be left out where one issuer is configured
@@ -67,6 +70,10 @@ pub struct QuestionArgs {
     /// The token with these claims is bound to a key, and the request proves to have it (DPoP, RFC 9449)
     #[arg(long, requires = "claims", help_heading = "For whom")]
     dpop: bool,
+    /// The token with these claims is bound to the certificate of whoever carries it (RFC 8705), as an assertion is
+    /// anyway
+    #[arg(long, requires = "claims", conflicts_with = "dpop", help_heading = "For whom")]
+    certificate_bound: bool,
     /// No token is presented
     #[arg(long, group = "caller", help_heading = "For whom")]
     no_token: bool,
@@ -83,10 +90,14 @@ pub struct QuestionArgs {
     /// The client as trusted hops tell it; else the peer's address
     #[arg(long, value_name = "ADDRESS", help_heading = "Circumstances")]
     client_ip: Option<IpAddr>,
-    /// Where the certificate was learned: direct, local or a trusted hop's name
+    /// Where the certificate was learned: direct, local or a trusted hop's name. One that is another Countersign
+    /// presents its own
     #[arg(long, value_name = "HOP", default_value = "direct", help_heading = "Circumstances")]
     hop: String,
 }
+
+/// Header fields that no argument holds, and by what their secrets are given.
+const SECRET: [(&str, &str); 2] = [("authorization", "--token"), ("x-auth-assertion", "--assertion")];
 
 /// What a real token starts with: `{"` in base64url.
 const TOKEN_START: &str = "eyJ";
@@ -123,10 +134,10 @@ impl QuestionArgs {
             let (name, value) = field.ok_or_else(|| {
                 Unexplained::usage("a header is `name: value`, in one argument: -H 'name: value'")
             })?;
-            if name.eq_ignore_ascii_case("authorization") {
-                return Err(Unexplained::usage(
-                    "a token stands in no argument, where other processes and histories see it: give --token",
-                ));
+            if let Some((_, instead)) = SECRET.iter().find(|(secret, _)| name.eq_ignore_ascii_case(secret)) {
+                return Err(Unexplained::usage(format!(
+                    "a token stands in no argument, where other processes and histories see it: give {instead}"
+                )));
             }
             fields.push((name, value));
         }
@@ -147,8 +158,8 @@ impl QuestionArgs {
         } else if let Some(file) = &self.certificate {
             let chain = PemSource::File(file.clone()).certificates();
             chain.map(Presented::Chain).map_err(Unexplained::usage)
-        } else if self.no_certificate || self.hop == Hop::Local.as_str() {
-            // What the local application sends comes from this proxy itself.
+        } else if self.no_certificate || self.hop != Hop::Direct.as_str() {
+            // What the local application sends comes from this proxy itself; a hop presents or tells one.
             Ok(Presented::Nothing)
         } else {
             Err(Unexplained::usage(
@@ -158,11 +169,13 @@ impl QuestionArgs {
     }
 
     fn caller(&self, trial: &mut Trial) -> Result<Bearer, Unexplained> {
+        for given in &self.keys {
+            give_keys(trial, given)?;
+        }
         if let Some(place) = &self.token {
-            for given in &self.keys {
-                give_keys(trial, given)?;
-            }
-            Ok(Bearer::Token(token(place)?))
+            Ok(Bearer::Token(token(place, "token")?))
+        } else if let Some(place) = &self.assertion {
+            Ok(Bearer::Assertion(token(place, "assertion")?))
         } else if let Some(claims) = &self.claims {
             let issuer = match &self.issuer {
                 Some(issuer) => issuer.clone(),
@@ -171,11 +184,16 @@ impl QuestionArgs {
             let mut claims = object(claims)?;
             let without: Vec<_> = claims.iter().filter(|it| it.1.is_null()).map(|it| it.0.clone()).collect();
             claims.retain(|_, value| !value.is_null());
-            Ok(Bearer::Claims(Claims { issuer, claims, without, dpop: self.dpop }))
+            let bound = match (self.dpop, self.certificate_bound) {
+                (true, _) => Some(Bound::Key),
+                (_, true) => Some(Bound::Certificate),
+                (false, false) => None,
+            };
+            Ok(Bearer::Claims(Claims { issuer, claims, without, bound }))
         } else if self.no_token {
             Ok(Bearer::Nothing)
         } else {
-            Err(Unexplained::usage("for whom? one of --token, --claims, --no-token"))
+            Err(Unexplained::usage("for whom? one of --token, --assertion, --claims, --no-token"))
         }
     }
 
@@ -190,21 +208,22 @@ impl QuestionArgs {
     }
 }
 
-fn token(place: &str) -> Result<String, Unexplained> {
+fn token(place: &str, option: &str) -> Result<String, Unexplained> {
     let bytes = if let Some(name) = place.strip_prefix("env:") {
         let missing = || Unexplained::usage(format!("there is no `{name}` in the environment"));
         std::env::var(name).map_err(|_| missing())?.into_bytes()
     } else if place.starts_with(TOKEN_START) && !Path::new(place).exists() {
-        return Err(Unexplained::usage(
-            "--token takes a file, `-` or env:NAME, and this looks like a token. It is now in your shell's \
-             history and was in the list of processes: if it is still good, see that it is revoked",
-        ));
+        return Err(Unexplained::usage(format!(
+            "--{option} takes a file, `-` or env:NAME, and this looks like a token. It is now in your shell's \
+             history and was in the list of processes: if it is still good, see that it is revoked"
+        )));
     } else {
         read_or_stdin(place)?
     };
     let text = String::from_utf8(bytes).map_err(|_| Unexplained::usage("the token is not text"))?;
     // a header field as it is kept for other programs will do, too
-    let field = text.trim().split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+    let is_secret = |name: &str| SECRET.iter().any(|(secret, _)| name.eq_ignore_ascii_case(secret));
+    let field = text.trim().split_once(':').filter(|(name, _)| is_secret(name));
     let text = field.map_or(text.trim(), |(_, value)| value.trim());
     Ok(text.strip_prefix("Bearer ").unwrap_or(text).trim_start().to_owned())
 }

@@ -34,6 +34,7 @@ pub fn of_request(account: &Account, ink: Ink, all: bool) -> String {
     match &account.token {
         Some(token) => page.token(token),
         None if account.in_handshake => page.title("TOKEN", "not looked at: the handshake fails before"),
+        None if account.assertion_unread => page.title("TOKEN", "none but an assertion that was not read"),
         None => page.title("TOKEN", "none was presented"),
     }
     if let Some(caller) = &account.caller {

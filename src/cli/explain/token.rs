@@ -144,6 +144,7 @@ fn seen(step: Step, said: &Said, issuer: &IssuerSettings, now: Timestamp) -> Str
             words.into_iter().flatten().collect::<Vec<_>>().join(", ")
         }
         Step::Binding => match said.claims.get("cnf") {
+            Some(cnf) if cnf.get("x5t#S256").is_some() => "it is bound to a certificate (cnf)".to_owned(),
             Some(_) => "it is bound to a key (cnf)".to_owned(),
             None => "it is not bound to a key".to_owned(),
         },
@@ -160,6 +161,7 @@ fn types(token_type: &TokenType) -> String {
     match token_type {
         TokenType::AccessToken => "at+jwt".to_owned(),
         TokenType::Assertion => token_type.media_type().to_owned(),
+        TokenType::Alb { .. } => format!("{} or none", token_type.media_type()),
         TokenType::Provider(types) => format!("{} or none", types.join(" or ")),
     }
 }

@@ -299,12 +299,7 @@ impl<'a> Resolver<'a> {
         let issuer = issuer.value.clone();
         Some((
             called,
-            Bearer::Claims(Claims {
-                issuer,
-                claims,
-                without: described.without,
-                dpop: described.dpop.unwrap_or(false),
-            }),
+            Bearer::Claims(Claims { issuer, claims, without: described.without, bound: described.bound }),
         ))
     }
 
@@ -341,7 +336,7 @@ impl<'a> Resolver<'a> {
         whole.claims.extend(own.claims.clone());
         whole.ago.extend(own.ago.clone());
         whole.without.extend(own.without.clone());
-        whole.dpop = own.dpop.or(whole.dpop);
+        whole.bound = own.bound.or(whole.bound);
         Some(whole)
     }
 

@@ -12,10 +12,11 @@ use crate::audit::Reason;
 use crate::config::definition::{choice, table};
 use crate::config::error::suggestion;
 use crate::config::read::{Field, Keyed, List, Reader};
-use crate::config::source::At;
-use crate::config::tree::{Node, Value};
+use crate::config::source::{At, Span};
+use crate::config::tree::{Node, Table, Value};
 use crate::config::value::Moment;
 use crate::identity::{Name, SpiffeId, TrustDomain};
+use crate::trial::Bound;
 
 table! {
     /// A file of policy tests.
@@ -47,7 +48,8 @@ table! {
         /// Of `dns_name`.
         trust_domain: TrustDomain,
         /// For whom: `{ issuer = "corp", sub = "alice", … }` with claims as that issuer would put them, the name of
-        /// a `[caller]`, or "none". A list asks for each of them. Without: no token.
+        /// a `[caller]`, or "none". Of an issuer with preset `countersign` it is an assertion. A list asks for each of
+        /// them. Without: no token.
         caller: List<CallerTerm>,
         /// Method and URL, as "GET https://orders.shop.example/7". A list asks for each of them.
         request: List<String>,
@@ -55,7 +57,8 @@ table! {
         header: Keyed<String, List<String>>,
         /// The `[listener]` it comes to. Without: the first that deals with such a client.
         listener: Name,
-        /// How the certificate was learned: "direct", "local" or a `[trusted_hop]`.
+        /// How the certificate was learned: "direct", "local" or a `[trusted_hop]`. One that is another Countersign
+        /// presents its own.
         hop: Name,
         /// The address at the other end of the connection.
         peer_ip: IpAddr,
@@ -141,15 +144,16 @@ pub struct Description {
     pub without: Vec<String>,
     /// Claims that are a time so long before the request, in seconds.
     pub ago: Vec<(String, Duration)>,
-    /// Whether the token is bound to a key, of which the request brings a proof.
-    pub dpop: Option<bool>,
+    /// What the token is bound to, if it is said.
+    pub bound: Option<Bound>,
 }
 
 /// Says that there is none, wherever there could be one.
 pub const NONE: &str = "none";
 
 /// Keys of a caller that are no claims.
-const DESCRIPTION_KEYS: [&str; 6] = ["issuer", "like", "without", "ago", "claims", "dpop"];
+const DESCRIPTION_KEYS: [&str; 7] =
+    ["issuer", "like", "without", "ago", "claims", "dpop", "certificate_bound"];
 
 impl Field for CallerTerm {
     fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
@@ -164,14 +168,13 @@ impl Field for CallerTerm {
         let without: Option<At<List<String>>> = reader.key(table, node.span, "without", false);
         let ago: Option<At<Keyed<String, Duration>>> = reader.key(table, node.span, "ago", false);
         let more: Option<At<Claims>> = reader.key(table, node.span, "claims", false);
-        let dpop: Option<At<bool>> = reader.key(table, node.span, "dpop", false);
         let mut description = Description {
             issuer: reader.key(table, node.span, "issuer", false),
             like: reader.key(table, node.span, "like", false),
             claims: more.map(|claims| claims.value.0).unwrap_or_default(),
             without: without.into_iter().flat_map(|it| it.value).map(|name| name.value).collect(),
             ago: ago.into_iter().flat_map(|it| it.value).map(|(name, by)| (name.value, by.value)).collect(),
-            dpop: dpop.map(|dpop| dpop.value),
+            bound: bound(table, node.span, reader),
         };
         for (name, entry) in &table.entries {
             if !DESCRIPTION_KEYS.contains(&name.as_str()) {
@@ -203,6 +206,10 @@ impl Field for CallerTerm {
                         "type": "boolean",
                         "description": "Binds the token to a key, and proves with the request to have it (RFC 9449).",
                     },
+                    "certificate_bound": {
+                        "type": "boolean",
+                        "description": "Binds the token to the certificate of whoever carries it (RFC 8705). Of an assertion the default: true.",
+                    },
                     "claims": {
                         "type": "object",
                         "additionalProperties": true,
@@ -212,6 +219,23 @@ impl Field for CallerTerm {
                 "additionalProperties": true,
             },
         ] })
+    }
+}
+
+/// What the keys of a caller bind the token to.
+fn bound(table: &Table, span: Span, reader: &mut Reader<'_>) -> Option<Bound> {
+    let dpop: Option<At<bool>> = reader.key(table, span, "dpop", false);
+    let certificate: Option<At<bool>> = reader.key(table, span, "certificate_bound", false);
+    match (dpop.map(|it| it.value), certificate) {
+        (Some(true), Some(At { value: true, span })) => {
+            let message = "a token is bound to a key or to a certificate".to_owned();
+            reader.error("contradiction", span, message, "take `dpop` or `certificate_bound` out");
+            None
+        }
+        (Some(true), _) => Some(Bound::Key),
+        (_, Some(At { value: true, .. })) => Some(Bound::Certificate),
+        (None, None) => None,
+        (Some(false), _) | (_, Some(_)) => Some(Bound::Nothing),
     }
 }
 

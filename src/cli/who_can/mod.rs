@@ -19,6 +19,7 @@ use super::{ConfigArgs, EXIT_CONFIG, EXIT_USAGE, Format};
 use crate::access::{self, Access, Shut, Way, WhoCan, Why};
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
+use crate::identity::Direction;
 use crate::policy::difference::{Closed, Outcome};
 use crate::policy::role::CarriedClients;
 use crate::policy::rule::Effect;
@@ -51,6 +52,9 @@ pub struct WhoCanArgs {
     /// The other end of the connection; any if left out
     #[arg(long, value_name = "ADDRESS")]
     peer_ip: Option<IpAddr>,
+    /// Of what the local application sends by an outbound listener; so too where no inbound route takes it
+    #[arg(long)]
+    outbound: bool,
     /// How to answer
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -181,7 +185,9 @@ fn answer(args: &WhoCanArgs, config: Config, now: Timestamp) -> Result<Account, 
     let nothing = policy.permitting_nothing();
     let access = Access::new(policy, &nothing, &issuers, &limits, &approach, now);
     let action = asked.action(&head.headers);
-    let found = access.who_can(action, args.peer_ip);
+    let comes_in = !args.outbound && policy.route_for(&action, Direction::Inbound).is_some();
+    let direction = if comes_in { Direction::Inbound } else { Direction::Outbound };
+    let found = access.who_can(action, direction, args.peer_ip);
     let files = args.config.files.iter().map(|file| file.display().to_string()).collect();
     // a time that was asked for is said again
     let now = args.at.map_or(now, |_| Timestamp::MIN);

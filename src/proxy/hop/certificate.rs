@@ -17,6 +17,8 @@ pub enum CertificateHeader {
     AlbChain,
     /// An ALB that verifies certificates itself: the leaf alone.
     AlbLeaf,
+    /// An ALB that asks for none: nothing is read.
+    AlbNone,
     /// Envoy: `x-forwarded-client-cert`.
     Envoy,
     /// RFC 9440.
@@ -27,11 +29,20 @@ pub enum CertificateHeader {
 pub type Fault = &'static str;
 
 impl CertificateHeader {
+    /// Whether it is the form of an ALB.
+    pub fn is_alb(self) -> bool {
+        match self {
+            CertificateHeader::AlbChain | CertificateHeader::AlbLeaf | CertificateHeader::AlbNone => true,
+            CertificateHeader::Envoy | CertificateHeader::Rfc9440 => false,
+        }
+    }
+
     /// The fields that are read; no others of the same kind are.
     pub fn names(self) -> &'static [&'static str] {
         match self {
             CertificateHeader::AlbChain => &["x-amzn-mtls-clientcert"],
             CertificateHeader::AlbLeaf => &["x-amzn-mtls-clientcert-leaf"],
+            CertificateHeader::AlbNone => &[],
             CertificateHeader::Envoy => &["x-forwarded-client-cert"],
             CertificateHeader::Rfc9440 => &["client-cert", "client-cert-chain"],
         }

@@ -33,8 +33,7 @@ use crate::clock::{Clock, Timestamp};
 use crate::fetch::{Client, FetchError, FetchSettings};
 use crate::identity::SpiffeId;
 use crate::tls::client::ClientTlsError;
-use crate::tls::domain::Cas;
-use crate::tls::{BadCa, Bundles, OwnCertificate, Unusable};
+use crate::tls::{BadCa, Bundles, Cas, OwnCertificate, Unusable};
 use credentials::Credentials;
 use sigv4::Scope;
 
@@ -155,7 +154,8 @@ pub async fn follow(settings: Settings, publisher: Publisher, clock: Clock) {
             Ok(issued) => {
                 let renewal = renewal(clock.now(), issued.own.not_after);
                 publisher.issued(issued);
-                (order, back_off) = (None, BackOff::default());
+                order = None;
+                back_off.good(clock.now());
                 while clock.now() < renewal {
                     sleep(LOOK_PAUSE.min(renewal.since(clock.now()))).await;
                 }
@@ -166,7 +166,7 @@ pub async fn follow(settings: Settings, publisher: Publisher, clock: Clock) {
                     order = None;
                     sleep(USELESS_PAUSE).await;
                 } else {
-                    back_off.wait().await;
+                    back_off.wait(clock.now()).await;
                 }
             }
         }
@@ -331,9 +331,8 @@ fn issued(
     if own.spiffe_id.as_ref() != Some(&settings.spiffe_id) {
         return Err(Useless::OtherId);
     }
-    let cas = vec![ca];
-    Cas::new(&cas)?;
-    Ok(Issued { own, bundles: Bundles::from([(settings.spiffe_id.trust_domain().clone(), cas)]) })
+    let cas = Cas::new(&[ca])?;
+    Ok(Issued { own, bundles: Bundles::from([(settings.spiffe_id.trust_domain().clone(), Ok(cas))]) })
 }
 
 fn is_root(der: &CertificateDer<'_>) -> bool {

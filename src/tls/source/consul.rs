@@ -25,8 +25,7 @@ use crate::identity::SpiffeId;
 use crate::identity::TrustDomain;
 use crate::identity::spiffe::SpiffeError;
 use crate::tls::client::ClientTlsError;
-use crate::tls::domain::Cas;
-use crate::tls::{BadCa, Bundles, OwnCertificate, Unusable};
+use crate::tls::{BadBundle, Bundles, Cas, OwnCertificate, Unusable};
 
 /// `[identity.consul]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,10 +88,8 @@ enum Useless {
     OtherTrustDomain(SpiffeId, TrustDomain),
     #[error("the Consul agent names `{0}`, which is no trust domain: {1}")]
     TrustDomain(String, SpiffeError),
-    #[error("the Consul agent names no root")]
-    NoRoot,
-    #[error("the Consul agent gives as root {0}")]
-    Root(#[from] BadCa),
+    #[error("the Consul agent gives as roots {0}")]
+    Roots(#[from] BadBundle),
 }
 
 /// How long the agent waits for news. It adds up to a sixteenth of that.
@@ -155,7 +152,7 @@ pub async fn follow(settings: Settings, publisher: Publisher, clock: Clock) {
             Err(error) => error,
         };
         publisher.failed(&error);
-        back_off.wait().await;
+        back_off.wait(clock.now()).await;
     }
 }
 
@@ -189,7 +186,7 @@ async fn watch(
         Ok(())
     };
     publish(None, None)?;
-    *back_off = BackOff::default();
+    back_off.good(clock.now());
     let leaves = endless(async {
         loop {
             leaf.news(&agent).await?;
@@ -347,11 +344,8 @@ fn issued(leaf: &[u8], roots: &[u8], whose: &Whose, now: Timestamp) -> Result<Is
     for root in &roots.roots {
         cas.extend(certificates(&root.certificate).ok_or_else(malformed("the roots"))?);
     }
-    if cas.is_empty() {
-        return Err(Useless::NoRoot.into());
-    }
-    Cas::new(&cas).map_err(Useless::from)?;
-    Ok(Issued { own, bundles: Bundles::from([(trust_domain, cas)]) })
+    let cas = Cas::issued(&cas).map_err(Useless::from)?;
+    Ok(Issued { own, bundles: Bundles::from([(trust_domain, Ok(cas))]) })
 }
 
 fn certificates(pem: &str) -> Option<Vec<CertificateDer<'static>>> {

@@ -3,9 +3,10 @@
 //!
 //! Invariants:
 //! - What a source gives is [`Issued`] whole or not at all: a certificate and a key that fit and are valid now,
-//!   and the CAs that came with them.
+//!   and the CAs that came with them. Only what others say of themselves, a federated bundle, stands by itself.
 //! - The last good value stays until there is a better one, whatever goes wrong; what goes wrong is counted,
-//!   logged and shown. Until there is a first one, nothing stands in for it.
+//!   logged and shown. Until there is a first one, nothing stands in for it. A source that says for minutes that
+//!   we have no identity any more is taken at its word.
 
 pub mod aws_private_ca;
 pub mod consul;
@@ -22,8 +23,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::client::{ClientTlsError, ExpectedServer, client_config};
 use super::{Alpn, Bundles, OwnCertificate};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::fetch::{Client, FetchSettings};
+use crate::identity::{SpiffeId, TrustDomain};
 use crate::metrics::SourceMetrics;
 
 /// `[identity] source`, where it is not files.
@@ -34,12 +36,22 @@ pub enum SourceSettings {
     AwsPrivateCa(aws_private_ca::Settings),
 }
 
+/// How long a source may say that we have no identity while we keep the one that it gave last.
+const DENIED_GRACE: Duration = Duration::from_secs(5 * 60);
+
 /// What a source gives at one time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Issued {
     pub own: OwnCertificate,
     /// Of whichever trust domains the source knows; only those that the configuration names are believed.
     pub bundles: Bundles,
+}
+
+impl Issued {
+    /// The trust domain that we are in.
+    pub fn trust_domain(&self) -> Option<&TrustDomain> {
+        self.own.spiffe_id.as_ref().map(SpiffeId::trust_domain)
+    }
 }
 
 /// Where a source stands.
@@ -49,6 +61,8 @@ pub struct State {
     pub issued: Option<Arc<Issued>>,
     /// What is wrong since, in words.
     pub failure: Option<Arc<str>>,
+    /// Since when it says that we have no identity.
+    denied_since: Option<Timestamp>,
 }
 
 /// A source that runs, until it is dropped.
@@ -100,7 +114,7 @@ impl Publisher {
     pub fn issued(&self, issued: Issued) {
         self.metrics.updates.inc();
         self.state.send_modify(|state| {
-            state.failure = None;
+            (state.failure, state.denied_since) = (None, None);
             if state.issued.as_deref() != Some(&issued) {
                 state.issued = Some(Arc::new(issued));
             }
@@ -113,6 +127,20 @@ impl Publisher {
         let stays = self.state.borrow().issued.is_some();
         tracing::warn!(%why, last_good_stays = stays, "the source of service identity fails");
         self.state.send_modify(|state| state.failure = Some(why.to_string().into()));
+    }
+
+    /// We have no identity, or none any more; an agent that has just started may not know better yet.
+    pub fn denied(&self, why: &dyn fmt::Display, now: Timestamp) {
+        let since = self.state.borrow().denied_since.unwrap_or(now);
+        self.failed(why);
+        let is_over = now >= since.plus(DENIED_GRACE);
+        if is_over && self.state.borrow().issued.is_some() {
+            tracing::error!(%why, %since, "our identity was taken away");
+        }
+        self.state.send_modify(|state| {
+            state.denied_since = Some(since);
+            state.issued.take_if(|_| is_over);
+        });
     }
 }
 
@@ -141,22 +169,76 @@ fn client_of(
     Ok(Client::new(settings, &*client_config(&expected, None, &[Alpn::Http1], clock)?))
 }
 
-/// How long to wait before a source is asked again that failed: each failure in a row doubles it. Somewhat less
-/// than that, by chance, so that many who failed at once do not come back at once.
+/// How long to wait before a source is asked again that failed: each failure in a row doubles it, until one comes
+/// after things went well for some time. Somewhat less than that, by chance, so that many who failed at once do not
+/// come back at once.
 #[derive(Debug)]
-pub struct BackOff(Duration);
+pub struct BackOff {
+    next: Duration,
+    good_since: Option<Timestamp>,
+}
 
 impl Default for BackOff {
     fn default() -> BackOff {
-        BackOff(BackOff::MIN)
+        BackOff { next: BackOff::MIN, good_since: None }
     }
 }
 
 impl BackOff {
     const MIN: Duration = Duration::from_millis(500);
     const MAX: Duration = Duration::from_secs(30);
-    pub async fn wait(&mut self) {
-        tokio::time::sleep(self.0.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
-        self.0 = BackOff::MAX.min(self.0 * 2);
+    /// A source that answers and breaks off at once has not recovered.
+    const STABLE: Duration = Duration::from_secs(10);
+
+    /// It answers.
+    pub fn good(&mut self, now: Timestamp) {
+        self.good_since.get_or_insert(now);
+    }
+
+    /// What failed needs somebody's hand: no use in asking often.
+    pub fn hopeless(&mut self) {
+        self.next = BackOff::MAX;
+    }
+
+    /// It failed.
+    pub async fn wait(&mut self, now: Timestamp) {
+        tokio::time::sleep(self.pause(now).mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+    }
+
+    fn pause(&mut self, now: Timestamp) -> Duration {
+        if self.good_since.take().is_some_and(|since| now >= since.plus(BackOff::STABLE)) {
+            self.next = BackOff::MIN;
+        }
+        let pause = self.next;
+        self.next = BackOff::MAX.min(pause * 2);
+        pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_until_it_went_well_for_some_time() {
+        let mut back_off = BackOff::default();
+        let start = Timestamp::from_unix_seconds(1_000);
+        let at = |seconds| start.plus(Duration::from_secs(seconds));
+        // It answers each time, and breaks off at once.
+        let pauses: Vec<_> = (0..9)
+            .map(|second| {
+                back_off.good(at(second));
+                back_off.pause(at(second)).as_millis()
+            })
+            .collect();
+        assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]);
+        back_off.good(at(100));
+        back_off.good(at(109));
+        assert_eq!(back_off.pause(at(109)), BackOff::MAX);
+        back_off.good(at(200));
+        back_off.good(at(209));
+        assert_eq!(back_off.pause(at(210)), BackOff::MIN);
+        back_off.hopeless();
+        assert_eq!(back_off.pause(at(210)), BackOff::MAX);
     }
 }

@@ -3,6 +3,7 @@
 mod caching;
 mod claims;
 mod fetching;
+mod lookups;
 mod memory;
 mod opaque;
 mod presets;

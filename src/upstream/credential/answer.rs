@@ -35,6 +35,8 @@ pub enum NotIssued {
     Refused(String),
     /// Nothing that says so.
     Failed(String),
+    /// There is no answer at all, whatever is asked.
+    Unreachable(String),
 }
 
 #[derive(Deserialize)]

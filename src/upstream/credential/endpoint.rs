@@ -87,16 +87,16 @@ impl TokenEndpoint {
     pub async fn ask(&self, fields: Fields, is_exchange: bool) -> Result<Issued, NotIssued> {
         let asking = tokio::time::timeout(ATTEMPT_TIMEOUT, self.attempt(fields, is_exchange));
         let outcome = asking.await.unwrap_or_else(|_| {
-            Err(NotIssued::Failed(format!("it took longer than {} ms", ATTEMPT_TIMEOUT.as_millis())))
+            Err(NotIssued::Unreachable(format!("it took longer than {} ms", ATTEMPT_TIMEOUT.as_millis())))
         });
-        if let Err(NotIssued::Failed(_)) = &outcome {
+        if let Err(NotIssued::Failed(_) | NotIssued::Unreachable(_)) = &outcome {
             self.found.store(None);
         }
         outcome
     }
 
     async fn attempt(&self, mut fields: Fields, is_exchange: bool) -> Result<Issued, NotIssued> {
-        let failed = |error: FetchError| NotIssued::Failed(format!("token endpoint: {error}"));
+        let failed = |error: FetchError| NotIssued::Unreachable(format!("token endpoint: {error}"));
         let url = self.url().await?;
         let (client_id, now) = (&self.settings.client_id, self.clock.now());
         let added = self.settings.authentication.add(client_id, url.as_str(), now, &mut fields);
@@ -105,7 +105,7 @@ impl TokenEndpoint {
         let answer = self.client.post_form(&url, headers, &fields).await.map_err(failed)?;
         answer::read(&answer, is_exchange).map_err(|error| match error {
             NotIssued::Failed(why) => NotIssued::Failed(format!("token endpoint: {why}")),
-            refused @ NotIssued::Refused(_) => refused,
+            other => other,
         })
     }
 
@@ -118,7 +118,7 @@ impl TokenEndpoint {
             return Ok(found);
         }
         let fetched = self.client.get(document, None).await;
-        let fetched = fetched.map_err(|error| NotIssued::Failed(format!("discovery: {error}")))?;
+        let fetched = fetched.map_err(|error| NotIssued::Unreachable(format!("discovery: {error}")))?;
         let read = serde_json::from_slice::<Document>(&fetched.body).ok();
         let named = read.filter(|read| *read.issuer == **issuer).and_then(|read| {
             let alias = read.mtls_endpoint_aliases.token_endpoint;

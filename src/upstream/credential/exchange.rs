@@ -3,7 +3,8 @@
 //!
 //! Invariants: what is remembered is found by the SHA-256 of the whole token of the caller, in the memory of one
 //! upstream; it ends with the caller's token, or with its own if that is earlier. A refusal is remembered
-//! briefly, so that a storm of one token asks once.
+//! briefly, so that a storm of one token asks once; an endpoint that cannot be asked rests briefly, so that a storm
+//! of many tokens does. No attempt lasts longer than one may, whatever it waits for.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,11 +15,12 @@ use http::HeaderValue;
 use moka::sync::Cache;
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
-use super::answer::{ACCESS_TOKEN, NotIssued};
+use super::answer::{ACCESS_TOKEN, Issued, NotIssued};
 use super::authentication::Fields;
-use super::endpoint::{EndpointSettings, TokenEndpoint};
+use super::endpoint::{ATTEMPT_TIMEOUT, EndpointSettings, TokenEndpoint};
 use super::own::{Held, OwnToken, Wanted};
 use super::{CredentialError, CredentialStatus, Subject};
 use crate::clock::{Clock, Timestamp};
@@ -33,6 +35,7 @@ const FAILURE_REST: Duration = Duration::from_secs(1);
 const IDLE_TIME: Duration = Duration::from_secs(15 * 60);
 /// Requests to the token endpoint at a time.
 const IN_FLIGHT_MAX: usize = 64;
+const BUSY: &str = "too many tokens are exchanged at once";
 
 /// What is asked for. Equal where exchanged tokens may be kept over a reload.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,7 +58,16 @@ pub struct Exchanges {
     clock: Clock,
     callers: Cache<[u8; 32], Arc<Slot>>,
     in_flight: Semaphore,
-    failure: Mutex<Option<Arc<str>>>,
+    failure: Mutex<Option<Failure>>,
+}
+
+/// Why the last attempt failed.
+#[derive(Clone, Debug)]
+struct Failure {
+    why: Arc<str>,
+    at: Timestamp,
+    /// Others would fail like it.
+    is_for_all: bool,
 }
 
 /// What came of one caller's token.
@@ -96,11 +108,9 @@ impl Exchanges {
         &self.settings
     }
 
-    /// Starts with what `before` remembers.
+    /// Starts with the token of our own that `before` has. What was exchanged may be bound to the certificate by
+    /// which `before` was known (RFC 8705 §3), and nobody says whether it is.
     pub fn take_over(&self, before: &Exchanges) {
-        for (caller, slot) in &before.callers {
-            self.callers.insert(*caller, slot);
-        }
         if let (Some(actor), Some(before)) = (&self.actor, &before.actor) {
             actor.take_over(before);
         }
@@ -134,14 +144,23 @@ impl Exchanges {
         if let Some(known) = slot.at(self.clock.now()) {
             return known;
         }
-        let outcome = self.exchange(token, expires).await;
+        let deadline = Instant::now() + ATTEMPT_TIMEOUT;
+        let in_flight = timeout_at(deadline, self.in_flight.acquire()).await;
+        if let Some(why) = self.rests() {
+            return Err(CredentialError::Unavailable(why));
+        }
+        let asking = async {
+            let Ok(Ok(_in_flight)) = in_flight else { return Err(NotIssued::Unreachable(BUSY.to_owned())) };
+            let late = |_| Err(NotIssued::Unreachable(format!("it took longer than {ATTEMPT_TIMEOUT:?}")));
+            timeout_at(deadline, self.ask(token)).await.unwrap_or_else(late)
+        };
+        let outcome = self.outcome(asking.await, expires);
         let result = outcome.result.clone();
         slot.outcome.store(Some(Arc::new(outcome)));
         result
     }
 
-    async fn exchange(&self, token: Zeroizing<String>, expires: Timestamp) -> Outcome {
-        let outcome = self.ask(token).await;
+    fn outcome(&self, outcome: Result<Issued, NotIssued>, expires: Timestamp) -> Outcome {
         let now = self.clock.now();
         let outcome = outcome.and_then(|issued| {
             let held = Held::of(&issued, now);
@@ -157,20 +176,22 @@ impl Exchanges {
                 let refused = CredentialError::Refused(format!("the token endpoint answers `{code}`").into());
                 Outcome { result: Err(refused), until: now.plus(REFUSED_TIME) }
             }
-            Err(NotIssued::Failed(why)) => {
+            Err(failed) => {
+                let (why, is_for_all) = match failed {
+                    NotIssued::Unreachable(why) => (why, true),
+                    // Perhaps this caller's token is what it fails over: others are not to wait for that.
+                    NotIssued::Failed(why) | NotIssued::Refused(why) => (why, false),
+                };
                 self.metrics.failures.inc();
                 tracing::warn!(client = %self.settings.endpoint.client_id, error = why, "a caller's token could not be exchanged");
                 let why: Arc<str> = why.into();
-                self.failed(Some(Arc::clone(&why)));
+                self.failed(Some(Failure { why: Arc::clone(&why), at: now, is_for_all }));
                 Outcome { result: Err(CredentialError::Unavailable(why)), until: now.plus(FAILURE_REST) }
             }
         }
     }
 
-    async fn ask(&self, token: Zeroizing<String>) -> Result<super::answer::Issued, NotIssued> {
-        let Ok(_in_flight) = self.in_flight.acquire().await else {
-            return Err(NotIssued::Failed("no more is asked for".to_owned()));
-        };
+    async fn ask(&self, token: Zeroizing<String>) -> Result<Issued, NotIssued> {
         let mut fields: Fields = vec![
             ("grant_type", GRANT.to_owned().into()),
             ("subject_token", token),
@@ -189,14 +210,26 @@ impl Exchanges {
         self.endpoint.ask(fields, true).await
     }
 
-    fn failed(&self, why: Option<Arc<str>>) {
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    fn failed(&self, failure: Option<Failure>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+    }
+
+    fn failure(&self) -> Option<Failure> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why nothing is asked of the endpoint, if it could not be asked a moment ago.
+    fn rests(&self) -> Option<Arc<str>> {
+        let Failure { why, at, .. } = self.failure().filter(|failure| failure.is_for_all)?;
+        let now = self.clock.now();
+        // A clock that was set back must not hold attempts off until it has caught up.
+        (at <= now && now < at.plus(FAILURE_REST)).then_some(why)
     }
 
     pub fn status(&self) -> CredentialStatus {
         CredentialStatus {
             entries: self.callers.entry_count(),
-            failure: self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            failure: self.failure().map(|failure| failure.why),
             ..CredentialStatus::default()
         }
     }

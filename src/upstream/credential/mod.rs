@@ -123,7 +123,7 @@ impl Credential {
         }
     }
 
-    /// Starts with the tokens that `before` got, which asked for the same.
+    /// Starts with the tokens of our own that `before` got, which asked for the same by another certificate.
     pub fn take_over(&self, before: &Credential) {
         match (&self.source, &before.source) {
             (Some(Source::Own(own)), Some(Source::Own(before))) => own.take_over(before),

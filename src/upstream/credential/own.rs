@@ -180,7 +180,7 @@ impl OwnToken {
                 self.metrics.refresh.set(held.refresh.unix_seconds());
                 (next.held, next.failure) = (Some(held), None);
             }
-            Err(NotIssued::Failed(why) | NotIssued::Refused(why)) => {
+            Err(NotIssued::Failed(why) | NotIssued::Unreachable(why) | NotIssued::Refused(why)) => {
                 self.metrics.failures.inc();
                 tracing::warn!(client = %self.settings.endpoint.client_id, error = why, "no token of our own for an upstream");
                 next.failure = Some(why.into());

@@ -79,7 +79,7 @@ impl Desk {
     fn own(&self, authentication: Authentication) -> Arc<OwnToken> {
         let settings = OwnSettings { endpoint: self.endpoint(authentication), wanted: Desk::wanted() };
         let metrics = CredentialMetrics::default();
-        Arc::new(OwnToken::new(settings, &trusting_nobody(), metrics, self.clock.clone()))
+        Arc::new(OwnToken::new(settings, &trusting_nobody().config, metrics, self.clock.clone()))
     }
 
     fn exchanges(&self, actor: Option<Arc<OwnToken>>) -> Arc<Exchanges> {
@@ -90,7 +90,7 @@ impl Desk {
             entries_max: 100,
         };
         let metrics = CredentialMetrics::default();
-        Arc::new(Exchanges::new(settings, &trusting_nobody(), actor, metrics, self.clock.clone()))
+        Arc::new(Exchanges::new(settings, &trusting_nobody().config, actor, metrics, self.clock.clone()))
     }
 
     /// The fields of the last form, with several values of one name in one.
@@ -244,7 +244,7 @@ async fn the_endpoint_is_the_one_that_discovery_names_for_exactly_this_issuer() 
         let endpoint = EndpointSettings { location, ..desk.endpoint(authentication) };
         let settings = OwnSettings { endpoint, wanted: Wanted::default() };
         let metrics = CredentialMetrics::default();
-        Arc::new(OwnToken::new(settings, &trusting_nobody(), metrics, desk.clock.clone()))
+        Arc::new(OwnToken::new(settings, &trusting_nobody().config, metrics, desk.clock.clone()))
     };
     let secret = || Authentication::SecretPost(desk.secret());
     let bad = [
@@ -327,9 +327,57 @@ async fn a_refusal_is_the_callers_a_failure_is_the_endpoints_and_both_are_rememb
     }
     assert_eq!(desk.provider.hits(TOKEN), 4);
     desk.issues("for-eve", 300);
+    assert_eq!(shown(exchanges.token_for(desk.subject("carol.token", 9)).await), "Bearer for-eve");
     desk.clock.advance(SECOND);
     assert_eq!(shown(exchanges.token_for(eve).await), "Bearer for-eve");
     assert!(exchanges.status().failure.is_none());
+}
+
+#[tokio::test]
+async fn what_was_exchanged_is_not_kept_over_the_certificate_that_it_may_be_bound_to() {
+    let desk = Desk::open().await;
+    let actor = || desk.own(Authentication::SecretBasic(desk.secret()));
+    let (before, after) = (desk.exchanges(Some(actor())), desk.exchanges(Some(actor())));
+    desk.issues("by-the-old-one", 300);
+    let alice = desk.subject("alice.token", 1000);
+    assert_eq!(shown(before.token_for(alice).await), "Bearer by-the-old-one");
+    assert_eq!(desk.provider.hits(TOKEN), 2);
+    Credential::exchange(Arc::clone(&after)).take_over(&Credential::exchange(before));
+    desk.issues("by-the-new-one", 300);
+    assert_eq!(shown(after.token_for(alice).await), "Bearer by-the-new-one");
+    assert_eq!(desk.provider.hits(TOKEN), 3, "our own is taken over");
+}
+
+#[tokio::test]
+async fn whoever_waits_for_an_endpoint_waits_once_and_then_it_rests_for_all() {
+    let desk = Desk::open().await;
+    let exchanges = desk.exchanges(None);
+    desk.provider.gate.forget_permits(usize::MAX);
+    let ask = |name: String| {
+        let (exchanges, expires) = (Arc::clone(&exchanges), desk.clock.now().plus(SECOND * 100));
+        tokio::spawn(async move { exchanges.token_for(Subject { token: &name, expires }).await })
+    };
+    let all: Vec<_> = (0..64).map(|at| ask(format!("caller-{at}"))).collect();
+    while desk.provider.hits(TOKEN) < 64 {
+        tokio::task::yield_now().await;
+    }
+    tokio::time::pause();
+    let began = tokio::time::Instant::now();
+    let late = ask("one-more".to_owned());
+    for outcome in futures_util::future::join_all(all.into_iter().chain([late])).await {
+        assert!(matches!(outcome.unwrap(), Err(CredentialError::Unavailable(_))));
+    }
+    assert!(began.elapsed() < SECOND * 11, "{:?}", began.elapsed());
+    tokio::time::resume();
+    desk.provider.gate.add_permits(1000);
+    for name in ["another", "and another"] {
+        let refused = ask(name.to_owned()).await.unwrap();
+        assert!(matches!(refused, Err(CredentialError::Unavailable(_))), "{refused:?}");
+    }
+    assert_eq!(desk.provider.hits(TOKEN), 64);
+    desk.clock.advance(SECOND);
+    assert_eq!(shown(ask("another".to_owned()).await.unwrap()), "Bearer first");
+    assert_eq!(desk.provider.hits(TOKEN), 65);
 }
 
 #[tokio::test]

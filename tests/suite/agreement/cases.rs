@@ -1,12 +1,11 @@
 //! The same requests as tests of the policy, each expecting what happened.
 
-use countersign::clock::Timestamp;
-use serde_json::{Map, Value, json};
+use countersign::trial::{Bound, Claims};
+use serde_json::{Value, json};
 
 use super::Outcome;
-use super::requests::Asked;
+use super::sent::Sent;
 use crate::world::World;
-use crate::world::certificates::Who;
 use crate::world::program::{Output, run};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_countersign");
@@ -19,13 +18,7 @@ pub struct Cases {
 
 impl Cases {
     /// `claims` is all that the token says; `None` is no token.
-    pub fn add(
-        &mut self,
-        asked: &Asked,
-        claims: Option<Map<String, Value>>,
-        at: Timestamp,
-        happened: &Outcome,
-    ) {
+    pub fn add(&mut self, sent: &Sent<'_>, claims: Option<Claims>, happened: &Outcome) {
         let (reason, also, rule, status) = happened;
         let mut expect = json!({ "reason": reason, "rule": rule.as_str().unwrap_or("none") });
         expect["verdict"] = if reason == "allowed" { "allow" } else { "deny" }.into();
@@ -35,27 +28,24 @@ impl Cases {
         if let Some(status) = status {
             expect["status"] = json!(status);
         }
+        let asked = sent.asked;
         let mut test = json!({
             "name": format!("request {}", self.tests.len()),
-            "listener": "open",
-            "peer_ip": "127.0.0.1",
-            "at": at.to_string(),
+            "at": asked.at.to_string(),
             "request": format!("{} https://{}{}", asked.method, asked.host, asked.path),
             "expect": expect,
         });
-        match asked.who {
-            Who::NoCertificate => test["service"] = "none".into(),
-            who => test["certificate"] = format!("{who:?}.pem").into(),
-        }
-        if let Some(content_type) = asked.content_type {
-            test["header"] = json!({ "content-type": content_type });
-        }
-        if let Some(claims) = claims {
-            let without: Vec<_> =
-                ["sub", "jti"].into_iter().filter(|name| !claims.contains_key(*name)).collect();
-            let mut caller = json!({ "issuer": "corp", "claims": claims });
+        sent.in_test(&mut test);
+        if let Some(Claims { issuer, claims, without, bound }) = claims {
+            let mut caller = json!({ "issuer": issuer.as_str(), "claims": claims });
             if !without.is_empty() {
                 caller["without"] = json!(without);
+            }
+            match bound {
+                None => {}
+                Some(Bound::Nothing) => caller["certificate_bound"] = false.into(),
+                Some(Bound::Certificate) => caller["certificate_bound"] = true.into(),
+                Some(Bound::Key) => caller["dpop"] = true.into(),
             }
             test["caller"] = caller;
         }

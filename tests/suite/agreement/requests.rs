@@ -1,5 +1,6 @@
-//! Random requests: who carries them, for whom, and what they ask.
+//! Random requests: who carries them and how they come, for whom, and what they ask.
 
+use countersign::clock::Timestamp;
 use fastrand::Rng;
 use serde_json::{Value, json};
 
@@ -9,36 +10,93 @@ use crate::world::certificates::Who;
 /// One request, as it is sent and as it is asked about.
 #[derive(Clone, Debug)]
 pub struct Asked {
+    pub way: Way,
+    /// Of whom the certificate is that is presented, or told; on the way out there is none.
     pub who: Who,
     /// Over a sound token's claims; `None` is no token at all.
     pub claims: Option<Value>,
+    pub binding: Binding,
     /// Another's signature.
     pub forged: bool,
+    /// What another Countersign says of its caller, and what it is bound to.
+    pub assertion: Option<(Value, Binding)>,
+    /// By a hop.
+    pub client_ip: Option<&'static str>,
     pub method: &'static str,
     pub host: &'static str,
     pub path: &'static str,
     pub content_type: Option<&'static str>,
+    pub at: Timestamp,
+}
+
+/// How it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Way {
+    /// With a certificate of its own, or without.
+    Direct,
+    /// Through a hop that tells whose certificate it was shown.
+    Told,
+    /// The same, but what it tells is no certificate.
+    Mistold,
+    /// From the local application.
+    Local,
+}
+
+/// What a token is bound to, and whether that is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Binding {
+    Nothing,
+    /// The certificate of whoever carries it.
+    Certificate,
+    OtherCertificate,
+    Key,
+    /// As a bearer token.
+    KeyUnproven,
+    /// By another key, or for another request.
+    KeyMisproven,
 }
 
 /// Whom the open listener lets in.
 pub const PEERS: [Who; 5] = [Who::Storefront, Who::Assistant, Who::Partner, Who::Unnamed, Who::NoCertificate];
 
-pub fn request(now: i64, random: &mut Rng) -> Asked {
+pub fn request(at: Timestamp, random: &mut Rng) -> Asked {
+    let now = at.unix_seconds();
     let who = match random.u8(..20) {
         0 => Who::Unnamed,
         1..3 => Who::NoCertificate,
-        3..6 => Who::Partner,
-        6..11 => Who::Assistant,
+        3..7 => Who::Partner,
+        7..11 => Who::Assistant,
         _ => Who::Storefront,
     };
+    let way = match random.u8(..40) {
+        0..24 => Way::Direct,
+        24..31 => Way::Told,
+        31 => Way::Mistold,
+        _ => Way::Local,
+    };
+    let who = if way == Way::Local { Who::NoCertificate } else { who };
+    // Seldom of somebody whose word is not taken.
+    let is_believed = way == Way::Local || (way == Way::Direct && who == Who::Partner);
+    let is_asserted = random.u8(..20) < if is_believed { 12 } else { 1 };
     Asked {
+        way,
         who,
-        claims: (random.u8(..12) != 0).then(|| claims(who, now, random)),
+        binding: binding(random),
+        assertion: is_asserted.then(|| (asserted(now, random), bound(random))),
+        client_ip: match way {
+            Way::Told => one(random, &[None, Some("127.0.0.1"), Some("192.0.2.7")]),
+            _ => None,
+        },
+        claims: (random.u8(..12) >= if is_asserted { 9 } else { 1 }).then(|| claims(who, now, random)),
         forged: random.u8(..40) == 0,
         method: seldom(random, &["GET", "GET", "GET", "POST"], &["HEAD", "PUT", "DELETE", "PURGE", "TRACE"]),
-        host: seldom(random, &["orders.shop.example", "orders.shop.example", "a.reports.example"], &HOSTS),
+        host: match way {
+            Way::Local if random.u8(..8) != 0 => "away.example",
+            _ => seldom(random, &["orders.shop.example", "orders.shop.example", "a.reports.example"], &HOSTS),
+        },
         path: seldom(random, &["/customers/alice/orders/7", "/terms", "/shop.Orders/Get"], &PATHS),
         content_type: (random.u8(..3) == 0).then_some("application/grpc"),
+        at,
     }
 }
 
@@ -55,6 +113,68 @@ const PATHS: [&str; 10] = [
     "/customers/../terms",
     "/customers/a%2Fb",
 ];
+
+fn binding(random: &mut Rng) -> Binding {
+    match random.u8(..20) {
+        0..12 => Binding::Nothing,
+        12..16 => Binding::Certificate,
+        16 => Binding::OtherCertificate,
+        17..19 => Binding::Key,
+        _ => one(random, &[Binding::KeyUnproven, Binding::KeyMisproven]),
+    }
+}
+
+/// Of an assertion.
+fn bound(random: &mut Rng) -> Binding {
+    match random.u8(..10) {
+        0 => Binding::Nothing,
+        1 => Binding::OtherCertificate,
+        _ => Binding::Certificate,
+    }
+}
+
+/// Over a sound token's claims what a Countersign in front says in place of them.
+fn asserted(now: i64, random: &mut Rng) -> Value {
+    let mut claims = json!({
+        "iss": "https://front.shop.example",
+        "aud": "orders",
+        "jti": null,
+        "actor": "human",
+        "on_behalf_of": "human",
+        "via": ["spiffe://shop.example/ns/prod/sa/storefront"],
+    });
+    let mut put = |name: &str, value: Value| claims[name] = value;
+    if random.bool() {
+        put("roles", json!(["order-reader"]));
+    }
+    if random.u8(..3) == 0 {
+        put("groups", json!(["support"]));
+    }
+    if random.u8(..4) == 0 {
+        put("client_id", "assistant-7".into());
+    }
+    if random.u8(..3) == 0 {
+        put("acr", "mfa".into());
+        put("auth_time", (now - 60).into());
+    }
+    match random.u8(..12) {
+        0 => put("actor", "none".into()),
+        1 => put("actor", "agent".into()),
+        2 => put("act", json!({ "sub": "assistant-7" })),
+        3 => put("on_behalf_of", "service".into()),
+        4 => put("on_behalf_of", Value::Null),
+        5 => put("sub", "bob".into()),
+        _ => {}
+    }
+    match random.u8(..40) {
+        0 => put("aud", "elsewhere".into()),
+        1 => put("exp", (now - 4_000).into()),
+        2 => put("actor", Value::Null),
+        3 => put("via", "storefront".into()),
+        _ => {}
+    }
+    claims
+}
 
 /// One of the first most often.
 fn seldom<'v>(random: &mut Rng, often: &[&'v str], other: &[&'v str]) -> &'v str {

@@ -6,11 +6,33 @@ use fastrand::Rng;
 
 use crate::world::World;
 
-/// Laid over the world's base configuration.
+/// Laid over the world's base configuration; `@edge@` is how the hop tells certificates.
 pub const TABLES: &str = r#"
 [listener.open]
 address = "127.0.0.1:0"
 client_certificate = "optional"
+
+[listener.egress]
+address = "127.0.0.1:0"
+mode = "outbound"
+
+[listener.behind]
+address = "127.0.0.1:0"
+allow_plaintext = true
+
+[trusted_hop.edge]
+address = "127.0.0.9/32"
+@edge@
+
+[trusted_hop.front]
+kind = "countersign"
+spiffe_id = "spiffe://partner.example/ns/prod/sa/storefront"
+
+[issuer.front]
+preset = "countersign"
+url = "https://front.shop.example"
+audience = ["orders"]
+jwks = "front.jwks"
 
 [service.partner]
 spiffe_id = "spiffe://partner.example/ns/prod/sa/*"
@@ -18,22 +40,43 @@ client_id = "any"
 
 [service.shop]                       # a second name for what others name too
 spiffe_id = "spiffe://shop.example/ns/prod/**"
-client_id = [{ issuer = "corp", client = "storefront-web" }, { issuer = "corp", client = "assistant-*" }]
+client_id = [
+    { issuer = "corp", client = "storefront-web" },
+    { issuer = "corp", client = "assistant-*" },
+    { issuer = "front", client = "storefront-web" },
+]
 
 [issuer.corp.claims]
 groups = "groups"
 
 [role.support]
-any_of = [{ issuer = "corp", group = "support" }, { issuer = "corp", claim = { tier = "gold" } }]
+any_of = [
+    { issuer = "corp", group = "support" },
+    { issuer = "corp", claim = { tier = "gold" } },
+    { issuer = "front", group = "support" },
+]
+
+[role.vouched]
+any_of = [{ issuer = "front", role = "order-reader" }]
 
 [role.lead]
 all_of = [{ issuer = "corp", group = "support" }, { issuer = "corp", scope = ["orders:write", "orders:admin"] }]
 
 [role.bot]
-any_of = [{ issuer = "corp", client = "assistant-*" }, { issuer = "corp", actor_subject = "assistant-7" }]
+any_of = [
+    { issuer = "corp", client = "assistant-*" },
+    { issuer = "corp", actor_subject = "assistant-7" },
+    { issuer = "front", actor_subject = "assistant-7" },
+]
 
 [upstream.second]
 server = ["@upstream@"]
+
+[route.away]
+mode = "outbound"
+host = ["away.example"]
+path = "/**"
+upstream = "second"
 
 [route.reports]
 host = ["*.reports.example"]
@@ -48,13 +91,13 @@ upstream = "orders"
 const RULES_MAX: usize = 12;
 
 /// Rules as TOML, each of which the configuration loads with.
-pub fn policy(world: &World, random: &mut Rng) -> String {
+pub fn policy(world: &World, tables: &str, random: &mut Rng) -> String {
     // without any such, hardly anything is allowed
     let broad = "[[allow]]\nname = \"all people\"\nservice = \"any\"\nrole = \"any\"\nroute = \"any\"\n";
     let mut rules = if random.bool() { broad.to_owned() } else { String::new() };
     for number in 0..random.usize(4..=RULES_MAX) {
         let more = rule(number, random);
-        world.configuration(&format!("{TABLES}{rules}{more}"));
+        world.configuration(&format!("{tables}{rules}{more}"));
         if world.try_load().is_ok() {
             rules.push_str(&more);
         }
@@ -79,8 +122,8 @@ fn rule(number: usize, random: &mut Rng) -> String {
         let named = [
             r#""any""#,
             r#""any""#,
-            r#""order-reader""#,
-            r#"["order-reader", "support"]"#,
+            r#"["order-reader", "vouched"]"#,
+            r#"["order-reader", "support", "vouched"]"#,
             r#"{ all = ["order-reader", "support"] }"#,
             r#""lead""#,
             r#""bot""#,
@@ -90,10 +133,16 @@ fn rule(number: usize, random: &mut Rng) -> String {
     if !waives {
         of_caller(&mut rule, effect, random);
     }
-    let routes =
-        [r#"route = "orders""#, r#"route = "any""#, r#"route = "any""#, r#"host = "*.reports.example""#];
-    let hosts =
-        [r#"host = ["orders.shop.example", "a.reports.example"]"#, r#"route = ["orders", "reports"]"#];
+    let routes = [
+        r#"route = ["orders", "away"]"#,
+        r#"route = "any""#,
+        r#"route = "any""#,
+        r#"host = "*.reports.example""#,
+    ];
+    let hosts = [
+        r#"host = ["orders.shop.example", "a.reports.example", "away.example"]"#,
+        r#"route = ["orders", "reports", "away"]"#,
+    ];
     let _ = writeln!(rule, "{}", one(random, &[&routes[..], &hosts[..]].concat()));
     sometimes(
         &mut rule,
@@ -120,7 +169,13 @@ fn rule(number: usize, random: &mut Rng) -> String {
     }
     sometimes(&mut rule, random, 12, "peer_ip", &[r#""127.0.0.0/8""#, r#"["10.0.0.0/8", "::1/128"]"#]);
     sometimes(&mut rule, random, 10, "client_ip", &[r#""127.0.0.1/32""#, r#""192.0.2.0/24""#]);
-    sometimes(&mut rule, random, 10, "hop", &["\"direct\"", "[\"direct\", \"local\"]"]);
+    sometimes(
+        &mut rule,
+        random,
+        10,
+        "hop",
+        &["\"direct\"", "[\"direct\", \"local\"]", "[\"edge\", \"direct\"]"],
+    );
     sometimes(&mut rule, random, 12, "mode", &["\"shadow\""]);
     if is_allow {
         sometimes(&mut rule, random, 10, "expires", &["2199-12-31", "2020-01-01"]);
@@ -147,6 +202,9 @@ fn of_caller(rule: &mut String, effect: &str, random: &mut Rng) {
             one(random, &[r#"{ tier = "gold" }"#, r#"{ level = 7, tier = ["gold", "silver"] }"#]),
         );
     }
+    if effect != "deny" {
+        sometimes(rule, random, 10, "sender_constrained", &["true"]);
+    }
     sometimes(rule, random, 9, "acr", &[r#""mfa""#, r#"["mfa", "phr"]"#]);
     sometimes(rule, random, 9, "max_age", &["\"15m\"", "\"2d\""]);
 }
@@ -162,6 +220,6 @@ fn line(rule: &mut String, key: &str, value: &str) {
     let _ = writeln!(rule, "{key} = {value}");
 }
 
-pub fn one<'v>(random: &mut Rng, values: &[&'v str]) -> &'v str {
+pub fn one<T: Copy>(random: &mut Rng, values: &[T]) -> T {
     values[random.usize(..values.len())]
 }

@@ -1,5 +1,6 @@
 //! Assertions: what an upstream is told of who asks, signed by the proxy, and what the next Countersign makes of it.
 
+mod asked;
 mod languages;
 mod next;
 mod rests;

@@ -151,7 +151,7 @@ pub struct Chain<'w> {
 }
 
 impl World {
-    async fn chain(&self) -> Chain<'_> {
+    pub async fn chain(&self) -> Chain<'_> {
         self.chain_with("").await
     }
 

@@ -2,7 +2,7 @@
 
 use countersign::clock::Timestamp;
 use countersign::identity::{Hop, PeerName};
-use countersign::trial::{Bearer, Claims, Presented, Question, head};
+use countersign::trial::{Bearer, Bound, Claims, Presented, Question, head};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
@@ -34,8 +34,12 @@ pub fn question(random: &mut Rng, sends: bool) -> Question {
     let at = Timestamp::from_unix_seconds(at);
     let issuer = if random.u8(..8) == 0 { "away" } else { "corp" };
     let claims = claims(at.unix_seconds(), random).as_object().unwrap().clone();
-    let claims =
-        Claims { issuer: issuer.parse().unwrap(), claims, without: Vec::new(), dpop: random.u8(..4) == 0 };
+    let claims = Claims {
+        issuer: issuer.parse().unwrap(),
+        claims,
+        without: Vec::new(),
+        bound: (random.u8(..4) == 0).then_some(Bound::Key),
+    };
     let caller = if random.u8(..10) == 0 { Bearer::Nothing } else { Bearer::Claims(claims) };
     let method =
         one(random, &["GET", "GET", "GET", "POST", "POST", "HEAD", "PUT", "DELETE", "PURGE", "LINK"]);
@@ -71,6 +75,15 @@ pub fn question(random: &mut Rng, sends: bool) -> Question {
         "/api/read",
     ];
     let path = one(random, &paths);
+    let hop = match random.u8(..12) {
+        0 | 2 | 3 if sends => Hop::Local,
+        1 => Hop::Trusted("edge".parse().unwrap()),
+        _ => Hop::Direct,
+    };
+    let host = match hop {
+        Hop::Local => one(random, &["out.example", "out.example", "a.c.example", host]),
+        _ => host,
+    };
     let mut fields = Vec::new();
     match random.u8(..6) {
         0 => fields.push(("content-type", "application/grpc")),
@@ -82,11 +95,6 @@ pub fn question(random: &mut Rng, sends: bool) -> Question {
     }
     let addresses = ["10.1.2.3", "10.1.9.9", "10.200.0.1", "192.0.2.1", "203.0.113.9", "2001:db8::1"];
     let address = |random: &mut Rng| one(random, &addresses).parse().unwrap();
-    let hop = match random.u8(..12) {
-        0 | 2 | 3 if sends => Hop::Local,
-        1 => Hop::Trusted("edge".parse().unwrap()),
-        _ => Hop::Direct,
-    };
     Question {
         peer,
         caller,

@@ -92,7 +92,7 @@ impl Odd {
         let without: Vec<String> =
             claims.iter().filter(|(_, value)| value.is_null()).map(|(name, _)| name.clone()).collect();
         claims.retain(|_, value| !value.is_null());
-        let caller = Bearer::Claims(Claims { issuer: "odd".parse().unwrap(), claims, without, dpop: false });
+        let caller = Bearer::Claims(Claims { issuer: "odd".parse().unwrap(), claims, without, bound: None });
         let url = format!("https://orders.example{}", self.path);
         Question {
             peer: Presented::Named(peer),

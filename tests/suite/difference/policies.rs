@@ -276,7 +276,8 @@ fn route(name: &str, random: &mut Rng) -> Piece {
         line(&mut text, "host", one(random, &hosts[..2]));
         line(&mut text, "path", "\"/**\"");
     } else {
-        line(&mut text, "host", one(random, &hosts));
+        let away = [r#"["out.example"]"#, r#"["out.example", "*.c.example"]"#];
+        line(&mut text, "host", one(random, if name == "out" { &away } else { &hosts }));
         let paths =
             ["\"/api/**\"", "\"/api/*/**\"", "\"/api\"", "\"/**\"", "\"/api/alice/**\"", "\"/s.T/**\""];
         line(&mut text, "path", one(random, &paths));

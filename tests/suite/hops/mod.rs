@@ -3,6 +3,7 @@
 mod asked;
 mod cases;
 mod lives;
+mod log_in;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -19,20 +20,20 @@ use crate::world::{Body, World, sha256};
 
 /// The ways in which a certificate is told.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Form {
+pub enum Form {
     AlbChain,
     AlbLeaf,
     Envoy,
     Rfc9440,
 }
 
-type Fields = Vec<(&'static str, String)>;
+pub type Fields = Vec<(&'static str, String)>;
 
 impl Form {
-    const ALL: [Form; 4] = [Form::AlbChain, Form::AlbLeaf, Form::Envoy, Form::Rfc9440];
+    pub const ALL: [Form; 4] = [Form::AlbChain, Form::AlbLeaf, Form::Envoy, Form::Rfc9440];
 
     /// What `[trusted_hop]` says of it.
-    fn keys(self) -> &'static str {
+    pub fn keys(self) -> &'static str {
         match self {
             Form::AlbChain => "kind = \"alb\"",
             Form::AlbLeaf => "kind = \"alb\"\nmutual_authentication = \"verify\"",
@@ -71,7 +72,7 @@ impl Form {
         }
     }
 
-    fn of(self, minted: &Minted) -> Fields {
+    pub fn of(self, minted: &Minted) -> Fields {
         self.tell(&chain_of(minted))
     }
 }

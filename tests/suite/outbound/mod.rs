@@ -2,13 +2,13 @@
 
 mod credentials;
 mod live;
+mod modes;
 mod real_provider;
+mod table;
 
 use std::sync::Arc;
 
-use countersign::audit::Record as _;
 use countersign::clock::Clock;
-use countersign::trial::{Bearer, Presented, Question, Trial, head};
 use http::Request;
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ use crate::world::client::{Answer, Client, Protocol, Raw, get, post};
 use crate::world::grpc::{say, words};
 use crate::world::proxy::{HOST, Proxy};
 use crate::world::upstream::Upstream;
-use crate::world::{Body, World, full};
+use crate::world::{Body, World};
 
 /// Payments is another workload, reached over mTLS; `stray` is the same server under another's name.
 const OUTWARD: &str = r#"
@@ -247,57 +247,6 @@ async fn whoever_has_no_token_or_another_client_s_goes_nowhere() {
         assert_eq!((answer.status.as_u16(), reason(&answer)), (status, expected.to_owned()));
     }
     assert_eq!(payments.counts().requests, 0);
-}
-
-/// What a trial answers to `hop = local` is what the proxy does with what its application sends.
-#[tokio::test]
-async fn the_trial_and_the_proxy_agree_on_what_leaves() {
-    let world = World::at(Clock::manual(Clock::system().now())).await;
-    let payments = payments(&world).await;
-    let proxy = world.start(&outward(&payments));
-    let client = application(&proxy, Protocol::H1).await;
-    let mut trial = Trial::new(world.load(), world.clock.now()).unwrap();
-    let mut seen = 0;
-    for host in [PAYMENTS, HOST, "else.shop.example"] {
-        for (method, client_id) in
-            [("GET", "storefront-web"), ("POST", "storefront-web"), ("GET", "other"), ("PUT", "assistant-1")]
-        {
-            let token = world.issuer.token(json!({ "uid": "1", "client_id": client_id }));
-            let url = format!("http://{host}/a");
-            let request = Request::builder()
-                .method(method)
-                .uri(&url)
-                .header("authorization", format!("Bearer {token}"));
-            let answer = client.ask(request.body(full("")).unwrap()).await.unwrap();
-            let record = proxy.record_of(&answer).await;
-            for (peer, listener) in [
-                (Presented::Nothing, None),
-                (Presented::Service("orders".parse().unwrap()), None),
-                (Presented::Nothing, Some("egress".parse().unwrap())),
-            ] {
-                let question = Question {
-                    peer,
-                    hop: countersign::identity::Hop::Local,
-                    caller: Bearer::TokenOnTrust(token.clone()),
-                    listener,
-                    peer_ip: Some("127.0.0.1".parse().unwrap()),
-                    ..Question::new(head(method, &url, []).unwrap())
-                };
-                let answered = trial.ask(&question).unwrap();
-                let tried = answered.record().unwrap();
-                assert_eq!(tried.rule.as_deref(), record["rule"].as_str(), "{method} {url} {client_id}");
-                assert_eq!(answered.reason().as_str(), record["reason"].as_str().unwrap(), "{method} {url}");
-                let mut line = Vec::new();
-                tried.write(&mut line).unwrap();
-                let line: Value = serde_json::from_slice(&line).unwrap();
-                for part in ["peer", "caller", "checks", "near_miss", "connection", "upstream"] {
-                    assert_eq!(line[part], record[part], "{method} {url} {client_id}: {part}");
-                }
-                seen += 1;
-            }
-        }
-    }
-    assert_eq!(seen, 3 * 4 * 3);
 }
 
 /// A certificate that has ended is nobody's any more, also for whom it was issued to.

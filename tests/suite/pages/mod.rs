@@ -55,9 +55,10 @@ async fn play_in(mut shell: Shell, name: &str) {
 }
 
 /// Pages that are played, and how many commands there are.
-const PLAYED: [(&str, usize); 6] = [
+const PLAYED: [(&str, usize); 7] = [
     ("docs/pull-request.md", 39),
     ("docs/sidecar.md", 27),
+    ("docs/chain.md", 43),
     ("docs/tools.md", 47),
     ("docs/operations.md", 15),
     ("docs/spiffe.md", 8),
@@ -104,6 +105,12 @@ async fn a_running_proxy_answers_what_is_shown() {
 #[ignore = "needs curl, jq and python3; tests/run runs it"]
 async fn a_sidecar_stands_in_ten_minutes() {
     play("docs/sidecar.md").await;
+}
+
+#[tokio::test]
+#[ignore = "needs curl, jq, openssl and python3; tests/run runs it"]
+async fn a_chain_stands_in_ten_minutes() {
+    play("docs/chain.md").await;
 }
 
 #[tokio::test]

@@ -7,13 +7,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign::cli::mint::{Minted, Validity};
 use countersign::clock::Clock;
 use http::Request;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{ALLOW, presenting, start_with_issuer};
 use crate::world::certificates::{TRUST_DOMAIN, Who};
-use crate::world::client::{Client, Protocol};
+use crate::world::client::{Client, Protocol, next_data};
 use crate::world::proxy::{HOST, Proxy};
-use crate::world::{Body, World, sha256_of};
+use crate::world::{Body, World, sha256, sha256_of, soon};
 
 const GRACE: Duration = Duration::from_secs(5 * 60);
 const SECOND: Duration = Duration::from_secs(1);
@@ -133,4 +133,55 @@ async fn without_grace_a_token_ends_with_its_certificate() {
     clock.advance(SECOND);
     assert_eq!(status(&connect(&proxy, &after).await, &token).await, 401);
     assert_eq!(world.upstream.counts().requests, 1);
+}
+
+/// The list says so of a certificate that nobody presents any more.
+#[tokio::test]
+async fn a_token_of_a_revoked_certificate_has_no_moment_more() {
+    let clock = Clock::manual(Clock::system().now());
+    let world = World::at(clock.clone()).await;
+    let list = |entries: &str| world.write("revoked.toml", &format!("version = 1\n{entries}"));
+    list("");
+    let proxy = world.start(&format!("{ALLOW}\n[revocation]\nfile = \"revoked.toml\"\n"));
+    let Rotation { before, after } = Rotation::new(&world);
+    let (earlier, present) = (bound(&world, &before), bound(&world, &after));
+    assert_eq!(status(&connect(&proxy, &before).await, &earlier).await, 200);
+    clock.advance(SECOND);
+    let new = connect(&proxy, &after).await;
+    assert_eq!(status(&new, &earlier).await, 200);
+    let mut streaming = bearer(&earlier);
+    *streaming.uri_mut() = "/events?events=1000".parse().unwrap();
+    let mut events = new.send(streaming).await.unwrap().into_body();
+    assert!(next_data(&mut events).await.unwrap().is_some());
+
+    let revoked = |minted: &Minted, reason: &str| {
+        let hash = sha256(&minted.der);
+        list(&format!("[[revoked]]\ncertificate = \"{hash}\"\nreason = \"{reason}\"\n"))
+    };
+    revoked(&before, "INC-1");
+    proxy.events("revocation_loaded", 2).await;
+    let before_refusals = world.upstream.counts().requests;
+    let answer = new.ask(bearer(&earlier)).await.unwrap();
+    let record = proxy.record_of(&answer).await;
+    assert_eq!((answer.status.as_u16(), &record["reason"]), (401, &json!("token_revoked")), "{record}");
+    assert_eq!((&record["checks"]["peer"], &record["also"]), (&json!("ok"), &json!([])), "{record}");
+    let detail = record["detail"].as_str().unwrap();
+    assert!(
+        detail.ends_with("the certificate that the token is bound to is on the revocation list: INC-1"),
+        "{detail}"
+    );
+    assert_eq!(world.upstream.counts().requests, before_refusals);
+    assert_eq!(status(&new, &present).await, 200, "that of the present one is not on the list");
+    let ended = async { while let Ok(Some(_)) = next_data(&mut events).await {} };
+    soon("the end of what streams", ended).await;
+    let of_stream = |all: &[Value]| all.iter().find(|it| it["action"]["path"] == "/events").cloned();
+    assert_eq!(proxy.records.until(of_stream).await["reason"], "token_revoked");
+
+    // of the present one both are refused
+    revoked(&after, "INC-2");
+    proxy.events("revocation_loaded", 3).await;
+    let answer = new.ask(bearer(&present)).await.unwrap();
+    let record = proxy.record_of(&answer).await;
+    assert_eq!(record["also"], json!(["peer_revoked", "token_revoked"]), "{record}");
+    assert_eq!(status(&new, &earlier).await, 403);
 }

@@ -1,15 +1,17 @@
 //! What is permitted and goes on ends with what it was permitted upon: each kind of stream, for each reason.
 
+mod asserted;
 mod ends;
 mod kinds;
 mod many;
+mod servers;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use countersign::clock::{Clock, Stopwatch};
 use futures_util::stream::{self, BoxStream, StreamExt};
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, HeaderName};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -114,10 +116,16 @@ impl Kind {
     }
 
     pub async fn open(self, client: &Arc<Client>, bearer: &str) -> Stream {
+        self.open_with(client, AUTHORIZATION.as_str(), bearer).await
+    }
+
+    /// With what is presented in this header.
+    pub async fn open_with(self, client: &Arc<Client>, name: &'static str, value: &str) -> Stream {
+        let field = HeaderName::from_static(name);
         match self {
             Kind::WebSocket => {
                 let mut request = get(self.path());
-                request.headers_mut().insert(AUTHORIZATION, bearer.parse().unwrap());
+                request.headers_mut().insert(field, value.parse().unwrap());
                 let mut socket = Box::new(client.websocket(request).await.unwrap());
                 futures_util::SinkExt::send(&mut socket, Message::text("hello")).await.unwrap();
                 let heard = soon("an echo", socket.next()).await.unwrap().unwrap();
@@ -126,7 +134,7 @@ impl Kind {
             }
             Kind::Events => {
                 let mut request = get(self.path());
-                request.headers_mut().insert(AUTHORIZATION, bearer.parse().unwrap());
+                request.headers_mut().insert(field, value.parse().unwrap());
                 let mut body = client.send(request).await.unwrap().into_body();
                 assert_eq!(next_data(&mut body).await.unwrap().unwrap(), "data: 0\n\n");
                 Stream::Events(body)
@@ -139,8 +147,8 @@ impl Kind {
                 .boxed();
                 to.send(words("hello")).await.unwrap();
                 let mut request = tonic::Request::new(messages);
-                let bearer = MetadataValue::try_from(bearer.as_bytes()).unwrap();
-                request.metadata_mut().insert(AUTHORIZATION.as_str(), bearer);
+                let value = MetadataValue::try_from(value.as_bytes()).unwrap();
+                request.metadata_mut().insert(name, value);
                 let mut answers = soon("a stream", chat(client, request)).await.unwrap();
                 let heard = soon("an answer", answers.message()).await.unwrap();
                 assert_eq!(heard, Some(words("hello")));

@@ -300,7 +300,7 @@ fn bearers(asked: &Asked) -> Vec<Bearer> {
             issuer: "corp".parse().unwrap(),
             claims: given,
             without,
-            dpop: false,
+            bound: None,
         }));
     }
     bearers

@@ -32,7 +32,7 @@ async fn sample() -> Trial {
 
 fn claims(issuer: &str, claims: Value) -> Bearer {
     let Value::Object(claims) = claims else { panic!("{claims}") };
-    Bearer::Claims(Claims { issuer: issuer.parse().unwrap(), claims, without: Vec::new(), dpop: false })
+    Bearer::Claims(Claims { issuer: issuer.parse().unwrap(), claims, without: Vec::new(), bound: None })
 }
 
 fn alice() -> Bearer {

@@ -1,7 +1,7 @@
 //! Clients of the data path: HTTP over h1 or h2, with a client certificate or without, WebSockets,
 //! and bytes as an attacker writes them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, ClientConfig};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::Role;
@@ -69,6 +69,15 @@ pub type WebSocket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 impl Client {
     pub async fn plain(address: SocketAddr, protocol: Protocol) -> Result<Client, Error> {
         Client::plain_for(address, &address.to_string(), protocol).await
+    }
+
+    /// One that dials from this address.
+    pub async fn plain_from(from: IpAddr, address: SocketAddr, protocol: Protocol) -> Result<Client, Error> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((from, 0).into())?;
+        let stream = socket.connect(address).await?;
+        stream.set_nodelay(true)?;
+        Client::over(stream, protocol, Scheme::HTTP, address.to_string().parse()?).await
     }
 
     /// One whose requests are for another host than the one that it dials.

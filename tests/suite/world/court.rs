@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use countersign::config::Config;
 use countersign::identity::{Name, PeerName};
-use countersign::trial::{Answer, Bearer, Claims, Presented, Question, Trial, head};
+use countersign::trial::{Answer, Bearer, Bound, Claims, Presented, Question, Trial, head};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -89,7 +89,8 @@ impl Court {
         }
         let issuer = claims.get("iss").and_then(Value::as_str).unwrap_or(&self.issuer);
         let issuer = self.issuer_of(issuer).or_else(|| self.issuer_of(&self.issuer)).unwrap();
-        Bearer::Claims(Claims { issuer, claims: claims.clone(), without, dpop })
+        let bound = dpop.then_some(Bound::Key);
+        Bearer::Claims(Claims { issuer, claims: claims.clone(), without, bound })
     }
 
     fn issuer_of(&self, url: &str) -> Option<Name> {

@@ -44,12 +44,17 @@ impl World {
 
     /// Starts another one beside it, on a file of its own in the same folder; its records go to `records`.
     pub fn start_from(&self, name: &str, text: &str, records: &str) -> Proxy<'_> {
-        let path = self.write(name, text);
-        let loaded = countersign::config::load(&[path], &|_| None, self.clock.now());
-        let config = loaded.unwrap_or_else(|report| panic!("{}", report.to_text(false)));
+        let config = self.load_from(name, text);
         let records = Records::of(self.folder.path().join(records));
         let server = Server::start(config, self.clock.clone());
         Proxy { world: self, server: server.unwrap_or_else(|error| panic!("{error}")), records }
+    }
+
+    /// What this text says as a file of this name.
+    fn load_from(&self, name: &str, text: &str) -> Config {
+        let path = self.write(name, text);
+        let loaded = countersign::config::load(&[path], &|_| None, self.clock.now());
+        loaded.unwrap_or_else(|report| panic!("{}", report.to_text(false)))
     }
 
     /// What the world's configuration says now.
@@ -72,6 +77,11 @@ impl Proxy<'_> {
     pub fn reload(&self, more: &str) -> Result<(), AssembleError> {
         self.world.configuration(more);
         self.server.reload(self.world.load())
+    }
+
+    /// Replaces the configuration of one that was started from a file of its own.
+    pub fn reload_from(&self, name: &str, text: &str) {
+        self.server.reload(self.world.load_from(name, text)).unwrap();
     }
 
     /// Where `[listener.NAME]` really listens.

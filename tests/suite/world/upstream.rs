@@ -187,9 +187,11 @@ async fn answer(floor: Arc<Floor>, request: Request<Incoming>) -> Result<Respons
     if let Some((name, value)) = wanted.get("header").and_then(|header| header.split_once(':')) {
         response = response.header(name, value);
     }
+    // Over h2 hyper sends what it is given, also in answer to a HEAD.
+    let is_head = request.method() == Method::HEAD;
     let seen = serde_json::to_vec(&Seen::read(request).await?)?;
     unanswered.done();
-    let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let bodiless = is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     Ok(response.body(full(if bodiless { Vec::new() } else { seen }))?)
 }
 

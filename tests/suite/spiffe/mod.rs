@@ -1,5 +1,7 @@
 //! Identity from the SPIFFE Workload API: awaited, rotated, federated, and the last good kept whatever comes.
 
+mod federated;
+
 use std::time::Duration;
 
 use countersign::cli::mint::{Authority, CaSpec, LeafSpec, Minted, Validity};
@@ -11,12 +13,12 @@ use rustls::{AlertDescription, ClientConfig};
 use serde_json::{Value, json};
 use tonic::Status;
 
-use crate::world::certificates::{PARTNER_DOMAIN, TRUST_DOMAIN, Who, parsed, spiffe_id, store};
+use crate::world::certificates::{TRUST_DOMAIN, Who, parsed, spiffe_id, store};
 use crate::world::client::{Client, Protocol, alert_after, get};
 use crate::world::presented::in_force;
 use crate::world::proxy::{HOST, Proxy};
 use crate::world::tls::now;
-use crate::world::workload_api::{WorkloadApi, X509SvidResponse, bundle, svid};
+use crate::world::workload_api::{WorkloadApi, X509SvidResponse, svid};
 use crate::world::{Body, World, sha256, soon};
 
 const IDENTITY: &str = r#"[identity]
@@ -216,58 +218,42 @@ async fn leaf_and_ca_rotate_and_a_removed_ca_vouches_for_nobody() {
 }
 
 #[tokio::test]
-async fn a_federated_trust_domain_is_believed_where_the_configuration_names_it() {
-    let world = world(Clock::system()).await;
+async fn an_identity_that_is_denied_for_minutes_is_used_no_longer() {
+    let clock = Clock::manual(Clock::system().now());
+    let world = world(clock.clone()).await;
     let api = WorkloadApi::start(&world.workload_socket());
-    let certificates = &world.certificates;
-    let (own, mut response) = good(&world);
-    for (domain, ca) in
-        [(PARTNER_DOMAIN, &certificates.partner), ("stranger.example", &certificates.stranger)]
-    {
-        response.federated_bundles.insert(format!("spiffe://{domain}"), bundle(&[ca]));
-    }
-    api.gives(response.clone());
+    let (own, response) = good(&world);
+    api.gives(response);
     let proxy = world.start(READ);
     readiness(&proxy, 200, "[]").await;
     rotated(&proxy, &own).await;
-    let partner = proxy.client(Who::Partner, Protocol::H1).await;
-    assert_eq!(partner.ask(signed(&world)).await.unwrap().status, 200);
+    let client = proxy.client(Who::Storefront, Protocol::H2).await;
 
-    let workload = |domain: &str| certificates.workload(domain, "storefront");
-    let address = proxy.address("mesh");
-    let mut seen = 0;
-    for (issuer, domain, reason) in [
-        (&certificates.stranger, "stranger.example", "peer_untrusted"),
-        (&certificates.shop, PARTNER_DOMAIN, "peer_wrong_trust_domain"),
-        (&certificates.partner, TRUST_DOMAIN, "peer_wrong_trust_domain"),
-        (&certificates.stranger, TRUST_DOMAIN, "peer_untrusted"),
-    ] {
-        let config = client_of(&issuer.issue(&workload(domain)).unwrap(), &[&certificates.shop]);
-        assert!(alert_after(address, HOST, config, Protocol::H1).await.is_some(), "{domain}");
-        seen += 1;
-        // Others look at our certificate and go.
-        let refused = |records: &[Value]| {
-            let is_one = |it: &&Value| it["event"] == "handshake" && it["reason"] != "client_gone";
-            records.iter().filter(is_one).nth(seen - 1).cloned()
-        };
-        assert_eq!(proxy.records.until(refused).await["reason"], reason, "{domain}");
+    let since = clock.now();
+    api.refuses(Status::permission_denied("no identity issued"));
+    identity(&proxy, |it| it["failure"].is_string()).await;
+    clock.set(since.plus(Duration::from_secs(299)));
+    for _ in 0..2 {
+        api.asked_again().await;
     }
-    assert_eq!(seen, 4);
-    assert_eq!(world.upstream.counts().requests, 1);
+    in_force(proxy.address("mesh"), &own).await;
+    assert_eq!(client.ask(signed(&world)).await.unwrap().status, 200);
+    clock.set(since.plus(Duration::from_secs(300)));
+    readiness(&proxy, 503, "awaited from workload_api: the Workload API has no identity for us").await;
+    soon("the end of what it vouched for", client.closed()).await;
+    let config = world.certificates.client_config(Who::Storefront);
+    Client::tls(proxy.address("mesh"), HOST, config, Protocol::H1).await.map(drop).unwrap_err();
 
-    // What is federated no longer is believed no longer.
-    response.federated_bundles.clear();
-    let own = world.certificates.server("orders");
-    response.svids = world.svid_response(&own, &[&certificates.shop]).svids;
+    let (own, response) = good(&world);
     api.gives(response);
     rotated(&proxy, &own).await;
-    let answer = partner.ask(signed(&world)).await.unwrap();
-    assert_eq!((answer.status.as_u16(), &answer.json()["reason"]), (403, &json!("peer_untrusted")));
+    readiness(&proxy, 200, "[]").await;
 }
 
 #[tokio::test]
 async fn whatever_else_comes_the_last_good_stays() {
-    let world = world(Clock::system()).await;
+    let clock = Clock::manual(Clock::system().now());
+    let world = world(clock.clone()).await;
     let api = WorkloadApi::start(&world.workload_socket());
     let (own, first) = good(&world);
     api.gives(first.clone());
@@ -287,7 +273,7 @@ async fn whatever_else_comes_the_last_good_stays() {
         change(&mut response);
         Ok(response)
     };
-    let cases: [(&str, Result<X509SvidResponse, Status>); 14] = [
+    let cases: [(&str, Result<X509SvidResponse, Status>); 13] = [
         ("gives no X.509-SVID", with(&|it| it.svids.clear())),
         ("certificates that are no DER", with(&|it| it.svids[0].x509_svid.truncate(100))),
         ("does not parse", with(&|it| it.svids[0].x509_svid = vec![0x30, 0])),
@@ -299,26 +285,14 @@ async fn whatever_else_comes_the_last_good_stays() {
             "does not have this SPIFFE ID",
             with(&|it| it.svids[0].spiffe_id = spiffe_id(TRUST_DOMAIN, "other")),
         ),
-        ("gives no CA for trust domain `shop.example`", with(&|it| it.svids[0].bundle.clear())),
+        ("gives our own trust domain `shop.example` no CA at all", with(&|it| it.svids[0].bundle.clear())),
         ("certificates that are no DER", with(&|it| it.svids[0].bundle.truncate(50))),
         ("a certificate that is not a CA's", with(&|it| it.svids[0].bundle = made(&orders).x509_svid)),
         (
-            "which is no trust domain",
-            with(&|it| {
-                it.federated_bundles.insert("spiffe://UPPER".to_owned(), bundle(&[&certificates.partner]));
-            }),
-        ),
-        // One CA key speaks for one trust domain only.
-        (
-            "one CA key stands in trust domain",
-            with(&|it| {
-                it.federated_bundles.insert(PARTNER_DOMAIN.to_owned(), bundle(&[&certificates.shop]));
-            }),
-        ),
-        (
-            "refuses: PERMISSION_DENIED (\"no identity issued\")",
+            "no identity for us: PERMISSION_DENIED (\"no identity issued\")",
             Err(Status::permission_denied("no identity issued")),
         ),
+        ("is no Workload API, or a broken one: UNIMPLEMENTED", Err(Status::unimplemented("what?"))),
     ];
     let mut seen = 0;
     for (why, said) in cases {
@@ -333,12 +307,14 @@ async fn whatever_else_comes_the_last_good_stays() {
         assert_eq!(proxy.admin("/readyz").await.status, 200, "{why}");
         api.gives(first.clone());
         identity(&proxy, |it| it["failure"].is_null()).await;
+        // It goes well for some time, or the pauses would grow.
+        clock.set(clock.now().plus(Duration::from_secs(60)));
         seen += 1;
     }
-    assert_eq!(seen, 14);
+    assert_eq!(seen, 13);
     let metrics = proxy.metrics().await;
     let failures = metrics.lines().find_map(|line| line.strip_prefix("countersign_identity_failures_total "));
-    assert!(failures.unwrap().parse::<u32>().unwrap() >= 14, "{failures:?}");
+    assert!(failures.unwrap().parse::<u32>().unwrap() >= 13, "{failures:?}");
 
     // A stream that broke is asked for again; meanwhile nothing changes.
     drop(api);

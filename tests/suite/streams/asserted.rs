@@ -1,0 +1,174 @@
+//! What streams to a caller whom another Countersign vouches for: its word was for the moment of the request, so the
+//! stream outlives the assertion, and ends with all else that it was permitted upon.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use countersign::cli::mint::Minted;
+use serde_json::{Value, json};
+use tonic::Code;
+
+use super::{FORBIDDEN, KINDS, Kind, Stream, Streams, TOKEN_LIFETIME, record};
+use crate::world::certificates::TRUST_DOMAIN;
+use crate::world::client::{Client, Protocol, get};
+use crate::world::proxy::{HOST, Proxy};
+use crate::world::sha256_of;
+use crate::world::signing::KEYS;
+
+/// The front carries tokens of its own, too.
+const FRONT: &str = r#"
+[trusted_hop.front]
+kind = "countersign"
+spiffe_id = "spiffe://shop.example/ns/prod/sa/front"
+
+[service.front]
+spiffe_id = "spiffe://shop.example/ns/prod/sa/front"
+client_id = [{ issuer = "front", client = "storefront-web" }, { issuer = "corp", client = "storefront-web" }]
+
+[issuer.front]
+preset = "countersign"
+url = "https://front.shop.example"
+audience = ["orders"]
+jwks = "front.jwks"
+
+[role.vouched]
+any_of = [{ issuer = "front", role = "order-reader" }]
+
+[[allow]]
+name = "whom the front knows"
+service = "front"
+role = ["vouched", "order-reader"]
+route = "any"
+"#;
+
+const ASSERTION: &str = "x-auth-assertion";
+const SUBJECT: &str = "version = 1\n[[revoked]]\nissuer = \"front\"\nsubject = \"alice\"\n";
+
+/// What happens to a stream, by what it ends, and with which gRPC code.
+const ENDS: [(&str, &str, Code); 5] = [
+    ("a policy", "denied_by_rule", Code::PermissionDenied),
+    ("a revocation", "token_revoked", Code::Unauthenticated),
+    ("a front that is trusted no longer", "token_missing", Code::Unauthenticated),
+    ("a front that is no Countersign any more", "token_issuer_unknown", Code::Unauthenticated),
+    ("a certificate", "peer_expired", Code::PermissionDenied),
+];
+
+struct Front {
+    streams: Streams,
+    certificate: Minted,
+}
+
+impl Front {
+    async fn new() -> Front {
+        let streams = Streams::new().await;
+        let jwks = json!({ "keys": KEYS.iter().map(|key| key.jwk()).collect::<Vec<_>>() });
+        streams.world.write("front.jwks", &jwks.to_string());
+        streams.world.write("revoked.toml", "version = 1\n");
+        let certificates = &streams.world.certificates;
+        let certificate = certificates.shop.issue(&certificates.workload(TRUST_DOMAIN, "front")).unwrap();
+        Front { streams, certificate }
+    }
+
+    fn configuration(&self, more: &str) -> String {
+        self.streams.configuration(&format!("{FRONT}\n[revocation]\nfile = \"revoked.toml\"\n{more}"))
+    }
+
+    fn start(&self) -> Proxy<'_> {
+        self.streams.world.start(&self.configuration(""))
+    }
+
+    async fn connect(&self, proxy: &Proxy<'_>, protocol: Protocol) -> Arc<Client> {
+        let config = self.streams.world.certificates.client_config_with(Some(&self.certificate));
+        Arc::new(Client::tls(proxy.address("mesh"), HOST, config, protocol).await.unwrap())
+    }
+
+    /// Good for a minute, for whoever has this certificate.
+    fn assertion(&self) -> String {
+        let now = self.streams.clock.now().unix_seconds();
+        let bound = URL_SAFE_NO_PAD.encode(sha256_of(&self.certificate.der));
+        let claims = json!({
+            "iss": "https://front.shop.example", "aud": "orders", "iat": now, "exp": now + 60, "jti": null,
+            "actor": "human", "on_behalf_of": "human", "roles": ["order-reader"], "cnf": { "x5t#S256": bound },
+        });
+        let key = KEYS.iter().find(|key| key.algorithm == "ES256").unwrap();
+        self.streams.world.issuer.token_by(key, json!({ "typ": "countersign+jwt" }), claims)
+    }
+}
+
+#[tokio::test]
+async fn a_stream_outlives_the_assertion_that_it_was_asked_with() {
+    let mut seen = 0;
+    for kind in KINDS {
+        let front = Front::new().await;
+        let proxy = front.start();
+        let client = front.connect(&proxy, Protocol::H2).await;
+        let assertion = front.assertion();
+        let mut asserted = kind.open_with(&client, ASSERTION, &assertion).await;
+        // The same connection, so that both are judged at once: it shows that the other was, too.
+        let mut token = Kind::Events.open(&client, &front.streams.token(json!({}))).await;
+        front.streams.clock.advance(TOKEN_LIFETIME);
+        token.ends("token_expired", Code::Unauthenticated).await;
+        asserted.goes_on(&front.streams.world).await;
+        // Nobody begins another with it.
+        let mut late = get("/orders/7");
+        late.headers_mut().insert(ASSERTION, assertion.parse().unwrap());
+        assert_eq!(client.ask(late).await.unwrap().json()["reason"], "token_expired");
+        // Another generation judges it, and permits it.
+        proxy.reload(&front.configuration("[limit]\nheader_count_max = 99")).unwrap();
+        let another = kind.open_with(&client, ASSERTION, &front.assertion()).await;
+        asserted.goes_on(&front.streams.world).await;
+        drop(another);
+        seen += 1;
+    }
+    assert_eq!(seen, 3);
+}
+
+#[tokio::test]
+async fn a_stream_of_somebody_vouched_for_ends_with_what_it_was_permitted_upon() {
+    let mut seen = 0;
+    for kind in KINDS {
+        for (what, reason, code) in ENDS {
+            let front = Front::new().await;
+            let proxy = front.start();
+            let mut streams: Vec<Stream> = Vec::new();
+            for protocol in kind.protocols() {
+                let client = front.connect(&proxy, *protocol).await;
+                streams.push(kind.open_with(&client, ASSERTION, &front.assertion()).await);
+            }
+            let without = |table: &str| {
+                let whole = front.configuration("");
+                let start = whole.find(table).unwrap();
+                let length = whole[start..].find("\n\n").unwrap();
+                format!("{}{}", &whole[..start], &whole[start + length..])
+            };
+            match what {
+                "a policy" => {
+                    proxy.reload(&front.configuration(&FORBIDDEN.replace("storefront", "front"))).unwrap()
+                }
+                "a revocation" => drop(front.streams.world.write("revoked.toml", SUBJECT)),
+                "a front that is trusted no longer" => proxy.reload(&without("[trusted_hop.front]")).unwrap(),
+                "a front that is no Countersign any more" => {
+                    let other =
+                        front.configuration("").replace("preset = \"countersign\"", "preset = \"generic\"");
+                    proxy.reload(&other).unwrap();
+                }
+                _ => front.streams.clock.advance(Duration::from_secs(25 * 3600)),
+            }
+            for (at, mut stream) in streams.into_iter().enumerate() {
+                stream.ends(reason, code).await;
+                let record: Value = record(&proxy, kind.path(), at).await;
+                assert_eq!(
+                    (&record["verdict"], &record["reason"]),
+                    (&json!("allow"), &json!(reason)),
+                    "{what} {record}"
+                );
+                assert_eq!(record["caller"]["issuer"], "front", "{record}");
+                assert!(record["ended_by"].is_string(), "{record}");
+            }
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 15);
+}

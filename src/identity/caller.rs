@@ -64,7 +64,7 @@ impl Caller {
 
     /// Who named the subject first, where another Countersign vouches for it.
     pub fn subject_issuer(&self) -> Option<&str> {
-        self.via.as_ref().and_then(|_| self.claims.get("subject_issuer")?.as_str())
+        self.via.as_ref().and_then(|_| self.claims.get(SUBJECT_ISSUER)?.as_str())
     }
 
     /// To what the caller's own token was bound: an assertion says that of the token that it rests on, and its own
@@ -97,6 +97,9 @@ impl Caller {
         actor.issuer.is_none() || actor.issuer.as_deref() == own
     }
 }
+
+/// The claim in which an assertion says who named its subject first.
+pub const SUBJECT_ISSUER: &str = "subject_issuer";
 
 /// The key that a token's holder must prove to have.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

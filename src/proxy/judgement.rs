@@ -22,11 +22,11 @@ use crate::audit::record::HopRecord;
 use crate::audit::{Draft, Reason};
 use crate::clock::{Clock, Timestamp};
 use crate::decisions::Judged;
-use crate::identity::{Caller, CertificateHash, Hop, Peer, Signature};
+use crate::identity::{Caller, CertificateHash, Hop, Peer, SUBJECT_ISSUER, Signature};
 use crate::metrics::{Limit, Lookup};
 use crate::policy::{self, Circumstances, Decision, Host, Permit, Verdict};
 use crate::revocation::Revoked;
-use crate::token::{KnownToken, SUBJECT_ISSUER, Scheme, Shown, Target, TokenError, TokenField, Verifier};
+use crate::token::{KnownToken, Scheme, Shown, Target, TokenError, TokenField, Verifier};
 
 /// Both signatures of a request, verified or absent.
 #[derive(Clone, Debug)]

@@ -22,9 +22,6 @@ pub const ASSERTION_TYPE: &str = "countersign+jwt";
 /// What `actor` says in an assertion without a caller.
 pub const ASSERTED_NOBODY: &str = "none";
 
-/// Who named the subject first.
-pub const SUBJECT_ISSUER: &str = "subject_issuer";
-
 /// What every assertion says.
 pub(super) const ASSERTION_CLAIMS: [&str; 5] = ["iss", "exp", "aud", "iat", "actor"];
 

@@ -13,13 +13,13 @@ use url::{Position, Url};
 use super::actor::ActorEntry;
 use super::alb::ALB_CLAIMS;
 use super::algorithm::Algorithm;
-use super::assertion::{ASSERTION_CLAIMS, ASSERTION_TYPE, SUBJECT_ISSUER};
+use super::assertion::{ASSERTION_CLAIMS, ASSERTION_TYPE};
 use super::introspection::IntrospectionSettings;
 use super::issuer_url::IssuerUrl;
 use super::keys::KeyUse;
 use super::possession::PossessionSettings;
 use crate::fetch::SecretSource;
-use crate::identity::{ActorKind, Name};
+use crate::identity::{ActorKind, Name, SUBJECT_ISSUER};
 use crate::policy::claim::{ClaimPath, ClaimTest};
 use crate::policy::role::{Asserts, IssuerFacts};
 

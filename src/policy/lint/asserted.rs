@@ -2,6 +2,7 @@
 //! clients, each for itself; read as its own names, two of them may be one.
 
 use super::{Code, Item, Place, Report};
+use crate::identity::SUBJECT_ISSUER;
 use crate::policy::claim::ClaimTest;
 use crate::policy::compiled::PolicyParts;
 use crate::policy::condition::Condition;
@@ -9,7 +10,6 @@ use crate::policy::pattern::Glob;
 use crate::policy::role::{Asserts, CarriedClients, IssuerFacts, RoleEntries, RoleEntry};
 use crate::policy::rule::Rule;
 use crate::policy::{IssuerId, RoleId, RuleId, ServiceId, reach};
-use crate::token::SUBJECT_ISSUER;
 
 pub(super) fn look(parts: &PolicyParts, report: &mut Report) {
     let mixing = parts.issuers.iter().zip((0..).map(IssuerId));

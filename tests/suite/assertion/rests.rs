@@ -1,15 +1,10 @@
 //! What an assertion rests on: the person's own token, when it ends, to what it was bound, and that it is not revoked.
 
-use std::time::Duration;
-
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign::cli::mint::Minted;
-use countersign::clock::Clock;
-use futures_util::{SinkExt, StreamExt};
-use serde_json::{Value, json};
-use tokio_tungstenite::tungstenite::Message;
+use serde_json::json;
 
 use super::next::Chain;
 use super::{ask, asserted};
@@ -17,17 +12,10 @@ use crate::world::World;
 use crate::world::certificates::{Who, parsed};
 use crate::world::client::{Client, Protocol, get};
 use crate::world::proxy::HOST;
-use crate::world::soon;
 
 const MORE: &str = r#"
 [revocation]
 file = "revoked.toml"
-
-[route.socket]
-host = "orders.shop.example"
-path = "/socket/**"
-upstream = "orders"
-upgrade = "websocket"
 
 [[require]]
 name = "with a token that is bound"
@@ -99,7 +87,7 @@ async fn a_bound_token_is_the_person_s_and_not_the_hop_s() {
     let front = as_front(&world, &chain).await;
     let hash = URL_SAFE_NO_PAD.encode(digest(&SHA256, &parsed(&minted).0[0]));
     for (claims, status, bound) in [
-        (json!({ "uid": "1" }), 403, "none"),
+        (json!({ "uid": "1" }), 401, "none"),
         (json!({ "uid": "1", "cnf": { "x5t#S256": hash } }), 200, "certificate"),
     ] {
         let assertion = asserted(&client, ask(&world, "/bound/7", claims)).await;
@@ -107,33 +95,4 @@ async fn a_bound_token_is_the_person_s_and_not_the_hop_s() {
         let record = chain.next.record_of(&answer).await;
         assert_eq!((answer.status.as_u16(), &record["caller"]["bound"]), (status, &json!(bound)), "{record}");
     }
-}
-
-#[tokio::test]
-async fn what_streams_upon_an_assertion_ends_with_the_person_s_token() {
-    let clock = Clock::manual(Clock::system().now());
-    let world = World::at(clock.clone()).await;
-    world.write("revoked.toml", "version = 1\n");
-    let chain = world.chain_with(MORE).await;
-    let client = chain.front.client(Who::Storefront, Protocol::H1).await;
-    let ends = clock.now().unix_seconds() + 300;
-    let bound = asserted(&client, ask(&world, "/bound/7", json!({ "uid": "1", "exp": ends }))).await;
-    let front = as_front(&world, &chain).await;
-    let mut socket = front.websocket(with("/socket/7", &[("x-auth-assertion", &bound)])).await.unwrap();
-    // The assertion is over, and what it says of the token holds.
-    clock.advance(Duration::from_secs(200));
-    socket.send(Message::text("still here")).await.unwrap();
-    let echoed = soon("the echo", socket.next()).await;
-    assert!(matches!(echoed, Some(Ok(Message::Text(_)))), "{echoed:?}");
-    clock.advance(Duration::from_secs(161));
-    let cut = soon("the cut", socket.next()).await;
-    assert!(matches!(cut, Some(Ok(Message::Close(_)))), "{cut:?}");
-    let of_socket =
-        |all: &[Value]| all.iter().find(|record| record["action"]["path"] == "/socket/7").cloned();
-    let record = chain.next.records.until(of_socket).await;
-    assert_eq!(
-        (&record["reason"], &record["ended_by"]),
-        (&json!("allowed"), &json!("token_expired")),
-        "{record}"
-    );
 }

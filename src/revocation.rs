@@ -128,18 +128,20 @@ impl Revocations {
     }
 
     /// Whether the caller is revoked: the token, whom it is for, who acts for her, the client that it was issued to, or
-    /// the certificate that it is bound to, whoever has taken that one's place.
-    pub fn caller(&self, caller: &Caller, now: Timestamp) -> Option<Revoked> {
-        self.named(caller, now).or_else(|| {
+    /// the certificate that it is bound to, whoever has taken that one's place. `first` is who named the caller first,
+    /// where another Countersign vouches for it.
+    pub fn caller(&self, caller: &Caller, first: Option<&Name>, now: Timestamp) -> Option<Revoked> {
+        let mut issuers = [Some(&caller.issuer), first].into_iter().flatten();
+        issuers.find_map(|issuer| self.named(issuer, caller, now)).or_else(|| {
             let Some(Confirmation::Certificate(bound)) = caller.confirmation else { return None };
             let what = "the certificate that the token is bound to";
             found(&self.certificates, &CertificateHash(bound), now, what)
         })
     }
 
-    /// By what its own issuer says.
-    fn named(&self, caller: &Caller, now: Timestamp) -> Option<Revoked> {
-        let OfIssuer { tokens, subjects, clients } = self.issuers.get(&caller.issuer)?;
+    /// By what its own issuer says, or the one that named it first.
+    fn named(&self, issuer: &Name, caller: &Caller, now: Timestamp) -> Option<Revoked> {
+        let OfIssuer { tokens, subjects, clients } = self.issuers.get(issuer)?;
         let token = caller.token_id.as_deref().and_then(|id| found(tokens, id, now, "the token's `jti`"));
         let subject = || found(subjects, caller.subject.as_deref()?, now, "the token's subject");
         let client = || found(clients, caller.client.as_deref()?, now, "the token's client");

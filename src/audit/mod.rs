@@ -140,6 +140,7 @@ mod tests {
             roles: None,
             actors: vec![ActorKind::Human],
             actor_claims: Vec::new(),
+            asserts: None,
         };
         let entry = RoleEntry {
             issuer: IssuerId(0),

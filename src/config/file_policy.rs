@@ -357,8 +357,8 @@ table! {
         match_claim: Keyed<String, ClaimPath>,
         /// Methods of gRPC, as `pkg.Service/Method`, or `pkg.Service/*` for all of a service.
         grpc: List<GrpcPattern>,
-        /// How the peer was learned: `direct`, by the TLS handshake of this very connection, `local`, or the name of a
-        /// `[trusted_hop]` that tells certificates.
+        /// How the request came: by the name of a `[trusted_hop]` that tells certificates, whether or not it told one, `local`,
+        /// from the local application, or `direct`.
         hop: List<String>,
         /// Addresses or ranges of the other end of the connection. No identity: `check` finds rules with nothing else.
         peer_ip: List<IpNet>,

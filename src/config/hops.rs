@@ -7,7 +7,8 @@ use super::file::{File, HopKind as Typed, MutualAuthentication, TrustedHop as Ta
 use super::names::{entries, items, known_trust_domain, refuse_reserved};
 use super::ranges::range;
 use super::source::{At, Span};
-use crate::identity::Name;
+use crate::identity::{Name, SpiffePattern};
+use crate::policy::cells::Shape;
 use crate::proxy::hop::{CertificateHeader, HopKind, KnownBy, TrustedHop};
 
 /// The ways in which a peer is learned that is told by no hop.
@@ -25,11 +26,11 @@ pub fn proxies(file: &File, found: &mut Diagnostics) -> Vec<IpNet> {
 pub fn hops(file: &File, found: &mut Diagnostics) -> Vec<TrustedHop> {
     refuse_reserved("hop", &file.trusted_hop, found);
     let mut hops = Vec::new();
-    let mut ranges = Vec::new();
+    let (mut ranges, mut ids) = (Vec::new(), Vec::new());
     for (name, hop) in entries(&file.trusted_hop) {
         check(name, &hop.value, file, found);
         let Some(kind) = kind(&hop.value) else { continue };
-        let spiffe_ids: Vec<_> = items(&hop.value.spiffe_id).iter().map(|id| id.value.clone()).collect();
+        let spiffe_ids = spiffe_ids(&hop.value, &mut ids, found);
         let known_by = if spiffe_ids.is_empty() {
             KnownBy::Address(addresses(&hop.value, &mut ranges, found))
         } else {
@@ -95,6 +96,34 @@ fn addresses(hop: &Table, others: &mut Vec<(IpNet, Span)>, found: &mut Diagnosti
     }
     others.extend(&own);
     own.into_iter().map(|(net, _)| net).collect()
+}
+
+/// Its SPIFFE IDs, none of which is that of another hop, either.
+fn spiffe_ids<'f>(
+    hop: &'f Table,
+    others: &mut Vec<&'f At<SpiffePattern>>,
+    found: &mut Diagnostics,
+) -> Vec<SpiffePattern> {
+    let own = items(&hop.spiffe_id);
+    for id in own {
+        let meets = |other: &&&At<SpiffePattern>| {
+            other.value.trust_domain() == id.value.trust_domain()
+                && Shape::of_spiffe(&other.value).overlaps(&Shape::of_spiffe(&id.value))
+        };
+        if let Some(other) = others.iter().find(meets) {
+            let message =
+                format!("`{}` has workloads of `{}`, which is another hop's", id.value, other.value);
+            let remedy = "give each hop its own SPIFFE IDs: what is read of its word goes by them";
+            found.conflict(
+                "contradiction",
+                (id.span.max(other.span), id.span.min(other.span)),
+                message,
+                remedy,
+            );
+        }
+    }
+    others.extend(own);
+    own.iter().map(|id| id.value.clone()).collect()
 }
 
 /// Each hop is known by one thing, and by that alone.

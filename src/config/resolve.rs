@@ -23,12 +23,12 @@ use super::{assertion, canonical, effective, hops, lints, own_identity, surround
 use crate::audit::SinkSettings;
 use crate::clock::Timestamp;
 use crate::decisions::DecisionsSettings;
-use crate::identity::Name;
+use crate::identity::{Direction, Name};
 use crate::policy::difference::Approach;
 use crate::policy::lint::Finding;
 use crate::policy::{Policy, PolicyParts};
 use crate::proxy::assertion::AssertionSettings;
-use crate::proxy::hop::TrustedHop;
+use crate::proxy::hop::{HopKind, KnownBy, TrustedHop};
 use crate::proxy::limits::Limits;
 use crate::proxy::normalize::OddNames;
 use crate::proxy::route::RouteSettings;
@@ -89,12 +89,22 @@ impl Config {
             let table = self.resolved.get(kind).and_then(toml::Value::as_table);
             table.into_iter().flat_map(toml::Table::keys)
         };
-        let clients = || self.listeners.iter().map(|listener| Some(&listener.tls.as_ref()?.clients));
+        let inbound = || self.listeners.iter().filter(|listener| listener.direction == Direction::Inbound);
+        let clients = || inbound().map(|listener| Some(&listener.tls.as_ref()?.clients));
         let asks = clients().any(|clients| clients.is_some_and(|clients| clients.trust().is_some()));
         let none = self.listeners.is_empty();
+        let takes_nobody = none || clients().any(|it| !matches!(it, Some(ClientCertificates::Required(_))));
+        let takes_peers = none || asks;
+        let is_heard = |hop: &&TrustedHop| match (hop.kind, &hop.known_by) {
+            (HopKind::Countersign, _) => false,
+            // with a certificate of its own it is that workload
+            (HopKind::Certificate(_), KnownBy::Address(_)) => takes_nobody,
+            (HopKind::Certificate(_), KnownBy::SpiffeId(_)) => takes_peers,
+        };
         Approach {
-            takes_nobody: none || clients().any(|it| !matches!(it, Some(ClientCertificates::Required(_)))),
-            takes_peers: none || asks,
+            takes_nobody,
+            takes_peers,
+            telling: self.hops.iter().filter(is_heard).map(|hop| hop.name.clone()).collect(),
             trust_domains: names("trust_domain").filter_map(|name| name.parse().ok()).collect(),
             hops: names("trusted_hop").filter_map(|name| name.parse().ok()).collect(),
         }

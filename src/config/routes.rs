@@ -71,6 +71,13 @@ fn route(
     if !typed.is_read() {
         return None;
     }
+    let direction = typed.mode.map_or(Direction::Inbound, |mode| mode.value);
+    if let Some(mode) = typed.mode.filter(|_| direction == Direction::Outbound && !typed.gives("host")) {
+        let message = format!("outbound route `{name}` takes whatever host is asked for");
+        let remedy = "add `host`: a web page on this machine can send any other to a listener on loopback";
+        found.error("missing_key", mode.span, message, remedy);
+        return None;
+    }
     let strip_prefix = match &typed.strip_prefix {
         Some(prefix) => Some(NormalPath::parse(&prefix.value).ok()?),
         None => None,
@@ -87,7 +94,7 @@ fn route(
     };
     let route = Route {
         name: name.clone(),
-        direction: typed.mode.map_or(Direction::Inbound, |mode| mode.value),
+        direction,
         host: items(&typed.host).iter().map(|host| host.value.clone()).collect(),
         path,
         header: header?,

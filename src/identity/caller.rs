@@ -64,6 +64,31 @@ impl Caller {
         self.subject == token.subject && text(self, named_by) == text(token, "iss")
     }
 
+    /// When the token ends that this caller was first known by, whoever vouches for the caller since.
+    pub fn token_ends(&self) -> Timestamp {
+        let asserted = self.via.as_ref().and_then(|_| self.claims.get("caller_exp")?.as_i64());
+        asserted.map_or(self.expires, Timestamp::from_unix_seconds)
+    }
+
+    /// Who named the subject first, where another Countersign vouches for it.
+    pub fn subject_issuer(&self) -> Option<&str> {
+        self.via.as_ref().and_then(|_| self.claims.get(SUBJECT_ISSUER)?.as_str())
+    }
+
+    /// To what the caller's own token was bound: an assertion says that of the token that it rests on, and its own
+    /// binding tells of the hop.
+    pub fn bound_to(&self) -> Option<Bound> {
+        let asserted =
+            || Bound::ALL.into_iter().find(|bound| self.claims.get("bound") == Some(&bound.as_str().into()));
+        match (&self.via, &self.confirmation) {
+            (Some(_), _) => asserted(),
+            (None, Some(Confirmation::Certificate(_))) => Some(Bound::Certificate),
+            (None, Some(Confirmation::Key(_))) => Some(Bound::Key),
+            // What cannot be checked is proven by nobody.
+            (None, Some(Confirmation::Unsupported) | None) => None,
+        }
+    }
+
     /// The outermost actor, if the token's own issuer names it. What another issuer calls `bot` is no `bot` of
     /// this one.
     pub fn acting(&self) -> Option<&str> {
@@ -81,6 +106,9 @@ impl Caller {
     }
 }
 
+/// The claim in which an assertion says who named its subject first.
+pub const SUBJECT_ISSUER: &str = "subject_issuer";
+
 /// The key that a token's holder must prove to have.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Confirmation {
@@ -90,4 +118,23 @@ pub enum Confirmation {
     Key([u8; 32]),
     /// A confirmation method that this proxy cannot check, hence never proven.
     Unsupported,
+}
+
+/// What a caller proved to hold beside a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    Certificate,
+    Key,
+}
+
+impl Bound {
+    pub const ALL: [Bound; 2] = [Bound::Certificate, Bound::Key];
+
+    /// As records and assertions say it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Bound::Certificate => "certificate",
+            Bound::Key => "key",
+        }
+    }
 }

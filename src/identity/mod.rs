@@ -11,7 +11,7 @@ pub mod peer;
 pub mod spiffe;
 
 pub use actor::{ActorKind, Delegate};
-pub use caller::{Caller, Confirmation};
+pub use caller::{Bound, Caller, Confirmation, SUBJECT_ISSUER};
 pub(crate) use hash::write_sha256;
 pub use name::Name;
 pub use peer::{CertificateHash, Direction, Hop, Peer, PeerName};

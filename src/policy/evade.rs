@@ -91,7 +91,13 @@ fn by_asking_for_less(rule: &Rule, parts: &PolicyParts) -> Vec<Evasion> {
             }
             Condition::Acr(_) => reads("acr"),
             Condition::MaxAge(_) => reads("auth_time"),
-            Condition::SenderConstrained => reads("cnf"),
+            // An assertion says of the token that it rests on.
+            Condition::SenderConstrained => {
+                for issuer in &reached {
+                    let claim = if issuer.asserts.is_some() { "bound" } else { "cnf" };
+                    found.extend(optional(key, issuer, claim));
+                }
+            }
             // a token that lacks what tells its kind is `unknown`, which these lists name
             Condition::Actor(kinds)
                 if kinds.iter().any(|k| matches!(k, ActorKind::Agent | ActorKind::Unknown)) => {}

@@ -164,6 +164,7 @@ pub fn issuer(named: &str) -> IssuerFacts {
         roles: None,
         actors: vec![ActorKind::Human, ActorKind::Agent],
         actor_claims: vec![text("uid")],
+        asserts: None,
     }
 }
 

@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use fixedbitset::FixedBitSet;
 use ipnet::IpNet;
@@ -16,7 +15,7 @@ use super::decision::Request;
 use super::rule::{Effect, Rule, stated};
 use super::{IssuerId, Policy};
 use crate::clock::Timestamp;
-use crate::identity::{ActorKind, Caller, Confirmation, Peer};
+use crate::identity::{ActorKind, Caller, Peer};
 
 /// Who asks: both signatures, with the names that the policy has for them.
 #[derive(Clone, Copy, Debug)]
@@ -179,11 +178,7 @@ fn holds_in(rule: &Rule, condition: &Condition, asked: &Asked<'_>) -> bool {
         Condition::ClientIp(nets) => is_in(nets, circumstances.client_ip),
         // Nobody is verified by a token that is bound and was not proven to be in the right hands.
         Condition::SenderConstrained => {
-            let proven = |caller: &Arc<Caller>| match caller.confirmation {
-                Some(Confirmation::Certificate(_) | Confirmation::Key(_)) => true,
-                Some(Confirmation::Unsupported) | None => false,
-            };
-            asked.request.caller.verified().is_some_and(proven)
+            asked.request.caller.verified().is_some_and(|caller| caller.bound_to().is_some())
         }
         Condition::Service(_)
         | Condition::Issuer(_)

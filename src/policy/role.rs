@@ -92,6 +92,17 @@ pub struct IssuerFacts {
     /// Top-level claims that decide between `human`, `service` and `unknown`; a deny that names one
     /// of these kinds reads them. (Those of `agent` must be in `requires` in any case.)
     pub actor_claims: Vec<Arc<str>>,
+    /// Whether it vouches for the callers of other issuers (`preset = "countersign"`), and for whose if only for those
+    /// of some.
+    pub asserts: Option<Asserts>,
+}
+
+/// Whose callers an issuer vouches for, as far as its own settings tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asserts {
+    Anybodys,
+    /// `only` names them.
+    Named,
 }
 
 impl Service {

@@ -14,7 +14,7 @@ use super::judge::{Asked, Lack, Who};
 use super::near_miss::Failure;
 use super::role::{IssuerFacts, RoleEntries, RoleEntry};
 use super::rule::{Effect, Rule, stated};
-use crate::identity::{ActorKind, Caller, Confirmation};
+use crate::identity::{ActorKind, Bound, Caller};
 
 /// How much of one claim a record quotes.
 const QUOTED_CHARS_MAX: usize = 64;
@@ -155,10 +155,10 @@ pub(super) fn seen(
         Condition::Hop(_) => format!("the hop is {}", circumstances.hop.as_str()),
         Condition::PeerIp(_) => address(circumstances.peer_ip),
         Condition::ClientIp(_) => address(circumstances.client_ip),
-        Condition::SenderConstrained => of_caller(&|caller| match &caller.confirmation {
-            Some(Confirmation::Certificate(_)) => "the token is bound to the client's certificate".to_owned(),
-            Some(Confirmation::Key(_)) => "the token is bound to a key that the request proved".to_owned(),
-            Some(Confirmation::Unsupported) | None => "the token is bound to no key".to_owned(),
+        Condition::SenderConstrained => of_caller(&|caller| match caller.bound_to() {
+            Some(Bound::Certificate) => "the token is bound to the client's certificate".to_owned(),
+            Some(Bound::Key) => "the token is bound to a key that the request proved".to_owned(),
+            None => "the token is bound to no key".to_owned(),
         }),
         Condition::Route(_) => route_seen(policy, asked),
         Condition::Host(_) => format!("the host is {}", asked.request.action.host),

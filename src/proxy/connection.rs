@@ -202,7 +202,14 @@ impl Connection {
         let end = self.peer(generation, now).map_err(|error| Refusal::from(&error))?;
         match self.hop(generation, &end) {
             None => Ok(end),
-            Some(hop) => self.learned.borrow_mut().peer(hop, generation.trust.as_ref(), headers, now),
+            Some(hop) => {
+                let revoked = end.verified().and_then(|end| generation.revocations.peer(end, now));
+                if let Some(revoked) = revoked {
+                    let detail = format!("hop `{}`: {revoked}", hop.0.name);
+                    return Err(Refusal::of(Reason::PeerRevoked).because(detail));
+                }
+                self.learned.borrow_mut().peer(hop, generation.trust.as_ref(), headers, now)
+            }
         }
     }
 

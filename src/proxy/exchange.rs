@@ -16,7 +16,7 @@ use super::forward::{Passage, forward};
 use super::generation::Generation;
 use super::headers::{Origin, given_traceparent};
 use super::hop::{self, TrustedHop};
-use super::judgement::{self, Addresses, Credential, Holder};
+use super::judgement::{self, Credential, Holder, Whence};
 use super::normalize::Asked;
 use super::refusal::{Form, Refusal};
 use super::route::CrossOrigin;
@@ -24,7 +24,7 @@ use super::worker::Worker;
 use crate::audit::record::HopRecord;
 use crate::audit::{Draft, Protocol, Reason};
 use crate::clock::{Stopwatch, Timestamp};
-use crate::identity::CertificateHash;
+use crate::identity::{CertificateHash, Hop};
 use crate::policy::{Decision, Verdict};
 use crate::token::Scheme;
 
@@ -116,7 +116,7 @@ async fn judge(
     let signatures = verified.await?;
     let now = clock.now();
     let watch = Stopwatch::start();
-    let request = signatures.ask(&asked, &head.headers, from, now);
+    let request = signatures.ask(&asked, &head.headers, &from, now);
     let (decision, judged, cache) = judgement::decide(generation, &request, known.judged.as_ref());
     let took = watch.elapsed();
     if let Some(told) = judged.told.get() {
@@ -177,8 +177,9 @@ fn origin<'g>(
     headers: &HeaderMap,
     now: Timestamp,
     draft: &mut Draft,
-) -> Result<(Addresses, Option<Through<'g>>), Refusal> {
-    let here = Addresses { peer: Some(connection.peer_ip), client: Some(connection.peer_ip) };
+) -> Result<(Whence, Option<Through<'g>>), Refusal> {
+    let peer = Some(connection.peer_ip);
+    let here = Whence { hop: Hop::Direct, peer, client: peer };
     // What is wrong with the other end is told where its signature is.
     let end = if generation.hops.is_empty() { None } else { connection.peer(generation, now).ok() };
     match end.as_ref().and_then(|end| Some((connection.hop(generation, end)?.0, end))) {
@@ -188,7 +189,7 @@ fn origin<'g>(
             let record = HopRecord { name: hop.name.clone(), certificate };
             let client = judgement::client(generation, record, headers, draft)?;
             let origin = connection.origin.told(client, hop::spoke_tls(headers));
-            Ok((Addresses { client, ..here }, Some((hop, origin))))
+            Ok((Whence { hop: Hop::Trusted(hop.name.clone()), client, ..here }, Some((hop, origin))))
         }
     }
 }

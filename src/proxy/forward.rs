@@ -27,7 +27,7 @@ use super::exchange::{finish, refuse};
 use super::generation::Generation;
 use super::headers::{self, Authorization, Introduction};
 use super::hop;
-use super::judgement::{self, Addresses, Basis};
+use super::judgement::{self, Basis, Whence};
 use super::normalize::{Asked, Kind};
 use super::refusal::{Form, Refusal};
 use super::route::RouteSettings;
@@ -51,7 +51,7 @@ pub struct Passage {
     pub who: Arc<headers::Identity>,
     /// The same, signed.
     pub assertion: Option<Arc<Signed>>,
-    pub from: Addresses,
+    pub from: Whence,
     /// The same for the upstream, as a trusted hop tells it; without, it comes from where its connection does.
     pub origin: Option<headers::Origin>,
     pub credential: judgement::Credential,

@@ -34,12 +34,13 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Starts of names that only this proxy, or a hop in front of it that it trusts, may use.
-const RESERVED_STARTS: [&str; 13] = [
+const RESERVED_STARTS: [&str; 14] = [
     "x-auth-",
     "x-forwarded-",
     "x-original-",
     "x-envoy-",
     "x-ssl-client-",
+    "ssl-client-",
     "x-webauth-",
     "x-amzn-oidc-",
     "x-amzn-mtls-",

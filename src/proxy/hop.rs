@@ -57,10 +57,13 @@ pub enum KnownBy {
     SpiffeId(Vec<SpiffePattern>),
 }
 
-/// The peer that the last request of a connection told, by the bytes that told it: most often the next one brings the
-/// same.
+/// The peers that the last requests of a connection told, the latest first, by the bytes that told them: a hop brings
+/// many on one connection.
 #[derive(Debug, Default)]
-pub struct Learned(Option<LearnedPeer>);
+pub struct Learned(Vec<LearnedPeer>);
+
+/// So many peers of a connection are remembered.
+const LEARNED_MAX: usize = 8;
 
 #[derive(Debug)]
 struct LearnedPeer {
@@ -173,28 +176,32 @@ impl Learned {
         }
         let trust = trust.ok_or_else(|| Refusal::of(Reason::Internal))?;
         let bytes = || told.iter().map(|value| value.map_or(&[][..], HeaderValue::as_bytes));
-        if let Some(known) = &self.0
-            && known.told.iter().map(|told| &**told).eq(bytes())
-            && Arc::ptr_eq(&known.trust, trust)
-            && known.hop == hop.name
-            && known.since <= now
-            && now < known.until
-        {
-            return Ok(Signature::Verified(Arc::clone(&known.peer)));
+        let is_same = |known: &LearnedPeer| {
+            known.told.iter().map(|told| &**told).eq(bytes())
+                && Arc::ptr_eq(&known.trust, trust)
+                && known.hop == hop.name
+                && known.since <= now
+                && now < known.until
+        };
+        if let Some(at) = self.0.iter().position(is_same) {
+            self.0[..=at].rotate_right(1);
+            return Ok(Signature::Verified(Arc::clone(&self.0[0].peer)));
         }
         let chain = header.chain(&told).map_err(|what| {
             let detail = format!("what hop `{}` says of a certificate: {what}", hop.name);
             Refusal::of(Reason::PeerMalformed).because(detail)
         })?;
         let peer = vouched(trust, &chain, &hop.name, now).map_err(|error| Refusal::from(&error))?;
-        self.0 = Some(LearnedPeer {
+        self.0.truncate(LEARNED_MAX - 1);
+        let learned = LearnedPeer {
             told: bytes().map(Box::from).collect(),
             trust: Arc::clone(trust),
             hop: hop.name.clone(),
             peer: Arc::clone(&peer),
             since: now,
             until: trust.vouched_until(&peer),
-        });
+        };
+        self.0.insert(0, learned);
         Ok(Signature::Verified(peer))
     }
 }

@@ -4,7 +4,7 @@
 //! [`exchange`](super::exchange) goes them for requests that came; whoever only asks what would become of one
 //! goes the same. Nothing here reads a socket or a clock.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -23,10 +23,10 @@ use crate::audit::record::HopRecord;
 use crate::audit::{Draft, Reason};
 use crate::clock::{Clock, Timestamp};
 use crate::decisions::Judged;
-use crate::identity::{Caller, CertificateHash, Hop, Peer, Signature};
+use crate::identity::{Caller, CertificateHash, Hop, Peer, SUBJECT_ISSUER, Signature};
 use crate::metrics::{Limit, Lookup};
 use crate::policy::{self, Circumstances, Decision, Host, Permit, Verdict};
-use crate::revocation::{Revocations, Revoked};
+use crate::revocation::Revoked;
 use crate::token::{KnownToken, Scheme, Shown, Target, TokenError, TokenField, Verifier};
 
 /// Both signatures of a request, verified or absent.
@@ -43,7 +43,7 @@ pub struct Basis {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Whether its content type is gRPC's.
     pub grpc: bool,
-    pub from: Addresses,
+    pub from: Whence,
     pub credential: Credential,
 }
 
@@ -53,9 +53,8 @@ pub enum Credential {
     Token(TokenField),
     /// One that its issuer is asked about, again and again.
     Opaque(TokenField),
-    /// The word of a hop, which speaks for the moment of the request: that what streams through it ends with the
-    /// caller's token is that hop's business.
-    Word(Arc<Caller>),
+    /// The word of a hop, and the token that was shown beside it.
+    Word(Arc<Caller>, Option<TokenField>),
     /// What a load balancer said of who logged in there.
     UserClaims(TokenField),
 }
@@ -69,8 +68,10 @@ pub struct Holder<'g, P, R> {
 }
 
 /// From where a request comes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Addresses {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whence {
+    /// Who brings it, whether or not that tells whose it is.
+    pub hop: Hop,
     /// The other end of the connection, after the PROXY protocol.
     pub peer: Option<IpAddr>,
     /// The client as trusted hops tell it.
@@ -103,9 +104,9 @@ pub async fn verify(
     known: &mut Option<Arc<KnownToken>>,
     draft: &mut Draft,
 ) -> Result<Signatures, Refusal> {
-    let Generation { policy, revocations, .. } = generation;
+    let policy = &generation.policy;
     let Holder { peer, replaced, hop } = holder;
-    let headers = request.headers;
+    let (headers, beside) = (request.headers, OnceCell::new());
     let is_reached = Cell::new(true);
     let caller = async |peer: Result<Option<&Peer>, &Refusal>| {
         if peer.is_err() && verifier.leaves_traces(headers) {
@@ -121,11 +122,11 @@ pub async fn verify(
         match peer {
             Some(peer) if headers.contains_key(headers::ASSERTION) => {
                 let asserted = Box::pin(asserted(generation, verifier, headers, peer)).await;
-                caller.and_then(|caller| one_of(caller, asserted?, "subject_issuer"))
+                caller.and_then(|caller| one_of(caller, asserted?, SUBJECT_ISSUER, &beside))
             }
             _ if hop.is_some() && headers.contains_key(headers::USER_CLAIMS) => {
                 let logged_in = Box::pin(logged_in(verifier, headers, hop)).await;
-                caller.and_then(|caller| one_of(caller, logged_in?, "iss"))
+                caller.and_then(|caller| one_of(caller, logged_in?, "iss", &beside))
             }
             _ => caller,
         }
@@ -135,7 +136,7 @@ pub async fn verify(
     if is_reached.get() {
         draft.caller(caller.as_ref().map_err(|refusal| refusal.reason));
     }
-    let [peer_revoked, caller_revoked] = revoked(revocations, &peer, &caller, now);
+    let [peer_revoked, caller_revoked] = revoked(generation, &peer, (&caller, beside.get()), now);
     draft.revoked(peer_revoked.is_some(), caller_revoked.is_some());
     let refusal = match (peer, caller) {
         (Ok(peer), Ok(caller)) if peer_revoked.is_none() && caller_revoked.is_none() => {
@@ -161,25 +162,30 @@ fn first<const N: usize>(refusals: [Option<Refusal>; N]) -> Refusal {
     first.unwrap_or_else(|| Refusal::of(Reason::Internal))
 }
 
-/// Whether peer and caller are on the revocation list, as far as they are verified.
+/// Whether peer and caller are on the revocation list, as far as they are verified; `beside` is the token that was
+/// shown beside an assertion.
 fn revoked(
-    revocations: &Revocations,
+    generation: &Generation,
     peer: &Result<Signature<Peer>, Refusal>,
-    caller: &Result<Signature<Caller>, Refusal>,
+    (caller, beside): (&Result<Signature<Caller>, Refusal>, Option<&Arc<Caller>>),
     now: impl Fn() -> Timestamp,
 ) -> [Option<Refusal>; 2] {
+    let Generation { revocations, verifier, .. } = generation;
     if revocations.is_empty() {
         return [None, None];
     }
     let now = now();
     let peer = peer.as_ref().ok().and_then(Signature::verified);
     let caller = caller.as_ref().ok().and_then(Signature::verified);
-    let (peer, caller) =
-        (peer.map(|it| revocations.peer(it, now)), caller.map(|it| revocations.caller(it, now)));
+    let of_caller = |caller: &Arc<Caller>| {
+        let first = caller.subject_issuer().and_then(|iss| verifier.issuer_named(iss));
+        revocations.caller(caller, first, now)
+    };
     let by_token = |revoked: Revoked| Refusal::from(&TokenError::Revoked(revoked.to_string().into()));
     [
-        peer.flatten().map(|revoked| Refusal::of(Reason::PeerRevoked).because(revoked)),
-        caller.flatten().map(by_token),
+        peer.and_then(|it| revocations.peer(it, now))
+            .map(|revoked| Refusal::of(Reason::PeerRevoked).because(revoked)),
+        caller.into_iter().chain(beside).find_map(of_caller).map(by_token),
     ]
 }
 
@@ -205,16 +211,22 @@ pub async fn again(
     clock: &Clock,
 ) -> Result<Timestamp, (Refusal, Option<Decision>)> {
     let Basis { asked, from, credential, .. } = basis;
+    let beside = OnceCell::new();
     let end = connection.peer(generation, clock.now()).ok();
     let hop = end.as_ref().and_then(|end| connection.hop(generation, end));
     let is_alb = hop.is_some_and(|(_, header)| header.is_alb());
+    let from = Whence {
+        // By what is a hop now.
+        hop: hop.map_or(Hop::Direct, |(hop, _)| Hop::Trusted(hop.name.clone())),
+        ..from.clone()
+    };
     let caller = async |peer: Result<Option<&Peer>, &Refusal>| match peer {
-        Ok(peer) => credential.again(generation, peer, is_alb).await,
+        Ok(peer) => credential.again(generation, (peer, is_alb), clock, &beside).await,
         Err(_) => Ok(Signature::Absent),
     };
     let headers = basis.headers();
     let (peer, caller) = both(|| connection.requester(generation, &headers, clock.now()), caller).await;
-    let [peer_revoked, caller_revoked] = revoked(&generation.revocations, &peer, &caller, || clock.now());
+    let [peer_revoked, caller_revoked] = revoked(generation, &peer, (&caller, beside.get()), || clock.now());
     let signatures = match (peer, caller) {
         (Ok(peer), Ok(caller)) if peer_revoked.is_none() && caller_revoked.is_none() => {
             Signatures { peer, caller }
@@ -228,7 +240,7 @@ pub async fn again(
         let detail = "its certificate is this connection's no longer";
         return Err((Refusal::from(&TokenError::NotSenderConstrained(detail.into())), None));
     }
-    let request = signatures.ask(asked, &headers, *from, clock.now());
+    let request = signatures.ask(asked, &headers, &from, clock.now());
     let (decision, judged, _) = decide(generation, &request, None);
     match &decision.verdict {
         Verdict::Permit(permit) => {
@@ -286,18 +298,26 @@ pub fn check_bound(asserted: &Caller, peer: &Peer) -> Result<(), TokenError> {
     Ok(())
 }
 
-/// What a hop tells of a caller beside a token is of the same subject, or one of the two is not what it seems.
+/// What a hop tells of a caller beside a token is of the same subject, or one of the two is not what it seems. The
+/// caller is whom the hop tells, and the token is put `beside`.
 fn one_of(
     token: Signature<Caller>,
     told: Signature<Caller>,
     named_by: &str,
+    beside: &OnceCell<Arc<Caller>>,
 ) -> Result<Signature<Caller>, Refusal> {
     match (token.verified(), told.verified()) {
         (Some(token), Some(told)) if !told.is_of_subject_of(token, named_by) => {
             let detail = "the token is another subject's than what the hop tells";
             Err(Refusal::from(&TokenError::Malformed(detail.into())))
         }
-        (_, Some(_)) => Ok(told),
+        (token, Some(_)) => {
+            if let Some(token) = token {
+                // One is shown.
+                let _ = beside.set(Arc::clone(token));
+            }
+            Ok(told)
+        }
         (_, None) => Ok(token),
     }
 }
@@ -335,15 +355,15 @@ impl Credential {
         verifier: &Verifier,
     ) -> Credential {
         let Some(caller) = signatures.caller.verified() else { return Credential::Absent };
-        if headers.contains_key(headers::ASSERTION) && verifier.takes_assertions_of(&caller.issuer) {
-            return Credential::Word(Arc::clone(caller));
-        }
         if let Some(said) = headers.get(headers::USER_CLAIMS)
             && verifier.takes_user_claims(Some(&caller.issuer))
         {
             return Credential::UserClaims(TokenField::of(said));
         }
         let field = known.map(KnownToken::field).or_else(|| TokenField::in_headers(headers));
+        if headers.contains_key(headers::ASSERTION) && verifier.takes_assertions_of(&caller.issuer) {
+            return Credential::Word(Arc::clone(caller), field);
+        }
         let kind = if caller.believed_until.is_some() { Credential::Opaque } else { Credential::Token };
         field.map_or(Credential::Absent, kind)
     }
@@ -352,16 +372,18 @@ impl Credential {
     async fn again(
         &self,
         generation: &Generation,
-        peer: Option<&Peer>,
-        is_alb: bool,
+        (peer, is_alb): (Option<&Peer>, bool),
+        clock: &Clock,
+        beside: &OnceCell<Arc<Caller>>,
     ) -> Result<Signature<Caller>, Refusal> {
         let verifier = &generation.verifier;
+        let of_token = async |token| {
+            let caller = verifier.verify_field(token).await;
+            caller.map_err(|error| Refusal::from(&error))
+        };
         match self {
             Credential::Absent => Ok(Signature::Absent),
-            Credential::Token(token) | Credential::Opaque(token) => {
-                let caller = verifier.verify_field(token).await;
-                caller.map_err(|error| Refusal::from(&error))
-            }
+            Credential::Token(token) | Credential::Opaque(token) => of_token(token).await,
             Credential::UserClaims(said) => {
                 if !is_alb {
                     return Ok(Signature::Absent);
@@ -369,7 +391,7 @@ impl Credential {
                 let caller = verifier.verify_user_claims_again(said).await;
                 caller.map_err(|error| Refusal::from(&error))
             }
-            Credential::Word(caller) => {
+            Credential::Word(caller, token) => {
                 if !peer.is_some_and(|peer| hop::is_believed(&generation.hops, peer)) {
                     return Ok(Signature::Absent);
                 }
@@ -377,8 +399,16 @@ impl Credential {
                     let detail = "its issuer is no other Countersign any more";
                     return Err(Refusal::from(&TokenError::IssuerUnknown(detail.into())));
                 }
-                let caller = Caller { expires: Timestamp::MAX, ..Caller::clone(caller) };
-                Ok(Signature::Verified(Arc::new(caller)))
+                // The assertion was for the moment of the request; what it says of the token holds for longer.
+                let expires = caller.token_ends();
+                if expires <= clock.now() {
+                    return Err(Refusal::from(&TokenError::Expired));
+                }
+                let caller = Signature::Verified(Arc::new(Caller { expires, ..Caller::clone(caller) }));
+                match token {
+                    Some(token) => one_of(of_token(token).await?, caller, SUBJECT_ISSUER, beside),
+                    None => Ok(caller),
+                }
             }
         }
     }
@@ -415,10 +445,10 @@ impl Signatures {
         &'a self,
         asked: &'a Asked,
         headers: &'a HeaderMap,
-        from: Addresses,
+        from: &'a Whence,
         now: Timestamp,
     ) -> policy::Request<'a> {
-        let hop = self.peer.verified().map_or(&Hop::Direct, |peer| &peer.hop);
+        let hop = self.peer.verified().map_or(&from.hop, |peer| &peer.hop);
         let circumstances = Circumstances { hop, peer_ip: from.peer, client_ip: from.client };
         let Signatures { peer, caller } = self;
         policy::Request { peer, caller, action: asked.action(headers), circumstances, now }

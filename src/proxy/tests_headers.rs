@@ -94,6 +94,8 @@ fn nothing_that_speaks_of_identity_passes_when_nobody_is_there() {
         "remote-user",
         "x-remote-user",
         "x-ssl-client-cert",
+        "ssl-client-cert",
+        "ssl-client-verify",
         "x-ssl-client-verify",
         "x-envoy-original-path",
         "x-envoy-external-address",

@@ -10,11 +10,13 @@
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::future::poll_fn;
+use std::panic::AssertUnwindSafe;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
@@ -205,9 +207,11 @@ impl Underway {
             Credential::Opaque(_) => (OPAQUE_TIMEOUT, "its issuer is waited for"),
             _ => (JUDGING_TIMEOUT, "its keys are waited for"),
         };
-        let outcome = match timeout(limit, judging).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err((Refusal::of(Reason::IssuerUnavailable).because(detail), None)),
+        // A panic ends this one alone, and not all that its core serves.
+        let outcome = match AssertUnwindSafe(timeout(limit, judging)).catch_unwind().await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err((Refusal::of(Reason::IssuerUnavailable).because(detail), None)),
+            Err(_) => Err((Refusal::of(Reason::Internal), None)),
         };
         self.is_being_judged.set(false);
         // Only now: it may go elsewhere since.

@@ -11,6 +11,7 @@ use super::why::Why;
 use crate::audit::Reason;
 use crate::audit::line::TEXT_BYTES_MAX;
 use crate::clock::Timestamp;
+use crate::identity::Hop;
 use crate::policy::{Host, NormalPath};
 
 /// A line that tells of a request.
@@ -42,6 +43,8 @@ pub struct Past<'a> {
     pub route: Option<Cow<'a, str>>,
     pub peer_ip: Option<IpAddr>,
     pub client_ip: Option<IpAddr>,
+    /// Who brought it, whether or not that told whose it was.
+    pub hop: Hop,
 }
 
 #[derive(Debug)]
@@ -113,6 +116,13 @@ struct Action<'a> {
 struct Connection {
     peer_ip: Option<IpAddr>,
     client_ip: Option<IpAddr>,
+    #[serde(default)]
+    hop: Option<HopLine>,
+}
+
+#[derive(Deserialize)]
+struct HopLine {
+    name: String,
 }
 
 /// Only what kind of line it is.
@@ -175,6 +185,10 @@ impl Line<'_> {
             route: action.route,
             peer_ip: connection.peer_ip,
             client_ip: connection.client_ip,
+            hop: match connection.hop {
+                Some(hop) => Hop::Trusted(hop.name.parse().map_err(|_| Why::Form("connection.hop"))?),
+                None => Hop::Direct,
+            },
         })))
     }
 }

@@ -27,7 +27,7 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use crate::audit::line::is_misleading;
 use crate::clock::Timestamp;
 use crate::config::Config;
-use crate::identity::{Caller, Hop, Name, Peer, Signature};
+use crate::identity::{Caller, Name, Peer, Signature};
 use crate::policy::{self, Action, Cause, Circumstances, Decision, Policy, ShadowVerdict, Standing, Verdict};
 use crate::token::IssuerSettings;
 use named::Named;
@@ -268,7 +268,7 @@ impl Past<'_> {
             caller,
             action: Action { method: &self.method, host: &self.host, path: &self.path, headers },
             circumstances: Circumstances {
-                hop: peer.verified().map_or(&Hop::Direct, |peer| &peer.hop),
+                hop: peer.verified().map_or(&self.hop, |peer| &peer.hop),
                 peer_ip: self.peer_ip,
                 client_ip: self.client_ip,
             },

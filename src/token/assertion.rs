@@ -43,6 +43,13 @@ impl Verifier {
         Ok(if is_nobody { Signature::Absent } else { caller })
     }
 
+    /// Who of them issues tokens with this `iss`.
+    pub fn issuer_named(&self, iss: &str) -> Option<&Name> {
+        let said = Map::from_iter([("iss".to_owned(), iss.into())]);
+        let known = self.issuers.iter().find(|known| known.settings.url.accepts(&said) == Some(true));
+        known.map(|known| &known.settings.name)
+    }
+
     /// As [`Verifier::verify_assertion`] with nothing remembered, saying how far the assertion gets. Of one that
     /// [stands for nobody](is_nobody) as of any other.
     pub async fn trace_assertion(&self, assertion: &str, certificate: Option<&CertificateHash>) -> Trace {

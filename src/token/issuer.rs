@@ -19,9 +19,9 @@ use super::issuer_url::IssuerUrl;
 use super::keys::KeyUse;
 use super::possession::PossessionSettings;
 use crate::fetch::SecretSource;
-use crate::identity::{ActorKind, Name, SpiffePattern};
+use crate::identity::{ActorKind, Name, SUBJECT_ISSUER, SpiffePattern};
 use crate::policy::claim::{ClaimPath, ClaimTest};
-use crate::policy::role::IssuerFacts;
+use crate::policy::role::{Asserts, IssuerFacts};
 
 /// `[issuer.NAME]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -166,8 +166,16 @@ impl IssuerSettings {
             roles: self.claims.roles.as_ref().and_then(top),
             actors,
             actor_claims,
+            asserts: self.token_type.is_assertion().then(|| match self.only.iter().any(names_issuer) {
+                true => Asserts::Named,
+                false => Asserts::Anybodys,
+            }),
         }
     }
+}
+
+fn names_issuer(test: &ClaimTest) -> bool {
+    test.claim == ClaimPath::top_level(SUBJECT_ISSUER)
 }
 
 /// For logs: where, without a query.

@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::decisions::Judged;
 use crate::policy::{self, Decision, Standing};
 use crate::proxy::connection::Telling;
-use crate::proxy::judgement::{Addresses, Signatures};
+use crate::proxy::judgement::{Signatures, Whence};
 use crate::proxy::normalize::Asked;
 
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub struct Case {
     /// As the request had them when it was judged.
     pub headers: HeaderMap,
     pub signatures: Signatures,
-    pub from: Addresses,
+    pub from: Whence,
     pub now: Timestamp,
     pub decision: Decision,
     pub(super) judged: Arc<Judged<Telling>>,
@@ -51,7 +51,7 @@ pub struct Case {
 
 impl Case {
     pub fn request(&self) -> policy::Request<'_> {
-        self.signatures.ask(&self.asked, &self.headers, self.from, self.now)
+        self.signatures.ask(&self.asked, &self.headers, &self.from, self.now)
     }
 
     pub fn standing(&self) -> &Standing {

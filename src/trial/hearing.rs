@@ -13,14 +13,15 @@ use super::answer::{Answered, Case};
 use crate::audit::record::HopRecord;
 use crate::audit::{Draft, Reason};
 use crate::clock::Timestamp;
-use crate::identity::{CertificateHash, Direction, Name, Peer, Signature};
+use crate::identity::{CertificateHash, Direction, Hop, Name, Peer, Signature};
 use crate::policy::Verdict;
 use crate::proxy::Generation;
+use crate::proxy::assertion;
 use crate::proxy::exchange::note;
 use crate::proxy::forward::{Shown, Told, carries, rewrite, shown};
 use crate::proxy::headers::{Authorization, Origin, given_traceparent};
 use crate::proxy::hop::spoke_tls;
-use crate::proxy::judgement::{self, Addresses, Holder};
+use crate::proxy::judgement::{self, Holder, Whence};
 use crate::proxy::normalize::Asked;
 use crate::proxy::refusal::{Form, Refusal};
 use crate::proxy::route::CrossOrigin;
@@ -34,7 +35,7 @@ pub struct Hearing<'t> {
     /// Which tells whose it is.
     pub hop: Option<Name>,
     pub direction: Direction,
-    pub from: Addresses,
+    pub from: Whence,
     pub origin: Origin,
     pub now: Timestamp,
     pub draft: Draft,
@@ -71,6 +72,10 @@ impl Hearing<'_> {
             Err(refusal) => return Ok(End::Answered(self.refuse(form, &refusal))),
         };
         self.draft.asked(&asked.host, &asked.path, form == Form::Grpc);
+        if let Some(answer) = assertion::key_set(self.generation, &asked, self.now) {
+            self.draft.for_everybody();
+            return Ok(End::Answered(answer.into_parts().0));
+        }
         let cross_origin = CrossOrigin::of(self.generation, self.direction, &asked, &head.headers);
         if let Some(answer) = cross_origin.preflight(&asked, &head.headers) {
             self.draft.because(Reason::Preflight);
@@ -95,6 +100,7 @@ impl Hearing<'_> {
         let hop = hop.take();
         let through = hop.as_ref().and_then(|name| generation.hops.iter().find(|hop| hop.name == *name));
         if let Some(name) = hop {
+            from.hop = Hop::Trusted(name.clone());
             match judgement::client(generation, HopRecord { name, certificate: None }, headers, draft) {
                 Ok(told) => from.client = from.client.or(told),
                 Err(refusal) => return Ok(Err(refusal)),
@@ -111,12 +117,12 @@ impl Hearing<'_> {
             Ok(signatures) => signatures,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let request = signatures.ask(&asked, headers, *from, *now);
+        let request = signatures.ask(&asked, headers, from, *now);
         let (decision, judged, cache) = judgement::decide(generation, &request, None);
         draft.decided(policy, &decision, cache, Duration::ZERO);
         draft.signers(None, policy);
         let headers = headers.clone();
-        Ok(Ok(Case { asked, headers, signatures, from: *from, now: *now, decision, judged }))
+        Ok(Ok(Case { asked, headers, signatures, from: from.clone(), now: *now, decision, judged }))
     }
 
     /// As far as that can be done without an upstream.

@@ -33,13 +33,14 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, ListenerSettings};
 use crate::decisions::{Decisions, DecisionsSettings};
 use crate::identity::name::NameError;
-use crate::identity::{Name, Peer, Signature, TrustDomain};
+use crate::identity::{Hop, Name, Peer, Signature, TrustDomain};
 use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::proxy::Generation;
+use crate::proxy::assertion::{AssertionKeys, Assertions};
 use crate::proxy::headers::{ASSERTION, Origin};
 use crate::proxy::hop::{self, spoke_tls};
-use crate::proxy::judgement::{self, Addresses};
+use crate::proxy::judgement::{self, Whence};
 use crate::proxy::normalize::Asked;
 use crate::proxy::refusal::Refusal;
 use crate::tls::{Own, OwnCertificate};
@@ -74,6 +75,8 @@ pub enum TrialError {
     Issuers(#[from] SameIssuer),
     #[error(transparent)]
     Name(#[from] NameError),
+    #[error(transparent)]
+    Signing(#[from] SigningError),
 }
 
 /// Why a question has no answer: it speaks of what the configuration does not have.
@@ -136,6 +139,11 @@ impl Trial {
         let tokens = Tokens::new(&config.issuers, config.limits.token, config.tokens, &clock)?;
         let decisions = DecisionsSettings { entries_max: 0, ..config.decisions };
         let own = config.own.as_ref().and_then(Own::known);
+        let asserts = |settings| {
+            let keys = Arc::new(AssertionKeys::new(now)?);
+            Ok::<_, SigningError>(Assertions { settings, audiences: Vec::new(), keys })
+        };
+        let assertions = config.assertion.map(asserts).transpose()?;
         let generation = Generation {
             number: 1,
             policy: Arc::new(config.policy),
@@ -163,8 +171,8 @@ impl Trial {
             own_peer: own.and_then(OwnCertificate::as_local_peer).map(Arc::new),
             hops: config.hops.into(),
             trust: config.trust,
-            // Who asks what would become of a request has no use for signatures.
-            assertions: None,
+            // Nothing is signed, but whoever asks for the keys is answered.
+            assertions: assertions.map(Arc::new),
             limits: config.limits,
             odd_names: config.odd_names,
         };
@@ -216,7 +224,7 @@ impl Trial {
         let name = listener.map_or(&self.nowhere, |at| &self.listeners[at].name);
         let secure = listener.is_some_and(|at| self.listeners[at].tls.is_some());
         let here = if hop.is_some() { None } else { question.peer_ip };
-        let from = Addresses { peer: question.peer_ip, client: question.client_ip.or(here) };
+        let from = Whence { hop: Hop::Direct, peer: question.peer_ip, client: question.client_ip.or(here) };
         let arrival = Arrival {
             method: Some(&head.method),
             listener: name,
@@ -231,8 +239,8 @@ impl Trial {
             peer,
             hop,
             direction,
-            from,
             origin: Origin::new(from.peer, secure),
+            from,
             now,
             draft: self.audit.begin(arrival),
         };
@@ -281,7 +289,7 @@ impl Trial {
         .ok_or(Unaskable::Waits)?;
         if let Ok(caller) = &trace.outcome {
             trace.last = Step::Revocation;
-            if let Some(revoked) = self.generation.revocations.caller(caller, now) {
+            if let Some(revoked) = self.generation.revocations.caller(caller, None, now) {
                 trace.outcome = Err(TokenError::Revoked(revoked.to_string().into()));
             }
         }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::audit::line::{LIST_ENTRIES_MAX, bounded, bounded_list};
 use crate::audit::part::Part;
-use crate::identity::{ActorKind, Caller, Confirmation, Delegate, Name, Peer, PeerName};
+use crate::identity::{ActorKind, Bound, Caller, Delegate, Name, Peer, PeerName};
 use crate::policy::Policy;
 use crate::policy::claim::ClaimPath;
 use crate::policy::role::IssuerFacts;
@@ -146,12 +146,7 @@ impl CallerRecord {
             token_roles: texts(&caller.roles, hide_roles),
             acr: caller.acr.as_deref().map(|acr| text(acr, hide_acr)),
             auth_time: caller.authenticated_at.map(|at| at.to_string()),
-            bound: match &caller.confirmation {
-                Some(Confirmation::Certificate(_)) => "certificate",
-                Some(Confirmation::Key(_)) => "key",
-                // What cannot be checked is proven by nobody, so nobody comes here with it.
-                Some(Confirmation::Unsupported) | None => "none",
-            },
+            bound: caller.bound_to().map_or("none", Bound::as_str),
             claims,
             redacted,
         }

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use super::cells::{CallerCell, Cell, Domains, Place};
+use super::cells::{CallerCell, Cell, Domains};
+use super::grid::Place;
 use super::tables::Table;
 use super::{Approach, Witness};
 use crate::identity::ActorKind;
@@ -96,12 +97,11 @@ impl Heard {
         };
         Heard {
             standings: [0, 1]
-                .map(|side: Side| approaches[side].comes_in(witness)?.standing(tables[side].policy, side)),
+                .map(|side: Side| approaches[side].seen_as(witness).standing(tables[side].policy, side)),
             vouched: witness.token.as_ref().map(|(at, _)| *at),
             kinds: [0, 1].map(kind),
-            uncarried: [0, 1].map(|side: Side| match approaches[side].comes_in(witness) {
-                Ok(witness) => witness.uncarried(tables[side].policy, side).collect(),
-                Err(_) => Vec::new(),
+            uncarried: [0, 1].map(|side: Side| {
+                approaches[side].seen_as(witness).uncarried(tables[side].policy, side).collect()
             }),
             matches: domains.matches.iter().map(is_there).collect(),
         }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use super::{Outcome, Witness};
-use crate::identity::{Name, PeerName, Signature, TrustDomain};
+use crate::identity::{Hop, Name, PeerName, Signature, TrustDomain};
 use crate::policy::cells::{Built, Fresh, Gap, Side, Unbuilt};
 use crate::policy::{Policy, Standing};
 
@@ -22,27 +22,70 @@ pub struct Approach {
     pub trust_domains: Vec<TrustDomain>,
     /// The hops that tell of others than are at the other end: of their certificates, or their addresses.
     pub hops: BTreeSet<Name>,
+    /// Those of them that tell certificates and are listened to: people come through one with a certificate and
+    /// without, whatever listeners ask of who comes by none.
+    pub telling: BTreeSet<Name>,
 }
 
 impl Approach {
     /// Takes whoever comes.
-    pub const OPEN: Approach =
-        Approach { takes_nobody: true, takes_peers: true, trust_domains: Vec::new(), hops: BTreeSet::new() };
+    pub const OPEN: Approach = Approach {
+        takes_nobody: true,
+        takes_peers: true,
+        trust_domains: Vec::new(),
+        hops: BTreeSet::new(),
+        telling: BTreeSet::new(),
+    };
 
     /// Whether certificates are asked for alike.
     pub(super) fn lets_in_as(&self, other: &Approach) -> bool {
-        self.takes_nobody == other.takes_nobody && self.takes_peers == other.takes_peers
+        self.takes_nobody == other.takes_nobody
+            && self.takes_peers == other.takes_peers
+            && self.telling == other.telling
     }
 
-    /// As whom a request comes in; the code of a refusal in the handshake.
-    pub(super) fn comes_in<'w>(&self, witness: &'w Witness) -> Result<Cow<'w, Witness>, &'static str> {
+    /// Whether requests without a certificate come by this hop.
+    pub(super) fn takes_nobody_by(&self, hop: &str) -> bool {
+        hop != Hop::Local.as_str() && (self.takes_nobody || self.tells(hop))
+    }
+
+    /// Whether it matters by which hop somebody comes, before any rule is asked.
+    pub(super) fn tells_hops_apart(&self, has_local: bool) -> bool {
+        !self.takes_peers && (has_local || !self.telling.is_empty())
+            || !self.takes_nobody && !self.telling.is_empty()
+    }
+
+    /// Whether certificates are asked of who comes by this hop, or told of them.
+    pub(super) fn takes_peers_by(&self, hop: &str) -> bool {
+        hop == Hop::Local.as_str() || self.takes_peers || self.tells(hop)
+    }
+
+    fn tells(&self, hop: &str) -> bool {
+        self.telling.iter().any(|telling| telling.as_str() == hop)
+    }
+
+    /// As whom a request comes in, if it does.
+    pub(crate) fn seen_as<'w>(&self, witness: &'w Witness) -> Cow<'w, Witness> {
         match &witness.peer {
-            Signature::Absent if !self.takes_nobody => Err("peer_missing"),
-            Signature::Verified(_) if !self.takes_peers => {
-                Ok(Cow::Owned(Witness { peer: Signature::Absent, ..witness.clone() }))
+            Signature::Verified(_) if !self.takes_peers_by(witness.hop.as_str()) => {
+                Cow::Owned(Witness { peer: Signature::Absent, ..witness.clone() })
             }
-            _ => Ok(Cow::Borrowed(witness)),
+            _ => Cow::Borrowed(witness),
         }
+    }
+
+    /// The same; the code of a refusal in the handshake.
+    fn comes_in<'w>(&self, witness: &'w Witness) -> Result<Cow<'w, Witness>, &'static str> {
+        match &witness.peer {
+            Signature::Absent if !self.takes_nobody_by(witness.hop.as_str()) => Err("peer_missing"),
+            _ => Ok(self.seen_as(witness)),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn judged(&self, witness: &Witness, policy: &Policy, side: Side) -> Outcome {
+        let standing = self.seen_as(witness).standing(policy, side);
+        self.judged_as(witness, policy, side, standing.as_ref())
     }
 
     /// What becomes of a request, where it is known what the policy makes of whoever it comes in as.

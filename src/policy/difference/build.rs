@@ -28,7 +28,7 @@ impl Search<'_> {
         in_cell(&self.least(demand, cell)?, &self.addressed(demand)?, cell)
     }
 
-    /// By whoever it is in this cell, through no hop.
+    /// By whoever it is in this cell, wherever it is addressed to.
     pub(super) fn least(&self, demand: &Demand, cell: &Cell) -> Built<Witness> {
         let shape = demand.path.of_length(cell.length);
         let peer = self.peer(cell)?;
@@ -64,7 +64,7 @@ impl Search<'_> {
             host,
             path: path.map_err(|_| Unbuilt::Open(Gap::Name))?,
             headers,
-            hop: Hop::Direct,
+            hop: hop(cell)?,
             peer_ip: cell.peer_ip,
             client_ip: cell.client_ip,
             at: cell.at,
@@ -123,19 +123,21 @@ impl Search<'_> {
     }
 }
 
-/// The same caller, path and time, in another cell of theirs.
-pub fn in_cell(least: &Witness, (host, headers): &Addressed, cell: &Cell) -> Built<Witness> {
-    let hop = match &*cell.hop {
+fn hop(cell: &Cell) -> Built<Hop> {
+    Ok(match &*cell.hop {
         "direct" => Hop::Direct,
         "local" => Hop::Local,
         name => Hop::Trusted(name.parse().map_err(|_| Unbuilt::Open(Gap::Name))?),
-    };
+    })
+}
+
+/// The same caller, path and time, in another cell of theirs.
+pub fn in_cell(least: &Witness, (host, headers): &Addressed, cell: &Cell) -> Built<Witness> {
+    let hop = hop(cell)?;
     let peer = match &least.peer {
         Signature::Verified(peer) => {
             Signature::Verified(Arc::new(Peer { hop: hop.clone(), ..Peer::clone(peer) }))
         }
-        // a hop is that of a certificate
-        _ if hop != Hop::Direct => return Err(Unbuilt::Impossible),
         other => other.clone(),
     };
     Ok(Witness {

@@ -8,11 +8,12 @@ use std::time::Duration;
 use http::Method;
 
 use super::addresses::Addresses;
+use super::grid::Grid;
 use super::moments::moments;
 use super::tables::Table;
 use super::{Approach, Vouched};
 use crate::clock::Timestamp;
-use crate::identity::TrustDomain;
+use crate::identity::{Hop, TrustDomain};
 use crate::policy::cells::{CallerDemand, Demand, PeerDemand, Shape};
 use crate::policy::claim::ClaimPath;
 use crate::policy::pattern::HostPattern;
@@ -65,53 +66,6 @@ pub struct Pinned<'p> {
     pub callers: &'p [CallerCell],
 }
 
-/// The cells of a demand: each of one axis with each of every other.
-pub struct Grid {
-    /// With all that are judged alike.
-    methods: Vec<(Method, Vec<Method>)>,
-    lengths: Vec<usize>,
-    peers: Vec<PeerCell>,
-    pub callers: Vec<CallerCell>,
-    hops: Vec<Arc<str>>,
-    addresses: Vec<[Option<IpAddr>; 2]>,
-    times: Vec<Timestamp>,
-}
-
-/// All that a token can depend on, and what becomes of it.
-#[derive(Clone, Copy, Debug)]
-pub struct Place<'g> {
-    length: usize,
-    peer: &'g PeerCell,
-    at: Timestamp,
-}
-
-impl Grid {
-    pub fn places(&self) -> impl Iterator<Item = Place<'_>> {
-        let at_peer = |length, peer| self.times.iter().map(move |at| Place { length, peer, at: *at });
-        let of_length = move |length| self.peers.iter().flat_map(move |peer| at_peer(length, peer));
-        self.lengths.iter().flat_map(move |length| of_length(*length))
-    }
-
-    pub fn cells_at(&self, place: Place<'_>, caller: CallerCell) -> impl Iterator<Item = Cell> {
-        let Place { length, peer, at } = place;
-        let cell = move |(method, alike): &(Method, Vec<Method>),
-                         hop: &Arc<str>,
-                         [peer_ip, client_ip]: [Option<IpAddr>; 2]| {
-            let (peer, method, alike, hop) = (peer.clone(), method.clone(), alike.clone(), Arc::clone(hop));
-            Cell { peer, caller, method, alike, length, hop, peer_ip, client_ip, at }
-        };
-        let over_hop =
-            move |method, hop| self.addresses.iter().map(move |address| cell(method, hop, *address));
-        let of_method = move |method| self.hops.iter().flat_map(move |hop| over_hop(method, hop));
-        self.methods.iter().flat_map(of_method)
-    }
-
-    pub fn cells(&self) -> impl Iterator<Item = Cell> {
-        let at = move |place| self.callers.iter().flat_map(move |caller| self.cells_at(place, *caller));
-        self.places().flat_map(at)
-    }
-}
-
 /// All that the two policies tell apart.
 pub struct Domains {
     methods: Vec<Vec<Method>>,
@@ -119,15 +73,20 @@ pub struct Domains {
     exact_paths: Vec<Shape>,
     exact_ids: BTreeMap<TrustDomain, Vec<Shape>>,
     hops: Vec<Arc<str>>,
+    /// Those of them by which requests come without a certificate, and those by which they come with one.
+    bare: Vec<Arc<str>>,
+    certified: Vec<Arc<str>>,
+    /// Whether listeners let one in who comes by this hop and another who comes by that.
+    pub(super) tells_hops_apart: bool,
     addresses: Addresses,
     /// After now, in order.
     boundaries: Vec<Timestamp>,
     pub now: Timestamp,
     known: Vec<Demand>,
     unknown_matter: bool,
+    /// Whether those without a certificate stand for them.
+    unknown_are_as_none: bool,
     absence_matters: bool,
-    takes_nobody: bool,
-    takes_peers: bool,
     issuers_differ: bool,
     /// Segments of paths, and the claims with which rules compare them.
     pub matches: BTreeSet<(usize, ClaimPath)>,
@@ -153,7 +112,9 @@ impl Domains {
         }
         let mut hops: BTreeSet<Arc<str>> =
             demands().flat_map(|demand| demand.hops.iter().flatten().cloned()).collect();
-        if !hops.is_empty() {
+        let has_local = hops.contains(Hop::Local.as_str());
+        let tells_hops_apart = approaches.iter().any(|approach| approach.tells_hops_apart(has_local));
+        if !hops.is_empty() || tells_hops_apart {
             hops.insert("local".into());
             let told = approaches.iter().flat_map(|approach| &approach.hops);
             hops.extend(told.map(|hop| Arc::from(hop.as_str())));
@@ -173,10 +134,17 @@ impl Domains {
         let [before, after] = approaches;
         let absence_matters = !before.lets_in_as(after) || tables.iter().any(|table| table.denies_absence);
         let unenforced = tables.iter().flat_map(|table| &table.grants).any(|grant| grant.rule.is_none());
-        // through a hop nobody is without a certificate, and where nothing is enforced whom no service names
-        // comes in too, by no rule
-        let stands_for_none = !absence_matters && takes_nobody && !(reads_hop && unenforced);
-        let known = match stands_for_none && same_services {
+        // nobody local is without a certificate, and where nothing is enforced whom no service names comes in
+        // too, by no rule
+        let none_stand_for_all =
+            !absence_matters && takes_nobody && !(reads_hop && unenforced) && same_services;
+        let by = |takes: fn(&Approach, &str) -> bool| {
+            hops.iter()
+                .filter(|hop| approaches.iter().any(|approach| takes(approach, hop)))
+                .cloned()
+                .collect()
+        };
+        let known = match none_stand_for_all {
             true => Vec::new(),
             false => old.known.iter().chain(&new.known).cloned().collect(),
         };
@@ -185,7 +153,10 @@ impl Domains {
             other,
             exact_paths: paths.into_iter().cloned().collect(),
             exact_ids: ids,
+            bare: by(Approach::takes_nobody_by),
+            certified: by(Approach::takes_peers_by),
             hops: hops.into_iter().collect(),
+            tells_hops_apart,
             addresses: Addresses::new(
                 &demands().collect::<Vec<_>>(),
                 approaches.iter().any(|approach| !approach.hops.is_empty()),
@@ -193,11 +164,10 @@ impl Domains {
             boundaries: boundaries.into_iter().collect(),
             now,
             known,
-            // whoever comes through a hop has a certificate
+            // whoever is local has a certificate
             unknown_matter: reads_hop || unenforced,
+            unknown_are_as_none: none_stand_for_all && !unenforced,
             absence_matters,
-            takes_nobody,
-            takes_peers: approaches.iter().any(|approach| approach.takes_peers),
             issuers_differ: vouched.iter().any(|pair| pair.ids.contains(&None)),
             matches: demands().flat_map(|demand| &demand.matches).cloned().collect(),
         }
@@ -210,7 +180,7 @@ impl Domains {
         demand: &Demand,
         pinned: Option<&Pinned<'_>>,
         acting: &dyn Fn(&Demand) -> Vec<CallerCell>,
-    ) -> Grid {
+    ) -> Grid<'_> {
         let mut hops = self.hops.clone();
         hops.retain(|hop| demand.takes_hop(hop));
         let mut grid = Grid {
@@ -221,6 +191,7 @@ impl Domains {
             hops,
             addresses: self.addresses.least(demand),
             times: self.times(demand),
+            domains: self,
         };
         // a range of addresses, and what stood for many, can only have narrowed
         if let Some(Pinned { demand: wider, cell, callers }) = pinned {
@@ -300,9 +271,20 @@ impl Domains {
         !self.known.is_empty()
     }
 
-    /// Whether one that no service names stands for all: whoever comes through a hop has one.
+    /// Whether one that no service names stands for all: whoever is local has one.
     pub fn is_any_certificate(&self, cell: &Cell) -> bool {
-        cell.peer == PeerCell::Unknown && !self.tells_absence() && *cell.hop != *"direct"
+        cell.peer == PeerCell::Unknown && !self.tells_absence() && !self.bare.contains(&cell.hop)
+    }
+
+    /// Whether somebody like this is to be asked about who comes by this hop.
+    pub(super) fn brings(&self, hop: &Arc<str>, peer: &PeerCell) -> bool {
+        match peer {
+            PeerCell::Absent => self.bare.contains(hop),
+            PeerCell::Unknown if self.unknown_are_as_none && self.bare.contains(hop) => false,
+            PeerCell::Unknown | PeerCell::Spiffe { .. } | PeerCell::Dns { .. } => {
+                self.certified.contains(hop)
+            }
+        }
     }
 
     /// How many methods rules name, and one for all others.
@@ -327,8 +309,7 @@ impl Domains {
     fn peers(&self, demand: &Demand) -> Vec<PeerCell> {
         match &demand.peer {
             PeerDemand::Free => {
-                let mut found: Vec<PeerCell> =
-                    self.takes_nobody.then_some(PeerCell::Absent).into_iter().collect();
+                let mut found = vec![PeerCell::Absent];
                 found.extend(self.unknown_matter.then_some(PeerCell::Unknown));
                 for known in &self.known {
                     found.extend(
@@ -340,8 +321,7 @@ impl Domains {
                 }
                 found
             }
-            PeerDemand::Spiffe { .. } | PeerDemand::Dns { .. } if !self.takes_peers => Vec::new(),
-            PeerDemand::Absent => self.takes_nobody.then_some(PeerCell::Absent).into_iter().collect(),
+            PeerDemand::Absent => vec![PeerCell::Absent],
             PeerDemand::Spiffe { trust_domain, path } => {
                 let exact = self.exact_ids.get(trust_domain).into_iter().flatten();
                 let lengths = path.lengths(exact);

@@ -31,6 +31,7 @@ mod cells;
 pub(crate) mod coverage;
 mod elsewhere;
 mod except;
+mod grid;
 mod moments;
 mod regions;
 mod search;

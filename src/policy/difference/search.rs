@@ -8,7 +8,8 @@ use super::alike::{Case, Heard, Memory, Voice};
 use super::approach::unknown;
 use super::barriers::Barriers;
 use super::build::in_cell;
-use super::cells::{CallerCell, Domains, Grid, Pinned, Place};
+use super::cells::{CallerCell, Domains, Pinned};
+use super::grid::{Grid, Place};
 use super::tables::{Grant, Table};
 use super::{Approach, Change, Differences, Flip, Outcome, Realm, Vouched, Witness};
 use crate::clock::Timestamp;
@@ -321,12 +322,12 @@ impl<'a> Search<'a> {
         unenforced.flat_map(|grant| &grant.ways).any(|way| way.join(demand).is_some())
     }
 
-    pub(super) fn grid(&self, demand: &Demand, pinned: Option<&Pinned<'_>>) -> Grid {
+    pub(super) fn grid(&self, demand: &Demand, pinned: Option<&Pinned<'_>>) -> Grid<'_> {
         self.domains.of(demand, pinned, &|demand| self.acting(demand))
     }
 
     /// Who can ask in this place, by what the policies make of them.
-    fn voices(&self, demand: &Demand, grid: &Grid, place: Place<'_>) -> Vec<Voice> {
+    fn voices(&self, demand: &Demand, grid: &Grid<'_>, place: Place<'_>) -> Vec<Voice> {
         let mut found: Vec<Voice> = Vec::new();
         let mut memory = self.memory.borrow_mut();
         let known = memory.of(demand, place);

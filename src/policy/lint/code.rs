@@ -57,4 +57,5 @@ codes! {
     ServiceWide = "service_wide" Finding,
     ShadowOver = "shadow_over" Finding,
     SignatureWaived = "signature_waived" Information,
+    SubjectsMixed = "subjects_mixed" Finding,
 }

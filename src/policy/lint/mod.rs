@@ -1,8 +1,9 @@
 //! What is wrong with a policy, or looks wrong: errors that keep it from serving, and findings.
 //!
 //! Findings by subject: `rules` looks at one rule, `pairs` at two that meet, `names` at what is named and
-//! by whom, `roles` at who can have a role and whose tokens a service carries. Each is of one [`Code`].
+//! by whom, `asserted` at names that another Countersign vouches for, `roles` at who can have a role and whose tokens a service carries. Each is of one [`Code`].
 
+mod asserted;
 mod code;
 mod names;
 mod pairs;
@@ -95,6 +96,7 @@ pub(super) fn findings(parts: &PolicyParts, today: Timestamp) -> Vec<Finding> {
     rules::look(parts, &regions, today, &mut report);
     pairs::look(parts, &regions, &mut report);
     roles::look(parts, &mut report);
+    asserted::look(parts, &mut report);
     names::look(parts, &regions, today, &mut report);
     report.found
 }

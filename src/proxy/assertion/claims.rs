@@ -8,11 +8,11 @@ use serde_json::{Map, Value, json};
 
 use super::{Asserted, AssertionSettings, Audience};
 use crate::clock::Timestamp;
-use crate::identity::{ActorKind, Caller, CertificateHash, Delegate, Hop, Name, Peer, PeerName};
+use crate::identity::{ActorKind, Bound, Caller, CertificateHash, Delegate, Hop, Name, Peer, PeerName};
 use crate::token::ASSERTED_NOBODY;
 
 /// The names that an assertion gives a meaning of its own; a claim that is passed on cannot have one of these.
-pub const NAMES: [&str; 22] = [
+pub const NAMES: [&str; 24] = [
     "iss",
     "aud",
     "sub",
@@ -31,6 +31,8 @@ pub const NAMES: [&str; 22] = [
     "actor",
     "on_behalf_of",
     "subject_issuer",
+    "caller_exp",
+    "bound",
     "peer",
     "via",
     "decision",
@@ -91,11 +93,13 @@ fn tell_caller(caller: &Caller, passed_on: &[Arc<str>], say: &mut impl FnMut(&st
     text("client_id", caller.client.as_deref());
     text("acr", caller.acr.as_deref());
     text("subject_issuer", subject_issuer(caller));
+    text("bound", caller.bound_to().map(Bound::as_str));
     text("actor", Some(caller.actor.as_str()));
     text("on_behalf_of", Some(caller.on_behalf_of.as_str()));
     if let Some(at) = caller.authenticated_at {
         say("auth_time", at.unix_seconds().into());
     }
+    say("caller_exp", caller.token_ends().unix_seconds().into());
     // What is more than one word would be more than one scope there (RFC 6749 §3.3).
     let scopes: Vec<&str> =
         caller.scopes.iter().map(|scope| &**scope).filter(|scope| !scope.contains(' ')).collect();
@@ -112,8 +116,10 @@ fn tell_caller(caller: &Caller, passed_on: &[Arc<str>], say: &mut impl FnMut(&st
 
 /// Who said first who the subject is.
 fn subject_issuer(caller: &Caller) -> Option<&str> {
-    let said = |name: &str| caller.claims.get(name).and_then(Value::as_str);
-    if caller.via.is_some() { said("subject_issuer") } else { said("iss") }
+    match caller.via {
+        Some(_) => caller.subject_issuer(),
+        None => caller.claims.get("iss").and_then(Value::as_str),
+    }
 }
 
 /// Who acts for the subject (RFC 8693 §4.1). Whom the token's own issuer names, this proxy names now; what kind the

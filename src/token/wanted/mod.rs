@@ -38,7 +38,7 @@ use super::issuer::IssuerSettings;
 use super::limits::TokenLimits;
 use super::steps::Step;
 use crate::clock::Timestamp;
-use crate::identity::Caller;
+use crate::identity::{Bound, Caller};
 use crate::policy::cells::{Built, Demand, Fresh, Side, Unbuilt};
 use crate::policy::claim::{ClaimPath, ClaimTest, ClaimValue};
 use crate::policy::pattern::Glob;
@@ -182,7 +182,7 @@ impl<'a> Issuers<'a> {
             draft.anything(&ClaimPath::top_level("auth_time"));
         }
         if demand.bound {
-            bind(&mut draft)?;
+            self.bind(&mut draft)?;
         }
         for (segment, place) in &demand.matches {
             draft.segment_is(*segment, place);
@@ -295,12 +295,22 @@ impl<'a> Issuers<'a> {
                     "auth_time" | "nbf" | "iat" => draft.anything(&top),
                     // one without an act is not of these issuers
                     "act" => return Err(Unbuilt::Impossible),
-                    "cnf" => bind(draft)?,
+                    "cnf" => self.bind(draft)?,
                     _ => draft.text(&top, None)?,
                 }
             }
         }
         Ok(())
+    }
+
+    /// To a key: which one is for whoever has it to say.
+    fn bind(&self, draft: &mut Draft) -> Built {
+        if self.known().any(|(_, issuer)| issuer.token_type.is_assertion()) {
+            let key = Glob::Exact(Bound::Key.as_str().into());
+            draft.text(&ClaimPath::top_level("bound"), Some(&key))?;
+        }
+        let thumbprint = Glob::Exact(URL_SAFE_NO_PAD.encode([0; 32]).into());
+        draft.text(&ClaimPath(vec!["cnf".into(), "jkt".into()]), Some(&thumbprint))
     }
 
     /// What is read as one text, or as words, is that, whoever asked for it.
@@ -388,10 +398,4 @@ fn globs_of(test: &ClaimTest) -> Vec<Glob> {
 fn with_each(found: &[Way], ways: &[Way]) -> Vec<Vec<Way>> {
     let with = |way: &Way| found.iter().chain([way]).cloned().collect();
     ways.iter().map(with).collect()
-}
-
-/// To a key: which one is for whoever has it to say.
-fn bind(draft: &mut Draft) -> Built {
-    let thumbprint = Glob::Exact(URL_SAFE_NO_PAD.encode([0; 32]).into());
-    draft.text(&ClaimPath(vec!["cnf".into(), "jkt".into()]), Some(&thumbprint))
 }

@@ -1,5 +1,6 @@
 //! Requests in the words of random policies.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -18,8 +19,23 @@ use crate::policy::*;
 
 /// Anybody comes, and two hops tell of others.
 pub fn approach() -> Approach {
-    let hops = ["alb", "edge"].map(|hop| hop.parse().unwrap());
-    Approach { hops: hops.into_iter().collect(), ..Approach::OPEN }
+    let hops: BTreeSet<Name> = ["alb", "edge"].map(|hop| hop.parse().unwrap()).into();
+    Approach { hops: hops.clone(), telling: hops, ..Approach::OPEN }
+}
+
+/// Those of two configurations: anybody comes to half of them.
+pub fn approaches(dice: &mut Dice) -> [Approach; 2] {
+    let mut old = approach();
+    if dice.one_in(2) {
+        return [old.clone(), old];
+    }
+    (old.takes_nobody, old.takes_peers) = dice.pick(&[(true, true), (false, true), (true, false)]);
+    old.telling.retain(|_| !dice.one_in(4));
+    let mut new = old.clone();
+    if old.takes_peers && dice.one_in(4) {
+        new.takes_nobody = !old.takes_nobody;
+    }
+    [old, new]
 }
 
 /// These, or others with `SEEDS=5000..6000`.
@@ -65,7 +81,8 @@ pub fn request(
         2 | 3 => trusted("alb"),
         _ => Hop::Direct,
     };
-    let hop = if peer.is_some() { hop } else { Hop::Direct };
+    // the local application speaks as we
+    let hop = if peer.is_none() && hop == Hop::Local { Hop::Direct } else { hop };
     let peer = peer.map_or(Signature::Absent, |name| {
         let (certificate, not_after, hop) = (CertificateHash([1; 32]), at.plus(DAY), hop.clone());
         Signature::Verified(Arc::new(Peer { name, certificate, not_after, hop }))

@@ -36,7 +36,7 @@ async fn keys_are_fetched_from_a_listener_that_asks_for_certificates() {
     let world = World::new().await;
     for vouched in ["", "ca = \"shop-ca.pem\"\n"] {
         let keys = fetched(&format!("server_spiffe_id = \"{FRONT}\"\n{vouched}"));
-        let Chain { front, next, .. } = world.chain_with(&keys).await;
+        let Chain { front, next, .. } = world.chain_with(&keys, "").await;
         let client = front.client(Who::Storefront, Protocol::H1).await;
         let answer = client.ask(ask(&world, "/next/7", json!({ "uid": "1" }))).await.unwrap();
         assert_eq!(told(&answer).header("x-auth-subject"), ["alice"]);
@@ -78,7 +78,7 @@ async fn keys_of_any_other_server_are_not_taken() {
         // By name, and without a certificate of ours.
         ("ca = \"shop-ca.pem\"", "ertificate"),
     ] {
-        let Chain { front, next, .. } = world.chain_with(&fetched(keys)).await;
+        let Chain { front, next, .. } = world.chain_with(&fetched(keys), "").await;
         let found = failure(&next).await;
         assert!(found.contains(why), "{keys}: {found}");
         let before = world.upstream.counts().requests;

@@ -4,10 +4,12 @@ mod asked;
 mod fetched;
 mod languages;
 mod next;
+mod rests;
 
 use std::time::Duration;
 
 use countersign::clock::Clock;
+use countersign::trial::{Question, Trial, head};
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde_json::{Value, json};
@@ -221,6 +223,14 @@ async fn the_keys_are_for_everybody_and_for_reading() {
     let story = records[0]["story"].as_str().unwrap();
     assert!(story.ends_with("answered by the proxy itself, which tells this to everybody"), "{story}");
     assert_eq!(world.upstream.counts().requests, 0);
+    // who only asks what would become of it is told the same
+    let mut trial = Trial::new(world.load(), world.clock.now()).unwrap();
+    let mut asked = |method| {
+        let url = format!("https://{HOST}{KEYS}");
+        let answer = trial.ask(&Question::new(head(method, &url, []).unwrap())).unwrap();
+        answer.status().map(|status| status.as_u16())
+    };
+    assert_eq!([asked("GET"), asked("POST")], [Some(200), Some(405)]);
     // without `[assertion]` it is a path like any other
     proxy.reload(listener).unwrap();
     let answer = proxy.client(Who::Storefront, Protocol::H1).await.ask(get(KEYS)).await.unwrap();

@@ -155,12 +155,12 @@ pub struct Chain<'w> {
 
 impl World {
     pub async fn chain(&self) -> Chain<'_> {
-        self.chain_with("jwks = \"front.jwks\"").await
+        self.chain_with("jwks = \"front.jwks\"", "").await
     }
 
-    /// Where the next one gets the front's keys as `keys` says, `@front@` being that one's address.
-    pub async fn chain_with(&self, keys: &str) -> Chain<'_> {
-        let from = keys;
+    /// Where the next one gets the front's keys as `keys` says, `@front@` being that one's address, with more said to
+    /// it.
+    pub async fn chain_with(&self, keys: &str, more: &str) -> Chain<'_> {
         let minted = self.certificates.server("next");
         self.write("next.pem", &minted.chain);
         self.write("next-key.pem", &minted.key);
@@ -171,11 +171,11 @@ impl World {
         // The keys of the one are a file of the other, and the address of the other is a line of the one.
         let proxy = self.start(&front("127.0.0.1:1".to_owned()));
         let anybody = self.certificates.client_config(Who::NoCertificate);
-        let keys = Client::tls(proxy.address("keys"), HOST, anybody, Protocol::H1).await.unwrap();
-        let keys = keys.ask(get(KEYS)).await.unwrap();
-        self.write("front.jwks", std::str::from_utf8(&keys.body).unwrap());
-        let text = NEXT.replace("jwks = \"front.jwks\"", from);
-        let text = text.replace("@front@", &proxy.address("mesh").to_string());
+        let published = Client::tls(proxy.address("keys"), HOST, anybody, Protocol::H1).await.unwrap();
+        let published = published.ask(get(KEYS)).await.unwrap();
+        self.write("front.jwks", std::str::from_utf8(&published.body).unwrap());
+        let text = NEXT.replace("jwks = \"front.jwks\"", keys);
+        let text = format!("{text}{more}").replace("@front@", &proxy.address("mesh").to_string());
         let text = text.replace("@upstream@", &self.upstream.url).replace("@issuer@", &self.issuer.url);
         let next = self.start_from("next.toml", &text, "next.jsonl");
         proxy.reload(&front(next.address("mesh").to_string())).unwrap();

@@ -12,7 +12,7 @@ use crate::world::client::{Protocol, get};
 use crate::world::proxy::{HOST, Proxy};
 
 /// Names that an upstream might believe.
-pub const NAMES: [&str; 59] = [
+pub const NAMES: [&str; 60] = [
     "x-auth-service",
     "x-auth-issuer",
     "x-auth-subject",
@@ -55,6 +55,7 @@ pub const NAMES: [&str; 59] = [
     "x-http-method-override",
     "x-method-override",
     "x-ssl-client-verify",
+    "ssl-client-subject-dn",
     "x-amzn-oidc-data",
     "x-amzn-mtls-clientcert",
     "x-goog-authenticated-user-email",

@@ -5,6 +5,8 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign::clock::Clock;
+use countersign::identity::Hop;
+use countersign::trial::{Question, Trial, head};
 use futures_util::StreamExt;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
@@ -146,4 +148,63 @@ async fn a_reload_that_takes_the_ca_away_ends_what_a_hop_told() {
     assert!(matches!(cut, Some(Ok(Message::Close(_)))), "{cut:?}");
     let of_socket = |all: &[Value]| all.iter().find(|record| record["action"]["path"] == "/socket").cloned();
     assert_eq!(proxy.records.until(of_socket).await["reason"], "peer_untrusted");
+}
+
+/// `hop` is how a request came, whoever's it is: nobody leaves it behind with the certificate.
+#[tokio::test]
+async fn without_a_certificate_a_request_came_by_its_hop_all_the_same() {
+    let world = World::new().await;
+    let rules = "[[allow]]\nname = \"anybody by no hop\"\nservice = \"none\"\nrole = \"none\"\nroute = \"orders\"\n\
+                 hop = \"direct\"\npath = \"/near/**\"\n\
+                 [[deny]]\nname = \"not by the edge\"\nroute = \"orders\"\nhop = \"edge\"\npath = \"/public/inner/**\"\n";
+    for by in [HERE, BY_ID] {
+        let proxy = world.start(&(edge(Form::Rfc9440, by) + rules));
+        let hop = match by {
+            HERE => proxy.behind(Protocol::H1).await,
+            _ => proxy.client(Who::Assistant, Protocol::H1).await,
+        };
+        let mut trial = Trial::new(world.load(), world.clock.now()).unwrap();
+        let before = world.upstream.counts().requests;
+        for (path, status, reason) in [
+            ("/public/1", 200, "allowed"),
+            ("/public/inner/1", 403, "explicit_deny"),
+            ("/near/1", 403, "no_rule"),
+        ] {
+            let answer = hop.ask(passed(path, &Vec::new())).await.unwrap();
+            let record = proxy.record_of(&answer).await;
+            assert_eq!(
+                (answer.status.as_u16(), &record["reason"]),
+                (status, &reason.into()),
+                "{by} {path}: {record}"
+            );
+            let url = format!("http://{HOST}{path}");
+            let through = Hop::Trusted("edge".parse().unwrap());
+            let question = Question { hop: through, ..Question::new(head("GET", &url, []).unwrap()) };
+            assert_eq!(trial.ask(&question).unwrap().reason().as_str(), reason, "{by} {path}");
+        }
+        assert_eq!(world.upstream.counts().requests, before + 1);
+        std::fs::remove_file(world.folder.path().join("audit.jsonl")).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_hop_that_is_revoked_speaks_for_nobody() {
+    let world = World::new().await;
+    world.write("revoked.toml", "version = 1\n");
+    let configuration = edge(Form::Rfc9440, BY_ID) + "[revocation]\nfile = \"revoked.toml\"\n";
+    let proxy = world.start(&configuration);
+    let hop = proxy.client(Who::Assistant, Protocol::H1).await;
+    let told = Form::Rfc9440.of(&client(&world, Who::Storefront));
+    assert_eq!(hop.ask(with(get("/told/1"), &told)).await.unwrap().status, 200);
+    let entry = "version = 1\n[[revoked]]\nspiffe_id = \"spiffe://shop.example/ns/prod/sa/assistant\"\n";
+    world.write("revoked.toml", entry);
+    proxy.events("revocation_loaded", 2).await;
+    let before = world.upstream.counts().requests;
+    for (path, fields) in [("/told/1", &told), ("/public/1", &Vec::new())] {
+        let answer = hop.ask(with(get(path), fields)).await.unwrap();
+        assert_eq!(refusal(&answer), expect(403, "peer_revoked"), "{path}");
+        let record = proxy.record_of(&answer).await;
+        assert!(record["detail"].as_str().unwrap().starts_with("hop `edge`: "), "{record}");
+    }
+    assert_eq!(world.upstream.counts().requests, before);
 }

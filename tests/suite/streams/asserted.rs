@@ -1,5 +1,5 @@
 //! What streams to a caller whom another Countersign vouches for: its word was for the moment of the request, so the
-//! stream outlives the assertion, and ends with all else that it was permitted upon.
+//! stream outlives the assertion, and ends with all else that it was permitted upon, the caller's own token too.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +47,8 @@ const ASSERTION: &str = "x-auth-assertion";
 const SUBJECT: &str = "version = 1\n[[revoked]]\nissuer = \"front\"\nsubject = \"alice\"\n";
 
 /// What happens to a stream, by what it ends, and with which gRPC code.
-const ENDS: [(&str, &str, Code); 5] = [
+const ENDS: [(&str, &str, Code); 6] = [
+    ("the person's token", "token_expired", Code::Unauthenticated),
     ("a policy", "denied_by_rule", Code::PermissionDenied),
     ("a revocation", "token_revoked", Code::Unauthenticated),
     ("a front that is trusted no longer", "token_missing", Code::Unauthenticated),
@@ -84,13 +85,19 @@ impl Front {
         Arc::new(Client::tls(proxy.address("mesh"), HOST, config, protocol).await.unwrap())
     }
 
-    /// Good for a minute, for whoever has this certificate.
+    /// Good for a minute, for whoever has this certificate; it rests on a token that lasts.
     fn assertion(&self) -> String {
+        self.assertion_upon(Duration::from_secs(48 * 3600))
+    }
+
+    /// Upon a token that ends after so long.
+    fn assertion_upon(&self, lifetime: Duration) -> String {
         let now = self.streams.clock.now().unix_seconds();
         let bound = URL_SAFE_NO_PAD.encode(sha256_of(&self.certificate.der));
         let claims = json!({
             "iss": "https://front.shop.example", "aud": "orders", "iat": now, "exp": now + 60, "jti": null,
             "actor": "human", "on_behalf_of": "human", "roles": ["order-reader"], "cnf": { "x5t#S256": bound },
+            "caller_exp": self.streams.clock.now().plus(lifetime).unix_seconds(),
         });
         let key = KEYS.iter().find(|key| key.algorithm == "ES256").unwrap();
         self.streams.world.issuer.token_by(key, json!({ "typ": "countersign+jwt" }), claims)
@@ -137,7 +144,11 @@ async fn a_stream_of_somebody_vouched_for_ends_with_what_it_was_permitted_upon()
         for kind in KINDS {
             for (at, protocol) in kind.protocols().iter().enumerate() {
                 let client = front.connect(&proxy, *protocol).await;
-                streams.push((kind, at, kind.open_with(&client, ASSERTION, &front.assertion()).await));
+                let assertion = match what {
+                    "the person's token" => front.assertion_upon(TOKEN_LIFETIME),
+                    _ => front.assertion(),
+                };
+                streams.push((kind, at, kind.open_with(&client, ASSERTION, &assertion).await));
             }
         }
         let whole = front.configuration("");
@@ -154,6 +165,7 @@ async fn a_stream_of_somebody_vouched_for_ends_with_what_it_was_permitted_upon()
             "a front that is no Countersign any more" => {
                 proxy.reload(&whole.replace("preset = \"countersign\"", "preset = \"generic\"")).unwrap();
             }
+            "the person's token" => front.streams.clock.advance(TOKEN_LIFETIME),
             _ => front.streams.clock.advance(Duration::from_secs(25 * 3600)),
         }
         for (kind, at, mut stream) in streams {
@@ -166,7 +178,7 @@ async fn a_stream_of_somebody_vouched_for_ends_with_what_it_was_permitted_upon()
             seen += 1;
         }
     }
-    assert_eq!(seen, 5 * 5);
+    assert_eq!(seen, 6 * 5);
 }
 
 /// Nothing of it changes by time alone, so time alone is no reason to judge it once more.

@@ -119,7 +119,7 @@ fn nothing_that_speaks_of_identity_passes_when_nobody_is_there() {
         assert!(headers.get_all(name).iter().all(|value| value != "forged"), "{name}");
         seen += 1;
     }
-    assert_eq!(seen, 31);
+    assert_eq!(seen, 33);
     let ours = [
         ("host", "orders.example:8443"),
         ("x-auth-decision", "01J"),

@@ -166,6 +166,9 @@ async fn who_logged_in_at_the_load_balancer_is_the_caller() {
         assert_eq!((&record["rule"], &record["checks"]["peer"]), (&json!("people"), &json!("absent")));
         assert_eq!(hop_of(&record)["name"], "edge");
     }
+    // It asks for no certificate, so what a client says of one is not read.
+    let fields = vec![(SAID, said.clone()), ("x-amzn-mtls-clientcert", "none at all".to_owned())];
+    assert_eq!(behind.ask(passed("/orders/7", &fields)).await.unwrap().status, 200);
     // The same person's token of the same provider beside it, and another's.
     let beside = |sub: &str| {
         with_token(

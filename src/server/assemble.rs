@@ -3,9 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
@@ -13,6 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::AssembleError;
 use super::credential::KeptCredential;
 use super::identities::Identities;
+use super::own_keys::{hold, keep_own};
 use crate::audit::SinkSettings;
 use crate::clock::Clock;
 use crate::config::{
@@ -342,33 +341,6 @@ impl KeyedIssuer {
     fn new(settings: &IssuerSettings, keys: Arc<IssuerKeys>, fresh: JoinHandle<()>) -> KeyedIssuer {
         let name = settings.name.clone();
         KeyedIssuer { name, keys, introspection: None, _fresh: Arc::new(AbortOnDropHandle::new(fresh)) }
-    }
-}
-
-/// Hands our own public keys over, if they are others than `known`.
-fn hold(
-    keys: &IssuerKeys,
-    own: &AssertionKeys,
-    known: Option<Value>,
-    clock: &Clock,
-) -> Result<Option<Value>, SigningError> {
-    let set = own.key_set(clock.now());
-    if known.as_ref() != Some(&set) {
-        keys.hold(set.to_string().as_bytes()).map_err(|_| SigningError)?;
-    }
-    Ok(Some(set))
-}
-
-/// Each of our keys is published for hours before it signs.
-const OWN_KEYS_PERIOD: Duration = Duration::from_secs(60);
-
-async fn keep_own(keys: Arc<IssuerKeys>, own: Arc<AssertionKeys>, mut known: Option<Value>, clock: Clock) {
-    loop {
-        tokio::time::sleep(OWN_KEYS_PERIOD).await;
-        match hold(&keys, &own, known.clone(), &clock) {
-            Ok(now) => known = now,
-            Err(error) => tracing::error!(%error, "our own assertions will not be taken"),
-        }
     }
 }
 

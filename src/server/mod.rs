@@ -9,6 +9,7 @@ mod assemble;
 mod credential;
 mod identities;
 mod live;
+mod own_keys;
 mod report;
 mod revocations;
 

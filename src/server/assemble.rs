@@ -47,7 +47,6 @@ pub struct Assembled {
     assertion_keys: Option<Arc<AssertionKeys>>,
 }
 
-
 /// What is taken at the start and stays.
 #[derive(Clone, PartialEq)]
 struct Fixed {

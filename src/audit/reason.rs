@@ -155,7 +155,7 @@ reasons! {
         "the upstream did not answer in time",
         "make it faster, or raise the timeout";
     UpstreamIdentityMismatch = "upstream_identity_mismatch",
-        "the upstream's certificate is not that of its `server_spiffe_id`",
+        "the upstream's certificate is not that of its `server_spiffe_id`, or has ended, or its server is on the revocation list",
         "find out who answers at this address; correct the certificate or the configuration";
     ClientGone = "client_gone",
         "the client went away before its answer was complete",

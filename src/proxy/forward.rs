@@ -27,7 +27,7 @@ use super::exchange::{finish, refuse};
 use super::generation::Generation;
 use super::headers::{self, Authorization, Introduction};
 use super::hop;
-use super::judgement::{self, Basis, Whence};
+use super::judgement::{Basis, Whence};
 use super::normalize::{Asked, Kind};
 use super::refusal::{Form, Refusal};
 use super::route::RouteSettings;
@@ -54,7 +54,7 @@ pub struct Passage {
     pub from: Whence,
     /// The same for the upstream, as a trusted hop tells it; without, it comes from where its connection does.
     pub origin: Option<headers::Origin>,
-    pub credential: judgement::Credential,
+    pub credential: super::credential::Credential,
     /// When the caller's token ends, if there is one.
     pub caller_until: Option<Timestamp>,
     /// When it is to be judged again.

@@ -13,6 +13,7 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::request::Parts;
 
 use super::connection::{Connection, Telling};
+use super::credential::Credential;
 use super::generation::Generation;
 use super::headers;
 use super::hop::{self, TrustedHop};
@@ -27,7 +28,7 @@ use crate::identity::{Caller, CertificateHash, Hop, Peer, SUBJECT_ISSUER, Signat
 use crate::metrics::{Limit, Lookup};
 use crate::policy::{self, Circumstances, Decision, Host, Permit, Verdict};
 use crate::revocation::Revoked;
-use crate::token::{KnownToken, Scheme, Shown, Target, TokenError, TokenField, Verifier};
+use crate::token::{KnownToken, Scheme, Shown, Target, TokenError, Verifier};
 
 /// Both signatures of a request, verified or absent.
 #[derive(Clone, Debug)]
@@ -45,18 +46,6 @@ pub struct Basis {
     pub grpc: bool,
     pub from: Whence,
     pub credential: Credential,
-}
-
-/// What a caller was known by.
-pub enum Credential {
-    Absent,
-    Token(TokenField),
-    /// One that its issuer is asked about, again and again.
-    Opaque(TokenField),
-    /// The word of a hop, and the token that was shown beside it.
-    Word(Arc<Caller>, Option<TokenField>),
-    /// What a load balancer said of who logged in there.
-    UserClaims(TokenField),
 }
 
 /// Who holds the connection: `peer` tells who is there now, `replaced` since when with the present certificate, if that
@@ -300,7 +289,7 @@ pub fn check_bound(asserted: &Caller, peer: &Peer) -> Result<(), TokenError> {
 
 /// What a hop tells of a caller beside a token is of the same subject, or one of the two is not what it seems. The
 /// caller is whom the hop tells, and the token is put `beside`.
-fn one_of(
+pub fn one_of(
     token: Signature<Caller>,
     told: Signature<Caller>,
     named_by: &str,
@@ -344,74 +333,6 @@ pub fn decide(
     let (policy, number) = (&generation.policy, generation.number);
     let (judged, cache) = generation.standings.standing(policy, number, peer, caller, now, known);
     (policy::decide(policy, &judged.standing, request), judged, cache)
-}
-
-impl Credential {
-    /// What these headers presented, of which `known` is the token that was found good, if it is at hand.
-    pub fn of(
-        signatures: &Signatures,
-        headers: &HeaderMap,
-        known: Option<&KnownToken>,
-        verifier: &Verifier,
-    ) -> Credential {
-        let Some(caller) = signatures.caller.verified() else { return Credential::Absent };
-        if let Some(said) = headers.get(headers::USER_CLAIMS)
-            && verifier.takes_user_claims(Some(&caller.issuer))
-        {
-            return Credential::UserClaims(TokenField::of(said));
-        }
-        let field = known.map(KnownToken::field).or_else(|| TokenField::in_headers(headers));
-        if headers.contains_key(headers::ASSERTION) && verifier.takes_assertions_of(&caller.issuer) {
-            return Credential::Word(Arc::clone(caller), field);
-        }
-        let kind = if caller.believed_until.is_some() { Credential::Opaque } else { Credential::Token };
-        field.map_or(Credential::Absent, kind)
-    }
-
-    /// Whom it stands for now.
-    async fn again(
-        &self,
-        generation: &Generation,
-        (peer, is_alb): (Option<&Peer>, bool),
-        clock: &Clock,
-        beside: &OnceCell<Arc<Caller>>,
-    ) -> Result<Signature<Caller>, Refusal> {
-        let verifier = &generation.verifier;
-        let of_token = async |token| {
-            let caller = verifier.verify_field(token).await;
-            caller.map_err(|error| Refusal::from(&error))
-        };
-        match self {
-            Credential::Absent => Ok(Signature::Absent),
-            Credential::Token(token) | Credential::Opaque(token) => of_token(token).await,
-            Credential::UserClaims(said) => {
-                if !is_alb {
-                    return Ok(Signature::Absent);
-                }
-                let caller = verifier.verify_user_claims_again(said).await;
-                caller.map_err(|error| Refusal::from(&error))
-            }
-            Credential::Word(caller, token) => {
-                if !peer.is_some_and(|peer| hop::is_believed(&generation.hops, peer)) {
-                    return Ok(Signature::Absent);
-                }
-                if !verifier.takes_assertions_of(&caller.issuer) {
-                    let detail = "its issuer is no other Countersign any more";
-                    return Err(Refusal::from(&TokenError::IssuerUnknown(detail.into())));
-                }
-                // The assertion was for the moment of the request; what it says of the token holds for longer.
-                let expires = caller.token_ends();
-                if expires <= clock.now() {
-                    return Err(Refusal::from(&TokenError::Expired));
-                }
-                let caller = Signature::Verified(Arc::new(Caller { expires, ..Caller::clone(caller) }));
-                match token {
-                    Some(token) => one_of(of_token(token).await?, caller, SUBJECT_ISSUER, beside),
-                    None => Ok(caller),
-                }
-            }
-        }
-    }
 }
 
 impl Basis {

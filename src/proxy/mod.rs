@@ -8,6 +8,7 @@ pub mod admission;
 pub mod assertion;
 pub mod body;
 pub mod connection;
+pub mod credential;
 pub mod exchange;
 pub mod forward;
 pub mod frame;

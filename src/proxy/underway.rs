@@ -23,8 +23,9 @@ use tokio::time::{sleep, timeout};
 
 use super::body::Fault;
 use super::connection::Connection;
+use super::credential::Credential;
 use super::generation::Generation;
-use super::judgement::{self, Basis, Credential};
+use super::judgement::{self, Basis};
 use super::normalize::Asked;
 use super::refusal::Refusal;
 use super::stall::Watch;

@@ -65,6 +65,7 @@ sub = "alice"
 client_id = "storefront-web"
 roles = ["order-reader"]
 actor = "human"
+bound = "key"
 via = ["spiffe://shop.example/ns/prod/sa/storefront"]
 
 [caller.reader]
@@ -103,6 +104,11 @@ name = "bound to what is not the front's"
 hop = "front"
 caller = [{ like = "alice", cnf = { "x5t#S256" = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" } }, { like = "alice", dpop = true }]
 expect = { verdict = "deny", status = 401 }
+[[test.case]]
+name = "whose own token was bound to nothing"
+hop = "front"
+caller = { like = "alice", without = ["bound"] }
+expect = { reason = "token_not_sender_constrained", status = 401 }
 [[test.case]]
 name = "for another audience"
 hop = "front"
@@ -183,15 +189,14 @@ impl Behind {
 }
 
 const REQUEST: [&str; 2] = ["GET", "https://orders.shop.example/orders/7"];
-const ALICE: &str =
-    r#"{"sub": "alice", "client_id": "storefront-web", "roles": ["order-reader"], "actor": "human"}"#;
+const ALICE: &str = r#"{"sub": "alice", "client_id": "storefront-web", "roles": ["order-reader"], "actor": "human", "bound": "key"}"#;
 
 #[tokio::test]
 async fn a_policy_behind_another_countersign_is_tested() {
     let behind = Behind::new().await;
     let output = behind.test(TESTS).await;
     assert_eq!(output.code, Some(0), "{}{}", output.stdout, output.stderr);
-    assert!(output.stdout.starts_with("19 passed, 0 failed"), "{}", output.stdout);
+    assert!(output.stdout.starts_with("20 passed, 0 failed"), "{}", output.stdout);
 
     let one = |caller: &str, who: &str| {
         let alice = TESTS.split("[[test]]").next().unwrap();

@@ -112,6 +112,7 @@ async fn an_upstream_verifies_who_asks_with_any_library() {
         "aud": "orders",
         "iat": told["iat"],
         "exp": told["iat"].as_i64().unwrap() + 60,
+        "caller_exp": told["iat"].as_i64().unwrap() + 360,
         "decision": record["id"],
         "sub": "alice",
         "subject_issuer": world.issuer.url,

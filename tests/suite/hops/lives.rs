@@ -167,7 +167,7 @@ async fn without_a_certificate_a_request_came_by_its_hop_all_the_same() {
         let before = world.upstream.counts().requests;
         for (path, status, reason) in [
             ("/public/1", 200, "allowed"),
-            ("/public/inner/1", 403, "explicit_deny"),
+            ("/public/inner/1", 403, "denied_by_rule"),
             ("/near/1", 403, "no_rule"),
         ] {
             let answer = hop.ask(passed(path, &Vec::new())).await.unwrap();

@@ -166,13 +166,13 @@ pub async fn follow(settings: Settings, publisher: Publisher, clock: Clock) {
                 wait_until(renewal, &clock).await;
             }
             Err(error) => {
+                let now = clock.now();
                 publisher.failed(&error);
-                order = order.filter(|order| !error.ends(order, clock.now()));
+                order = order.filter(|order| !error.ends(order, now));
                 if let CaError::Useless(_) = error {
-                    let pause = useless_pause(clock.now(), last_good);
-                    wait_until(clock.now().plus(pause), &clock).await;
+                    wait_until(now.plus(useless_pause(now, last_good)), &clock).await;
                 } else {
-                    back_off.wait(clock.now()).await;
+                    back_off.wait(now).await;
                 }
             }
         }

@@ -168,7 +168,7 @@ async fn without_a_certificate_a_request_came_by_its_hop_all_the_same() {
         for (path, status, reason) in [
             ("/public/1", 200, "allowed"),
             ("/public/inner/1", 403, "denied_by_rule"),
-            ("/near/1", 403, "no_rule"),
+            ("/near/1", 403, "service_not_allowed"),
         ] {
             let answer = hop.ask(passed(path, &Vec::new())).await.unwrap();
             let record = proxy.record_of(&answer).await;

@@ -8,7 +8,7 @@ use super::tables::Table;
 use super::{Change, Flip, Outcome, Vouched, Witness};
 use crate::clock::Timestamp;
 use crate::identity::{ActorKind, Caller};
-use crate::policy::cells::{CallerDemand, Demand, Kinds, PeerDemand, Shape, Side, join_nets};
+use crate::policy::cells::{CallerDemand, Kinds, PeerDemand, Shape, Side, SideDemand, join_nets};
 use crate::policy::claim::ClaimValue;
 use crate::policy::pattern::Glob;
 use crate::policy::words::duration;
@@ -132,7 +132,7 @@ impl Comparison<'_> {
             (Part::Path, BTreeSet::from([self.path(flip)])),
             (Part::Service, BTreeSet::from([Word::alone(service(flip, &self.tables, domains))])),
             (Part::Caller, BTreeSet::from([Word::alone(caller(flip, vouched, side, parts))])),
-            (Part::Actor, BTreeSet::from([actor(demand, side, witness.caller(side), kinds)])),
+            (Part::Actor, BTreeSet::from([actor(flip, side, vouched, kinds)])),
             (Part::Circumstances, BTreeSet::from([Word::alone(self.circumstances(flip))])),
             (Part::Time, BTreeSet::from([time])),
         ]);
@@ -320,15 +320,28 @@ pub(super) fn alike(kind: ActorKind, asked: Kinds, told_apart: &[Kinds]) -> Vec<
 }
 
 /// Who acts, for whom if that is asked or said, and whether the token says so in `act`.
-fn actor(demand: &Demand, side: Side, caller: Option<&Caller>, kinds: &[Vec<Kinds>; 2]) -> Word {
-    let Some(caller) = caller else { return Word::alone("") };
-    let asked = &demand.sides[side];
+fn actor(flip: &Flip, side: Side, vouched: &[Vouched], kinds: &[Vec<Kinds>; 2]) -> Word {
+    let Some(caller) = flip.witness.caller(side) else { return Word::alone("") };
+    let asked = &flip.demand.sides[side];
+    // where both read a token alike, what either tells apart is
+    let both = matches!(flip.cell.caller, CallerCell::Present { vouched: at, .. } if vouched[at].alike);
+    let other = if both { flip.witness.caller(1 - side) } else { None };
+    let alike = |kind: fn(&Caller) -> ActorKind, asked: fn(&SideDemand) -> Kinds| {
+        let of =
+            |side: Side, caller: &Caller| alike(kind(caller), asked(&flip.demand.sides[side]), &kinds[side]);
+        let mut found = of(side, caller);
+        if let Some(other) = other {
+            let others = of(1 - side, other);
+            found.retain(|kind| others.contains(kind));
+        }
+        found
+    };
     let words = |kinds: &[ActorKind]| match kinds.len() == ActorKind::ALL.len() {
         true => "anybody".to_owned(),
         false => joined(kinds, " or "),
     };
-    let who = alike(caller.actor, asked.actor, &kinds[side]);
-    let whom = alike(caller.on_behalf_of, asked.on_behalf_of, &kinds[side]);
+    let who = alike(|caller| caller.actor, |asked| asked.actor);
+    let whom = alike(|caller| caller.on_behalf_of, |asked| asked.on_behalf_of);
     let acts = !caller.chain.is_empty();
     // who acts without `act` acts for itself, but for agents, whose tokens say for whom
     let for_itself = !who.contains(&ActorKind::Agent) || whom.len() == ActorKind::ALL.len();

@@ -7,6 +7,7 @@ use countersign::policy::Policy;
 use countersign::policy::action::is_grpc;
 use countersign::policy::condition::Condition;
 use countersign::policy::pattern::{Glob, HostPattern};
+use countersign::policy::rule::Mode;
 use countersign::trial::Case;
 use http::Method;
 use serde_json::Value;
@@ -56,6 +57,7 @@ impl Flipped<'_> {
 
     fn is_named(&self, method: &Method) -> bool {
         let rules = self.policies.iter().flat_map(|policy| &policy.parts().rules);
+        let rules = rules.filter(|rule| rule.mode == Mode::Enforce);
         rules.flat_map(|rule| &rule.conditions).any(|condition| match condition {
             Condition::Method(set) => set.contains(method),
             Condition::Grpc(_) => *method == Method::POST,

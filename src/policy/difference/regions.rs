@@ -266,7 +266,7 @@ fn service(flip: &Flip, tables: &[Table<'_>; 2], domains: &Domains) -> String {
         (PeerDemand::Absent, _) => "without a certificate".to_owned(),
         _ if names(side).is_empty() => {
             let other = ["old", "new"][1 - side];
-            format!("with a certificate that only the {other} policy names, as {}", names(1 - side))
+            format!("with a certificate that the {other} policy names as {}", names(1 - side))
         }
         _ => format!("through {}", names(side)),
     }

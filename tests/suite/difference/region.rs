@@ -101,10 +101,12 @@ impl Flipped<'_> {
         };
         let are = |names: &str, side: usize| names.split(" and ").all(|name| named(side).contains(&name));
         if let Some(names) = word.strip_prefix("through ") {
-            return are(names, self.permitting());
+            // what goes elsewhere went somewhere
+            let went = self.change != "goes elsewhere" || peer.is_none() || !named(0).is_empty();
+            return went && are(names, self.permitting());
         }
-        if let Some((_, names)) = word.split_once(" policy names, as ") {
-            return named(self.permitting()).is_empty() && are(names, 1 - self.permitting());
+        if let Some((_, names)) = word.split_once(" policy names as ") {
+            return are(names, 1 - self.permitting());
         }
         match word {
             "with a certificate or without" => true,

@@ -94,7 +94,7 @@ async fn what_happens_is_what_a_trial_tells_and_a_replay_repeats() {
     let all = POLICIES * REQUESTS;
     assert_eq!(counts.reasons.values().sum::<usize>(), all);
     assert!(counts.tested >= 1_000 && counts.decided * 10 >= all * 7);
-    assert!(counts.reasons["allowed"] * 6 >= all);
+    assert!(counts.reasons["allowed"] * 5 >= all);
     assert!(counts.conditions.len() == 18 && counts.conditions.values().all(|judged| *judged >= 100));
     // Of each way, and of each kind of token, some came in and some did not.
     let ways = [Way::Direct, Way::Told, Way::Local].map(|way| format!("{way:?}"));

@@ -115,18 +115,18 @@ const PATHS: [&str; 10] = [
 ];
 
 fn binding(random: &mut Rng) -> Binding {
-    match random.u8(..20) {
-        0..12 => Binding::Nothing,
-        12..16 => Binding::Certificate,
-        16 => Binding::OtherCertificate,
-        17..19 => Binding::Key,
+    match random.u8(..40) {
+        0..26 => Binding::Nothing,
+        26..34 => Binding::Certificate,
+        34 => Binding::OtherCertificate,
+        35..39 => Binding::Key,
         _ => one(random, &[Binding::KeyUnproven, Binding::KeyMisproven]),
     }
 }
 
 /// Of an assertion.
 fn bound(random: &mut Rng) -> Binding {
-    match random.u8(..10) {
+    match random.u8(..20) {
         0 => Binding::Nothing,
         1 => Binding::OtherCertificate,
         _ => Binding::Certificate,
@@ -178,7 +178,7 @@ fn asserted(now: i64, random: &mut Rng) -> Value {
 
 /// One of the first most often.
 fn seldom<'v>(random: &mut Rng, often: &[&'v str], other: &[&'v str]) -> &'v str {
-    let chosen = if random.u8(..4) == 0 { other } else { often };
+    let chosen = if random.u8(..6) == 0 { other } else { often };
     one(random, chosen)
 }
 

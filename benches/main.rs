@@ -18,8 +18,8 @@ use countersign::metrics::{Lookup, Metrics};
 use countersign::policy::{self, Action, Circumstances, Policy, Request, Verdict};
 use countersign::proxy::normalize::Asked;
 use countersign::server::Server;
-use countersign::tls::Alpn;
 use countersign::tls::client::{ExpectedServer, client_config};
+use countersign::tls::{Alpn, Roots};
 use countersign::token::{Credential, Issuer, IssuerKeys, Shown, Verifier};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::request::Parts;
@@ -195,7 +195,8 @@ fn load(world: &World, shape: &Shape) -> Config {
 async fn verifier(config: Config) -> Verifier {
     let (clock, metrics) = (Clock::system(), Metrics::new());
     let settings = config.issuers.into_iter().next().unwrap();
-    let tls = client_config(&ExpectedServer::Ca(Vec::new()), None, &[Alpn::Http1], &clock).unwrap();
+    let tls =
+        client_config(&ExpectedServer::Named(Some(Roots::none())), None, &[Alpn::Http1], &clock).unwrap();
     let keys = IssuerKeys::new(settings.keys.clone(), &tls, metrics.issuer("corp"), clock.clone());
     keys.refresh().await.unwrap();
     let issuers = vec![Issuer { settings, keys: Arc::new(keys), introspection: None }];

@@ -25,8 +25,8 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use status::Report;
 pub use status::{
-    CertificateStatus, CredentialStatus, IdentityStatus, IssuerStatus, ListenerStatus, Serving, Status,
-    TrustDomainStatus, UpstreamStatus,
+    CasStatus, CertificateStatus, CredentialStatus, FailureStatus, IdentityStatus, IssuerStatus,
+    ListenerStatus, LoadStatus, RevocationStatus, Serving, Status, TrustDomainStatus, UpstreamStatus,
 };
 
 use crate::audit::line::line;
@@ -193,11 +193,34 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn cas(name: &str, own: bool, seconds: u64) -> CasStatus {
+        let end = NOW.plus(Duration::from_secs(seconds));
+        CasStatus {
+            name: name.to_owned(),
+            own,
+            cas: 1,
+            next_not_after: end,
+            last_not_after: end,
+            crl_next_update: None,
+            idle: Vec::new(),
+            is_idle: false,
+        }
+    }
+
     fn status() -> Status {
         let status = Status::new(name("orders"), Clock::manual(NOW), Arc::new(Metrics::new()));
         status.serves(Serving {
             policy: "sha256:ab".to_owned(),
             generation: 3,
+            configuration: LoadStatus {
+                since: "then".to_owned(),
+                failure: Some(FailureStatus { at: "now".to_owned(), why: "a.toml:1:1: no".to_owned() }),
+            },
+            revocation: Some(RevocationStatus {
+                entries: 2,
+                idle: vec!["line 2: it revokes nothing".to_owned()],
+                load: LoadStatus { since: "then".to_owned(), failure: None },
+            }),
             listeners: vec![ListenerStatus { name: name("mesh"), address: ([127, 0, 0, 1], 8443).into() }],
             issuers: vec![IssuerStatus { name: name("corp"), keys: 2, awaited: false, failure: None }],
             identity: None,
@@ -205,6 +228,7 @@ mod tests {
                 name: "identity".to_owned(),
                 not_after: NOW.plus(Duration::from_secs(60)),
             }],
+            trust_domains: vec![cas("shop.example", true, 60), cas("partner.example", false, 30)],
             credentials: Vec::new(),
             upstreams: vec![UpstreamStatus { name: name("orders"), servers: 2, ejected: 1 }],
         });
@@ -281,7 +305,9 @@ mod tests {
         let expected = concat!(
             r#"{"ready":false,"reasons":["draining: the proxy is shutting down","#,
             r#""issuer corp: no keys are known: connection refused\u001b","#,
-            r#""certificate identity: expired at 2023-11-14T22:14:20.000Z"]}"#,
+            r#""certificate identity: expired at 2023-11-14T22:14:20.000Z","#,
+            r#""trust domain shop.example: all its CAs have expired, the last at 2023-11-14T22:14:20.000Z","#,
+            r#""trust domain partner.example: all its CAs have expired, the last at 2023-11-14T22:13:50.000Z"]}"#,
             "\n"
         );
         assert_eq!(get(&status, Pages::Health, "/readyz"), (503, expected.to_owned()));
@@ -291,14 +317,40 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_another_s_cas_is_no_reason_as_long_as_anybody_is_believed() {
+        for (domains, unready) in [
+            (vec![cas("ours", true, 9), cas("theirs", false, 5)], vec![]),
+            (vec![cas("ours", true, 5), cas("theirs", false, 9)], vec!["ours"]),
+            (vec![cas("ours", true, 5), cas("theirs", false, 5)], vec!["ours", "theirs"]),
+            (vec![cas("one", false, 5), cas("other", false, 9)], vec![]),
+            (vec![cas("one", false, 5), cas("other", false, 5)], vec!["one", "other"]),
+            (vec![], vec![]),
+        ] {
+            let status = Status::new(name("orders"), Clock::manual(NOW), Arc::new(Metrics::new()));
+            status.serves(Serving { trust_domains: domains, ..Serving::default() });
+            assert_eq!(status.unready(), [""; 0]);
+            status.clock.advance(Duration::from_secs(5));
+            let told = status.unready();
+            let named: Vec<_> = told.iter().filter_map(|it| it.split([' ', ':']).nth(2)).collect();
+            assert_eq!(named, unready, "{told:?}");
+        }
+    }
+
+    #[test]
     fn the_status_page_sums_up_what_is_served() {
         let expected = concat!(
             r#"{"proxy":"orders","version":""#,
             env!("CARGO_PKG_VERSION"),
             r#"","time":"2023-11-14T22:13:20.000Z","ready":true,"reasons":[],"policy":"sha256:ab","#,
-            r#""generation":3,"listeners":[{"name":"mesh","address":"127.0.0.1:8443"}],"#,
+            r#""generation":3,"configuration":{"since":"then","failure":{"at":"now","why":"a.toml:1:1: no"}},"#,
+            r#""revocation":{"entries":2,"idle":["line 2: it revokes nothing"],"since":"then","failure":null},"#,
+            r#""listeners":[{"name":"mesh","address":"127.0.0.1:8443"}],"#,
             r#""issuers":[{"name":"corp","keys":2,"awaited":false,"failure":null}],"#,
             r#""identity":null,"certificates":[{"name":"identity","not_after":"2023-11-14T22:14:20.000Z"}],"#,
+            r#""trust_domains":[{"name":"shop.example","own":true,"cas":1,"#,
+            r#""next_not_after":"2023-11-14T22:14:20.000Z","last_not_after":"2023-11-14T22:14:20.000Z","crl_next_update":null,"idle":[]},"#,
+            r#"{"name":"partner.example","own":false,"cas":1,"#,
+            r#""next_not_after":"2023-11-14T22:13:50.000Z","last_not_after":"2023-11-14T22:13:50.000Z","crl_next_update":null,"idle":[]}],"#,
             r#""upstreams":[{"name":"orders","servers":2,"ejected":1}],"credentials":[]}"#,
             "\n"
         );

@@ -19,6 +19,15 @@ pub struct Revocations {
     issuers: HashMap<Name, OfIssuer>,
     workloads: HashMap<SpiffeId, Entry>,
     certificates: HashMap<CertificateHash, Entry>,
+    idle: Vec<Idle>,
+}
+
+/// An entry that revokes nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idle {
+    pub line: usize,
+    /// As "since …".
+    pub why: String,
 }
 
 /// What is revoked of one issuer's.
@@ -87,6 +96,15 @@ impl Revocations {
         };
     }
 
+    pub fn add_idle(&mut self, idle: Idle) {
+        self.idle.push(idle);
+    }
+
+    /// The entries that revoke nothing.
+    pub fn idle(&self) -> &[Idle] {
+        &self.idle
+    }
+
     fn of(&mut self, issuer: Name) -> &mut OfIssuer {
         self.issuers.entry(issuer).or_default()
     }
@@ -128,10 +146,15 @@ impl Revocations {
     }
 
     /// Whether the caller is revoked: the token, whom it is for, who acts for her, the client that it was issued to, or
-    /// the certificate that it is bound to, whoever has taken that one's place. `first` is who named the caller first,
-    /// where another Countersign vouches for it.
-    pub fn caller(&self, caller: &Caller, first: Option<&Name>, now: Timestamp) -> Option<Revoked> {
-        let mut issuers = [Some(&caller.issuer), first].into_iter().flatten();
+    /// the certificate that it is bound to, whoever has taken that one's place. `first` are those who may have named the
+    /// caller first, where another Countersign vouches for it.
+    pub fn caller<'n>(
+        &self,
+        caller: &'n Caller,
+        first: impl IntoIterator<Item = &'n Name>,
+        now: Timestamp,
+    ) -> Option<Revoked> {
+        let mut issuers = [&caller.issuer].into_iter().chain(first);
         issuers.find_map(|issuer| self.named(issuer, caller, now)).or_else(|| {
             let Some(Confirmation::Certificate(bound)) = caller.confirmation else { return None };
             let what = "the certificate that the token is bound to";
@@ -158,6 +181,19 @@ where
 {
     let entry = entries.get(key).filter(|entry| entry.until.is_none_or(|until| now < until))?;
     Some(Revoked { what, reason: entry.reason.clone() })
+}
+
+impl Counts {
+    pub fn sum(&self) -> usize {
+        let Counts { tokens, subjects, clients, workloads, certificates } = self;
+        tokens + subjects + clients + workloads + certificates
+    }
+}
+
+impl fmt::Display for Idle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: it revokes nothing{}", self.line, self.why)
+    }
 }
 
 impl fmt::Display for Revoked {

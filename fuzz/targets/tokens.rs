@@ -69,6 +69,7 @@ static VERIFIER: LazyLock<Verifier> = LazyLock::new(|| {
         group_count_max: 1024,
         delegation_depth_max: 4,
         dpop_proofs_max: 1000,
+        introspection_pending_max: 1000,
     };
     let nothing = TokenCacheSettings {
         bytes_max: 0,

@@ -27,14 +27,45 @@ pub struct Serving {
     /// The hash of the policy, as `sha256:…`.
     pub policy: String,
     pub generation: u64,
+    pub configuration: LoadStatus,
+    /// `None` without a revocation list.
+    pub revocation: Option<RevocationStatus>,
     pub listeners: Vec<ListenerStatus>,
     pub issuers: Vec<IssuerStatus>,
     /// `None` where files give our certificate.
     pub identity: Option<IdentityStatus>,
     pub certificates: Vec<CertificateStatus>,
+    pub trust_domains: Vec<CasStatus>,
     pub upstreams: Vec<UpstreamStatus>,
     /// Of upstreams that tokens are got for.
     pub credentials: Vec<CredentialStatus>,
+}
+
+/// How the configuration fares.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct LoadStatus {
+    /// Since when what is in force is.
+    pub since: String,
+    /// Of the last attempt to take another, if it failed; what was in force still is.
+    pub failure: Option<FailureStatus>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct FailureStatus {
+    pub at: String,
+    /// In words.
+    pub why: String,
+}
+
+/// How the revocation list fares.
+#[derive(Clone, Debug, Serialize)]
+pub struct RevocationStatus {
+    /// Those in force.
+    pub entries: usize,
+    /// Those that revoke nothing, and why.
+    pub idle: Vec<String>,
+    #[serde(flatten)]
+    pub load: LoadStatus,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -84,6 +115,27 @@ pub struct CertificateStatus {
     pub name: String,
     #[serde(serialize_with = "shown")]
     pub not_after: Timestamp,
+}
+
+/// The CAs of a trust domain.
+#[derive(Clone, Debug, Serialize)]
+pub struct CasStatus {
+    pub name: String,
+    /// It is ours.
+    pub own: bool,
+    pub cas: usize,
+    /// Of those that have not ended yet.
+    #[serde(serialize_with = "shown")]
+    pub next_not_after: Timestamp,
+    #[serde(serialize_with = "shown")]
+    pub last_not_after: Timestamp,
+    /// When the first of its revocation lists must have a successor.
+    pub crl_next_update: Option<String>,
+    /// The CAs that vouch for nobody, and why, in words.
+    pub idle: Vec<String>,
+    /// They are all.
+    #[serde(skip)]
+    pub is_idle: bool,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -165,6 +217,18 @@ impl Status {
         }
         for certificate in serving.certificates.iter().filter(|certificate| certificate.not_after <= now) {
             reasons.push(format!("certificate {}: expired at {}", certificate.name, certificate.not_after));
+        }
+        // Those of another trust domain are its own affair, as long as anybody is believed.
+        let is_idle = |domain: &CasStatus| domain.is_idle || domain.last_not_after <= now;
+        let all_are = serving.trust_domains.iter().all(is_idle);
+        for domain in serving.trust_domains.iter().filter(|domain| is_idle(domain) && (domain.own || all_are))
+        {
+            let CasStatus { name, last_not_after, idle, .. } = domain;
+            reasons.push(if *last_not_after <= now {
+                format!("trust domain {name}: all its CAs have expired, the last at {last_not_after}")
+            } else {
+                format!("trust domain {name}: nobody is believed: {}", idle.join("; "))
+            });
         }
         reasons
     }

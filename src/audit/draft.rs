@@ -172,6 +172,11 @@ impl Draft {
         });
     }
 
+    /// From where the client asked, as the Countersign tells it that is at the other end.
+    pub fn client(&mut self, client_ip: Option<IpAddr>) {
+        self.note(|record| record.connection.client_ip = client_ip);
+    }
+
     /// What became of the certificate; a failure is a reason.
     pub fn peer(&mut self, outcome: Result<&Signature<Peer>, Reason>) {
         let check = self.check(&outcome);

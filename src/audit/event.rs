@@ -45,6 +45,8 @@ pub enum Event {
     /// The revocation list that is in force from now on, by its entries.
     RevocationLoaded {
         counts: Counts,
+        /// Entries that revoke nothing, and why.
+        idle: Vec<String>,
     },
 }
 
@@ -118,7 +120,7 @@ enum EventFields {
     PolicyLoaded { old: Option<String>, new: String, rules_added: Vec<String>, rules_removed: Vec<String> },
     CertificateRotated { name: String, certificate: String, not_after: String },
     KeysRotated { issuer: Name, added: Vec<String>, removed: Vec<String> },
-    RevocationLoaded { revoked: RevokedRecord },
+    RevocationLoaded { revoked: RevokedRecord, idle: Vec<String> },
 }
 
 /// How many of each are revoked.
@@ -194,17 +196,18 @@ impl EventRecord {
                     removed: bounded_list(removed),
                 },
             ),
-            Event::RevocationLoaded { counts } => {
+            Event::RevocationLoaded { counts, idle } => {
                 let Counts { tokens, subjects, clients, workloads, certificates } = *counts;
                 let revoked = RevokedRecord { tokens, subjects, clients, workloads, certificates };
-                (
-                    "revocation_loaded",
-                    format!(
-                        "revoked from now on are {tokens} tokens, {subjects} subjects, {clients} clients, \
-                         {workloads} workloads and {certificates} certificates"
-                    ),
-                    EventFields::RevocationLoaded { revoked },
-                )
+                let mut story = format!(
+                    "revoked from now on are {tokens} tokens, {subjects} subjects, {clients} clients, \
+                     {workloads} workloads and {certificates} certificates"
+                );
+                let idle = bounded_list(idle);
+                if !idle.is_empty() {
+                    story += &bounded(&format!("; of the list, {}", idle.join("; ")));
+                }
+                ("revocation_loaded", story, EventFields::RevocationLoaded { revoked, idle })
             }
         };
         EventRecord { event: name, head, story, fields }
@@ -303,9 +306,12 @@ mod tests {
                     .to_owned(),
             ),
             (
-                Event::RevocationLoaded { counts: Counts { tokens: 1, workloads: 2, ..Counts::default() } },
+                Event::RevocationLoaded {
+                    counts: Counts { tokens: 1, workloads: 2, ..Counts::default() },
+                    idle: vec!["line 2: it revokes nothing: there is no issuer `crop`".into()],
+                },
                 "revocation_loaded",
-                r#""story":"revoked from now on are 1 tokens, 0 subjects, 0 clients, 2 workloads and 0 certificates","revoked":{"tokens":1,"subjects":0,"clients":0,"workloads":2,"certificates":0}"#
+                r#""story":"revoked from now on are 1 tokens, 0 subjects, 0 clients, 2 workloads and 0 certificates; of the list, line 2: it revokes nothing: there is no issuer `crop`","revoked":{"tokens":1,"subjects":0,"clients":0,"workloads":2,"certificates":0},"idle":["line 2: it revokes nothing: there is no issuer `crop`"]"#
                     .to_owned(),
             ),
         ];

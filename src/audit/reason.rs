@@ -45,7 +45,7 @@ macro_rules! reasons {
 reasons! {
     RequestMalformed = "request_malformed",
         "the request has no single meaning: its path, host or headers can be read in more than one way",
-        "send a path without dot segments, `;` or encoded slashes, and each of Host and Authorization once";
+        "send a path without dot segments, `;` or encoded slashes, each of Host and Authorization once, and to an outbound listener plain HTTP, no CONNECT";
     Misdirected = "misdirected",
         "the host that was asked for is not the one that the TLS connection was made for",
         "open a connection whose server name (SNI) equals the host, or name the proxy that sends it as `[trusted_hop]`";
@@ -110,8 +110,11 @@ reasons! {
         "the token, its subject, its client or the certificate that it is bound to is revoked, or its issuer says that it is not active",
         "log in again, or take the entry out of the revocation list";
     IssuerUnavailable = "issuer_unavailable",
-        "the issuer's keys are not known and could not be fetched",
-        "see that the proxy reaches the issuer; `/readyz` says what failed";
+        "an issuer does not give what is needed of it: its keys, its word on a token, or a token for the upstream",
+        "see the record's `detail`, and that the proxy reaches the issuer; `/readyz` and `/status` say what failed";
+    CrossSite = "cross_site",
+        "a page of another origin sent it, and the caller's log-in is one that browsers add by themselves",
+        "send it from the site itself, or name the page's origin in the `cors` of the `[route]`";
     TokenNotIssuedToService = "token_not_issued_to_service",
         "the service carries a token that was issued to a client it does not list",
         "let the service use its own client's tokens, or add the client to its `client_id`";
@@ -149,8 +152,8 @@ reasons! {
         "the upstream takes a token that is exchanged for the caller's, and the token endpoint refuses to",
         "see the record's `detail`: let the provider exchange this token for the upstream, or get another one";
     UpstreamUnavailable = "upstream_unavailable",
-        "no server of the upstream could be reached",
-        "see that it runs and listens where `[upstream]` says";
+        "no server of the upstream could be reached, it refused our certificate, or it broke its answer off",
+        "see the record's `detail`: that it runs and listens where `[upstream]` says, and trusts the CA of our certificate";
     UpstreamTimeout = "upstream_timeout",
         "the upstream did not answer in time",
         "make it faster, or raise the timeout";
@@ -239,7 +242,7 @@ impl From<&CredentialError> for Reason {
 impl From<&UpstreamError> for Reason {
     fn from(error: &UpstreamError) -> Reason {
         match error {
-            UpstreamError::Unavailable(_) => Reason::UpstreamUnavailable,
+            UpstreamError::Unavailable(_) | UpstreamError::RefusedUs(_) => Reason::UpstreamUnavailable,
             UpstreamError::Timeout(_) => Reason::UpstreamTimeout,
             UpstreamError::IdentityMismatch(_) => Reason::UpstreamIdentityMismatch,
             UpstreamError::Overloaded(_) => Reason::LimitExceeded,
@@ -316,8 +319,8 @@ mod tests {
         peer_untrusted peer_expired peer_wrong_trust_domain peer_revoked peer_unknown token_missing \
         token_malformed token_issuer_unknown token_type_refused token_algorithm_refused \
         token_key_unknown token_bad_signature token_expired token_not_yet_valid token_wrong_audience \
-        token_not_sender_constrained token_revoked issuer_unavailable token_not_issued_to_service \
-        denied_by_rule requirement_unmet step_up_required service_not_allowed actor_not_allowed \
+        token_not_sender_constrained token_revoked issuer_unavailable cross_site \
+        token_not_issued_to_service denied_by_rule requirement_unmet step_up_required service_not_allowed actor_not_allowed \
         scope_missing role_missing claim_mismatch no_rule no_route token_not_exchanged upstream_unavailable \
         upstream_timeout upstream_identity_mismatch client_gone audit_unavailable internal allowed \
         unenforced preflight";
@@ -326,7 +329,7 @@ mod tests {
     fn the_codes_are_the_closed_list_in_its_order() {
         let codes: Vec<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
         assert_eq!(codes, CODES.split_ascii_whitespace().collect::<Vec<_>>());
-        assert!(Reason::ALL.is_sorted() && codes.len() == 44);
+        assert!(Reason::ALL.is_sorted() && codes.len() == 45);
         for (position, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(reason.position(), position);
             assert_eq!(format!("{reason:?}").to_lowercase(), reason.as_str().replace('_', ""));

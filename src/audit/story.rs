@@ -147,16 +147,14 @@ fn because(reason: Reason, record: &RequestRecord, story: &mut String) {
                 "the token names no client, and this service may carry only its own clients' tokens",
             ),
         },
-        Reason::UpstreamUnavailable => upstream(record, " could not be reached", story),
+        Reason::UpstreamUnavailable => upstream(record, " failed", story),
         Reason::UpstreamTimeout => upstream(record, " did not answer in time", story),
         Reason::UpstreamIdentityMismatch => upstream(record, " is not who it should be", story),
         Reason::ClientGone => story.push_str("the client went away before the answer was complete"),
         Reason::AuditUnavailable => story.push_str("this record could not be promised"),
         other => {
             story.push_str(other.cause());
-            if let Some(detail) = &record.detail {
-                story.extend([" (", detail, ")"]);
-            }
+            detail(record, story);
         }
     }
 }
@@ -165,6 +163,13 @@ fn upstream(record: &RequestRecord, what: &str, story: &mut String) {
     match &record.upstream {
         Some(name) => story.extend(["upstream ", name.as_str(), what]),
         None => story.extend(["the upstream", what]),
+    }
+    detail(record, story);
+}
+
+fn detail(record: &RequestRecord, story: &mut String) {
+    if let Some(detail) = &record.detail {
+        story.extend([" (", detail, ")"]);
     }
 }
 
@@ -273,7 +278,7 @@ pub(super) mod tests {
             ),
         );
         for (reason, end) in [
-            (Reason::UpstreamUnavailable, "upstream orders could not be reached"),
+            (Reason::UpstreamUnavailable, "upstream orders failed"),
             (Reason::UpstreamTimeout, "upstream orders did not answer in time"),
             (Reason::UpstreamIdentityMismatch, "upstream orders is not who it should be"),
             (Reason::ClientGone, "the client went away before the answer was complete"),
@@ -281,6 +286,10 @@ pub(super) mod tests {
         ] {
             let story = told(allowed(), |r| r.reason = reason);
             assert_eq!(story.split_once(ASKED).unwrap().1, format!(": allowed by {rule}, but {end}"));
+            if reason != Reason::ClientGone {
+                let story = told(allowed(), |r| (r.reason, r.detail) = (reason, Some("why".into())));
+                assert!(story.ends_with(&format!(", but {end} (why)")), "{story}");
+            }
         }
         ends(
             denied(),

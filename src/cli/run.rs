@@ -27,6 +27,8 @@ pub struct RunArgs {
 struct Watching {
     in_force: BTreeSet<PathBuf>,
     watch: Option<Watch>,
+    /// The `connections_max` that open files were said to be too few for.
+    too_many: Option<usize>,
 }
 
 /// Signals that a running proxy obeys.
@@ -56,8 +58,9 @@ pub fn run(args: &RunArgs) -> ExitCode {
         return ExitCode::from(EXIT_CONFIG);
     }
     descriptors::raise_limit();
-    descriptors::fit(&mut config.limits);
-    let watching = Watching { in_force: config.report.watched.clone(), watch: told(watch) };
+    let mut too_many = None;
+    descriptors::fit(&mut config.limits, &mut too_many);
+    let watching = Watching { in_force: config.report.watched.clone(), watch: told(watch), too_many };
     let server = match Server::start(config, clock.clone()) {
         Ok(server) => server,
         Err(error) => {
@@ -162,15 +165,13 @@ fn reload(args: &RunArgs, server: &Server, clock: &Clock, watching: &mut Watchin
     let mut config = match loaded {
         Ok(config) => config,
         Err(report) => {
-            server.reload_failed();
+            server.reload_failed(&report);
+            report.log();
             tracing::error!("the new configuration cannot be loaded; the present one stays");
-            for line in report.to_text(false).lines().filter(|line| !line.is_empty()) {
-                tracing::error!("{line}");
-            }
             return;
         }
     };
-    descriptors::fit(&mut config.limits);
+    descriptors::fit(&mut config.limits, &mut watching.too_many);
     let watched = config.report.watched.clone();
     match server.reload(config) {
         Ok(()) => {

@@ -19,6 +19,14 @@ pub fn assertion(file: &File, found: &mut Diagnostics) -> Option<AssertionSettin
         }
         return None;
     };
+    for (name, upstream) in entries(&file.upstream) {
+        let untold = upstream.value.identity_headers.filter(|told| !told.value);
+        if let (Some(untold), Some(audience)) = (untold, &upstream.value.assertion_audience) {
+            let message = format!("upstream `{}` gets no assertions: it is not told who asks", name.value);
+            let places = (audience.span, untold.span);
+            found.conflict("contradiction", places, message, "take one of the two out");
+        }
+    }
     let typed = &typed.value;
     for claim in items(&typed.claims) {
         if NAMES.contains(&claim.value.as_str()) {

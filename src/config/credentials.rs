@@ -13,10 +13,10 @@ use super::names::{Names, entries, items};
 use super::read::List;
 use super::source::{At, Span};
 use crate::tls::Own;
-use crate::token::{IssuerSettings, KeySource};
+use crate::token::{IssuerSettings, KeySource, Location};
 use crate::upstream::credential::{
-    Authentication, CredentialKind, CredentialSettings, EndpointSettings, ExchangeSettings, Location,
-    OwnSettings, Wanted,
+    Authentication, CredentialKind, CredentialSettings, EndpointSettings, ExchangeSettings, OwnSettings,
+    Wanted,
 };
 
 const ENTRIES_MAX_DEFAULT: u64 = 10_000;

@@ -147,6 +147,7 @@ fn actor(entry: &ActorEntry) -> TomlValue {
 fn fill_upstream(table: &mut Toml, upstream: &UpstreamConfig) {
     let weights = upstream.servers.iter().map(|(_, weight)| TomlValue::from(i64::from(weight.get())));
     set(table, "weight", list(weights));
+    set(table, "identity_headers", upstream.identity_headers);
     set(table, "connect_timeout", time(upstream.connect_timeout));
     set(table, "first_byte_timeout", time(upstream.first_byte_timeout));
     set(table, "idle_timeout", time(upstream.idle_timeout));
@@ -180,9 +181,11 @@ fn fill_limits(table: &mut Toml, config: &Config) {
     set(table, "group_count_max", count(limits.token.group_count_max));
     set(table, "delegation_depth_max", count(limits.token.delegation_depth_max));
     set(table, "dpop_proofs_max", count(limits.token.dpop_proofs_max));
+    set(table, "introspection_pending_max", count(limits.token.introspection_pending_max));
     if let Some(issuer) = config.issuers.first() {
         set(table, "key_document_bytes_max", count(issuer.keys.document_bytes_max));
     }
+    set(table, "requests_per_client_max", count(limits.requests_per_client_max));
     set(table, "upstream_in_flight_max", count(limits.upstream_in_flight_max));
     set(table, "upstream_pending_max", count(limits.upstream_pending_max));
     set(table, "streams_per_connection_max", i64::from(limits.streams_per_connection_max));

@@ -120,6 +120,33 @@ impl Report {
         &self.diagnostics
     }
 
+    /// What keeps it from being taken.
+    fn errors(&self) -> impl Iterator<Item = (String, &Diagnostic)> {
+        let errors = self.diagnostics.iter().filter(|diagnostic| diagnostic.severity == Severity::Error);
+        errors.map(|error| {
+            let position = self.sources.position(error.span);
+            let file = self.sources.path(error.span.file).display();
+            (format!("{file}:{}:{}", position.line, position.column), error)
+        })
+    }
+
+    /// One event for each error.
+    pub fn log(&self) {
+        for (place, error) in self.errors() {
+            tracing::error!(code = error.code, %place, help = %error.remedy, "{}", error.message);
+        }
+    }
+
+    /// The first error, and how many more there are.
+    pub fn in_words(&self) -> String {
+        let mut errors = self.errors();
+        let first = errors.next().map(|(place, error)| format!("{place}: {}", error.message));
+        match errors.count() {
+            0 => first.unwrap_or_default(),
+            more => format!("{}, and {more} more", first.unwrap_or_default()),
+        }
+    }
+
     /// For people; `styled` with colours, for a terminal.
     pub fn to_text(&self, styled: bool) -> String {
         let renderer = if styled { Renderer::styled() } else { Renderer::plain() };

@@ -107,7 +107,7 @@ table! {
         /// Its CA certificates as PEM; none may stand in two trust domains. Watched. Default: those that the
         /// source of `[identity]` gives; mandatory with `files`.
         ca: Pem,
-        /// Certificate revocation lists as PEM, one for each CA but the root; an expired or missing one refuses.
+        /// Certificate revocation lists as PEM, one for each CA, the root too; an expired or missing one refuses.
         /// Watched. Default: revocation is not checked.
         crl: Pem,
     }
@@ -222,6 +222,9 @@ table! {
         /// CA certificates that vouch for the server, as PEM; our own certificate is presented then. Default: those
         /// of the trust domain of `server_spiffe_id`, else those of the system.
         ca: Pem,
+        /// Tells it who asks, and from where, in `x-auth-…`, `x-forwarded-…` and `forwarded`. `false` is for third
+        /// parties, who get `x-request-id` and `traceparent` alone. Default: true.
+        identity_headers: bool,
         /// The `aud` of assertions for it. Default: its name here.
         assertion_audience: String,
         /// To get a connection, TLS included; for each attempt. Default: 5s.
@@ -340,11 +343,17 @@ table! {
         group_count_max: u32,
         /// Actors in a token's `act` chain. Default: 4.
         delegation_depth_max: u32,
-        /// DPoP proofs that are remembered so that none is used twice, of which one key may have a part; each takes
-        /// about 40 bytes. Default: 1000000.
+        /// DPoP proofs that are remembered so that none is used twice, of which one subject, else client, may have a
+        /// part; each takes about 40 bytes. Default: 1000000.
         dpop_proofs_max: u32,
+        /// Opaque tokens that were not believed before and that their issuer is asked about, or that wait for it; one
+        /// client, by its certificate or else its address, may have a part. Default: 1000.
+        introspection_pending_max: u32,
         /// A key set or discovery document of an issuer. Default: 256KiB.
         key_document_bytes_max: Bytes,
+        /// Requests in flight of one address, which is the client's as a trusted hop tells it, else that of the other end;
+        /// for each worker. Default: 512.
+        requests_per_client_max: u32,
         /// Requests in flight to one server, for each worker. Default: 1024.
         upstream_in_flight_max: u32,
         /// Requests that wait for one of these, for each worker. Default: 1024.

@@ -269,7 +269,7 @@ table! {
         forward_authorization: bool,
         /// Protocols that it may switch to. Default: none.
         upgrade: List<Upgrade>,
-        /// Whose browsers may read its answers. Default: nobody's but its own origin's.
+        /// Whose pages may read its answers, and act upon a log-in that browsers add. Default: its own origin's alone.
         cors: Cors,
         /// What the route speaks. Default: `http`.
         protocol: Protocol,

@@ -16,7 +16,7 @@ use super::source::{At, Sources};
 use crate::identity::Name;
 use crate::policy::claim::ClaimPath;
 use crate::token::{
-    ActorEntry, Endpoint, IntrospectionSettings, IssuerSettings, IssuerUrl, KeySettings, KeySource, Preset,
+    ActorEntry, IntrospectionSettings, IssuerSettings, IssuerUrl, KeySettings, KeySource, Location, Preset,
     TokenType,
 };
 
@@ -115,14 +115,14 @@ fn introspection(
     }
     let endpoint = match (&asked.value.endpoint, &keys.source) {
         // `check` tells what is wrong with it
-        (Some(endpoint), _) => Url::parse(&endpoint.value).ok().map(Endpoint::Url),
+        (Some(endpoint), _) => Url::parse(&endpoint.value).ok().map(Location::Url),
         (None, KeySource::Discovery { document, issuer }) => {
-            Some(Endpoint::Discovery { document: document.clone(), issuer: Arc::clone(issuer) })
+            Some(Location::Discovery { document: document.clone(), issuer: Arc::clone(issuer) })
         }
         (None, KeySource::Url(_) | KeySource::Each(_) | KeySource::File(_) | KeySource::Own) => match url
             .discovery()
         {
-            Ok(KeySource::Discovery { document, issuer }) => Some(Endpoint::Discovery { document, issuer }),
+            Ok(KeySource::Discovery { document, issuer }) => Some(Location::Discovery { document, issuer }),
             _ => {
                 missing("endpoint", "add `introspection = { endpoint = \"https://…\" }`");
                 None

@@ -5,8 +5,6 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
-
 use super::elsewhere::{Pem, Secret};
 use super::error::Diagnostics;
 use super::source::{At, Span};
@@ -15,8 +13,8 @@ use crate::clock::Timestamp;
 use crate::fetch::SecretSource;
 use crate::identity::TrustDomain;
 use crate::tls::{
-    CertificateSettings, EncryptedKeyError, OwnCertificate, OwnCertificateError, PemError, PemSource, Trust,
-    TrustDomainSettings, TrustError, ca_certificates,
+    CertificateSettings, EncryptedKeyError, OwnCertificate, OwnCertificateError, PemError, PemSource, Roots,
+    Trust, TrustDomainSettings, TrustError,
 };
 use crate::token::BadSigningKey;
 use crate::token::{KeyUse, KeysError, check_key_file};
@@ -136,13 +134,9 @@ impl Material<'_> {
     }
 
     /// CAs that vouch for servers by name.
-    pub fn server_ca(
-        &mut self,
-        ca: &At<Pem>,
-        found: &mut Diagnostics,
-    ) -> Option<Vec<CertificateDer<'static>>> {
+    pub fn server_ca(&mut self, ca: &At<Pem>, found: &mut Diagnostics) -> Option<Roots> {
         let source = self.source(&ca.value);
-        ca_certificates(&source).map_err(|error| refuse_trust(&error, ca.span, None, found)).ok()
+        Roots::load(&source).map_err(|error| refuse_trust(&error, ca.span, None, found)).ok()
     }
 
     /// All trust domains; each is read by itself first, so that all errors are told.
@@ -200,23 +194,29 @@ impl Material<'_> {
     }
 
     pub fn secret(&mut self, secret: &At<Secret>, found: &mut Diagnostics) -> SecretSource {
-        let (source, text) = match &secret.value {
-            Secret::Env(name) => (SecretSource::Env(name.clone()), (self.environment)(name)),
+        match &secret.value {
+            Secret::Env(name) => {
+                if (self.environment)(name).is_none_or(|text| text.trim().is_empty()) {
+                    let message = format!("the variable `{name}` is not set");
+                    found.error("no_secret", secret.span, message, "set it to the secret");
+                }
+                SecretSource::Env(name.clone())
+            }
             Secret::File(path) => {
                 self.watched.insert(path.clone());
-                (SecretSource::File(path.clone()), std::fs::read_to_string(path).ok())
-            }
-        };
-        if text.is_none_or(|text| text.trim().is_empty()) {
-            let (message, remedy) = match &secret.value {
-                Secret::Env(name) => (format!("the variable `{name}` is not set"), "set it to the secret"),
-                Secret::File(path) => {
-                    (format!("file `{}` holds no secret", path.display()), "put the secret there, as text")
+                match std::fs::read_to_string(path) {
+                    Ok(text) if text.trim().is_empty() => {
+                        let message = format!("file `{}` holds no secret", path.display());
+                        found.error("no_secret", secret.span, message, "put the secret there, as text");
+                    }
+                    Ok(_) => {}
+                    Err(error) => {
+                        refuse_pem(&PemError::of_file(path.clone(), error), secret.span, found);
+                    }
                 }
-            };
-            found.error("no_secret", secret.span, message, remedy);
+                SecretSource::File(path.clone())
+            }
         }
-        source
     }
 }
 
@@ -254,8 +254,9 @@ fn refuse_key(
     found: &mut Diagnostics,
 ) {
     match passphrase {
-        // Said already: there is none.
-        Some((_, source)) if matches!(error, PemError::Missing(missing) if missing == source) => {}
+        // Said already: there is none, or none to be read.
+        Some((_, source)) if matches!(error, PemError::Missing(it) | PemError::Unreadable(it, _) if it == source) =>
+            {}
         Some((typed, source)) if error.source() == source => refuse_pem(error, typed.span, found),
         _ => refuse_pem(error, key.span, found),
     }

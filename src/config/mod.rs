@@ -8,6 +8,7 @@ mod assertion;
 mod canonical;
 mod credentials;
 pub(crate) mod definition;
+mod directions;
 mod effective;
 mod elsewhere;
 pub(crate) mod error;
@@ -38,11 +39,13 @@ mod surroundings;
 pub(crate) mod tree;
 mod upstreams;
 pub(crate) mod value;
+mod vouching;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use error::{Diagnostic, Diagnostics, Report};
+pub use hops::WITHOUT_HOP;
 pub use listeners::{ListenerSettings, ListenerTlsSettings};
 pub use resolve::Config;
 pub use revocation::{RevocationSettings, load as load_revocations, schema as revocation_schema};

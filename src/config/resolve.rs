@@ -19,6 +19,7 @@ use super::settings::{self, LogSettings};
 use super::source::{At, Sources};
 use super::tree::SYNTAX;
 use super::upstreams::{IssuerServer, UpstreamConfig, issuer_servers, upstreams};
+use super::vouching::Vouching;
 use super::{assertion, canonical, effective, hops, lints, own_identity, surroundings};
 use crate::audit::SinkSettings;
 use crate::clock::Timestamp;
@@ -133,7 +134,12 @@ pub fn resolve(
     let (own, source) = own_identity::own(typed, &mut material, &mut found);
     let trust = listeners::trust(typed, &mut material, &mut found);
     let listeners = listeners::listeners(typed, own.as_ref(), trust.as_ref(), &mut material, &mut found);
+    if let Some(trust) = trust.as_deref() {
+        let (own, listeners) = (own.as_ref(), &listeners[..]);
+        Vouching { file: typed, own, trust, listeners, now: material.now }.look(&mut found);
+    }
     let hops = hops::hops(typed, &mut found);
+    let assertion = assertion::assertion(typed, &mut found);
     let (issuer_names, issuers) = issuers(typed, &sources, &mut material, &mut found);
     let issuer_servers = issuer_servers(typed, own.as_ref(), trust.as_ref(), &mut material, &mut found);
     check_routes(typed, &mut found);
@@ -170,7 +176,7 @@ pub fn resolve(
         routes,
         hops,
         trust,
-        assertion: assertion::assertion(typed, &mut found),
+        assertion,
         policy,
         revocation,
         revoked,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 use super::definition::table;
-use super::error::{Diagnostic, Diagnostics, Report};
+use super::error::{Diagnostic, Diagnostics, Report, suggestion};
 use super::file::File;
 use super::lints;
 use super::names::{entries, items};
@@ -16,9 +16,9 @@ use super::source::{At, FileId, Sources, Span};
 use super::tree::{self, Node, Value};
 use super::value::{Moment, Version};
 use crate::clock::Timestamp;
-use crate::identity::{CertificateHash, Name, SpiffeId};
+use crate::identity::{CertificateHash, Name, SpiffeId, TrustDomain};
 use crate::policy::lint::Code;
-use crate::revocation::{Entry, Revocations, Target};
+use crate::revocation::{Entry, Idle, Revocations, Target};
 
 table! {
     /// A revocation list of Countersign.
@@ -62,23 +62,39 @@ pub struct Fingerprint(pub CertificateHash);
 pub struct RevocationSettings {
     pub file: PathBuf,
     pub issuers: Vec<Name>,
+    /// Of all whom this proxy may know by a SPIFFE ID.
+    pub trust_domains: Vec<TrustDomain>,
+}
+
+/// As records have it, and as `openssl x509 -fingerprint -sha256` does.
+const PREFIXES: [&str; 2] = ["sha256:", "sha256 Fingerprint="];
+
+fn hex_digits(text: &str) -> usize {
+    text.bytes().filter(u8::is_ascii_hexdigit).count()
 }
 
 impl Field for Fingerprint {
     fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
-        const EXPECTED: &str = "the SHA-256 of a certificate in hex, as `\"sha256:0f…\"`";
+        const EXPECTED: &str = "the SHA-256 of a certificate in hex, as records show it or `openssl x509 -fingerprint -sha256` prints it";
         let text = reader.text(node, EXPECTED)?;
-        let digits = text.strip_prefix("sha256:").unwrap_or(text).replace(':', "");
+        let prefix = PREFIXES
+            .iter()
+            .find_map(|prefix| text.get(..prefix.len()).filter(|it| it.eq_ignore_ascii_case(prefix)));
+        let digits = text[prefix.map_or(0, str::len)..].replace(':', "");
         let mut hash = [0; 32];
-        if let Err(why) = hex::decode_to_slice(digits, &mut hash) {
-            reader.refuse(node.span, text, &why, EXPECTED);
-            return None;
+        match hex::decode_to_slice(&digits, &mut hash) {
+            Ok(()) => Some(Fingerprint(CertificateHash(hash))),
+            Err(_) => {
+                let why =
+                    format!("it has {} hex digits after its prefix, and not 64 alone", hex_digits(&digits));
+                reader.refuse(node.span, text, &why, EXPECTED);
+                None
+            }
         }
-        Some(Fingerprint(CertificateHash(hash)))
     }
 
     fn schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^(sha256:)?([0-9A-Fa-f]{2}:?){32}$" })
+        json_schema!({ "type": "string", "pattern": "^([Ss][Hh][Aa]256(:| [Ff]ingerprint=))?([0-9A-Fa-f]{2}:?){32}$" })
     }
 }
 
@@ -96,7 +112,7 @@ pub fn schema() -> serde_json::Value {
 pub fn load(settings: &RevocationSettings, now: Timestamp) -> Result<Revocations, Report> {
     let (mut sources, mut found) = (Sources::default(), Diagnostics::default());
     let read = match std::fs::read_to_string(&settings.file) {
-        Ok(text) => read(&settings.file, text, &settings.issuers, &mut sources, now, &mut found),
+        Ok(text) => read(settings, text, &mut sources, now, &mut found),
         Err(error) => {
             let file = sources.add(settings.file.clone(), String::new());
             unreadable(&settings.file, &error, Span::start_of(file), &mut found);
@@ -104,13 +120,7 @@ pub fn load(settings: &RevocationSettings, now: Timestamp) -> Result<Revocations
         }
     };
     match read {
-        Some((revocations, idle)) if !found.has_errors() => {
-            for (span, message) in idle {
-                let line = sources.position(span).line;
-                tracing::warn!(file = %settings.file.display(), line, "{message}");
-            }
-            Ok(revocations)
-        }
+        Some(revocations) if !found.has_errors() => Ok(revocations),
         _ => Err(Report::new(sources, found, [settings.file.clone()].into())),
     }
 }
@@ -124,8 +134,9 @@ pub fn configured(
 ) -> (Option<RevocationSettings>, Revocations) {
     let none = (None, Revocations::default());
     let Some(at) = file.revocation.as_ref().and_then(|table| table.value.file.as_ref()) else { return none };
-    let issuers: Vec<Name> = entries(&file.issuer).iter().map(|(name, _)| name.value.clone()).collect();
+    let issuers = entries(&file.issuer).iter().map(|(name, _)| name.value.clone()).collect();
     let path = &at.value.0;
+    let settings = RevocationSettings { file: path.clone(), issuers, trust_domains: trust_domains(file) };
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) => {
@@ -133,17 +144,26 @@ pub fn configured(
             return none;
         }
     };
-    let Some((revocations, idle)) = read(path, text, &issuers, sources, now, found) else { return none };
+    let Some(revocations) = read(&settings, text, sources, now, found) else { return none };
     let code = Code::RevocationIdle;
-    for (span, message) in idle {
+    for Idle { line, why } in revocations.idle() {
         if !lints::is_allowed(file, code.as_str(), None) {
-            let message = format!("line {} of the list: {message}", sources.position(span).line);
+            let message = format!("line {line} of the list: it revokes nothing{why}");
             let remedy = "take the entry out, or correct it".to_owned();
             let (severity, code, span) = (code.severity(), code.as_str(), at.span);
             found.push(Diagnostic { severity, code, span, message, remedy, related: None });
         }
     }
-    (Some(RevocationSettings { file: path.clone(), issuers }), revocations)
+    (Some(settings), revocations)
+}
+
+/// Those that are configured, and those of servers that are known by their SPIFFE IDs.
+fn trust_domains(file: &File) -> Vec<TrustDomain> {
+    let configured = entries(&file.trust_domain).iter().map(|(name, _)| name.value.clone());
+    let upstreams = entries(&file.upstream).iter().map(|(_, upstream)| &upstream.value.server_spiffe_id);
+    let issuers = entries(&file.issuer).iter().map(|(_, issuer)| &issuer.value.server_spiffe_id);
+    let servers = upstreams.chain(issuers).flat_map(items).map(|id| id.value.trust_domain().clone());
+    configured.chain(servers).collect()
 }
 
 fn unreadable(path: &Path, error: &std::io::Error, span: Span, found: &mut Diagnostics) {
@@ -152,34 +172,52 @@ fn unreadable(path: &Path, error: &std::io::Error, span: Span, found: &mut Diagn
     found.error("unreadable_file", span, message, remedy);
 }
 
-/// The list, and what in it revokes nothing.
+/// What the list says. An entry that revokes nothing is told of, and keeps none of the others out.
 fn read(
-    path: &Path,
+    settings: &RevocationSettings,
     text: String,
-    issuers: &[Name],
     sources: &mut Sources,
     now: Timestamp,
     found: &mut Diagnostics,
-) -> Option<(Revocations, Vec<(Span, String)>)> {
-    let file = sources.add(path.to_owned(), text);
+) -> Option<Revocations> {
+    let file = sources.add(settings.file.clone(), text);
     let list = typed(file, sources, found)?;
     let mut revocations = Revocations::default();
-    let mut idle = Vec::new();
     for entry in items(&list.revoked) {
         let Some(target) = target(entry, found) else { continue };
         let typed = &entry.value;
         let until = typed.until.map(|until| until.value.0);
-        if let Some(until) = until.filter(|until| *until <= now) {
-            idle.push((entry.span, format!("it revokes nothing since {until}")));
+        let why = match until.filter(|until| *until <= now) {
+            Some(until) => Some(format!(" since {until}")),
+            None => idle(&target, settings),
+        };
+        if let Some(why) = why {
+            revocations.add_idle(Idle { line: sources.position(entry.span).line, why });
             continue;
-        }
-        if let Some(issuer) = typed.issuer.as_ref().filter(|issuer| !issuers.contains(&issuer.value)) {
-            idle.push((entry.span, format!("it revokes nothing: there is no issuer `{}`", issuer.value)));
         }
         let reason = typed.reason.as_ref().map(|reason| reason.value.as_str().into());
         revocations.add(target, Entry { until, reason });
     }
-    Some((revocations, idle))
+    Some(revocations)
+}
+
+/// Why a target can be none of ours, if so.
+fn idle(target: &Target, settings: &RevocationSettings) -> Option<String> {
+    let unknown = |kind: &str, name: &str, known: Vec<&str>| {
+        let missing = !known.contains(&name);
+        missing.then(|| format!(": there is no {kind} `{name}`, {}", suggestion(name, known)))
+    };
+    match target {
+        Target::Token { issuer, .. } | Target::Subject { issuer, .. } | Target::Client { issuer, .. } => {
+            let known = settings.issuers.iter().map(Name::as_str).collect();
+            unknown("issuer", issuer.as_str(), known)
+        }
+        Target::Workload(id) => {
+            let known = settings.trust_domains.iter().map(TrustDomain::as_str).collect();
+            unknown("trust domain", id.trust_domain().as_str(), known)
+        }
+        Target::Certificate(_) => None,
+    }
 }
 
 fn typed(file: FileId, sources: &Sources, found: &mut Diagnostics) -> Option<RevocationList> {

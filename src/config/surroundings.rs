@@ -13,7 +13,6 @@ use crate::clock::Timestamp;
 use crate::identity::{Direction, Name, TrustDomain};
 use crate::policy::condition::{RoleTerm, ServiceTerm};
 use crate::policy::lint::Code;
-use crate::policy::role::PeerPattern;
 use crate::policy::route::Route;
 use crate::policy::rule::Effect;
 use crate::policy::{PolicyParts, RouteId, UpstreamId};
@@ -24,9 +23,9 @@ use crate::upstream::credential::CredentialKind;
 const WIDEST_IPV4: u8 = 8;
 const WIDEST_IPV6: u8 = 32;
 
-struct Look<'a> {
-    file: &'a File,
-    found: &'a mut Diagnostics,
+pub(super) struct Look<'a> {
+    pub file: &'a File,
+    pub found: &'a mut Diagnostics,
 }
 
 /// Adds what is found, but for what the file allows.
@@ -47,44 +46,6 @@ pub fn look(
 }
 
 impl Look<'_> {
-    /// Whether what comes in somewhere has somewhere to go, and the other way around.
-    fn directions(&mut self, parts: &PolicyParts, own: Option<&OwnCertificate>) {
-        let outbound = |direction: Direction| direction == Direction::Outbound;
-        let listeners = entries(&self.file.listener);
-        for (route, (name, typed)) in parts.routes.iter().zip(entries(&self.file.route)) {
-            let served = |listener: &Listener| is_outbound(listener) == outbound(route.direction);
-            if listeners.is_empty() || listeners.iter().any(|(_, listener)| served(&listener.value)) {
-                continue;
-            }
-            let (span, kind) = match &typed.value.mode {
-                Some(mode) if outbound(mode.value) => (mode.span, "outbound"),
-                _ => (name.span, "inbound"),
-            };
-            let message = format!("route `{}` is never used: no listener is {kind}", name.value);
-            let remedy = "give it the `mode` of the listener that its requests come to, or add a listener";
-            self.add(Code::NameUnused, span, Some(Subject::Route(&name.value)), message, remedy);
-        }
-        let ourselves = own.and_then(OwnCertificate::as_local_peer);
-        for (name, _) in listeners.iter().filter(|(_, listener)| is_outbound(&listener.value)) {
-            let subject = Some(Subject::Listener(&name.value));
-            if !parts.routes.iter().any(|route| outbound(route.direction)) {
-                let message = format!("listener `{}` leads nowhere: no route is outbound", name.value);
-                let remedy = "add `mode = \"outbound\"` to the routes that the local application may ask for";
-                self.add(Code::ListenerClosed, name.span, subject, message, remedy);
-            }
-            let Some(ourselves) = &ourselves else { continue };
-            let names = |identity: &PeerPattern| identity.matches(&ourselves.name);
-            if !parts.services.iter().any(|service| service.identities.iter().any(names)) {
-                let message = format!(
-                    "listener `{}` speaks as `{}`, which no service names: all that comes in there is refused",
-                    name.value, ourselves.name
-                );
-                let remedy = "add a `[service.NAME]` with this `spiffe_id`, for rules to speak of";
-                self.add(Code::ListenerClosed, name.span, subject, message, remedy);
-            }
-        }
-    }
-
     /// Whether a caller who is waived is wanted after all.
     fn exchanges(&mut self, parts: &PolicyParts) {
         for (name, upstream) in entries(&self.file.upstream) {
@@ -116,7 +77,14 @@ impl Look<'_> {
         }
     }
 
-    fn add(&mut self, code: Code, span: Span, subject: Option<Subject<'_>>, message: String, remedy: &str) {
+    pub(super) fn add(
+        &mut self,
+        code: Code,
+        span: Span,
+        subject: Option<Subject<'_>>,
+        message: String,
+        remedy: &str,
+    ) {
         if !lints::is_allowed(self.file, code.as_str(), subject) {
             let (severity, code, remedy) = (code.severity(), code.as_str(), remedy.to_owned());
             self.found.push(Diagnostic { severity, code, span, message, remedy, related: None });
@@ -208,13 +176,15 @@ impl Look<'_> {
             .any(|rule| rule.effect == Effect::Allow && rule.service() == Some(&ServiceTerm::None));
         let in_shadow = parts.routes.iter().any(|route| route.shadow_until.is_some_and(|until| until > now));
         let is_told = hops::told(self.file).next().is_some();
+        // Whoever verifies what we assert fetches our keys.
+        let gives_keys = self.file.assertion.is_some();
         for (name, listener) in entries(&self.file.listener) {
             let subject = Some(Subject::Listener(&name.value));
             let listener = &listener.value;
             if is_outbound(listener) {
                 continue;
             }
-            if !asks_for_certificates(listener) && !waived && !in_shadow && !is_told {
+            if !asks_for_certificates(listener) && !waived && !in_shadow && !is_told && !gives_keys {
                 let span = listener.client_certificate.map_or(name.span, |mode| mode.span);
                 let message = format!(
                     "listener `{}` takes no certificates, and every allow wants one: all that comes in there is refused",
@@ -236,7 +206,7 @@ impl Look<'_> {
     }
 }
 
-fn is_outbound(listener: &Listener) -> bool {
+pub(super) fn is_outbound(listener: &Listener) -> bool {
     listener.mode.is_some_and(|mode| mode.value == Direction::Outbound)
 }
 

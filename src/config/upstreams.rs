@@ -18,7 +18,7 @@ use super::source::At;
 use crate::fetch::address::is_metadata;
 use crate::identity::{Name, SpiffePattern};
 use crate::tls::client::ExpectedServer;
-use crate::tls::{Own, Trust, TrustDomainSettings};
+use crate::tls::{Own, Roots, Trust, TrustDomainSettings};
 use crate::token::IssuerSettings;
 use crate::upstream::credential::CredentialSettings;
 
@@ -31,6 +31,8 @@ pub struct UpstreamConfig {
     pub tls: UpstreamTls,
     /// The `aud` of assertions.
     pub audience: Arc<str>,
+    /// Whether it is told who asks.
+    pub identity_headers: bool,
     pub connect_timeout: Duration,
     pub first_byte_timeout: Duration,
     pub idle_timeout: Duration,
@@ -82,6 +84,7 @@ pub fn upstreams(
             servers: servers(typed),
             tls: UpstreamTls { expected, own: own.filter(|_| known_to_us).cloned() },
             audience: audience(typed).unwrap_or(name.value.as_str()).into(),
+            identity_headers: typed.identity_headers.is_none_or(|told| told.value),
             connect_timeout: seconds(&typed.connect_timeout, 5),
             first_byte_timeout: seconds(&typed.first_byte_timeout, 30),
             idle_timeout: seconds(&typed.idle_timeout, 60),
@@ -112,10 +115,10 @@ fn expected(
     let encrypted = items(&typed.server).iter().any(|server| server.value.starts_with("https:"));
     match &typed.ca {
         ca if !spiffe_ids.is_empty() => workload(ca.as_ref(), spiffe_ids, trust, material, found),
-        Some(ca) => material.server_ca(ca, found).map(ExpectedServer::Ca),
-        None if encrypted => Some(ExpectedServer::PublicCa),
+        Some(ca) => Some(ExpectedServer::Named(Some(material.server_ca(ca, found)?))),
+        None if encrypted => Some(ExpectedServer::Named(None)),
         // Nobody: where no server speaks TLS, the system's CAs need not be there.
-        None => Some(ExpectedServer::Ca(Vec::new())),
+        None => Some(ExpectedServer::Named(Some(Roots::none()))),
     }
 }
 

@@ -12,6 +12,7 @@
 //!   else reaches its address.
 
 pub mod address;
+mod authorization;
 mod moved;
 
 use std::io;
@@ -37,6 +38,7 @@ use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
 use address::Guard;
+pub use authorization::{basic, sensitive};
 pub use moved::Moved;
 
 /// What a [`Client`] may do, and for how long.
@@ -349,13 +351,6 @@ fn request(url: &Url, asked: (Method, HeaderMap, Bytes)) -> Result<Request<Full<
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers.insert(header::USER_AGENT, HeaderValue::from_static("countersign"));
     Ok(request)
-}
-
-/// A header's value that nobody sees who prints the headers, if it can be one.
-pub fn sensitive(text: &str) -> Option<HeaderValue> {
-    let mut value = HeaderValue::from_str(text).ok()?;
-    value.set_sensitive(true);
-    Some(value)
 }
 
 async fn bearer(credential: Option<&SecretSource>) -> Result<HeaderMap, FetchError> {

@@ -5,6 +5,7 @@
 //! of a request are resolved once, when they are registered, and cost one atomic each.
 
 mod credential;
+mod expiry;
 mod limit;
 
 pub use credential::CredentialMetrics;
@@ -140,7 +141,7 @@ pub struct Metrics {
     pub identity: SourceMetrics,
     /// Connections closed since our own certificate has not come yet.
     pub connections_before_certificate: Counter,
-    certificate_not_after: Named<Gauge>,
+    pub expiry: expiry::Expiry,
     pub credentials: credential::Credentials,
     cache_entries: Named<Gauge>,
     revocations: Named<Gauge>,
@@ -239,11 +240,7 @@ impl Metrics {
                 "connections_before_certificate",
                 "Connections closed since our own certificate has not come yet",
             ),
-            certificate_not_after: new(
-                &mut to,
-                "certificate_expiry_timestamp_seconds",
-                "When a certificate of ours expires",
-            ),
+            expiry: expiry::Expiry::new(&mut to),
             credentials: credential::Credentials::new(&mut to),
             cache_entries: new(&mut to, "cache_entries", "Entries of a cache"),
             revocations: new(&mut to, "revocations", "Entries of the revocation list, by what they name"),
@@ -297,16 +294,6 @@ impl Metrics {
         self.keys_fetched.remove(&label);
         self.key_fetches.remove(&label);
         self.key_fetch_failures.remove(&label);
-    }
-
-    /// A certificate of ours is in use from now on.
-    pub fn certificate_in_use(&self, name: &str, not_after: Timestamp) {
-        self.certificate_not_after.get_or_create(&named("certificate", name)).set(not_after.unix_seconds());
-    }
-
-    /// No certificate stands there any more.
-    pub fn forget_certificate(&self, name: &str) {
-        self.certificate_not_after.remove(&named("certificate", name));
     }
 
     /// How much a cache holds.

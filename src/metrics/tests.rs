@@ -44,7 +44,7 @@ fn what_is_counted_is_what_is_printed() {
     metrics.decision_cache.hits.inc();
     metrics.issuer("corp").fetched.set(1_700_000_000);
     metrics.issuer("corp").fetches.inc();
-    metrics.certificate_in_use("identity", Timestamp::from_unix_seconds(1_800_000_000));
+    metrics.expiry.certificate("identity", Timestamp::from_unix_seconds(1_800_000_000));
     metrics.upstream_health("orders", 3, 1);
     metrics.reloaded(false, Timestamp::from_unix_seconds(5));
     metrics.policy_in_force(&"sha256:old", 1);
@@ -53,10 +53,10 @@ fn what_is_counted_is_what_is_printed() {
     metrics.cache_holds("tokens", 7);
     metrics.issuer("gone").fetches.inc();
     metrics.upstream_health("gone", 1, 0);
-    metrics.certificate_in_use("gone", Timestamp::MAX);
+    metrics.expiry.certificate("gone", Timestamp::MAX);
     metrics.forget_issuer("gone");
     metrics.forget_upstream("gone");
-    metrics.forget_certificate("gone");
+    metrics.expiry.forget_certificate("gone");
     metrics.decided(Duration::from_micros(3));
     metrics.request_finished(Duration::from_millis(7));
     let text = metrics.text().unwrap();

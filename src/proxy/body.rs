@@ -15,13 +15,14 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::exchange::note;
 use super::headers;
 use super::refusal::Refusal;
 use super::stall::{Upload, Watch};
 use super::underway::Underway;
-use crate::audit::{Draft, Reason};
+use crate::audit::Draft;
 use crate::metrics::Limit;
-use crate::upstream;
+use crate::upstream::{self, UpstreamError};
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -178,18 +179,23 @@ impl ResponseBody {
         alarm.as_mut().poll(cx).is_ready()
     }
 
-    fn over(&self, limit: Limit) {
-        if let Some(draft) = &self.draft {
-            draft.over(limit);
+    fn finish(&mut self, failed: Option<Refusal>) {
+        if let Some(mut draft) = self.take_draft() {
+            failed.iter().for_each(|refusal| note(&mut draft, refusal));
+            draft.finish();
         }
     }
 
-    fn finish(&mut self, failed: Option<Reason>) {
-        if let Some(mut draft) = self.take_draft() {
-            if let Some(reason) = failed {
-                draft.because(reason);
+    /// Why an answer that began has no end.
+    fn broken(&self, error: &UpstreamError) -> Refusal {
+        match (self.underway.fault.get(), error) {
+            (Some(fault), _) => fault.into(),
+            (None, UpstreamError::Unavailable(why)) => {
+                let bytes = self.underway.response_bytes.get();
+                let told = format!("it broke its answer off after {bytes} bytes: {why}");
+                Refusal::from(error).because(told)
             }
-            draft.finish();
+            (None, error) => error.into(),
         }
     }
 
@@ -227,24 +233,16 @@ impl http_body::Body for ResponseBody {
         }
         let polled = Pin::new(&mut self.inner).poll_frame(cx);
         if self.is_over(polled.is_pending(), cx) {
-            self.over(Limit::TotalTimeout);
-            self.finish(Some(Reason::UpstreamTimeout));
+            self.finish(Some(Refusal::over(Limit::TotalTimeout)));
             return Poll::Ready(Some(Err("the time of this exchange is over".into())));
         }
         let mut frame = ready!(polled);
         match &mut frame {
             None => self.finish(None),
-            Some(Err(error)) => match self.underway.fault.get() {
-                Some(fault) => {
-                    let refusal = Refusal::from(fault);
-                    refusal.limit.into_iter().for_each(|limit| self.over(limit));
-                    self.finish(Some(refusal.reason));
-                }
-                None => {
-                    let reason = Reason::from(&*error);
-                    self.finish(Some(reason));
-                }
-            },
+            Some(Err(error)) => {
+                let refusal = self.broken(error);
+                self.finish(Some(refusal));
+            }
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
                     headers::for_trailers(trailers);

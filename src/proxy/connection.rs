@@ -214,7 +214,7 @@ impl Connection {
     }
 
     /// Since when the peer has its present certificate, if it had the one `before` earlier and that is good still.
-    /// Of whom a hop tells nobody knows.
+    /// Of whom a hop tells nobody knows; of ourselves we do.
     pub fn replaced(
         &self,
         leaves: &Leaves,
@@ -222,7 +222,11 @@ impl Connection {
         before: &CertificateHash,
         now: Timestamp,
     ) -> Option<Timestamp> {
-        let Some(Security::Tls(tls)) = self.security(generation) else { return None };
+        let tls = match (self.security(generation)?, self.direction) {
+            (Security::Tls(tls), _) => tls,
+            (Security::Plain, Direction::Outbound) => return generation.replaced(before, now),
+            (Security::Plain | Security::Awaited, _) => return None,
+        };
         let end = self.peer(generation, now).ok()?;
         if self.hop(generation, &end).is_some() {
             return None;

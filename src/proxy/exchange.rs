@@ -12,12 +12,12 @@ use hyper::body::Incoming;
 use super::assertion::{self, Asserted};
 use super::body::Body;
 use super::connection::{Connection, Known, Telling};
-use super::credential::Credential;
 use super::forward::{Passage, forward};
 use super::generation::Generation;
 use super::headers::{Origin, given_traceparent};
 use super::hop::{self, TrustedHop};
 use super::judgement::{self, Holder, Whence};
+use super::known_by::KnownBy;
 use super::normalize::Asked;
 use super::refusal::{Form, Refusal};
 use super::route::CrossOrigin;
@@ -81,13 +81,14 @@ async fn answer(
         draft.because(Reason::Preflight);
         return finish(draft, answer).await;
     }
-    let mut answer = match judge(&worker, &generation, &connection, asked, &head, &mut draft).await {
-        Ok(passage) => {
-            let request = Request::from_parts(head, body);
-            forward(&worker, &generation, &connection, request, passage, form, draft).await
-        }
-        Err(refusal) => refuse(draft, form, &refusal).await,
-    };
+    let mut answer =
+        match judge(&worker, &generation, &connection, (asked, &cross_origin), &head, &mut draft).await {
+            Ok(passage) => {
+                let request = Request::from_parts(head, body);
+                forward(&worker, &generation, &connection, request, passage, form, draft).await
+            }
+            Err(refusal) => refuse(draft, form, &refusal).await,
+        };
     cross_origin.expose(answer.headers_mut());
     answer
 }
@@ -97,7 +98,7 @@ async fn judge(
     worker: &Worker,
     generation: &Generation,
     connection: &Connection,
-    asked: Asked,
+    (asked, page): (Asked, &CrossOrigin<'_>),
     head: &Parts,
     draft: &mut Draft,
 ) -> Result<Passage, Refusal> {
@@ -106,12 +107,16 @@ async fn judge(
     let verifier = &generation.verifier;
     let (from, told) = origin(generation, connection, &head.headers, clock.now(), draft)?;
     let (hop, origin) = told.unzip();
+    let client = from.client.unwrap_or(connection.peer_ip);
+    let share = worker.in_flight.enter(client, generation.limits.requests_per_client_max);
+    let share = share.map_err(Refusal::over)?;
     let peer = || connection.requester(generation, &head.headers, clock.now());
     let time = || clock.now();
     let replaced = |before: &CertificateHash| {
         connection.replaced(&worker.shared.leaves, generation, before, clock.now())
     };
-    let holder = Holder { peer, replaced, hop };
+    let address = from.client.or(from.peer);
+    let holder = Holder { peer, replaced, hop, address, page };
     let seen = asked.seen(&head.headers, origin.as_ref().unwrap_or(&connection.origin).is_secure());
     let verified = judgement::verify(generation, verifier, seen, holder, time, &mut known.token, draft);
     let signatures = verified.await?;
@@ -141,7 +146,8 @@ async fn judge(
     let Decision { verdict, evidence } = decision;
     let outcome = match verdict {
         Verdict::Permit(permit) => {
-            let assertion = generation.assertions.as_ref().map(|assertions| {
+            let is_told = generation.tells(permit.upstream());
+            let assertion = generation.assertions.as_ref().filter(|_| is_told).map(|assertions| {
                 let id = draft.id().to_string();
                 let asserted =
                     Asserted { signatures: &signatures, evidence: &evidence, permit: &permit, id: &id };
@@ -150,12 +156,13 @@ async fn judge(
             let assertion = assertion.transpose().map_err(|_| Refusal::of(Reason::Internal));
             let vouched_until = connection.vouched_until(generation, &signatures.peer);
             let held_until = signatures.held_until(generation, connection, &worker.shared.leaves, now);
-            let until = judgement::holds_until(&permit, &judged, vouched_until.min(held_until));
-            let credential = || Credential::of(&signatures, &head.headers, known.token.as_deref(), verifier);
-            let caller_until = signatures.caller.verified().map(|caller| caller.expires);
+            let until = signatures.hold_until(&permit, &judged, vouched_until.min(held_until));
+            let known_by = || KnownBy::of(&signatures, &head.headers, known.token.as_deref(), verifier);
+            let who = is_told.then_some(who);
+            let caller_until = signatures.token().map(|token| token.expires);
             assertion.map(|assertion| {
-                let credential = credential();
-                Passage { asked, permit, who, assertion, from, origin, credential, caller_until, until }
+                let known_by = known_by();
+                Passage { asked, permit, who, assertion, from, origin, known_by, caller_until, until, share }
             })
         }
         Verdict::Denial(denial) => Err(Refusal::from(&denial).in_scheme(Scheme::of(&head.headers))),
@@ -183,15 +190,19 @@ fn origin<'g>(
     let here = Whence { hop: Hop::Direct, peer, client: peer };
     // What is wrong with the other end is told where its signature is.
     let end = if generation.hops.is_empty() { None } else { connection.peer(generation, now).ok() };
-    match end.as_ref().and_then(|end| Some((connection.hop(generation, end)?.0, end))) {
-        None => Ok((here, None)),
-        Some((hop, end)) => {
-            let certificate = end.verified().map(|end| end.certificate);
-            let record = HopRecord { name: hop.name.clone(), certificate };
-            let client = judgement::client(generation, record, headers, draft)?;
-            let origin = connection.origin.told(client, hop::spoke_tls(headers));
-            Ok((Whence { hop: Hop::Trusted(hop.name.clone()), client, ..here }, Some((hop, origin))))
-        }
+    let Some(end) = end else { return Ok((here, None)) };
+    let told = |client| connection.origin.told(client, hop::spoke_tls(headers));
+    if let Some((hop, _)) = connection.hop(generation, &end) {
+        let certificate = end.verified().map(|end| end.certificate);
+        let record = HopRecord { name: hop.name.clone(), certificate };
+        let client = judgement::client(generation, record, headers, draft)?;
+        Ok((Whence { hop: Hop::Trusted(hop.name.clone()), client, ..here }, Some((hop, told(client)))))
+    } else if let Some(hop) = hop::telling_assertions(&generation.hops, &end) {
+        let client = hop::client_elsewhere(&generation.hops, headers)?;
+        draft.client(client);
+        Ok((Whence { client, ..here }, Some((hop, told(client)))))
+    } else {
+        Ok((here, None))
     }
 }
 

@@ -27,6 +27,7 @@ use super::exchange::{finish, refuse};
 use super::generation::Generation;
 use super::headers::{self, Authorization, Introduction};
 use super::hop;
+use super::in_flight::Share;
 use super::judgement::{Basis, Whence};
 use super::normalize::{Asked, Kind};
 use super::refusal::{Form, Refusal};
@@ -39,26 +40,28 @@ use crate::metrics::Limit;
 use crate::policy::Permit;
 use crate::policy::action::is_grpc;
 use crate::revocation::Revocations;
-use crate::token::Credential as Presented;
-use crate::upstream::credential::{Credential, CredentialKind, Subject};
+use crate::token::Credential;
+use crate::upstream::credential::{CredentialError, CredentialKind, Subject, UpstreamCredential};
 use crate::upstream::{self, Close, Errand, Pool, Served, Switched, TunnelEnd, Upgrade};
 
 /// A request that was permitted, with all that it rests on.
 pub struct Passage {
     pub asked: Asked,
     pub permit: Permit,
-    /// Whom it is permitted to.
-    pub who: Arc<headers::Identity>,
+    /// Whom it is permitted to, where the upstream is told.
+    pub who: Option<Arc<headers::Identity>>,
     /// The same, signed.
     pub assertion: Option<Arc<Signed>>,
     pub from: Whence,
     /// The same for the upstream, as a trusted hop tells it; without, it comes from where its connection does.
     pub origin: Option<headers::Origin>,
-    pub credential: super::credential::Credential,
+    pub known_by: super::known_by::KnownBy,
     /// When the caller's token ends, if there is one.
     pub caller_until: Option<Timestamp>,
     /// When it is to be judged again.
     pub until: Timestamp,
+    /// What it takes of its client's share.
+    pub share: Share,
 }
 
 /// What an upstream is shown, as far as that is known before anybody is asked for it.
@@ -75,7 +78,7 @@ pub enum Shown {
 pub struct Told<'a> {
     pub asked: &'a Asked,
     pub permit: &'a Permit,
-    pub who: &'a Arc<headers::Identity>,
+    pub who: Option<&'a Arc<headers::Identity>>,
     pub assertion: Option<&'a Signed>,
     pub authorization: Authorization,
 }
@@ -104,22 +107,26 @@ pub async fn forward(
     mut draft: Draft,
 ) -> Response<Body> {
     let (mut head, body) = request.into_parts();
-    let Passage { asked, permit, who, assertion, from, origin, credential, caller_until, until } = passage;
+    let Passage { asked, permit, who, assertion, from, origin, known_by, caller_until, until, share } =
+        passage;
     let settings = generation.routes.get(permit.route().index());
     let source = generation.credentials.get(permit.upstream().index());
     let pool = worker.pool(generation, permit.upstream());
-    let (Some(route), Some(pool), Some(source)) = (settings, pool, source) else {
+    let upstream = generation.policy.parts().upstreams.get(permit.upstream().index());
+    let (Some(route), Some(pool), Some(source), Some(upstream)) = (settings, pool, source, upstream) else {
         return refuse(draft, form, &Refusal::of(Reason::Internal)).await;
     };
     let chosen_by = generation.policy.parts().routes.get(permit.route().index());
     let mut headers = chosen_by.map_or_else(Vec::new, |route| route.header.clone());
     headers.extend(hop::fields(&generation.hops, &head.headers));
     let origin = origin.as_ref().unwrap_or(&connection.origin);
-    let basis = Basis { asked, headers, grpc: form == Form::Grpc, from, credential };
-    let underway = Underway::new(worker, connection, basis, (generation.number, until));
+    let basis =
+        Basis { asked, headers, grpc: form == Form::Grpc, from, known_by, upstream: upstream.clone() };
+    let underway = Underway::new(worker, connection, basis, (generation.number, until), share);
     let (asked, deadline) = (underway.asked(), Instant::now() + route.total_timeout);
     let carried = carries(route, asked.kind, body::is_too_large(&body, route.body_bytes_max));
-    let shown = carried.and_then(|()| shown(source.kind, route, caller_until.is_some()));
+    let shown =
+        carried.and_then(|()| shown(source.kind, route, caller_until.is_some(), || is_bearer(&head.headers)));
     let authorization = match shown {
         Ok(Shown::Nothing) => Ok(Authorization::Stripped),
         Ok(Shown::Callers) => Ok(Authorization::Forwarded),
@@ -133,7 +140,7 @@ pub async fn forward(
     };
     let carried = authorization
         .and_then(|authorization| {
-            let (permit, who, assertion) = (&permit, &who, assertion.as_deref());
+            let (permit, who, assertion) = (&permit, who.as_ref(), assertion.as_deref());
             let told = Told { asked, permit, who, assertion, authorization };
             rewrite(origin, route, &mut head, told, &mut draft)
         })
@@ -159,27 +166,40 @@ pub fn carries(route: &RouteSettings, kind: Kind, is_too_large: bool) -> Result<
     if is_too_large { Err(Refusal::over(Limit::BodyBytesMax)) } else { Ok(()) }
 }
 
-/// What `kind` comes to on this route, for a request with or without a caller.
-pub fn shown(kind: CredentialKind, route: &RouteSettings, has_caller: bool) -> Result<Shown, Refusal> {
+/// What `kind` comes to on this route, for a request with these headers, with or without a caller.
+pub fn shown(
+    kind: CredentialKind,
+    route: &RouteSettings,
+    has_caller: bool,
+    is_bearer: impl FnOnce() -> bool,
+) -> Result<Shown, Refusal> {
     match kind {
         CredentialKind::ByRoute if route.forward_authorization => Ok(Shown::Callers),
         CredentialKind::ByRoute | CredentialKind::None => Ok(Shown::Nothing),
         CredentialKind::Forward => Ok(Shown::Callers),
         CredentialKind::ClientCredentials => Ok(Shown::Ours),
-        CredentialKind::Exchange if has_caller => Ok(Shown::Ours),
+        CredentialKind::Exchange if has_caller => match is_bearer() {
+            true => Ok(Shown::Ours),
+            false => Err(Refusal::from(&CredentialError::no_bearer_token())),
+        },
         CredentialKind::Exchange => Err(Refusal::of(Reason::TokenMissing)
             .because("the upstream takes a token that is exchanged for the caller's, and there is none")),
     }
 }
 
+/// Whether these headers present a token that can be exchanged.
+pub fn is_bearer(headers: &HeaderMap) -> bool {
+    matches!(Credential::from_headers(headers), Ok(Credential::Bearer(_)))
+}
+
 /// Gets what the upstream is shown; the caller's token is good until `until`.
 async fn obtain(
-    credential: &Credential,
+    credential: &UpstreamCredential,
     headers: &HeaderMap,
     until: Option<Timestamp>,
 ) -> Result<Authorization, Refusal> {
-    let subject = match (Presented::from_headers(headers), until) {
-        (Ok(Presented::Bearer(token)), Some(expires)) => Some(Subject { token, expires }),
+    let subject = match (Credential::from_headers(headers), until) {
+        (Ok(Credential::Bearer(token)), Some(expires)) => Some(Subject { token, expires }),
         _ => None,
     };
     let obtained = credential.obtain(subject).await;
@@ -213,7 +233,7 @@ pub fn rewrite(
     let mut id = [0; ULID_LEN];
     let introduction = Introduction {
         id: draft.id().array_to_str(&mut id),
-        who: Arc::clone(who),
+        who: who.cloned(),
         assertion: assertion.map(|signed| &signed.value),
         enforced: permit.enforced(),
         origin,

@@ -21,15 +21,15 @@ use super::route::RouteSettings;
 use crate::audit::Audit;
 use crate::clock::{Clock, Timestamp};
 use crate::decisions::Decisions;
-use crate::identity::{Direction, Name, Peer, Signature, SpiffeId};
+use crate::identity::{CertificateHash, Direction, Name, Peer, Signature, SpiffeId};
 use crate::metrics::{CounterBy, Metrics};
-use crate::policy::Policy;
+use crate::policy::{Policy, UpstreamId};
 use crate::revocation::Revocations;
 use crate::tls::peer::OutOfDate;
 use crate::tls::{ListenerTls, PeerError, Trust};
 use crate::token::Verifier;
 use crate::upstream::Upstream;
-use crate::upstream::credential::Credential;
+use crate::upstream::credential::UpstreamCredential;
 
 /// One load of the configuration, with what has changed by itself since. All that is large is shared with the
 /// generations before and after, as far as it did not change.
@@ -46,13 +46,17 @@ pub struct Generation {
     /// By `UpstreamId`.
     pub upstreams: Vec<Arc<Upstream>>,
     /// What each is shown, by `UpstreamId`.
-    pub credentials: Vec<Credential>,
+    pub credentials: Vec<UpstreamCredential>,
+    /// Whether each is told who asks, by `UpstreamId`.
+    pub told: Arc<[bool]>,
     /// In the order in which their sockets were opened at the start.
     pub listeners: Vec<ListenerState>,
     /// Our own SPIFFE ID, where our certificate has one.
     pub own_id: Option<SpiffeId>,
     /// Ourselves as a peer: that of all requests that the local application sends.
     pub own_peer: Option<Arc<Peer>>,
+    /// What our own certificate took the place of, if it took one's.
+    pub own_former: Option<Former>,
     /// Whose word on somebody else is taken.
     pub hops: Arc<[TrustedHop]>,
     /// Who vouches for the certificates that they tell.
@@ -61,6 +65,14 @@ pub struct Generation {
     pub assertions: Option<Arc<Assertions>>,
     pub limits: Limits,
     pub odd_names: OddNames,
+}
+
+/// A certificate of ours that we have another in place of.
+#[derive(Clone, Copy, Debug)]
+pub struct Former {
+    certificate: CertificateHash,
+    not_after: Timestamp,
+    replaced: Timestamp,
 }
 
 /// `[listener.NAME]` without its socket.
@@ -74,6 +86,11 @@ pub struct ListenerState {
 }
 
 impl Generation {
+    /// Whether this upstream is told who asks.
+    pub fn tells(&self, upstream: UpstreamId) -> bool {
+        self.told.get(upstream.index()).is_some_and(|told| *told)
+    }
+
     /// The peer of what the local application sends, while our certificate is good.
     pub fn ourselves(&self, now: Timestamp) -> Result<Signature<Peer>, PeerError> {
         match &self.own_peer {
@@ -81,6 +98,22 @@ impl Generation {
             Some(own) => Ok(Signature::Verified(Arc::clone(own))),
             None => Err(PeerError::Awaited),
         }
+    }
+
+    /// What our own certificate has taken the place of, where from now on it is that of `own`.
+    pub fn former(&self, own: Option<&Peer>, now: Timestamp) -> Option<Former> {
+        let (own, before) = (own?, self.own_peer.as_ref()?);
+        if own.certificate == before.certificate {
+            return self.own_former;
+        }
+        let Peer { certificate, not_after, .. } = **before;
+        (own.name == before.name).then_some(Former { certificate, not_after, replaced: now })
+    }
+
+    /// Since when we have our present certificate, if it took the place of the one `before`, and that is good still.
+    pub fn replaced(&self, before: &CertificateHash, now: Timestamp) -> Option<Timestamp> {
+        let former = self.own_former.filter(|former| former.certificate == *before);
+        former.filter(|former| now < former.not_after).map(|former| former.replaced)
     }
 }
 

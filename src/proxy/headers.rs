@@ -34,16 +34,26 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Starts of names that only this proxy, or a hop in front of it that it trusts, may use.
-const RESERVED_STARTS: [&str; 14] = [
+const RESERVED_STARTS: [&str; 24] = [
     "x-auth-",
     "x-forwarded-",
     "x-original-",
     "x-envoy-",
+    "x-client-cert",
+    "client-cert",
     "x-ssl-client-",
     "ssl-client-",
+    "x-remote-",
+    "remote-",
     "x-webauth-",
+    "x-authenticated-",
+    "x-consumer-",
     "x-amzn-oidc-",
     "x-amzn-mtls-",
+    "x-amzn-lattice-",
+    "x-arr-",
+    "x-authentik-",
+    "x-pomerium-",
     "x-goog-authenticated-user-",
     "x-goog-iap-",
     "x-ms-client-principal",
@@ -53,16 +63,11 @@ const RESERVED_STARTS: [&str; 14] = [
 
 /// Names that some upstream believes to come from its proxy: who the client is, or what it asked for. And the proof
 /// that a token is in the right hands, which is made for us and for nobody behind us.
-const RESERVED: [&str; 27] = [
+const RESERVED: [&str; 22] = [
     "dpop",
     "forwarded",
     "forwarded-for",
     "x-forwarded",
-    "remote-user",
-    "remote-groups",
-    "remote-email",
-    "remote-name",
-    "x-remote-user",
     "x-real-ip",
     "x-client-ip",
     "x-cluster-client-ip",
@@ -72,15 +77,15 @@ const RESERVED: [&str; 27] = [
     "fastly-client-ip",
     "x-azure-clientip",
     "x-azure-socketip",
-    "client-cert",
-    "client-cert-chain",
-    "x-client-cert",
     "x-spiffe-id",
     "x-request-id",
     "x-rewrite-url",
     "x-http-method",
     "x-http-method-override",
     "x-method-override",
+    "x-credential-identifier",
+    "x-anonymous-consumer",
+    "x-userinfo",
 ];
 
 /// Headers of one hop (RFC 9110 §7.6.1), and httpoxy's. `Trailer` stays: it announces what comes.
@@ -116,7 +121,8 @@ pub struct Origin {
 pub struct Introduction<'a> {
     /// The record's id.
     pub id: &'a str,
-    pub who: Arc<Identity>,
+    /// None for an upstream that is not told who asks, nor from where.
+    pub who: Option<Arc<Identity>>,
     /// The same, signed.
     pub assertion: Option<&'a HeaderValue>,
     /// False where `shadow_until` alone let the request through.
@@ -188,23 +194,18 @@ pub fn for_upstream(headers: &mut HeaderMap, with: &Introduction<'_>) {
     if trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    headers.reserve(with.who.0.len() + SET_MAX);
+    headers.reserve(with.who.as_ref().map_or(0, |who| who.0.len()) + SET_MAX);
     headers.insert(HOST, with.authority.clone());
-    for (name, value) in &with.who.0 {
-        headers.insert(name.clone(), value.clone());
-    }
     // All that is written for this request alone, in one piece of memory.
     let mut room = BytesMut::with_capacity(ROOM_BYTES);
     let id = value(&mut room, &[with.id.as_bytes()]);
-    set(headers, DECISION, id.clone());
-    set(headers, REQUEST_ID, id);
-    if let Some(assertion) = with.assertion {
-        headers.insert(ASSERTION, assertion.clone());
+    set(headers, REQUEST_ID, id.clone());
+    set(headers, TRACEPARENT, value(&mut room, &[with.traceparent.as_bytes()]));
+    if let Some(who) = &with.who {
+        set(headers, DECISION, id);
+        set_identity(headers, who, with);
+        set_origin(headers, with, &mut room);
     }
-    if !with.enforced {
-        headers.insert(ENFORCED, HeaderValue::from_static("false"));
-    }
-    set_origin(headers, with, &mut room);
 }
 
 /// A response may not speak of its own hop to the next one.
@@ -286,6 +287,18 @@ fn strip(headers: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
     }
 }
 
+fn set_identity(headers: &mut HeaderMap, who: &Identity, with: &Introduction<'_>) {
+    for (name, value) in &who.0 {
+        headers.insert(name.clone(), value.clone());
+    }
+    if let Some(assertion) = with.assertion {
+        headers.insert(ASSERTION, assertion.clone());
+    }
+    if !with.enforced {
+        headers.insert(ENFORCED, HeaderValue::from_static("false"));
+    }
+}
+
 fn set_origin(headers: &mut HeaderMap, with: &Introduction<'_>, room: &mut BytesMut) {
     let Introduction { origin, authority, .. } = with;
     if let Some(forwarded_for) = &origin.forwarded_for {
@@ -296,7 +309,6 @@ fn set_origin(headers: &mut HeaderMap, with: &Introduction<'_>, room: &mut Bytes
     set(headers, FORWARDED, value(room, &forwarded));
     headers.insert(FORWARDED_PROTO, HeaderValue::from_static(origin.scheme));
     headers.insert(FORWARDED_HOST, HeaderValue::clone(authority));
-    set(headers, TRACEPARENT, value(room, &[with.traceparent.as_bytes()]));
 }
 
 /// Every value set here is built from visible ASCII, so it always is one header value.

@@ -22,7 +22,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 pub use certificate::CertificateHeader;
-pub use client::{client_address, spoke_tls};
+pub use client::{client_address, client_elsewhere, spoke_tls};
 
 use certificate::only;
 
@@ -123,6 +123,12 @@ pub fn telling_certificates<'h>(
         HopKind::Certificate(header) if hop.is_at_the_end(address, end) => Some((hop, header)),
         HopKind::Certificate(_) | HopKind::Countersign => None,
     })
+}
+
+/// The Countersign at the other end of a connection that tells of others, if it is one.
+pub fn telling_assertions<'h>(hops: &'h [TrustedHop], end: &Signature<Peer>) -> Option<&'h TrustedHop> {
+    let end = end.verified()?;
+    hops.iter().find(|hop| hop.kind == HopKind::Countersign && hop.is_at_the_end(None, Some(end)))
 }
 
 /// Whether the other end of a connection is a hop of any kind. `address` as in [`telling_certificates`].

@@ -20,18 +20,22 @@ use super::serving::{Ended, Requests, Serving, until_ended};
 use super::stall::{Stall, Watch};
 use super::watched::Watched;
 use super::worker::Worker;
-use crate::audit::Protocol;
+use crate::audit::{Protocol, Reason};
 use crate::metrics::Limit;
 
 /// For how long an HTTP/1.1 connection that is to end waits for one more request, to say so in its answer:
 /// closing one under a request that is on its way would lose it.
 const LAST_REQUEST_WAIT: Duration = Duration::from_secs(1);
 
+/// The first byte of a TLS connection: its record is one of the handshake (RFC 8446 §5.1).
+const TLS_HANDSHAKE: u8 = 22;
+
 /// Serves one connection until it ends; `start` was read from it before.
 pub async fn serve<IO>(worker: &Rc<Worker>, connection: Rc<Connection>, io: IO, start: Bytes, limits: &Limits)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let is_tls = start.first() == Some(&TLS_HANDSHAKE);
     let mut builder = http1::Builder::new();
     // hyper's clock for heads runs while a connection rests, too.
     builder
@@ -45,7 +49,7 @@ where
     let bounds = (&*watch, LAST_REQUEST_WAIT);
     let ended = until_ended(worker, &connection, limits, bounds, serving.as_mut());
     let ended = Rc::clone(&watch).over(ended).await;
-    record_unread(worker, &connection, limits, &ended).await;
+    record_unread(worker, &connection, limits, &ended, is_tls).await;
 }
 
 /// A connection that hyper serves while there is something to serve. Between requests all that hyper has is
@@ -113,8 +117,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Serving for Http1<IO> 
 }
 
 /// A head that hyper did not hand over has its record all the same.
-async fn record_unread(worker: &Worker, connection: &Connection, limits: &Limits, ended: &Ended) {
+async fn record_unread(
+    worker: &Worker,
+    connection: &Connection,
+    limits: &Limits,
+    ended: &Ended,
+    is_tls: bool,
+) {
     let (refusal, answered) = match ended {
+        Ended::Served(Err(error)) if error.is_parse() && is_tls => {
+            let detail = "the client speaks TLS to a plain-text port: call `http://…`, an outbound listener makes the \
+                          TLS connection itself";
+            (Some(Refusal::of(Reason::RequestMalformed).because(detail)), true)
+        }
         Ended::Served(Err(error)) if error.is_parse() => {
             let is_too_long = connection.pulse.head_bytes() >= limits.header_bytes_max;
             // To the preface of HTTP/2 it does not answer: that is no HTTP/1 at all.

@@ -13,18 +13,20 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::request::Parts;
 
 use super::connection::{Connection, Telling};
-use super::credential::Credential;
+use super::forward::{carries, shown};
 use super::generation::Generation;
 use super::headers;
 use super::hop::{self, TrustedHop};
+use super::known_by::KnownBy;
 use super::leaves::Leaves;
 use super::normalize::{Asked, OddNames};
 use super::refusal::Refusal;
+use super::route::CrossOrigin;
 use crate::audit::record::HopRecord;
 use crate::audit::{Draft, Reason};
 use crate::clock::{Clock, Timestamp};
 use crate::decisions::Judged;
-use crate::identity::{Caller, CertificateHash, Hop, Peer, SUBJECT_ISSUER, Signature};
+use crate::identity::{Caller, CertificateHash, Hop, Name, Peer, SUBJECT_ISSUER, Signature};
 use crate::metrics::{Limit, Lookup};
 use crate::policy::{self, Circumstances, Decision, Host, Permit, Verdict};
 use crate::revocation::Revoked;
@@ -35,6 +37,8 @@ use crate::token::{KnownToken, Scheme, Shown, Target, TokenError, Verifier};
 pub struct Signatures {
     pub peer: Signature<Peer>,
     pub caller: Signature<Caller>,
+    /// Whose the token is that was shown beside what a hop tells of the caller.
+    pub beside: Option<Arc<Caller>>,
 }
 
 /// What a permit rests on, for judging it again: a request without what nobody judges.
@@ -45,15 +49,20 @@ pub struct Basis {
     /// Whether its content type is gRPC's.
     pub grpc: bool,
     pub from: Whence,
-    pub credential: Credential,
+    pub known_by: KnownBy,
+    /// Where it went.
+    pub upstream: Name,
 }
 
 /// Who holds the connection: `peer` tells who is there now, `replaced` since when with the present certificate, if that
-/// stands in for this one, and `hop` through whom, if that tells of others.
+/// stands in for this one, and `hop` through whom, if that tells of others; `page` is the one that may have sent it.
 pub struct Holder<'g, P, R> {
     pub peer: P,
     pub replaced: R,
     pub hop: Option<&'g TrustedHop>,
+    /// The client's.
+    pub address: Option<IpAddr>,
+    pub page: &'g CrossOrigin<'g>,
 }
 
 /// From where a request comes.
@@ -94,9 +103,9 @@ pub async fn verify(
     draft: &mut Draft,
 ) -> Result<Signatures, Refusal> {
     let policy = &generation.policy;
-    let Holder { peer, replaced, hop } = holder;
+    let Holder { peer, replaced, hop, address, page } = holder;
     let (headers, beside) = (request.headers, OnceCell::new());
-    let is_reached = Cell::new(true);
+    let (is_reached, is_ambient) = (Cell::new(true), Cell::new(false));
     let caller = async |peer: Result<Option<&Peer>, &Refusal>| {
         if peer.is_err() && verifier.leaves_traces(headers) {
             is_reached.set(false);
@@ -104,17 +113,20 @@ pub async fn verify(
         }
         let peer = peer.ok().flatten();
         let certificate = peer.map(|peer| &peer.certificate);
-        let shown = Shown { certificate, replaced: &replaced, request: Some(request) };
+        let shown = Shown { certificate, address, replaced: &replaced, request: Some(request) };
         let caller = verifier.verify_again(headers, &shown, known).await;
         let caller = caller.map_err(|error| Refusal::from(&error).in_scheme(Scheme::of(headers)));
         // Boxed: most requests have neither.
         match peer {
-            Some(peer) if headers.contains_key(headers::ASSERTION) => {
-                let asserted = Box::pin(asserted(generation, verifier, headers, peer)).await;
+            Some(peer)
+                if headers.contains_key(headers::ASSERTION) && hop::is_believed(&generation.hops, peer) =>
+            {
+                let asserted = Box::pin(asserted(generation, verifier, headers, (peer, &shown))).await;
                 caller.and_then(|caller| one_of(caller, asserted?, SUBJECT_ISSUER, &beside))
             }
             _ if hop.is_some() && headers.contains_key(headers::USER_CLAIMS) => {
                 let logged_in = Box::pin(logged_in(verifier, headers, hop)).await;
+                is_ambient.set(logged_in.as_ref().is_ok_and(|it| it.verified().is_some()));
                 caller.and_then(|caller| one_of(caller, logged_in?, "iss", &beside))
             }
             _ => caller,
@@ -129,7 +141,11 @@ pub async fn verify(
     draft.revoked(peer_revoked.is_some(), caller_revoked.is_some());
     let refusal = match (peer, caller) {
         (Ok(peer), Ok(caller)) if peer_revoked.is_none() && caller_revoked.is_none() => {
-            return Ok(Signatures { peer, caller });
+            if is_ambient.get() && !page.may_act(&request) {
+                Refusal::of(Reason::CrossSite)
+            } else {
+                return Ok(Signatures { peer, caller, beside: beside.into_inner() });
+            }
         }
         // Nothing is decided, but the record calls the service by its name all the same, or says that it has none.
         (Ok(Signature::Verified(peer)), caller) => {
@@ -167,7 +183,7 @@ fn revoked(
     let peer = peer.as_ref().ok().and_then(Signature::verified);
     let caller = caller.as_ref().ok().and_then(Signature::verified);
     let of_caller = |caller: &Arc<Caller>| {
-        let first = caller.subject_issuer().and_then(|iss| verifier.issuer_named(iss));
+        let first = caller.subject_issuer().into_iter().flat_map(|iss| verifier.issuers_named(iss));
         revocations.caller(caller, first, now)
     };
     let by_token = |revoked: Revoked| Refusal::from(&TokenError::Revoked(revoked.to_string().into()));
@@ -199,7 +215,7 @@ pub async fn again(
     leaves: &Leaves,
     clock: &Clock,
 ) -> Result<Timestamp, (Refusal, Option<Decision>)> {
-    let Basis { asked, from, credential, .. } = basis;
+    let Basis { asked, from, known_by, .. } = basis;
     let beside = OnceCell::new();
     let end = connection.peer(generation, clock.now()).ok();
     let hop = end.as_ref().and_then(|end| connection.hop(generation, end));
@@ -210,7 +226,7 @@ pub async fn again(
         ..from.clone()
     };
     let caller = async |peer: Result<Option<&Peer>, &Refusal>| match peer {
-        Ok(peer) => credential.again(generation, (peer, is_alb), clock, &beside).await,
+        Ok(peer) => known_by.again(generation, (peer, is_alb), &beside).await,
         Err(_) => Ok(Signature::Absent),
     };
     let headers = basis.headers();
@@ -218,7 +234,7 @@ pub async fn again(
     let [peer_revoked, caller_revoked] = revoked(generation, &peer, (&caller, beside.get()), || clock.now());
     let signatures = match (peer, caller) {
         (Ok(peer), Ok(caller)) if peer_revoked.is_none() && caller_revoked.is_none() => {
-            Signatures { peer, caller }
+            Signatures { peer, caller, beside: beside.into_inner() }
         }
         (peer, caller) => {
             return Err((first([peer.err(), peer_revoked, caller.err(), caller_revoked]), None));
@@ -233,16 +249,13 @@ pub async fn again(
     let (decision, judged, _) = decide(generation, &request, None);
     match &decision.verdict {
         Verdict::Permit(permit) => {
+            let has_caller = signatures.caller.verified().is_some();
+            basis.is_carried(generation, permit, has_caller).map_err(|refusal| (refusal, None))?;
             let vouched_until = connection.vouched_until(generation, &signatures.peer);
-            Ok(holds_until(permit, &judged, vouched_until.min(held_until)))
+            Ok(signatures.hold_until(permit, &judged, vouched_until.min(held_until)))
         }
         Verdict::Denial(denial) => Err((denial.into(), Some(decision))),
     }
-}
-
-/// Up to when what was decided needs no second look, unless by another generation.
-pub fn holds_until(permit: &Permit, judged: &Judged<Telling>, vouched_until: Timestamp) -> Timestamp {
-    permit.deadline().min(judged.standing.valid_until()).min(vouched_until)
 }
 
 /// Who a hop whose word is taken vouches for.
@@ -250,12 +263,16 @@ async fn asserted(
     generation: &Generation,
     verifier: &Verifier,
     headers: &HeaderMap,
-    peer: &Peer,
+    (peer, shown): (&Peer, &Shown<'_>),
 ) -> Result<Signature<Caller>, Refusal> {
     let Some(assertion) = hop::assertion(&generation.hops, peer, headers)? else {
         return Ok(Signature::Absent);
     };
-    let asserted = verifier.verify_assertion(assertion, Some(&peer.certificate)).await;
+    // To our own application we said it ourselves, maybe by the certificate before. Another one's namesake is not that one.
+    let asserted = match peer.hop {
+        Hop::Local => verifier.verify_assertion(assertion, shown).await,
+        _ => verifier.verify_assertion(assertion, &Shown::on(shown.certificate)).await,
+    };
     let asserted = asserted.map_err(|error| Refusal::from(&error))?;
     if let Some(caller) = asserted.verified() {
         check_bound(caller, peer).map_err(|error| Refusal::from(&error))?;
@@ -336,6 +353,18 @@ pub fn decide(
 }
 
 impl Basis {
+    /// Whether such a request would be carried, and to where this one went.
+    fn is_carried(&self, generation: &Generation, permit: &Permit, has_caller: bool) -> Result<(), Refusal> {
+        let route = generation.routes.get(permit.route().index());
+        let source = generation.credentials.get(permit.upstream().index());
+        let (Some(route), Some(source)) = (route, source) else { return Err(Refusal::of(Reason::Internal)) };
+        if generation.policy.parts().upstreams.get(permit.upstream().index()) != Some(&self.upstream) {
+            return Err(Refusal::of(Reason::NoRoute).because("it would go to another upstream"));
+        }
+        carries(route, self.asked.kind, false)?;
+        shown(source.kind, route, has_caller, || self.known_by.is_bearer()).map(drop)
+    }
+
     /// As far as they are judged.
     fn headers(&self) -> HeaderMap {
         let mut headers: HeaderMap = self.headers.iter().cloned().collect();
@@ -347,7 +376,24 @@ impl Basis {
 }
 
 impl Signatures {
-    /// Up to when the caller's token is in the right hands with this peer, which it was shown to be.
+    /// Whose the token is, where there is one: the caller's own, unless it was shown beside what a hop tells.
+    pub fn token(&self) -> Option<&Arc<Caller>> {
+        self.beside.as_ref().or(self.caller.verified())
+    }
+
+    /// Up to when what was decided upon them needs no second look, unless by another generation.
+    pub fn hold_until(
+        &self,
+        permit: &Permit,
+        judged: &Judged<Telling>,
+        vouched_until: Timestamp,
+    ) -> Timestamp {
+        let decided = permit.deadline().min(judged.standing.valid_until());
+        let token = self.token().map_or(Timestamp::MAX, |token| token.holds_until());
+        decided.min(token).min(vouched_until)
+    }
+
+    /// Up to when all that was presented of the caller is in the right hands with this peer, which it was shown to be.
     pub fn held_until(
         &self,
         generation: &Generation,
@@ -355,10 +401,11 @@ impl Signatures {
         leaves: &Leaves,
         now: Timestamp,
     ) -> Timestamp {
-        let Some(caller) = self.caller.verified() else { return Timestamp::MAX };
         let replaced = |before: &CertificateHash| connection.replaced(leaves, generation, before, now);
         let certificate = self.peer.verified().map(|peer| &peer.certificate);
-        generation.verifier.held_until(caller, certificate, &replaced)
+        let held_until = |caller| generation.verifier.held_until(caller, certificate, &replaced);
+        let presented = self.caller.verified().into_iter().chain(&self.beside);
+        presented.map(|caller| held_until(caller)).min().unwrap_or(Timestamp::MAX)
     }
 
     /// These two asking for `asked` now: what the policy judges.
@@ -371,13 +418,13 @@ impl Signatures {
     ) -> policy::Request<'a> {
         let hop = self.peer.verified().map_or(&from.hop, |peer| &peer.hop);
         let circumstances = Circumstances { hop, peer_ip: from.peer, client_ip: from.client };
-        let Signatures { peer, caller } = self;
+        let Signatures { peer, caller, .. } = self;
         policy::Request { peer, caller, action: asked.action(headers), circumstances, now }
     }
 
     /// What upstreams are told of both.
     pub fn introduce(&self, generation: &Generation, decision: &Decision) -> headers::Identity {
-        let Signatures { peer, caller } = self;
+        let Signatures { peer, caller, .. } = self;
         let (peer, caller) = (peer.verified().map(|it| &**it), caller.verified().map(|it| &**it));
         let evidence = &decision.evidence;
         headers::Identity::new(peer, &evidence.services, caller, &evidence.roles, generation.own_id.as_ref())

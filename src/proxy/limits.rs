@@ -28,6 +28,8 @@ pub struct Limits {
     pub body_bytes_max: u64,
     /// Of bearer tokens.
     pub token: TokenLimits,
+    /// Requests in flight of one client address, as trusted hops tell it, for each core.
+    pub requests_per_client_max: usize,
     /// Requests in flight to one server, for each core.
     pub upstream_in_flight_max: usize,
     /// Requests that wait for one of these, for each core.

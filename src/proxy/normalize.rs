@@ -218,7 +218,9 @@ fn kind(head: &Parts) -> Result<(Method, Kind), HeadError> {
     if head.method == Method::CONNECT {
         return match head.extensions.get::<Protocol>() {
             Some(protocol) if protocol.as_str() == "websocket" => Ok((Method::GET, Kind::WebSocket)),
-            _ => Err(HeadError::Malformed("CONNECT is not served")),
+            _ => Err(HeadError::Malformed(
+                "CONNECT is not served: call `http://…`, an outbound listener makes the TLS connection itself",
+            )),
         };
     }
     if head.version == Version::HTTP_11 && asks_for_upgrade(&head.headers) {

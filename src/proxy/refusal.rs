@@ -75,7 +75,9 @@ impl Refusal {
             | Limit::HandshakesPerPeerMax
             | Limit::HeaderTimeout
             | Limit::IdleTimeout
+            | Limit::IntrospectionPendingMax
             | Limit::KeyDocumentBytesMax
+            | Limit::RequestsPerClientMax
             | Limit::ResetsPerConnectionMax
             | Limit::StreamsPerConnectionMax
             | Limit::UpstreamPendingMax => (Reason::LimitExceeded, StatusCode::TOO_MANY_REQUESTS),
@@ -287,6 +289,7 @@ fn answer_to(reason: Reason) -> (StatusCode, Option<&'static str>) {
         | Reason::PeerWrongTrustDomain
         | Reason::PeerRevoked
         | Reason::PeerUnknown
+        | Reason::CrossSite
         | Reason::TokenNotIssuedToService
         | Reason::DeniedByRule
         | Reason::RequirementUnmet

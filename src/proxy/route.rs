@@ -5,15 +5,16 @@ use std::time::Duration;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-    ACCESS_CONTROL_REQUEST_METHOD, HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_REQUEST_METHOD, HeaderName, HeaderValue, ORIGIN, VARY,
 };
 use http::{HeaderMap, Method, Response, StatusCode};
 
 use super::body::Body;
 use super::generation::Generation;
-use super::normalize::Asked;
+use super::normalize::{Asked, Kind};
 use crate::identity::Direction;
 use crate::policy::NormalPath;
+use crate::token::Target;
 
 /// `[route.NAME]`, as far as it is not judged; by `RouteId` beside the policy's routes.
 #[derive(Clone, Debug)]
@@ -38,12 +39,16 @@ pub struct Cors {
     pub origins: Vec<String>,
 }
 
-/// How a request's answer may be read by the page that sent it: as its route's `cors` says.
+/// What the page that sent a request, if a page did, may do with it: as its route's `cors` says.
 pub struct CrossOrigin<'g> {
     cors: Option<&'g Cors>,
     /// The request's `Origin`, if it is one that may read answers.
     origin: Option<HeaderValue>,
+    /// Whether more comes of the request than an answer, which its page may not get to read.
+    acts: bool,
 }
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// How long a browser may keep a preflight's answer, in seconds.
 const PREFLIGHT_MAX_AGE: HeaderValue = HeaderValue::from_static("600");
@@ -55,15 +60,16 @@ impl<'g> CrossOrigin<'g> {
         asked: &Asked,
         headers: &HeaderMap,
     ) -> CrossOrigin<'g> {
+        let acts = asked.kind == Kind::WebSocket || !asked.method.is_safe();
         if !headers.contains_key(ORIGIN) {
-            return CrossOrigin { cors: None, origin: None };
+            return CrossOrigin { cors: None, origin: None, acts };
         }
         let route = generation.policy.route_for(&asked.action(headers), direction);
         let settings = route.and_then(|route| generation.routes.get(route.index()));
-        CrossOrigin::new(settings.and_then(|route| route.cors.as_ref()), headers)
+        CrossOrigin::new(settings.and_then(|route| route.cors.as_ref()), headers, acts)
     }
 
-    fn new(cors: Option<&'g Cors>, headers: &HeaderMap) -> CrossOrigin<'g> {
+    fn new(cors: Option<&'g Cors>, headers: &HeaderMap, acts: bool) -> CrossOrigin<'g> {
         let mut given = headers.get_all(ORIGIN).iter();
         let origin = match (given.next(), given.next(), cors) {
             (Some(origin), None, Some(cors)) => {
@@ -72,7 +78,27 @@ impl<'g> CrossOrigin<'g> {
             }
             _ => None,
         };
-        CrossOrigin { cors, origin }
+        CrossOrigin { cors, origin, acts }
+    }
+
+    /// Whether a request may act upon a login that its browser adds by itself: not if a page of another origin sent it,
+    /// unless the route's `cors` names that. Browsers tell by `Origin` or `Sec-Fetch-Site`; what sends neither is none.
+    pub fn may_act(&self, request: &Target<'_>) -> bool {
+        if !self.acts || self.origin.is_some() {
+            return true;
+        }
+        let mut origins = request.headers.get_all(ORIGIN).iter();
+        match (origins.next(), origins.next()) {
+            (Some(origin), None) => {
+                let scheme: &[u8] = if request.secure { b"https://" } else { b"http://" };
+                origin.as_bytes().strip_prefix(scheme) == Some(request.authority.as_bytes())
+            }
+            (Some(_), Some(_)) => false,
+            (None, _) => {
+                let mut sites = request.headers.get_all(SEC_FETCH_SITE).iter();
+                sites.all(|site| site == "same-origin" || site == "none")
+            }
+        }
     }
 
     /// The answer to a preflight (Fetch §3.2.2), if this is one from an allowed origin.
@@ -137,7 +163,7 @@ mod tests {
     fn a_preflight_is_answered_only_to_an_exact_origin() {
         let cors = cors();
         let answer = |method, asked: &HeaderMap| {
-            CrossOrigin::new(Some(&cors), asked).preflight_headers(&method, asked)
+            CrossOrigin::new(Some(&cors), asked, false).preflight_headers(&method, asked)
         };
         let asked = |origin| headers(&[("origin", origin), ("access-control-request-method", "PUT")]);
         let good = asked("https://app.example");
@@ -149,17 +175,18 @@ mod tests {
         }
         assert!(answer(Method::GET, &good).is_none());
         assert!(answer(Method::OPTIONS, &headers(&[("origin", "https://app.example")])).is_none());
-        assert!(CrossOrigin::new(None, &good).preflight_headers(&Method::OPTIONS, &good).is_none());
+        assert!(CrossOrigin::new(None, &good, false).preflight_headers(&Method::OPTIONS, &good).is_none());
     }
 
     #[test]
     fn an_upstream_cannot_open_its_answers_to_other_origins() {
         let cors = cors();
         let mut answer = headers(&[("access-control-allow-origin", "*")]);
-        CrossOrigin::new(Some(&cors), &headers(&[("origin", "https://other.example")])).expose(&mut answer);
+        CrossOrigin::new(Some(&cors), &headers(&[("origin", "https://other.example")]), false)
+            .expose(&mut answer);
         assert!(!answer.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN));
         let mut untouched = headers(&[("access-control-allow-origin", "*")]);
-        CrossOrigin::new(None, &HeaderMap::new()).expose(&mut untouched);
+        CrossOrigin::new(None, &HeaderMap::new(), false).expose(&mut untouched);
         assert_eq!(untouched[ACCESS_CONTROL_ALLOW_ORIGIN], "*");
     }
 }

@@ -56,7 +56,7 @@ fn introduction(peer: Option<&Peer>, caller: Option<&Caller>, names: &[Name]) ->
     Introduction {
         id: "01J",
         assertion: None,
-        who: Arc::new(Identity::new(peer, names, caller, names, None)),
+        who: Some(Arc::new(Identity::new(peer, names, caller, names, None))),
         enforced: true,
         origin: &ORIGIN,
         authority: &AUTHORITY,

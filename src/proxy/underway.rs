@@ -23,8 +23,8 @@ use tokio::time::{sleep, timeout};
 
 use super::body::Fault;
 use super::connection::Connection;
-use super::credential::Credential;
 use super::generation::Generation;
+use super::in_flight::Share;
 use super::judgement::{self, Basis};
 use super::normalize::Asked;
 use super::refusal::Refusal;
@@ -69,6 +69,8 @@ pub struct Underway {
     waker: RefCell<Option<Waker>>,
     watch: OnceCell<Option<Rc<Watch>>>,
     place: (Rc<Roll>, Cell<Option<usize>>),
+    /// Of what its client may have, until it is over.
+    _share: Share,
 }
 
 /// Why what was permitted goes on no longer.
@@ -96,6 +98,7 @@ impl Underway {
         connection: &Rc<Connection>,
         basis: Basis,
         judged: (u64, Timestamp),
+        share: Share,
     ) -> Rc<Underway> {
         Rc::new(Underway {
             request_bytes: Cell::new(0),
@@ -113,6 +116,7 @@ impl Underway {
             waker: RefCell::new(None),
             watch: OnceCell::new(),
             place: (Rc::clone(&worker.roll), Cell::new(None)),
+            _share: share,
         })
     }
 
@@ -204,9 +208,9 @@ impl Underway {
         let clock = &worker.shared.clock;
         let (leaves, basis) = (&worker.shared.leaves, &self.basis);
         let judging = judgement::again(&generation, &self.connection, basis, leaves, clock);
-        let (limit, detail) = match basis.credential {
-            Credential::Opaque(_) => (OPAQUE_TIMEOUT, "its issuer is waited for"),
-            _ => (JUDGING_TIMEOUT, "its keys are waited for"),
+        let (limit, detail) = match basis.known_by.is_asked_about() {
+            true => (OPAQUE_TIMEOUT, "its issuer is waited for"),
+            false => (JUDGING_TIMEOUT, "its keys are waited for"),
         };
         // A panic ends this one alone, and not all that its core serves.
         let outcome = match AssertUnwindSafe(timeout(limit, judging)).catch_unwind().await {

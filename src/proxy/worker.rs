@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::generation::{Generation, Shared};
+use super::in_flight::InFlight;
 use super::listener;
 use super::seldom::Seldom;
 use super::underway::{Roll, keep_judging};
@@ -29,6 +30,8 @@ pub struct Worker {
     pub tasks: TaskTracker,
     /// Lines about PROXY headers that were refused.
     pub refused_headers: Seldom,
+    /// Requests of this core, by their clients.
+    pub in_flight: Rc<InFlight>,
     /// What streams on this core.
     pub roll: Rc<Roll>,
     pools: Pools,
@@ -42,6 +45,7 @@ impl Worker {
             shared,
             tasks: TaskTracker::new(),
             refused_headers: Seldom::default(),
+            in_flight: Rc::default(),
             roll: Rc::default(),
             pools: Pools::default(),
             generation: Cell::new(0),

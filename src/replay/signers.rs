@@ -13,7 +13,9 @@ use super::named::Named;
 use super::why::Why;
 use crate::audit::line::{LIST_ENTRIES_MAX, TEXT_BYTES_MAX};
 use crate::clock::Timestamp;
-use crate::identity::{ActorKind, Caller, CertificateHash, Confirmation, Delegate, Hop, Peer, PeerName};
+use crate::identity::{
+    ActorKind, Caller, CertificateHash, Confirmation, Delegate, Hop, Peer, PeerName, SUBJECT_ISSUER,
+};
 use crate::policy::claim::ClaimPath;
 use crate::token::ClaimMap;
 
@@ -38,6 +40,8 @@ pub struct CallerLine {
     pub actor: String,
     pub on_behalf_of: String,
     chain: Vec<Link>,
+    #[serde(default)]
+    subject_issuer: Option<String>,
     /// The configured ones that it had then.
     #[serde(default)]
     pub roles: Vec<String>,
@@ -162,6 +166,13 @@ impl CallerLine {
             {
                 put(&mut claims, path, word.as_deref().map_or(Value::Null, Value::from));
             }
+        }
+        // Whoever has none may have been recorded before it was.
+        let subject_issuer = ClaimPath::top_level(SUBJECT_ISSUER);
+        if let Some(issuer) = self.subject_issuer.as_deref().filter(|issuer| issuer.len() <= TEXT_BYTES_MAX)
+            && matches!(known(&claims, &subject_issuer), Known::No)
+        {
+            put(&mut claims, &subject_issuer, (*text(issuer)).into());
         }
         let auth_time = self.auth_time.as_deref().map(str::parse).transpose();
         let base = Caller {

@@ -23,8 +23,9 @@ use crate::proxy::assertion::{AssertionKeys, AssertionSettings, Assertions, Audi
 use crate::proxy::generation::Security;
 use crate::proxy::{Generation, ListenerState};
 use crate::revocation::Revocations;
+use crate::tls::client::ExpectedServer;
 use crate::tls::source::Issued;
-use crate::tls::{ListenerTls, Own, OwnCertificate};
+use crate::tls::{ListenerTls, Own, OwnCertificate, Roots};
 use crate::token::{Issuer, Proofs, Verifier};
 
 /// What a generation was made from, as far as the next one may keep it.
@@ -105,6 +106,7 @@ pub fn reissued(
     let assertions = present.assertions.as_ref();
     let assertions =
         assertions.map(|old| assertions_of(old.settings.clone(), Arc::clone(&old.keys), &identities));
+    let own_peer = identities.own_peer();
     let generation = Generation {
         number: present.number + 1,
         assertions,
@@ -113,7 +115,8 @@ pub fn reissued(
         listeners,
         own_id: identities.own_id(),
         trust: identities.trust.clone(),
-        own_peer: identities.own_peer(),
+        own_former: present.former(own_peer.as_deref(), tools.clock.now()),
+        own_peer,
         ..present.clone()
     };
     let assembled = Assembled { issued, identities, issuers, upstreams, credentials, ..assembled.clone() };
@@ -132,14 +135,33 @@ pub fn revoked(
     (Generation { number: present.number + 1, revocations, ..present.clone() }, assembled.clone())
 }
 
+/// Where the configuration leaves it to the operating system's store who vouches for a server.
+fn left_to_system(config: &mut Config) -> impl Iterator<Item = &mut Option<Roots>> {
+    let upstreams = config.upstreams.iter_mut().flat_map(|upstream| {
+        let server = match &mut upstream.tls.expected {
+            ExpectedServer::Named(ca) => Some(ca),
+            ExpectedServer::Workload { .. } => None,
+        };
+        server.into_iter().chain(upstream.credential.endpoint_mut().map(|endpoint| &mut endpoint.ca))
+    });
+    let issuers = config.issuers.iter_mut().filter(|issuer| issuer.is_dialled());
+    let issuers = issuers.map(|issuer| &mut issuer.keys.ca);
+    upstreams.chain(issuers).filter(|ca| ca.is_none())
+}
+
 fn assemble(
-    config: Config,
+    mut config: Config,
     before: Option<(&Generation, &Assembled)>,
     number: u64,
     tools: &Tools<'_>,
 ) -> Result<(Generation, Assembled), AssembleError> {
     let old = before.map(|(_, assembled)| assembled);
     let fixed = Fixed::of(&config);
+    if left_to_system(&mut config).next().is_some() {
+        // Where it holds none, whoever needs them says so.
+        let system = Roots::system();
+        left_to_system(&mut config).for_each(|ca| ca.clone_from(&system));
+    }
     let configured = Identities {
         own: config.own,
         trust: config.trust,
@@ -191,6 +213,9 @@ fn assemble(
     if let Some((present, _)) = before {
         verifier.take_over(&present.verifier);
     }
+    let own_peer = identities.own_peer();
+    let former =
+        |(present, _): (&Generation, &Assembled)| present.former(own_peer.as_deref(), tools.clock.now());
     let generation = Generation {
         number,
         policy: Arc::new(config.policy),
@@ -200,9 +225,11 @@ fn assemble(
         routes: config.routes.into(),
         upstreams: upstreams.iter().map(|(_, _, upstream)| Arc::clone(upstream)).collect(),
         credentials: credentials.iter().map(|kept| kept.credential.clone()).collect(),
+        told: identities.upstreams.iter().map(|upstream| upstream.identity_headers).collect(),
         listeners,
         own_id: identities.own_id(),
-        own_peer: identities.own_peer(),
+        own_former: before.and_then(former),
+        own_peer,
         hops: config.hops.into(),
         trust: identities.trust.clone(),
         assertions,

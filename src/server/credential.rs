@@ -11,14 +11,16 @@ use crate::identity::Name;
 use crate::metrics::{CacheMetrics, CredentialMetrics};
 use crate::tls::client::{ExpectedServer, client_config};
 use crate::tls::{Alpn, Own};
-use crate::upstream::credential::{Credential, CredentialSettings, Exchanges, OwnSettings, OwnToken, Wanted};
+use crate::upstream::credential::{
+    CredentialSettings, Exchanges, OwnSettings, OwnToken, UpstreamCredential, Wanted,
+};
 
 /// What an upstream is shown, with the task that keeps a token of our own fresh.
 #[derive(Clone)]
 pub struct KeptCredential {
     pub upstream: Name,
     settings: CredentialSettings,
-    pub credential: Credential,
+    pub credential: UpstreamCredential,
     _fresh: Option<Arc<AbortOnDropHandle<()>>>,
 }
 
@@ -35,10 +37,10 @@ impl KeptCredential {
         }
         let endpoint = settings.endpoint().filter(|endpoint| endpoint.own != Some(Own::Awaited));
         let Some(endpoint) = endpoint else {
-            let credential = Credential::of_kind(settings.kind());
+            let credential = UpstreamCredential::of_kind(settings.kind());
             return Ok(KeptCredential { upstream, settings, credential, _fresh: None });
         };
-        let expected = endpoint.ca.clone().map_or(ExpectedServer::PublicCa, ExpectedServer::Ca);
+        let expected = ExpectedServer::Named(endpoint.ca.clone());
         let own = endpoint.own.as_ref().and_then(Own::known);
         let tls = client_config(&expected, own, &[Alpn::Http1], tools.clock);
         let tls = tls.map_err(|source| AssembleError::Client { name: upstream.clone(), source })?;
@@ -56,13 +58,13 @@ impl KeptCredential {
                 });
                 let exchanges =
                     Exchanges::new(exchange.clone(), &tls, actor.clone(), metrics.clone(), clock.clone());
-                (Credential::exchange(Arc::new(exchanges)), actor)
+                (UpstreamCredential::exchange(Arc::new(exchanges)), actor)
             }
             CredentialSettings::ClientCredentials(settings) => {
                 let token = own(settings.clone(), metrics.clone());
-                (Credential::own(Arc::clone(&token)), Some(token))
+                (UpstreamCredential::own(Arc::clone(&token)), Some(token))
             }
-            other => (Credential::of_kind(other.kind()), None),
+            other => (UpstreamCredential::of_kind(other.kind()), None),
         };
         // A token of our own serves until there is one by the certificate that came.
         let asks_the_same =

@@ -4,16 +4,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::clock::Timestamp;
 use crate::config::{IssuerServer, ListenerSettings, UpstreamConfig, UpstreamTls};
 use crate::identity::{Name, Peer, SpiffeId, TrustDomain};
 use crate::tls::client::ExpectedServer;
 use crate::tls::source::Issued;
-use crate::tls::{ClientCertificates, NoCas, Own, OwnCertificate, Trust};
+use crate::tls::{Cas, ClientCertificates, NoCas, Own, OwnCertificate, Standing, Trust};
 
 #[derive(Clone)]
 pub struct Identities {
     pub own: Option<Own>,
-    /// For certificates that hops tell.
+    /// All trust domains.
     pub trust: Option<Arc<Trust>>,
     pub listeners: Vec<ListenerSettings>,
     pub issuers: Vec<IssuerServer>,
@@ -58,6 +59,21 @@ impl Identities {
         self.trusts().flat_map(|trust| trust.awaited()).collect()
     }
 
+    /// The CAs of the trust domains that have some.
+    pub fn cas(&self) -> impl Iterator<Item = (&TrustDomain, &Cas)> {
+        self.trust.iter().flat_map(|trust| trust.cas())
+    }
+
+    /// How all trust domains stand with their CAs and revocation lists.
+    pub fn standings(&self) -> impl Iterator<Item = (&TrustDomain, &Standing)> {
+        self.trust.iter().flat_map(|trust| trust.standings())
+    }
+
+    /// When the first revocation list of each trust domain that has some must have a successor.
+    pub fn next_updates(&self) -> impl Iterator<Item = (&TrustDomain, Timestamp)> {
+        self.standings().filter_map(|(name, standing)| Some((name, standing.next_update?)))
+    }
+
     /// Whether the configuration means another trust domain than that which the source is of.
     pub fn mismatch(&self, issued: Option<&Issued>) -> Option<Mismatch> {
         let own = issued?.trust_domain()?;
@@ -97,7 +113,7 @@ impl Identities {
         let servers = servers.chain(self.issuers.iter().map(|server| &server.tls));
         listeners.chain(&self.trust).chain(servers.filter_map(|server| match &server.expected {
             ExpectedServer::Workload { trust, .. } => Some(trust),
-            ExpectedServer::PublicCa | ExpectedServer::Ca(_) => None,
+            ExpectedServer::Named(_) => None,
         }))
     }
 
@@ -111,7 +127,7 @@ impl Identities {
         let servers = servers.chain(self.issuers.iter_mut().map(|server| &mut server.tls));
         listeners.chain(&mut self.trust).chain(servers.filter_map(|server| match &mut server.expected {
             ExpectedServer::Workload { trust, .. } => Some(trust),
-            ExpectedServer::PublicCa | ExpectedServer::Ca(_) => None,
+            ExpectedServer::Named(_) => None,
         }))
     }
 

@@ -15,7 +15,7 @@ use crate::config::UpstreamTls;
 use crate::identity::Name;
 use crate::proxy::assertion::AssertionKeys;
 use crate::tls::client::{ExpectedServer, client_config};
-use crate::tls::{Alpn, Own};
+use crate::tls::{Alpn, Own, Roots};
 use crate::token::{Introspection, IssuerKeys, IssuerSettings, KeySource, SigningError};
 
 /// An issuer's keys with the task that keeps them fresh, which ends with the last generation that uses it.
@@ -71,14 +71,8 @@ impl KeyedIssuer {
                 ..KeyedIssuer::new(settings, keys, fresh)
             });
         }
-        let expected = match (&settings.keys.source, &settings.keys.ca) {
-            // Never dialled.
-            (KeySource::File(_) | KeySource::Own, _) if settings.introspection.is_none() => {
-                ExpectedServer::Ca(Vec::new())
-            }
-            (_, Some(ca)) => ExpectedServer::Ca(ca.clone()),
-            (_, None) => ExpectedServer::PublicCa,
-        };
+        let ca = if settings.is_dialled() { settings.keys.ca.clone() } else { Some(Roots::none()) };
+        let expected = ExpectedServer::Named(ca);
         let tls = client_config(&expected, None, &[Alpn::Http1], tools.clock);
         let tls = tls.map_err(|source| AssembleError::Client { name: settings.name.clone(), source })?;
         let introspection = settings.introspection.clone();
@@ -111,7 +105,7 @@ impl KeyedIssuer {
     }
 }
 
-/// Has keys fetched from this server from now on, once it is known who we are.
+/// Has keys fetched from this server from now on, once it is known who we are, and from nobody before.
 fn reach(
     keys: &IssuerKeys,
     issuer: &Name,
@@ -119,6 +113,7 @@ fn reach(
     tools: &Tools<'_>,
 ) -> Result<(), AssembleError> {
     if *own == Some(Own::Awaited) {
+        keys.unreach();
         return Ok(());
     }
     let own = own.as_ref().and_then(Own::known);

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::AssembleError;
 use super::assemble::{self, Assembled, Tools};
 use super::identities::Mismatch;
+use super::loads::Loads;
 use super::report;
 use crate::clock::Clock;
 use crate::config::{Config, RevocationSettings};
@@ -24,12 +25,22 @@ use crate::tls::source::{Issued, Source, SourceSettings, State};
 
 pub struct Live {
     pub shared: Arc<Shared>,
-    /// What the present generation was assembled from; locked for as long as the next one is made.
-    assembled: Mutex<Assembled>,
+    /// Locked for moments only.
+    present: Mutex<Arc<Present>>,
+    /// Held by who makes the next generation, which takes its time. Nothing on the background runtime waits for it.
+    turn: Mutex<()>,
     background: Handle,
     source: Option<Source>,
     /// Why what the source gives now could not be taken.
     refused: Mutex<Option<Arc<str>>>,
+    configuration: Mutex<Loads>,
+    revocations: Mutex<Loads>,
+}
+
+/// The present generation with what it was assembled from.
+pub struct Present {
+    pub generation: Arc<Generation>,
+    pub assembled: Assembled,
 }
 
 /// Where the source of service identity stands.
@@ -58,11 +69,16 @@ impl Live {
         background: Handle,
         source: Option<Source>,
     ) -> Live {
-        Live { shared, assembled: Mutex::new(assembled), background, source, refused: Mutex::default() }
+        let present = Mutex::new(Arc::new(Present { generation: shared.generation.load_full(), assembled }));
+        let loads = || Mutex::new(Loads::since(shared.clock.now()));
+        let (configuration, revocations) = (loads(), loads());
+        let (turn, refused) = (Mutex::default(), Mutex::default());
+        Live { shared, present, turn, background, source, refused, configuration, revocations }
     }
 
-    pub fn assembled(&self) -> MutexGuard<'_, Assembled> {
-        self.assembled.lock().unwrap_or_else(PoisonError::into_inner)
+    /// It stays the present one for as long as this is held.
+    pub fn present(&self) -> MutexGuard<'_, Arc<Present>> {
+        lock(&self.present)
     }
 
     /// Takes a new configuration for all requests from now on. If that fails, the present one stays.
@@ -73,12 +89,35 @@ impl Live {
         } else {
             Err(AssembleError::SourceChanged)
         };
-        self.shared.metrics.reloaded(taken.is_ok(), self.shared.clock.now());
+        match &taken {
+            Ok(()) => {
+                *self.configuration() = Loads::since(self.shared.clock.now());
+                self.shared.metrics.reloaded(true, self.shared.clock.now());
+            }
+            Err(error) => self.reload_failed(error.to_string()),
+        }
         // It may have cured what kept the source's news out.
         if taken.is_ok() && self.refused().is_some() {
             self.reissue();
         }
         taken
+    }
+
+    /// The files were read, and cannot be taken for what `why` says.
+    pub fn reload_failed(&self, why: String) {
+        let now = self.shared.clock.now();
+        self.configuration().failed(now, why);
+        self.shared.metrics.reloaded(false, now);
+    }
+
+    /// How the configuration fares.
+    pub fn configuration(&self) -> MutexGuard<'_, Loads> {
+        lock(&self.configuration)
+    }
+
+    /// How the revocation list fares.
+    pub fn revocations(&self) -> MutexGuard<'_, Loads> {
+        lock(&self.revocations)
     }
 
     /// Takes what the source of service identity gives, as it comes. What cannot be taken leaves the present
@@ -89,7 +128,7 @@ impl Live {
         loop {
             let issued = state.borrow_and_update().issued.clone();
             if issued.as_ref().map(Arc::as_ptr) != taken.as_ref().map(Arc::as_ptr) {
-                self.reissue();
+                Arc::clone(&self).aside(Live::reissue).await;
                 taken = issued;
             }
             if state.changed().await.is_err() {
@@ -99,15 +138,25 @@ impl Live {
     }
 
     /// Takes what the revocation list says that is read as `settings` say.
-    pub fn revoke(&self, settings: &RevocationSettings, revocations: Revocations) {
+    pub async fn revoke(self: Arc<Live>, settings: RevocationSettings, revocations: Revocations) {
         if *self.shared.generation.load().revocations == revocations {
             return;
         }
-        let taken = self.replace(|present, assembled, _| {
-            Ok(assemble::revoked(present, assembled, settings, revocations))
-        });
-        if let Err(error) = taken {
-            tracing::error!(%error, "the revocation list cannot be put in force");
+        let revoke = move |live: &Live| {
+            let taken = live.replace(|present, assembled, _| {
+                Ok(assemble::revoked(present, assembled, &settings, revocations))
+            });
+            if let Err(error) = taken {
+                tracing::error!(%error, "the revocation list cannot be put in force");
+            }
+        };
+        self.aside(revoke).await;
+    }
+
+    /// Does what waits for its turn beside the background runtime, which answers operators meanwhile.
+    async fn aside(self: Arc<Live>, work: impl FnOnce(&Live) + Send + 'static) {
+        if tokio::task::spawn_blocking(move || work(&self)).await.is_err() {
+            tracing::error!("what is in force could not be replaced: a thread ended by a panic");
         }
     }
 
@@ -127,7 +176,7 @@ impl Live {
     }
 
     fn refused(&self) -> MutexGuard<'_, Option<Arc<str>>> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.refused)
     }
 
     /// Puts the generation that `make` makes of the present one in its place.
@@ -136,20 +185,24 @@ impl Live {
         make: impl FnOnce(&Generation, &Assembled, Tools<'_>) -> Result<(Generation, Assembled), AssembleError>,
     ) -> Result<(), AssembleError> {
         let shared = &self.shared;
-        let mut assembled = self.assembled();
-        let present = shared.generation.load_full();
+        let _turn = lock(&self.turn);
+        let present = Arc::clone(&self.present());
         let tools = Tools { background: &self.background, metrics: &shared.metrics, clock: &shared.clock };
-        let (generation, next) = make(&present, &assembled, tools)?;
-        let generation = Arc::new(generation);
-        report::changes(&shared.audit, (&present, &assembled), (&generation, &next));
-        if assembled.revocation != next.revocation || present.revocations != generation.revocations {
-            report::revoked(shared, &generation);
+        let (generation, assembled) = make(&present.generation, &present.assembled, tools)?;
+        let next = Present { generation: Arc::new(generation), assembled };
+        report::changes(&shared.audit, &present, &next);
+        let revocations =
+            |of: &Present| (of.assembled.revocation.clone(), Arc::clone(&of.generation.revocations));
+        if revocations(&present) != revocations(&next) {
+            *self.revocations() = Loads::since(shared.clock.now());
+            report::revoked(shared, &next.generation);
         }
-        report::awaited(&assembled, &next);
-        report::forget(&shared.metrics, (&present, &assembled), (&generation, &next));
-        shared.metrics.policy_in_force(&generation.policy.hash(), generation.number);
-        shared.generation.store(generation);
-        *assembled = next;
+        report::awaited(&present.assembled, &next.assembled);
+        let mut in_force = self.present();
+        report::forget(&shared.metrics, &present, &next);
+        shared.metrics.policy_in_force(&next.generation.policy.hash(), next.generation.number);
+        shared.generation.store(Arc::clone(&next.generation));
+        *in_force = Arc::new(next);
         shared.reloaded.send_replace(());
         Ok(())
     }
@@ -174,4 +227,8 @@ impl Live {
     pub fn source_state(&self) -> watch::Receiver<State> {
         self.source.as_ref().map_or_else(|| watch::channel(State::default()).1, Source::state)
     }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }

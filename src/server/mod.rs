@@ -10,6 +10,7 @@ mod credential;
 mod identities;
 mod issuers;
 mod live;
+mod loads;
 mod report;
 mod revocations;
 mod upstream;
@@ -30,7 +31,7 @@ use crate::admin::{self, Pages, Status};
 use crate::audit::sink::{Sink, SinkError};
 use crate::audit::{Audit, Event};
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Report};
 use crate::identity::Name;
 use crate::metrics::Metrics;
 use crate::proxy::admission::Admission;
@@ -194,9 +195,9 @@ impl Server {
         self.live.reload(config)
     }
 
-    /// Says in the metrics that a configuration was tried and could not be loaded.
-    pub fn reload_failed(&self) {
-        self.shared.metrics.reloaded(false, self.shared.clock.now());
+    /// Says that a configuration was tried and could not be loaded.
+    pub fn reload_failed(&self, why: &Report) {
+        self.live.reload_failed(why.in_words());
     }
 
     /// Opens the audit file anew, after it was moved away.

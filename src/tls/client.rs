@@ -16,17 +16,16 @@ use rustls::{
 
 use super::peer::PeerError;
 use super::trust::{Role, Trust};
-use super::{Alpn, ClockTime, OwnCertificate, provider, timestamp};
+use super::{Alpn, ClockTime, OwnCertificate, Roots, provider, timestamp};
 use crate::clock::{Clock, Timestamp};
 use crate::identity::{Peer, PeerName, SpiffePattern};
 
 /// Whom we expect at the other end.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ExpectedServer {
-    /// Whoever a CA of the operating system's store vouches for under the DNS name dialled.
-    PublicCa,
-    /// Whoever one of these CAs, and no other, vouches for under the DNS name dialled.
-    Ca(Vec<CertificateDer<'static>>),
+    /// Whoever one of these CAs, and no other, vouches for under the DNS name dialled. `None`: those of the
+    /// operating system's store.
+    Named(Option<Roots>),
     /// A workload: an X.509-SVID that one of the patterns matches. The name dialled proves nothing.
     Workload { trust: Arc<Trust>, spiffe_ids: Vec<SpiffePattern> },
 }
@@ -34,8 +33,6 @@ pub enum ExpectedServer {
 /// Why no connection can be configured.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientTlsError {
-    #[error("a certificate given as CA cannot be used as one")]
-    Ca,
     #[error("the operating system has no CA certificates; give a `ca` file")]
     NoSystemCa,
     #[error("TLS: {0}")]
@@ -74,8 +71,10 @@ pub fn client_config(
 impl Judge {
     pub(super) fn of(server: &ExpectedServer) -> Result<Judge, ClientTlsError> {
         Ok(match server {
-            ExpectedServer::PublicCa => Judge::Roots(Arc::new(system_roots()?)),
-            ExpectedServer::Ca(certificates) => Judge::Roots(Arc::new(roots(certificates)?)),
+            ExpectedServer::Named(roots) => {
+                let roots = roots.clone().or_else(Roots::system).ok_or(ClientTlsError::NoSystemCa)?;
+                Judge::Roots(Arc::clone(roots.store()))
+            }
             ExpectedServer::Workload { trust, spiffe_ids } => {
                 let (trust, spiffe_ids) = (Arc::clone(trust), spiffe_ids.clone());
                 Judge::Workload(Arc::new(WorkloadVerifier { trust, spiffe_ids }))
@@ -117,21 +116,6 @@ pub fn in_words(error: &rustls::Error) -> String {
         rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(ours))) => ours.to_string(),
         other => other.to_string(),
     }
-}
-
-fn system_roots() -> Result<RootCertStore, ClientTlsError> {
-    let mut roots = RootCertStore::empty();
-    // The store of an operating system has oddities that are not ours to judge.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() { Err(ClientTlsError::NoSystemCa) } else { Ok(roots) }
-}
-
-fn roots(certificates: &[CertificateDer<'static>]) -> Result<RootCertStore, ClientTlsError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in certificates {
-        roots.add(certificate.clone()).map_err(|_| ClientTlsError::Ca)?;
-    }
-    Ok(roots)
 }
 
 #[derive(Debug)]

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, TrustAnchor};
 use webpki::{
-    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList,
-    RevocationCheckDepth, RevocationOptionsBuilder, UnknownStatusPolicy, VerifiedPath,
+    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, RevocationCheckDepth,
+    RevocationOptionsBuilder, UnknownStatusPolicy, VerifiedPath,
 };
 
+use super::lists::Lists;
 use super::peer::{
-    Distrust, LeafName, MalformedCertificate, OutOfDate, PeerError, Revocation, Validity, may_issue,
-    next_update, validity,
+    Distrust, LeafName, MalformedCertificate, OutOfDate, PeerError, Revocation, Validity, may_issue, validity,
 };
 use super::trust::{Role, TrustDomainSettings, TrustError};
 use super::{Fingerprint, PemSource, timestamp, unix_time};
@@ -34,18 +34,8 @@ pub struct Domain {
 #[derive(Clone, Debug)]
 pub struct Cas {
     pub anchors: Vec<TrustAnchor<'static>>,
-    /// In the order of `anchors`.
-    not_after: Vec<Timestamp>,
-    fingerprint: Fingerprint,
-}
-
-/// The revocation lists of a trust domain.
-#[derive(Debug)]
-pub struct Lists {
-    /// Empty if and only if none are configured.
-    crls: Vec<CertRevocationList<'static>>,
-    /// The earliest `nextUpdate` among `crls`.
-    pub end: Timestamp,
+    /// In the order of `anchors`. A renewed CA keeps name and key; the one that lasts longest counts.
+    ends: Vec<Timestamp>,
     fingerprint: Fingerprint,
 }
 
@@ -97,7 +87,7 @@ impl Cas {
 
     pub fn new(certificates: &[CertificateDer<'_>]) -> Result<Cas, BadCa> {
         let fingerprint = Fingerprint::of(certificates.iter().map(|certificate| certificate.as_ref()));
-        let (mut anchors, mut not_after) = (Vec::new(), Vec::new());
+        let (mut anchors, mut not_after) = (Vec::<TrustAnchor<'static>>::new(), Vec::new());
         for certificate in certificates {
             let anchor = webpki::anchor_from_trusted_cert(certificate).map_err(|_| BadCa::Certificate)?;
             let validity = validity(certificate).ok_or(BadCa::Certificate)?;
@@ -107,7 +97,31 @@ impl Cas {
             anchors.push(anchor.to_owned());
             not_after.push(validity.not_after);
         }
-        Ok(Cas { anchors, not_after, fingerprint })
+        let end = |anchor| {
+            let same = anchors.iter().zip(&not_after).filter(|(other, _)| *other == anchor);
+            same.map(|(_, not_after)| *not_after).max().unwrap_or(Timestamp::MIN)
+        };
+        let ends = anchors.iter().map(end).collect();
+        Ok(Cas { anchors, ends, fingerprint })
+    }
+
+    pub fn count(&self) -> usize {
+        self.anchors.len()
+    }
+
+    /// When the last of them ends, from which on nobody is vouched for.
+    pub fn last_end(&self) -> Timestamp {
+        self.ends.iter().copied().max().unwrap_or(Timestamp::MIN)
+    }
+
+    /// When the first of those ends that have not ended yet; the last end where all have.
+    pub fn next_end(&self, now: Timestamp) -> Timestamp {
+        self.ends.iter().copied().filter(|end| now < *end).min().unwrap_or_else(|| self.last_end())
+    }
+
+    /// Each with its end.
+    pub fn ends(&self) -> impl Iterator<Item = (&TrustAnchor<'static>, Timestamp)> {
+        self.anchors.iter().zip(self.ends.iter().copied())
     }
 }
 
@@ -115,28 +129,6 @@ impl Cas {
 impl PartialEq for Cas {
     fn eq(&self, other: &Cas) -> bool {
         self.fingerprint == other.fingerprint
-    }
-}
-
-impl Lists {
-    fn none() -> Lists {
-        Lists { crls: Vec::new(), end: Timestamp::MAX, fingerprint: Fingerprint::of([]) }
-    }
-
-    fn load(source: &PemSource) -> Result<Lists, TrustError> {
-        let lists = source.crls()?;
-        let fingerprint = Fingerprint::of(lists.iter().map(|list| list.as_ref()));
-        let (mut crls, mut end) = (Vec::new(), Timestamp::MAX);
-        for list in &lists {
-            match (OwnedCertRevocationList::from_der(list), next_update(list)) {
-                (Ok(crl), Some(next)) => {
-                    crls.push(crl.into());
-                    end = end.min(next);
-                }
-                _ => return Err(TrustError::Crl(source.clone())),
-            }
-        }
-        Ok(Lists { crls, end, fingerprint })
     }
 }
 
@@ -272,10 +264,8 @@ impl Domain {
     fn earliest_not_after(&self, path: &VerifiedPath<'_>, leaf: Validity) -> Timestamp {
         let end_of = |der: &CertificateDer<'_>| validity(der).map_or(Timestamp::MIN, |it| it.not_after);
         let intermediates = path.intermediate_certificates().map(|it| end_of(&it.der())).min();
-        // A renewed CA keeps name and key; the one that lasts longest counts.
-        let cas = self.cas.iter().flat_map(|cas| cas.anchors.iter().zip(&cas.not_after));
-        let anchor =
-            cas.filter(|(anchor, _)| *anchor == path.anchor()).map(|(_, not_after)| *not_after).max();
+        let mut cas = self.cas.iter().flat_map(Cas::ends);
+        let anchor = cas.find(|(anchor, _)| *anchor == path.anchor()).map(|(_, end)| end);
         leaf.not_after.min(intermediates.unwrap_or(Timestamp::MAX)).min(anchor.unwrap_or(Timestamp::MIN))
     }
 }

@@ -9,13 +9,16 @@ mod domain;
 mod encrypted;
 mod fingerprint;
 mod hello;
+mod lists;
 pub mod own;
 pub mod peer;
 pub mod pem;
 pub mod reload;
+mod roots;
 pub mod server;
 pub mod servers;
 pub mod source;
+mod standing;
 #[cfg(test)]
 mod testing;
 mod tickets;
@@ -34,8 +37,10 @@ pub use encrypted::EncryptedKeyError;
 pub use own::{CertificateSettings, Own, OwnCertificate, OwnCertificateError, Unusable};
 pub use peer::{MalformedCertificate, PeerError, Unverified, dns_peer};
 pub use pem::{PemError, PemSource};
+pub use roots::Roots;
 pub use server::{Accepted, ClientCertificates, HandshakeFailure, ListenerTls};
-pub use trust::{Bundles, Trust, TrustDomainSettings, TrustError, ca_certificates};
+pub use standing::{Idle, Standing, Why};
+pub use trust::{Bundles, Trust, TrustDomainSettings, TrustError};
 
 use crate::clock::{Clock, Timestamp};
 use fingerprint::Fingerprint;

@@ -170,13 +170,7 @@ impl PemSource {
             },
             PemSource::File(path) => {
                 let read = File::open(path).and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut text));
-                match read {
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                        return Err(PemError::Missing(self.clone()));
-                    }
-                    Err(error) => return Err(PemError::Unreadable(self.clone(), error)),
-                }
+                read.map_err(|error| PemError::of_file(path.clone(), error))?;
             }
         }
         if text.len() as u64 > BYTES_MAX {
@@ -214,6 +208,15 @@ fn holds(text: &[u8], wanted: &str) -> bool {
 }
 
 impl PemError {
+    /// Why a file could not be read.
+    pub fn of_file(path: PathBuf, error: io::Error) -> PemError {
+        let source = PemSource::File(path);
+        match error.kind() {
+            io::ErrorKind::NotFound => PemError::Missing(source),
+            _ => PemError::Unreadable(source, error),
+        }
+    }
+
     /// What gives nothing usable.
     pub fn source(&self) -> &PemSource {
         match self {

@@ -1,8 +1,8 @@
 //! Which CAs vouch for which workloads.
 //!
 //! A certificate is asked first which trust domain it claims, and then judged by the CAs of that
-//! domain alone. A CA key stands in one trust domain only. With a revocation list configured, each
-//! CA of a chain but the root needs one that is valid now; silence refuses (X.509-SVID §5,
+//! domain alone. A CA key stands in one trust domain only. With revocation lists configured, each
+//! CA of a chain needs one that is valid now, the root too; silence refuses (X.509-SVID §5,
 //! RFC 5280 §6.3).
 //!
 //! webpki builds and verifies the paths. It is called directly rather than through rustls's verifier
@@ -17,9 +17,10 @@ use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::CertificateDer;
 
 use super::domain::{BadBundle, Cas, Domain, NoCas, Question};
-use super::peer::{Distrust, Leaf, LeafName, MalformedCertificate, PeerError, certificate_hash};
+use super::peer::{Distrust, Leaf, LeafName, MalformedCertificate, PeerError, Revocation, certificate_hash};
+use super::standing::Standing;
 use super::vouched::{self, Found, Vouched};
-use super::{Fingerprint, PemError, PemSource, provider};
+use super::{Fingerprint, OwnCertificate, PemError, PemSource, provider};
 use crate::clock::Timestamp;
 use crate::identity::{Hop, Peer, PeerName, TrustDomain};
 
@@ -44,6 +45,8 @@ pub struct TrustDomainSettings {
 #[derive(Debug)]
 pub struct Trust {
     domains: Vec<Domain>,
+    /// In the order of `domains`.
+    standings: Vec<Standing>,
     fingerprint: Fingerprint,
     algorithms: WebPkiSupportedAlgorithms,
     vouched: Vouched,
@@ -139,12 +142,39 @@ impl Trust {
         let parts: Vec<Fingerprint> = domains.iter().map(Domain::fingerprint).collect();
         let fingerprint = Fingerprint::of(parts.iter().map(Fingerprint::as_bytes));
         let algorithms = provider().signature_verification_algorithms;
-        Trust { domains, fingerprint, algorithms, vouched: Vouched::default() }
+        let standings = domains.iter().map(|domain| Standing::of(domain, &algorithms)).collect();
+        Trust { domains, standings, fingerprint, algorithms, vouched: Vouched::default() }
     }
 
     /// The trust domains that have no CAs, and why.
     pub fn awaited(&self) -> impl Iterator<Item = (&TrustDomain, &NoCas)> {
         self.domains.iter().filter_map(|domain| Some((&domain.name, domain.cas.as_ref().err()?)))
+    }
+
+    /// How each trust domain stands with its CAs and revocation lists.
+    pub fn standings(&self) -> impl Iterator<Item = (&TrustDomain, &Standing)> {
+        self.domains.iter().map(|domain| &domain.name).zip(&self.standings)
+    }
+
+    /// Why the workloads of our own trust domain would refuse our certificate, if they know what we know: no CA of
+    /// it issued it, or it is revoked.
+    pub fn refuses(&self, own: &OwnCertificate, now: Timestamp) -> Option<PeerError> {
+        let domain = own.spiffe_id.as_ref()?.trust_domain();
+        self.domains.iter().find(|known| known.name == *domain && known.cas.is_ok())?;
+        let (leaf, others) = own.key.cert.split_first()?;
+        let judged = |role| self.judge(leaf, others, role, now).err();
+        let error = judged(Role::Server).and_then(|_| judged(Role::Client))?;
+        let is_ours = match error {
+            PeerError::Untrusted(_) | PeerError::WrongTrustDomain { .. } => true,
+            PeerError::Revoked(revocation) => revocation == Revocation::Revoked,
+            _ => false,
+        };
+        is_ours.then_some(error)
+    }
+
+    /// The trust domains that have CAs, and these.
+    pub fn cas(&self) -> impl Iterator<Item = (&TrustDomain, &Cas)> {
+        self.domains.iter().filter_map(|domain| Some((&domain.name, domain.cas.as_ref().ok()?)))
     }
 
     pub fn names(&self, name: &TrustDomain) -> bool {
@@ -283,14 +313,6 @@ fn sharing(domains: &[Domain], rank: impl Fn(&Domain) -> u8) -> Vec<(usize, Trus
         others.find(|other| rank(other) <= rank(domain)).map(|other| other.name.clone())
     };
     domains.iter().enumerate().filter_map(|(at, domain)| Some((at, first(domain)?))).collect()
-}
-
-/// The CA certificates in `source`, each one that can vouch for others; for servers that are known by
-/// their DNS names.
-pub fn ca_certificates(source: &PemSource) -> Result<Vec<CertificateDer<'static>>, TrustError> {
-    let certificates = source.certificates()?;
-    Cas::new(&certificates).map_err(|bad| bad.of(source.clone()))?;
-    Ok(certificates)
 }
 
 fn peer_name(name: LeafName, vouching: &TrustDomain) -> PeerName {

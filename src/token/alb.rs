@@ -1,4 +1,5 @@
-//! What an AWS Application Load Balancer says of who logged in there, in `x-amzn-oidc-data`.
+//! What an AWS Application Load Balancer says of who logged in there, in `x-amzn-oidc-data`; and the same, made up for a
+//! question.
 //!
 //! It looks like a JWT and is read by nobody who reads JWTs: its parts are padded, `iss`, `exp` and the OAuth client
 //! stand in its header, and its key is fetched by itself. Invariants:
@@ -11,15 +12,19 @@ use std::sync::Arc;
 
 use base64::engine::general_purpose::URL_SAFE;
 use http::HeaderValue;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use super::algorithm::Algorithm;
+use super::credential::Scheme;
 use super::error::{TokenError, malformed};
 use super::issuer::{Carrier, TokenType};
 use super::jwt::{Header, Parts, Unverified};
 use super::key_document::KeyId;
 use super::limits::TokenLimits;
 use super::memory::{Remembered, TokenHash};
-use super::steps::Step;
+use super::possession::Shown;
+use super::signing::{SigningError, SigningKey};
+use super::steps::{Said, Step, Trace};
 use super::verifier::{TokenField, Verifier, sha256};
 use crate::identity::{Caller, Name, Signature};
 
@@ -45,10 +50,15 @@ impl Verifier {
         let hash = sha256(said);
         let remembered = match self.recall(&hash).await? {
             Some(remembered) => remembered,
-            None => self.judge_user_claims(said, hash).await?,
+            None => self.judge_user_claims(said, hash, &mut Step::Structure).await?,
         };
-        self.check_carrier(&remembered, Carrier::UserClaims)?;
-        Ok(Signature::Verified(Arc::clone(&remembered.caller)))
+        self.logged_in(&remembered)
+    }
+
+    /// Whatever a provider says of a key, a browser has shown none.
+    fn logged_in(&self, remembered: &Remembered) -> Result<Signature<Caller>, TokenError> {
+        self.check_carrier(remembered, Carrier::UserClaims)?;
+        self.presented(remembered, Scheme::Bearer, &Shown::on(None))
     }
 
     /// As [`Verifier::verify_user_claims`] for what was kept.
@@ -63,9 +73,28 @@ impl Verifier {
         all.any(|issuer| issuer.token_type.is_alb() && of.is_none_or(|name| issuer.name == *name))
     }
 
-    async fn judge_user_claims(&self, said: &str, hash: TokenHash) -> Result<Arc<Remembered>, TokenError> {
-        let mut step = Step::Structure;
+    /// As [`Verifier::verify_user_claims`] with nothing remembered, saying how far it gets.
+    pub async fn trace_user_claims(&self, said: &str) -> Trace {
+        let mut last = Step::Structure;
+        let outcome = self.judge_user_claims(said, sha256(said), &mut last).await;
+        let outcome = outcome.and_then(|remembered| {
+            last = Step::Binding;
+            self.logged_in(&remembered).map(|_| Arc::clone(&remembered.caller))
+        });
+        let read = read(said, &self.limits).ok();
+        let issuer = read.as_ref().and_then(|(token, _)| self.issuer_of(&token.claims, true).ok());
+        let issuer = issuer.map(|at| self.issuers[at].settings.name.clone());
+        Trace { last, outcome, issuer, said: read.map(|(token, _)| Said::of(token)) }
+    }
+
+    async fn judge_user_claims(
+        &self,
+        said: &str,
+        hash: TokenHash,
+        step: &mut Step,
+    ) -> Result<Arc<Remembered>, TokenError> {
         let (token, signer) = read(said, &self.limits)?;
+        *step = Step::Issuer;
         let position = self.issuer_of(&token.claims, true)?;
         let issuer = &self.issuers[position];
         let TokenType::Alb { signers } = &issuer.settings.token_type else {
@@ -74,15 +103,42 @@ impl Verifier {
         if !signers.iter().any(|own| **own == *signer) {
             return Err(TokenError::IssuerUnknown("its `signer` is no load balancer of ours".into()));
         }
-        let algorithm = issuer.settings.check_header(&token, &mut step)?;
+        let algorithm = issuer.settings.check_header(&token, step)?;
+        *step = Step::Key;
         let kid = token.header.kid.as_deref().and_then(KeyId::parse);
         let kid = kid.ok_or_else(|| malformed("header: `kid` has not the form of a UUID"))?;
         // As of any other token, nothing but its text is held while its key is waited for.
         drop(token);
         let keys = issuer.keys.naming(&kid).await?;
         let (token, _) = read(said, &self.limits)?;
-        self.settle((position, &keys), algorithm, token, hash, &mut step)
+        self.settle((position, &keys), algorithm, token, hash, step)
     }
+}
+
+/// What a load balancer would say by this key: of these claims `iss`, `exp`, `client_id` and `signer` are its own.
+pub fn user_claims(
+    key: &SigningKey,
+    kid: &str,
+    mut claims: Map<String, Value>,
+) -> Result<String, SigningError> {
+    let mut header = json!({ "typ": "JWT", "kid": kid, "alg": Algorithm::Es256.as_str() });
+    for (member, claim) in [("iss", "iss"), ("client", "client_id"), ("signer", "signer"), ("exp", "exp")] {
+        if let Some(value) = claims.remove(claim) {
+            header[member] = value;
+        }
+    }
+    key.compact_in(&URL_SAFE, &header, &claims.into())
+}
+
+/// What a load balancer said, with another key's signature in place of the one that it has.
+pub fn user_claims_by(key: &SigningKey, said: &str) -> Result<String, SigningError> {
+    key.signed_in(&URL_SAFE, said.rsplit_once('.').map_or(said, |(message, _)| message))
+}
+
+/// As [`claimed_signer`](super::jwt::claimed_signer) of what a load balancer said.
+pub fn claimed_user_claims_signer(said: &str, limits: &TokenLimits) -> Option<(Algorithm, Option<String>)> {
+    let (Unverified { header, .. }, _) = read(said, limits).ok()?;
+    Some((header.algorithm?, header.kid))
 }
 
 /// Takes it apart; what its header says stands among its claims, and the signer apart.

@@ -9,8 +9,9 @@ use super::credential::Scheme;
 use super::error::{TokenError, malformed};
 use super::issuer::Carrier;
 use super::possession::Shown;
-use super::steps::Trace;
+use super::steps::{Step, Trace};
 use super::verifier::{Issuer, Verifier};
+use crate::clock::Timestamp;
 use crate::identity::{Caller, CertificateHash, Name, Signature};
 
 /// Where a Countersign publishes what its assertions are verified with (RFC 8615).
@@ -33,21 +34,40 @@ impl Verifier {
     pub async fn verify_assertion(
         &self,
         assertion: &HeaderValue,
-        certificate: Option<&CertificateHash>,
+        shown: &Shown<'_>,
     ) -> Result<Signature<Caller>, TokenError> {
         let assertion = assertion.to_str().map_err(|_| malformed("the assertion is not in ASCII"))?;
-        let remembered = self.remembered(assertion).await?;
+        let remembered = self.remembered(assertion, shown.asker()).await?;
         self.check_carrier(&remembered, Carrier::Assertion)?;
-        let caller = self.presented(&remembered, Scheme::Bearer, &Shown::on(certificate))?;
+        let caller = self.presented(&remembered, Scheme::Bearer, shown)?;
         let is_nobody = caller.verified().is_some_and(|caller| is_nobody(caller));
         Ok(if is_nobody { Signature::Absent } else { caller })
     }
 
-    /// Who of them issues tokens with this `iss`.
-    pub fn issuer_named(&self, iss: &str) -> Option<&Name> {
-        let said = Map::from_iter([("iss".to_owned(), iss.into())]);
-        let known = self.issuers.iter().find(|known| known.settings.url.accepts(&said) == Some(true));
-        known.map(|known| &known.settings.name)
+    /// Whom an assertion stands for that was verified for a request which goes on, perhaps by a verifier of another
+    /// configuration: it is read as this one would have read it when it was made, for that moment it was, and holds
+    /// for as long as the token that it rests on. The key that signed it may be gone since.
+    pub fn verify_word_again(&self, asserted: &Caller) -> Result<Signature<Caller>, TokenError> {
+        let claims = asserted.claims.clone();
+        let settings = &self.issuers[self.issuer_of(&claims, false)?].settings;
+        if !settings.token_type.is_assertion() {
+            return Err(TokenError::IssuerUnknown("its issuer is no other Countersign any more".into()));
+        }
+        let made = claims.get("iat").and_then(Value::as_i64).map(Timestamp::from_unix_seconds);
+        let made = made.ok_or_else(|| malformed("it does not say when it was made"))?;
+        let caller = settings.caller(claims, asserted.token_hash, &self.limits, made, &mut Step::Kind)?;
+        let expires = caller.token_ends();
+        if expires <= self.clock.now() {
+            return Err(TokenError::Expired);
+        }
+        Ok(Signature::Verified(Arc::new(Caller { expires, ..caller })))
+    }
+
+    /// All that issue tokens with this `iss`, of whichever tenant: a provider's tokens and what a load balancer says
+    /// of those who log in there have one.
+    pub fn issuers_named(&self, iss: &str) -> impl Iterator<Item = &Name> {
+        let settings = self.issuers.iter().map(|issuer| &issuer.settings);
+        settings.filter(move |known| known.url.tenant_of(iss).is_some()).map(|known| &known.name)
     }
 
     /// As [`Verifier::verify_assertion`] with nothing remembered, saying how far the assertion gets. Of one that

@@ -89,8 +89,11 @@ impl IssuerSettings {
         if claims.contains_key("events") {
             return refused("a security event or logout token");
         }
+        let is_bound = || claims.get("cnf").is_some_and(|cnf| cnf.get("jkt").is_some());
+        let says_bound = |name| quirks.bound_mark.is_some_and(|mark| says(name, mark)) && is_bound();
         if let Some((name, value)) = quirks.access_mark
             && !says(name, value)
+            && !says_bound(name)
         {
             return refused("it does not have its provider's mark of an access token");
         }

@@ -56,7 +56,10 @@ pub(super) fn authorization(headers: &HeaderMap) -> Result<Option<&HeaderValue>,
 impl Scheme {
     /// In which a request presents what it presents, whatever that is worth.
     pub fn of(headers: &HeaderMap) -> Scheme {
-        let field = headers.get(AUTHORIZATION).map_or(&[][..], HeaderValue::as_bytes);
+        Scheme::of_field(headers.get(AUTHORIZATION).map_or(&[][..], HeaderValue::as_bytes))
+    }
+
+    pub(super) fn of_field(field: &[u8]) -> Scheme {
         let is_dpop = field.get(..5).is_some_and(|start| start.eq_ignore_ascii_case(b"dpop "));
         if is_dpop { Scheme::Dpop } else { Scheme::Bearer }
     }
@@ -84,7 +87,7 @@ pub(super) fn read(field: &HeaderValue) -> Result<(Scheme, &str), CredentialErro
 }
 
 /// RFC 6750 §2.1.
-fn is_b64token(text: &str) -> bool {
+pub fn is_b64token(text: &str) -> bool {
     let body = text.trim_end_matches('=');
     // All bytes are looked at, so that many are at once.
     !body.is_empty() && body.bytes().fold(true, |all, byte| all & is_b64token_byte(byte))

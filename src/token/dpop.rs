@@ -13,7 +13,7 @@ use super::issuer::IssuerSettings;
 use super::jwt::{Parts, decode};
 use super::keys::{Key, KeyUse};
 use super::possession::{Shown, Target, is_same};
-use super::proofs::{Thumbprint, Unusable};
+use super::proofs::{Holder, Thumbprint, Unusable};
 use super::verifier::Verifier;
 use crate::clock::Timestamp;
 use crate::identity::Caller;
@@ -78,11 +78,11 @@ impl Verifier {
             return Err(refused("`jti` is empty or too long"));
         }
         let count_max = self.limits.dpop_proofs_max;
-        match self.proofs.r#use(bound, jti, end, now, count_max) {
+        match self.proofs.r#use((bound, jti), Holder::of(caller), end, now, count_max) {
             Ok(()) => Ok(()),
             Err(Unusable::Again) => Err(refused("it was used before")),
             Err(Unusable::NoRoom) => {
-                let detail = format!("{count_max} proofs, or the part of them that one key may have");
+                let detail = format!("{count_max} proofs, or the part of them that one holder may have");
                 Err(TokenError::LimitExceeded(Limit::DpopProofsMax, detail.into()))
             }
         }

@@ -2,52 +2,46 @@
 //!
 //! Invariants:
 //! - Our credentials go to one endpoint: the configured one, or the one that discovery names on the issuer's own origin.
-//! - One question at a time for one token, [`IN_FLIGHT_MAX`] for all; while the issuer is away none for [`REST`].
-//! - What it answers to one token keeps nobody else's from being asked about.
+//! - One question at a time for one token, and a bound for all; while the issuer is away none for [`REST`].
+//! - What it answers to one token keeps nobody else's from being asked about, and what tokens bring about that were
+//!   never believed, which anybody can make up, none of those that were.
 //! - An answer that says anything but `"active": true` is a refusal.
+
+mod queue;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, StatusCode};
 use rustls::ClientConfig;
 use serde_json::{Map, Value};
-use tokio::sync::{OwnedMutexGuard, Semaphore};
+use tokio::sync::OwnedMutexGuard;
 use url::Url;
-use url::form_urlencoded::byte_serialize;
+use zeroize::Zeroizing;
 
+use super::discovery::{Location, introspection_endpoint};
 use super::error::TokenError;
 use super::issuer::KeySettings;
 use super::json;
-use super::key_document::introspection_endpoint;
 use super::limits::TokenLimits;
 use super::memory::TokenHash;
 use crate::clock::{Clock, Timestamp};
-use crate::fetch::{Answer, Client, FetchError, FetchSettings, SecretSource};
+use crate::fetch::{Answer, Client, FetchError, FetchSettings, SecretSource, basic};
+use crate::metrics::Limit;
+use queue::Queue;
+pub(super) use queue::{About, Asker};
 
 /// `[issuer.NAME.introspection]`, and whom the issuer knows us as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IntrospectionSettings {
-    pub endpoint: Endpoint,
+    pub endpoint: Location,
     pub client_id: Arc<str>,
     pub client_secret: SecretSource,
     /// For how long an answer is believed: at most [`INTROSPECTION_TIME_MAX`].
     pub time_max: Duration,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Endpoint {
-    Url(Url),
-    /// The `introspection_endpoint` of this issuer's discovery document.
-    Discovery {
-        document: Url,
-        issuer: Arc<str>,
-    },
 }
 
 /// The longest [`IntrospectionSettings::time_max`].
@@ -59,9 +53,7 @@ pub const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// While the issuer is away nobody is asked for this long.
-const REST: Duration = Duration::from_secs(1);
-/// Questions to one issuer at once.
-const IN_FLIGHT_MAX: usize = 64;
+pub(super) const REST: Duration = Duration::from_secs(1);
 
 /// Asks one issuer. Shared by all runtimes.
 #[derive(Debug)]
@@ -70,10 +62,17 @@ pub struct Introspection {
     client: Client,
     /// Where discovery says that it is asked, until it is not there.
     found: ArcSwapOption<Url>,
-    in_flight: Semaphore,
+    queue: Queue,
     turns: Mutex<HashMap<TokenHash, Arc<tokio::sync::Mutex<()>>>>,
-    /// When it was last found to be away.
-    failed: Mutex<Timestamp>,
+    failed: Mutex<Failed>,
+}
+
+/// When it was last found to be away.
+#[derive(Clone, Copy, Debug)]
+struct Failed {
+    by_known: Timestamp,
+    /// Or to have enough of questions.
+    by_any: Timestamp,
 }
 
 /// The only one who asks about a token now.
@@ -85,7 +84,7 @@ pub(super) struct Turn<'i> {
 
 /// Why there is no word on a token.
 pub(super) enum Wordless {
-    /// The issuer says nothing of any token now.
+    /// Nothing is to be had of any such token now.
     Away(TokenError),
     /// It says nothing of this one that can be understood.
     Odd(TokenError),
@@ -96,6 +95,8 @@ pub(super) enum Wordless {
 /// How a question fails.
 enum Failure {
     Away(String),
+    /// It has enough of questions.
+    Enough(String),
     Odd(String),
 }
 
@@ -113,9 +114,9 @@ impl Introspection {
             settings,
             client: Client::new(fetch, tls),
             found: ArcSwapOption::empty(),
-            in_flight: Semaphore::new(IN_FLIGHT_MAX),
+            queue: Queue::default(),
             turns: Mutex::default(),
-            failed: Mutex::new(Timestamp::MIN),
+            failed: Mutex::new(Failed { by_known: Timestamp::MIN, by_any: Timestamp::MIN }),
         }
     }
 
@@ -136,15 +137,19 @@ impl Introspection {
     pub(super) async fn claims(
         &self,
         token: &str,
+        about: About,
         limits: &TokenLimits,
         clock: &Clock,
     ) -> Result<Map<String, Value>, Wordless> {
         let unavailable = |why: &str| TokenError::IssuerUnavailable(format!("introspection: {why}").into());
-        let Ok(_permit) = self.in_flight.acquire().await else {
-            return Err(Wordless::Away(unavailable("nobody is asked any more")));
+        let Some(_place) = self.queue.place(about, limits.introspection_pending_max).await else {
+            let detail = "of tokens that are asked about, or of one client's part of them";
+            return Err(Wordless::Away(TokenError::LimitExceeded(
+                Limit::IntrospectionPendingMax,
+                detail.into(),
+            )));
         };
-        let (failed, now) = (*lock(&self.failed), clock.now());
-        if failed <= now && now < failed.plus(REST) {
+        if lock(&self.failed).is_recent(about, clock.now()) {
             return Err(Wordless::Away(unavailable("it has just failed")));
         }
         let in_time = tokio::time::timeout(ANSWER_TIMEOUT, self.ask(token)).await;
@@ -157,10 +162,15 @@ impl Introspection {
                 _ => Err(Wordless::Inactive),
             },
             Err(Failure::Away(why)) => {
-                *lock(&self.failed) = clock.now();
+                lock(&self.failed).note(about, clock.now());
                 self.found.store(None);
                 tracing::warn!(error = %why, "an issuer cannot be asked about tokens");
                 Err(Wordless::Away(unavailable(&why)))
+            }
+            Err(Failure::Enough(why)) => {
+                lock(&self.failed).by_any = clock.now();
+                tracing::warn!(error = %why, "an issuer is asked about too many tokens");
+                Err(Wordless::Odd(unavailable(&why)))
             }
             Err(Failure::Odd(why)) => {
                 tracing::debug!(error = %why, "an issuer does not say what it should of a token");
@@ -174,9 +184,9 @@ impl Introspection {
         match answer.status {
             StatusCode::OK => json::object(&answer.body, limits.json())
                 .map_err(|error| Failure::Odd(format!("the answer {error}"))),
-            // It does not know us, has enough, or is not there behind what answers.
+            StatusCode::TOO_MANY_REQUESTS => Err(Failure::Enough(why)),
+            // It does not know us, or is not there behind what answers.
             StatusCode::UNAUTHORIZED
-            | StatusCode::TOO_MANY_REQUESTS
             | StatusCode::BAD_GATEWAY
             | StatusCode::SERVICE_UNAVAILABLE
             | StatusCode::GATEWAY_TIMEOUT => Err(Failure::Away(why)),
@@ -204,20 +214,15 @@ impl Introspection {
 
     async fn authorization(&self) -> Result<HeaderMap, String> {
         let IntrospectionSettings { client_id, client_secret, .. } = &self.settings;
-        let secret = client_secret.read().await.map_err(|error| error.to_string())?;
-        // RFC 6749 §2.3.1: both encoded as in a form
-        let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
-        let pair = STANDARD.encode(format!("{}:{}", encoded(client_id), encoded(&secret)));
-        let field = HeaderValue::try_from(format!("Basic {pair}"));
-        let mut field = field.map_err(|_| "the client secret cannot be sent".to_owned())?;
-        field.set_sensitive(true);
+        let secret = Zeroizing::new(client_secret.read().await.map_err(|error| error.to_string())?);
+        let field = basic(client_id, &secret).ok_or("the client secret cannot be sent")?;
         Ok(HeaderMap::from_iter([(AUTHORIZATION, field)]))
     }
 
     async fn endpoint(&self) -> Result<Arc<Url>, String> {
         let (document, issuer) = match &self.settings.endpoint {
-            Endpoint::Url(url) => return Ok(Arc::new(url.clone())),
-            Endpoint::Discovery { document, issuer } => (document, issuer),
+            Location::Url(url) => return Ok(Arc::new(url.clone())),
+            Location::Discovery { document, issuer } => (document, issuer),
         };
         if let Some(found) = self.found.load_full() {
             return Ok(found);
@@ -239,6 +244,24 @@ impl Introspection {
     #[cfg(test)]
     pub(super) fn turns(&self) -> usize {
         lock(&self.turns).len()
+    }
+}
+
+impl Failed {
+    /// Whether nobody asks about such a token now. A time that is to come is of a clock that was set back since.
+    fn is_recent(&self, about: About, now: Timestamp) -> bool {
+        let failed = match about {
+            About::Known => self.by_known,
+            About::Unknown(_) => self.by_any,
+        };
+        failed <= now && now < failed.plus(REST)
+    }
+
+    fn note(&mut self, about: About, now: Timestamp) {
+        self.by_any = now;
+        if let About::Known = about {
+            self.by_known = now;
+        }
     }
 }
 

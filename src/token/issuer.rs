@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::CertificateDer;
 use serde_json::{Map, Value};
 use url::{Position, Url};
 
@@ -22,6 +21,7 @@ use crate::fetch::SecretSource;
 use crate::identity::{ActorKind, Name, SUBJECT_ISSUER, SpiffePattern};
 use crate::policy::claim::{ClaimPath, ClaimTest};
 use crate::policy::role::{Asserts, IssuerFacts};
+use crate::tls::Roots;
 
 /// `[issuer.NAME]`.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,7 +58,7 @@ pub struct KeySettings {
     pub source: KeySource,
     pub key_use: KeyUse,
     /// What the issuer's TLS certificates are verified with; `None` for the system's roots.
-    pub ca: Option<Vec<CertificateDer<'static>>>,
+    pub ca: Option<Roots>,
     /// Who the issuer's server must be, where that is not told by its name.
     pub server_spiffe_ids: Vec<SpiffePattern>,
     /// Sent as a bearer token to the origin of the configured URL, never to another.
@@ -125,6 +125,8 @@ pub struct ClaimMap {
 pub struct Quirks {
     /// What every access token says and no other token: claim and value.
     pub access_mark: Option<(&'static str, &'static str)>,
+    /// What that claim may say instead in one that is bound to a key (`cnf.jkt`).
+    pub bound_mark: Option<&'static str>,
     /// Every access token has at least one of these claims. Empty for no such rule.
     pub access_claims: &'static [&'static str],
     /// ID tokens are what callers present.
@@ -139,6 +141,12 @@ pub struct Quirks {
 const ACCESS_TOKEN_CLAIMS: [&str; 7] = ["iss", "exp", "aud", "sub", "client_id", "iat", "jti"];
 
 impl IssuerSettings {
+    /// Whether the issuer's server is asked for anything under its name.
+    pub fn is_dialled(&self) -> bool {
+        let by_file = matches!(self.keys.source, KeySource::File(_) | KeySource::Own);
+        self.keys.server_spiffe_ids.is_empty() && (!by_file || self.introspection.is_some())
+    }
+
     /// Whether a token could be of either: those that come in a header of load balancers are of no other issuer.
     pub fn overlaps(&self, other: &IssuerSettings) -> bool {
         self.token_type.is_alb() == other.token_type.is_alb() && self.url.overlaps(&other.url)

@@ -119,6 +119,13 @@ impl IssuerKeys {
         }
     }
 
+    /// Nothing is fetched until [`IssuerKeys::reach`]; what is held stays.
+    pub fn unreach(&self) {
+        if let Some(fetch) = &self.fetch {
+            fetch.unreach();
+        }
+    }
+
     /// Holds what [`IssuerKeys::hold`] hands over, for ever, and never fetches anything: for questions that are
     /// only asked, and not for traffic.
     pub fn held(settings: KeySettings, clock: Clock) -> IssuerKeys {
@@ -146,12 +153,15 @@ impl IssuerKeys {
 
     /// Takes a key set as if it had been fetched now, and to stay fresh.
     pub fn hold(&self, document: &[u8]) -> Result<(), KeysError> {
-        let set = KeySet::parse(document, self.settings.key_use)?;
+        self.put(KeySet::parse(document, self.settings.key_use)?);
+        Ok(())
+    }
+
+    fn put(&self, set: KeySet) {
         let (before, now) = (self.last.load_full(), self.clock.now());
         let generation = Attempted::count(before.as_deref()) + 1;
         let held = self.note(Ok((set, Duration::MAX)), generation, now);
         self.last.store(Some(Arc::new(Attempted::after(before.as_deref(), held, now))));
-        Ok(())
     }
 
     /// What they were made from; equal settings mean that they can be carried over a reload.

@@ -1,4 +1,4 @@
-//! What is in the documents that issuers publish: whether keys of a set can be used, and where they are.
+//! Keys as issuers publish them: whether those of a set can be used, and where each is by itself.
 
 use std::path::Path;
 
@@ -8,11 +8,8 @@ use rustls::pki_types::pem::{PemObject, SectionKind};
 use serde_json::{Map, Value};
 use url::Url;
 
-use super::json::{self, JsonLimits};
 use super::key_fetch::KeysError;
 use super::keys::{Key, KeySet, KeySetError, KeyUse};
-
-const DISCOVERY_LIMITS: JsonLimits = JsonLimits { depth_max: 8, values_max: 4096 };
 
 /// A P-256 key in DER (RFC 5480 §2) up to the coordinates of its point, which is not compressed.
 const P256_START: [u8; 27] = [
@@ -71,23 +68,4 @@ pub fn check_key_file(path: &Path, key_use: KeyUse) -> Result<(), KeysError> {
 pub fn check_key_set(document: &[u8], key_use: KeyUse) -> Result<(), KeysError> {
     KeySet::parse(document, key_use)?;
     Ok(())
-}
-
-/// Where a discovery document of exactly this issuer has its keys (OpenID Connect Discovery §4.3).
-pub fn jwks_uri(document: &[u8], issuer: &str) -> Option<Url> {
-    named(document, issuer, "jwks_uri")
-}
-
-/// Where such a document says that tokens are asked about (RFC 8414 §2).
-pub(super) fn introspection_endpoint(document: &[u8], issuer: &str) -> Option<Url> {
-    named(document, issuer, "introspection_endpoint")
-}
-
-fn named(document: &[u8], issuer: &str, member: &str) -> Option<Url> {
-    let members = json::object(document, DISCOVERY_LIMITS).ok()?;
-    let text = |name| members.get(name).and_then(Value::as_str);
-    if text("issuer") != Some(issuer) {
-        return None;
-    }
-    Url::parse(text(member)?).ok()
 }

@@ -10,8 +10,9 @@ use bytes::Bytes;
 use rustls::ClientConfig;
 use url::Url;
 
+use super::discovery::jwks_uri;
 use super::issuer::{KeySettings, KeySource};
-use super::key_document::{KeyId, jwks_uri, public_key};
+use super::key_document::{KeyId, public_key};
 use super::keys::{Key, KeySet, KeySetError};
 use crate::fetch::{Client, FetchError, FetchSettings, Fetched, Moved, SecretSource};
 use crate::tls::client::in_words;
@@ -70,6 +71,11 @@ impl KeyFetch {
     /// From now on by `tls`, which verifies the issuer.
     pub fn reach(&self, tls: &ClientConfig) {
         self.client.store(Some(Arc::new(Client::new(self.settings.clone(), tls))));
+    }
+
+    /// By nobody until [`KeyFetch::reach`].
+    pub fn unreach(&self) {
+        self.client.store(None);
     }
 
     fn client(&self) -> Result<Arc<Client>, KeysError> {

@@ -69,6 +69,8 @@ pub enum KeySetError {
     Empty,
     #[error("the document is no P-256 key in PEM")]
     Pem,
+    #[error("what the key is called by has not the form of a UUID")]
+    Kid,
 }
 
 impl KeySet {

@@ -19,6 +19,8 @@ pub struct TokenLimits {
     pub delegation_depth_max: usize,
     /// DPoP proofs that are remembered, so that none is used twice.
     pub dpop_proofs_max: usize,
+    /// Opaque tokens of one issuer, never believed before, that it is asked about or that wait for it.
+    pub introspection_pending_max: usize,
 }
 
 impl TokenLimits {
@@ -37,5 +39,6 @@ impl TokenLimits {
         group_count_max: 1024,
         delegation_depth_max: 4,
         dpop_proofs_max: 1000,
+        introspection_pending_max: 1000,
     };
 }

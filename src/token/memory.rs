@@ -61,8 +61,8 @@ pub(super) struct Remembered {
 pub(super) enum Vouched {
     /// What signed its token.
     By(KeyName),
-    /// Its issuer was asked, and is asked again from then on.
-    Until(Timestamp),
+    /// Its issuer was asked: it is asked again from `again` on, and without another word it is believed up to `end`.
+    Asked { again: Timestamp, end: Timestamp },
 }
 
 #[derive(Clone, Debug)]

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use http::HeaderMap;
 use serde_json::{Map, Value};
 
 use super::credential::Credential;
 use super::error::TokenError;
-use super::introspection::{ASK_TIMEOUT, Introspection, Wordless};
+use super::introspection::{ASK_TIMEOUT, About, Asker, Introspection, REST, Wordless};
 use super::issuer::IssuerSettings;
 use super::jwt;
 use super::limits::TokenLimits;
@@ -38,13 +39,14 @@ impl Verifier {
         self.issuers.iter().enumerate().find(asked).filter(|_| !jwt::is_meant(token))
     }
 
-    /// The issuer's word in place of a signature; what it says is judged as a JWT's claims are.
+    /// The issuer's word in place of a signature; what it says is judged as a JWT's claims are. Where it says nothing
+    /// of a token, what it said last stands for as long as that is believed.
     pub(super) async fn ask(
         &self,
-        position: usize,
-        issuer: &Issuer,
+        (position, issuer): (usize, &Issuer),
         token: &str,
         hash: TokenHash,
+        asker: Asker,
         step: &mut Step,
     ) -> Result<Arc<Remembered>, TokenError> {
         if token.len() > self.limits.token_bytes_max {
@@ -55,9 +57,24 @@ impl Verifier {
         let unavailable = |why: &'static str| TokenError::IssuerUnavailable(why.into());
         let nobody = || unavailable("an opaque token is asked about only where one serves");
         let asked = issuer.introspection.as_ref().ok_or_else(nobody)?;
-        let asking = self.ask_in_turn(position, (&issuer.settings, asked), token, hash, step);
-        let in_time = tokio::time::timeout(ASK_TIMEOUT, asking).await;
-        in_time.unwrap_or_else(|_| Err(unavailable("too many tokens are asked about")))
+        let in_turn = async {
+            let turn = match asked.turn(hash).now_or_never() {
+                Some(turn) => turn,
+                // Who asks already finds it out for all.
+                None => match self.still_believed(&hash) {
+                    Some(believed) => return Ok(believed),
+                    None => asked.turn(hash).await,
+                },
+            };
+            let said = self.ask_in_turn(position, (&issuer.settings, asked), token, hash, asker, step).await;
+            drop(turn);
+            said
+        };
+        let in_time = tokio::time::timeout(ASK_TIMEOUT, in_turn).await;
+        match in_time.unwrap_or_else(|_| Err(unavailable("too many tokens are asked about"))) {
+            Err(error @ TokenError::IssuerUnavailable(_)) => self.still_believed(&hash).ok_or(error),
+            said => said,
+        }
     }
 
     async fn ask_in_turn(
@@ -66,9 +83,9 @@ impl Verifier {
         (settings, asked): (&IssuerSettings, &Introspection),
         token: &str,
         hash: TokenHash,
+        asker: Asker,
         step: &mut Step,
     ) -> Result<Arc<Remembered>, TokenError> {
-        let _turn = asked.turn(hash).await;
         // Another may have asked meanwhile.
         if let Some(remembered) = self.recall_verified(&hash).await? {
             return Ok(remembered);
@@ -77,7 +94,9 @@ impl Verifier {
             return Err(error);
         }
         *step = Step::Signature;
-        let said = asked.claims(token, &self.limits, &self.clock).await;
+        let known = self.memory.verified(&hash, self.clock.now());
+        let about = if known.is_some() { About::Known } else { About::Unknown(asker) };
+        let said = asked.claims(token, about, &self.limits, &self.clock).await;
         let judged = self.clock.now();
         let caller = match said {
             Ok(claims) => settings.asked_caller(claims, hash, &self.limits, judged, step),
@@ -88,16 +107,43 @@ impl Verifier {
         };
         match caller {
             Ok(caller) => {
-                let end = judged.plus(asked.settings().time_max);
-                let caller = Caller { believed_until: Some(end), ..caller };
-                Ok(self.memory.remember(caller, position, Vouched::Until(end), judged))
+                let time = asked.settings().time_max;
+                let (again, end) = (judged.plus(time * 3 / 4), judged.plus(time));
+                Ok(self.believe(caller, position, (again, end), judged))
             }
             Err(error @ TokenError::NotYetValid(_)) => Err(error),
             Err(error) => {
+                if !matches!(error, TokenError::IssuerUnavailable(_)) {
+                    self.memory.forget(&hash);
+                }
                 self.failed(hash, &error, position, None, judged);
                 Err(error)
             }
         }
+    }
+
+    /// What its issuer said last of a token that it is to be asked about again, as long as it is believed; so it is not
+    /// asked for a moment.
+    fn still_believed(&self, hash: &TokenHash) -> Option<Arc<Remembered>> {
+        let now = self.clock.now();
+        let last = self.memory.verified(hash, now)?;
+        let Vouched::Asked { end, .. } = last.vouched else { return None };
+        if now >= end.min(last.caller.expires) {
+            return None;
+        }
+        let again = now.plus(REST).min(end);
+        Some(self.believe(Caller::clone(&last.caller), last.issuer, (again, end), last.judged))
+    }
+
+    fn believe(
+        &self,
+        caller: Caller,
+        issuer: usize,
+        (again, end): (Timestamp, Timestamp),
+        judged: Timestamp,
+    ) -> Arc<Remembered> {
+        let caller = Caller { believed_until: Some(again), ..caller };
+        self.memory.remember(caller, issuer, Vouched::Asked { again, end }, judged)
     }
 
     /// Takes over what issuers said of opaque tokens to the verifier `before`, as far as this one would ask the same
@@ -109,22 +155,21 @@ impl Verifier {
         }
         let now = self.clock.now();
         for remembered in before.memory.all_verified() {
-            let Vouched::Until(end) = remembered.vouched else { continue };
+            let Vouched::Asked { again, end } = remembered.vouched else { continue };
             let asked = &before.issuers[remembered.issuer].introspection;
             let is_same = |issuer: &Issuer| match (&issuer.introspection, asked) {
                 (Some(asked), Some(before)) => Arc::ptr_eq(asked, before),
                 _ => false,
             };
             let Some(position) = self.issuers.iter().position(is_same) else { continue };
-            if now < remembered.judged || end <= now {
+            if now < remembered.judged {
                 continue;
             }
             let (settings, told) = (&self.issuers[position].settings, &remembered.caller);
             let (claims, hash) = (told.claims.clone(), told.token_hash);
             let caller = settings.asked_caller(claims, hash, &self.limits, now, &mut Step::Structure);
             if let Ok(caller) = caller {
-                let caller = Caller { believed_until: Some(end), ..caller };
-                self.memory.remember(caller, position, Vouched::Until(end), remembered.judged);
+                self.believe(caller, position, (again, end), remembered.judged);
             }
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! Asked on every request, whatever is remembered of the token: the same one may come over another connection.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -10,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use super::credential::Scheme;
 use super::error::TokenError;
+use super::introspection::Asker;
 use super::issuer::IssuerSettings;
 use super::verifier::Verifier;
 use crate::clock::Timestamp;
@@ -37,6 +39,8 @@ pub const PROOF_AGE_MAX: Duration = Duration::from_secs(5 * 60);
 pub struct Shown<'r> {
     /// Of the peer on this connection.
     pub certificate: Option<&'r CertificateHash>,
+    /// Of the client.
+    pub address: Option<IpAddr>,
     /// Since when that peer has its present certificate, if it was verified with this one before, which would be good
     /// still.
     pub replaced: &'r dyn Fn(&CertificateHash) -> Option<Timestamp>,
@@ -69,7 +73,12 @@ impl Default for PossessionSettings {
 impl<'r> Shown<'r> {
     /// A connection and nothing more.
     pub fn on(certificate: Option<&'r CertificateHash>) -> Shown<'r> {
-        Shown { certificate, replaced: &|_| None, request: None }
+        Shown { certificate, address: None, replaced: &|_| None, request: None }
+    }
+
+    /// Who asks, where its issuer is asked about the token.
+    pub(super) fn asker(&self) -> Asker {
+        Asker::of(self.certificate, self.address)
     }
 }
 

@@ -250,7 +250,9 @@ impl Preset {
             Preset::Cognito => {
                 Quirks { access_mark: Some(("token_use", "access")), client_is_audience: true, ..none }
             }
-            Preset::Keycloak => Quirks { access_mark: Some(("typ", "Bearer")), ..none },
+            Preset::Keycloak => {
+                Quirks { access_mark: Some(("typ", "Bearer")), bound_mark: Some("DPoP"), ..none }
+            }
             Preset::Google => Quirks { takes_id_tokens: true, ..none },
             Preset::Auth0
             | Preset::Kubernetes

@@ -4,8 +4,8 @@
 //! Invariants:
 //! - A proof that was used is known for as long as it would be good. Nothing is forgotten before to make room: who
 //!   finds no room is refused.
-//! - One key takes a sixteenth of the room, or up to a quarter while as much is left free: who has a key does not
-//!   shut out the others.
+//! - One holder, however many keys it has tokens issued for, takes a sixteenth of the room, or up to a quarter while as
+//!   much is left free: who has a token does not shut out the others.
 //! - A clock that goes back revives nothing.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -19,7 +19,9 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::jwt::decode;
+use super::share::has_room;
 use crate::clock::Timestamp;
+use crate::identity::Caller;
 
 /// The thumbprint of a proof's key (RFC 7638).
 pub(super) type Thumbprint = [u8; 32];
@@ -55,17 +57,17 @@ struct Batch {
     /// When the last of them has ended.
     end: Timestamp,
     proofs: HashSet<ProofId>,
-    by_key: HashMap<Thumbprint, usize>,
+    by_holder: HashMap<Holder, usize>,
 }
+
+/// Whose proofs count together: a subject's, else a client's, of one issuer; the start of the SHA-256 over both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Holder([u8; 16]);
 
 /// The start of the SHA-256 over key and `jti`: enough of it, since finding two that are equal only serves to be
 /// refused.
 type ProofId = [u8; 16];
 
-/// One key's part of the room: this, and more only while as much is left free.
-const KEY_SHARE: usize = 16;
-/// What it may have of room that is empty but for its own.
-const KEY_MOST: usize = 4;
 /// How far apart proofs end that are forgotten together.
 const BATCH_MS: i64 = 10_000;
 /// For how long a nonce is good.
@@ -82,18 +84,19 @@ impl Default for Proofs {
 }
 
 impl Proofs {
-    /// Uses the proof with this `jti` by this key, which is good up to `end`. `count_max` is for all proofs together.
+    /// Uses the proof with this `jti` by this key, which is good up to `end`, for the `holder` of the token. `count_max` is
+    /// for all proofs together.
     pub(super) fn r#use(
         &self,
-        key: &Thumbprint,
-        jti: &str,
+        (key, jti): (&Thumbprint, &str),
+        holder: Holder,
         end: Timestamp,
         now: Timestamp,
         count_max: usize,
     ) -> Result<(), Unusable> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         used.forget_to(now);
-        used.take(key, jti, end, count_max)
+        used.take((key, jti), holder, end, count_max)
     }
 
     /// As if none had been used: for questions that are only asked.
@@ -132,8 +135,8 @@ impl Used {
 
     fn take(
         &mut self,
-        key: &Thumbprint,
-        jti: &str,
+        (key, jti): (&Thumbprint, &str),
+        holder: Holder,
         end: Timestamp,
         count_max: usize,
     ) -> Result<(), Unusable> {
@@ -141,15 +144,13 @@ impl Used {
         if end <= self.forgotten_to || self.batches.iter().any(|batch| batch.proofs.contains(&id)) {
             return Err(Unusable::Again);
         }
-        let of_key: usize = self.batches.iter().filter_map(|batch| batch.by_key.get(key)).sum();
-        let free = count_max.saturating_sub(self.count);
-        let most = (count_max / KEY_MOST).max(1);
-        if free == 0 || of_key >= free.clamp(count_max / KEY_SHARE, most) {
+        let own = self.batches.iter().filter_map(|batch| batch.by_holder.get(&holder)).sum();
+        if !has_room(own, self.count, count_max) {
             return Err(Unusable::NoRoom);
         }
         let batch = self.batch_to(end);
         batch.proofs.insert(id);
-        *batch.by_key.entry(*key).or_default() += 1;
+        *batch.by_holder.entry(holder).or_default() += 1;
         self.count += 1;
         Ok(())
     }
@@ -159,9 +160,23 @@ impl Used {
         let end = Timestamp::from_unix_ms((end.unix_ms().div_euclid(BATCH_MS) + 1).saturating_mul(BATCH_MS));
         let at = self.batches.partition_point(|batch| batch.end < end);
         if self.batches.get(at).is_none_or(|batch| batch.end != end) {
-            self.batches.insert(at, Batch { end, proofs: HashSet::new(), by_key: HashMap::new() });
+            self.batches.insert(at, Batch { end, proofs: HashSet::new(), by_holder: HashMap::new() });
         }
         &mut self.batches[at]
+    }
+}
+
+impl Holder {
+    pub fn of(caller: &Caller) -> Holder {
+        let name = caller.subject.as_ref().or(caller.client.as_ref());
+        let mut hash = digest::Context::new(&SHA256);
+        // No issuer's name has a space in it.
+        hash.update(caller.issuer.as_str().as_bytes());
+        hash.update(b" ");
+        hash.update(name.map_or(&b""[..], |name| name.as_bytes()));
+        let mut start = [0; 16];
+        start.copy_from_slice(&hash.finish().as_ref()[..16]);
+        Holder(start)
     }
 }
 
@@ -189,7 +204,9 @@ mod tests {
     #[test]
     fn a_proof_is_used_once_while_it_is_good() {
         let proofs = Proofs::default();
-        let take = |key: u8, jti: &str, end, now| proofs.r#use(&[key; 32], jti, after(end), after(now), MAX);
+        let take = |key: u8, jti: &str, end, now| {
+            proofs.r#use((&[key; 32], jti), Holder([key; 16]), after(end), after(now), MAX)
+        };
         assert_eq!(take(1, "a", 60, 0), Ok(()));
         assert_eq!(take(1, "a", 60, 0), Err(Unusable::Again));
         assert_eq!(take(1, "a", 75, 0), Err(Unusable::Again), "its key made another with the same name");
@@ -205,7 +222,9 @@ mod tests {
     #[test]
     fn nothing_is_forgotten_to_make_room() {
         let proofs = Proofs::default();
-        let take = |key: u8, jti: usize| proofs.r#use(&[key; 32], &jti.to_string(), after(60), NOW, MAX);
+        let take = |key: u8, jti: usize| {
+            proofs.r#use((&[key; 32], &jti.to_string()), Holder([key; 16]), after(60), NOW, MAX)
+        };
         let room_of = |key| (0..).take_while(|jti| take(key, *jti).is_ok()).count();
         // a quarter of the room, then as much as is left free, and not less than a sixteenth
         let rooms: Vec<usize> = (0..8).map(room_of).collect();
@@ -213,16 +232,29 @@ mod tests {
         assert_eq!(rooms.iter().sum::<usize>(), MAX);
         assert_eq!(take(0, 0), Err(Unusable::Again));
         assert_eq!(take(9, 0), Err(Unusable::NoRoom));
-        assert_eq!(proofs.r#use(&[9; 32], "0", after(200), after(90), MAX), Ok(()));
+        assert_eq!(proofs.r#use((&[9; 32], "0"), Holder([9; 16]), after(200), after(90), MAX), Ok(()));
         assert_eq!(proofs.used.lock().unwrap().count, 1);
+    }
+
+    #[test]
+    fn who_has_many_keys_has_no_more_room() {
+        let proofs = Proofs::default();
+        let take =
+            |key: u8, holder: u8| proofs.r#use((&[key; 32], "a"), Holder([holder; 16]), after(60), NOW, MAX);
+        let of_one = (0..200).take_while(|key| take(*key, 1).is_ok()).count();
+        assert_eq!(of_one, MAX / 4);
+        assert_eq!(take(200, 1), Err(Unusable::NoRoom), "by a key that was never seen");
+        assert_eq!(take(200, 2), Ok(()), "another's");
+        assert_eq!(take(0, 1), Err(Unusable::Again));
     }
 
     #[test]
     fn where_there_is_room_for_few_there_is_room() {
         for count_max in 1..=5 {
             let proofs = Proofs::default();
-            let taken =
-                (0..8).filter(|key| proofs.r#use(&[*key; 32], "a", after(60), NOW, count_max).is_ok());
+            let taken = (0..8).filter(|key| {
+                proofs.r#use((&[*key; 32], "a"), Holder([*key; 16]), after(60), NOW, count_max).is_ok()
+            });
             assert_eq!(taken.count(), count_max);
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::error::TokenError;
+use super::introspection::REST;
 use super::memory::{Failure, Remembered, TokenHash, Vouched};
 use super::verifier::Verifier;
 use crate::clock::Timestamp;
@@ -30,7 +31,13 @@ impl Verifier {
     ) -> Result<Option<Arc<Remembered>>, TokenError> {
         let Some(remembered) = self.memory.verified(hash, self.clock.now()) else { return Ok(None) };
         let holds = self.still_holds(&remembered).await;
-        if matches!(holds, Ok(false) | Err(TokenError::Expired)) {
+        let is_over = match holds {
+            // Who asks about it anew is not one of those who made theirs up.
+            Ok(false) => matches!(remembered.vouched, Vouched::By(_)),
+            Err(TokenError::Expired) => true,
+            _ => false,
+        };
+        if is_over {
             self.memory.forget(hash);
         }
         Ok(holds?.then_some(remembered))
@@ -40,7 +47,7 @@ impl Verifier {
     pub(super) async fn still_holds(&self, remembered: &Remembered) -> Result<bool, TokenError> {
         let keys = match remembered.vouched {
             Vouched::By(_) => Some(self.issuers[remembered.issuer].current_keys().await?),
-            Vouched::Until(_) => None,
+            Vouched::Asked { .. } => None,
         };
         let now = self.clock.now();
         if now >= remembered.caller.expires {
@@ -49,7 +56,7 @@ impl Verifier {
         let is_vouched_for = match (&remembered.vouched, &keys) {
             (Vouched::By(key), Some(keys)) => keys.set.holds(key),
             (Vouched::By(_), None) => false,
-            (Vouched::Until(end), _) => now < *end,
+            (Vouched::Asked { again, .. }, _) => now < *again,
         };
         Ok(remembered.judged <= now && is_vouched_for)
     }
@@ -72,7 +79,12 @@ impl Verifier {
         generation: Option<u64>,
         judged: Timestamp,
     ) {
-        let until = judged.plus(self.failure_lifetime);
+        let lifetime = match error {
+            // Nothing is said of the token.
+            TokenError::IssuerUnavailable(_) => self.failure_lifetime.min(REST),
+            _ => self.failure_lifetime,
+        };
+        let until = judged.plus(lifetime);
         self.memory.remember_failure(hash, Failure { error: error.clone(), issuer, generation, until });
     }
 }

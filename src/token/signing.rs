@@ -12,7 +12,7 @@ use aws_lc_rs::signature::{
     KeyPair, RsaEncoding, RsaKeyPair,
 };
 use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{GeneralPurpose, URL_SAFE_NO_PAD};
 use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Map, Value, json};
 use x509_parser::prelude::FromDer;
@@ -129,20 +129,34 @@ impl SigningKey {
 
     /// A token in compact form (RFC 7515 §7.1).
     pub fn compact(&self, header: &Value, claims: &Value) -> Result<String, SigningError> {
-        let [header, claims] = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
-        self.signed(&format!("{header}.{claims}"))
+        self.compact_in(&URL_SAFE_NO_PAD, header, claims)
+    }
+
+    /// The same in another form of Base64.
+    pub(super) fn compact_in(
+        &self,
+        form: &GeneralPurpose,
+        header: &Value,
+        claims: &Value,
+    ) -> Result<String, SigningError> {
+        let [header, claims] = [header, claims].map(|part| form.encode(part.to_string()));
+        self.signed_in(form, &format!("{header}.{claims}"))
     }
 
     /// A token of these two parts, header and claims, whatever they say.
     pub fn signed(&self, message: &str) -> Result<String, SigningError> {
+        self.signed_in(&URL_SAFE_NO_PAD, message)
+    }
+
+    pub(super) fn signed_in(&self, form: &GeneralPurpose, message: &str) -> Result<String, SigningError> {
         let (bytes, random) = (message.as_bytes(), SystemRandom::new());
         let signature = match &self.pair {
-            Pair::Ec(pair, _) => URL_SAFE_NO_PAD.encode(pair.sign(&random, bytes).map_err(|_| SigningError)?),
-            Pair::Ed(pair) => URL_SAFE_NO_PAD.encode(pair.sign(bytes)),
+            Pair::Ec(pair, _) => form.encode(pair.sign(&random, bytes).map_err(|_| SigningError)?),
+            Pair::Ed(pair) => form.encode(pair.sign(bytes)),
             Pair::Rsa(pair, padding) => {
                 let mut signature = vec![0; pair.public_modulus_len()];
                 pair.sign(*padding, &random, bytes, &mut signature).map_err(|_| SigningError)?;
-                URL_SAFE_NO_PAD.encode(signature)
+                form.encode(signature)
             }
         };
         Ok(format!("{message}.{signature}"))

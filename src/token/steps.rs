@@ -103,7 +103,11 @@ impl Step {
 
 impl Said {
     pub(super) fn read(token: &str, limits: &TokenLimits) -> Option<Said> {
-        let Unverified { header, claims, .. } = Unverified::parse(token, limits).ok()?;
-        Some(Said { algorithm: header.algorithm, media_type: header.media_type, kid: header.kid, claims })
+        Unverified::parse(token, limits).ok().map(Said::of)
+    }
+
+    pub(super) fn of(token: Unverified<'_>) -> Said {
+        let Unverified { header, claims, .. } = token;
+        Said { algorithm: header.algorithm, media_type: header.media_type, kid: header.kid, claims }
     }
 }

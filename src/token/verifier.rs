@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 use super::algorithm::Algorithm;
 use super::credential::{self, Credential, CredentialError, Scheme, authorization};
 use super::error::{TokenError, malformed};
-use super::introspection::Introspection;
+use super::introspection::{Asker, Introspection};
 use super::issuer::{Carrier, IssuerSettings};
 use super::jwt::Unverified;
 use super::key_cache::{HeldKeys, IssuerKeys};
@@ -120,7 +120,7 @@ impl Verifier {
             Credential::Bearer(token) => (Scheme::Bearer, token),
             Credential::Dpop(token) => (Scheme::Dpop, token),
         };
-        let remembered = self.remembered(token).await?;
+        let remembered = self.remembered(token, shown.asker()).await?;
         self.check_carrier(&remembered, Carrier::Authorization)?;
         self.presented(&remembered, scheme, shown)
     }
@@ -148,9 +148,8 @@ impl Verifier {
         known: &mut Option<Arc<KnownToken>>,
     ) -> Result<Signature<Caller>, CredentialError> {
         let Some(field) = authorization(headers)? else { return Ok(Signature::Absent) };
-        // A field of the same bytes is as well formed as it was. More of them are compared at once than can be
-        // guessed, so how long it takes tells nothing.
-        let same = known.as_ref().filter(|known| *known.authorization.0 == *field.as_bytes()).map(Arc::clone);
+        // A field of the same bytes is as well formed as it was.
+        let same = known.as_ref().filter(|known| known.came_in(field)).map(Arc::clone);
         if let Some(same) = same
             && self.still_holds(&same.remembered).await?
         {
@@ -158,7 +157,7 @@ impl Verifier {
             return Ok(self.presented(&same.remembered, same.scheme, shown)?);
         }
         let (scheme, token) = credential::read(field)?;
-        let remembered = self.remembered(token).await?;
+        let remembered = self.remembered(token, shown.asker()).await?;
         self.check_carrier(&remembered, Carrier::Authorization)?;
         *known = (remembered.bytes <= KNOWN_BYTES_MAX).then(|| {
             let remembered = Arc::clone(&remembered);
@@ -183,16 +182,17 @@ impl Verifier {
     pub async fn verify_field(&self, field: &TokenField) -> Result<Signature<Caller>, CredentialError> {
         let field = HeaderValue::from_bytes(&field.0).map_err(|_| malformed("it is no text"))?;
         let (_, token) = credential::read(&field)?;
-        let remembered = self.remembered(token).await?;
+        let remembered = self.remembered(token, Asker::Nobody).await?;
         self.check_carrier(&remembered, Carrier::Authorization)?;
         Ok(Signature::Verified(Arc::clone(&remembered.caller)))
     }
 
-    pub(super) async fn remembered(&self, token: &str) -> Result<Arc<Remembered>, TokenError> {
+    pub(super) async fn remembered(&self, token: &str, asker: Asker) -> Result<Arc<Remembered>, TokenError> {
         let hash = sha256(token);
         match self.recall(&hash).await? {
             Some(remembered) => Ok(remembered),
-            None => self.judge(token, hash, &mut Step::Structure).await,
+            // Boxed: it asks issuers, and would make every request's future large.
+            None => Box::pin(self.judge(token, hash, asker, &mut Step::Structure)).await,
         }
     }
 
@@ -209,7 +209,7 @@ impl Verifier {
         shown: &Shown<'_>,
     ) -> Trace {
         let mut last = Step::Structure;
-        let mut outcome = self.judge(token, sha256(token), &mut last).await;
+        let mut outcome = self.judge(token, sha256(token), shown.asker(), &mut last).await;
         if let Ok(remembered) = &outcome {
             let carried = self.check_carrier(remembered, carrier);
             last = if carried.is_ok() { Step::Binding } else { Step::Type };
@@ -233,11 +233,12 @@ impl Verifier {
         &self,
         token: &str,
         hash: TokenHash,
+        asker: Asker,
         step: &mut Step,
     ) -> Result<Arc<Remembered>, TokenError> {
         *step = Step::Structure;
         if let Some((position, issuer)) = self.opaque(token) {
-            return self.ask(position, issuer, token, hash, step).await;
+            return self.ask((position, issuer), token, hash, asker, step).await;
         }
         let mut unverified = Unverified::parse(token, &self.limits)?;
         *step = Step::Issuer;
@@ -323,15 +324,24 @@ impl Verifier {
 }
 
 impl KnownToken {
-    pub fn field(&self) -> TokenField {
-        self.authorization.clone()
+    /// Whether it came in a field of the same bytes. More of them are compared at once than can be guessed, so how
+    /// long it takes tells nothing.
+    fn came_in(&self, field: &HeaderValue) -> bool {
+        *self.authorization.0 == *field.as_bytes()
     }
 }
 
 impl TokenField {
-    /// The one in these headers, if there is one.
-    pub fn in_headers(headers: &HeaderMap) -> Option<TokenField> {
-        headers.get(AUTHORIZATION).map(TokenField::of)
+    /// The one in these headers, if there is one; that of `known` if it is the same.
+    pub fn in_headers(headers: &HeaderMap, known: Option<&KnownToken>) -> Option<TokenField> {
+        let field = headers.get(AUTHORIZATION)?;
+        let same = known.filter(|known| known.came_in(field)).map(|known| known.authorization.clone());
+        Some(same.unwrap_or_else(|| TokenField::of(field)))
+    }
+
+    /// In which it presents the token, which was found to be one.
+    pub fn scheme(&self) -> Scheme {
+        Scheme::of_field(&self.0)
     }
 
     pub fn of(field: &HeaderValue) -> TokenField {

@@ -11,10 +11,12 @@ use crate::identity::ActorKind;
 use crate::policy::claim::{ClaimPath, ClaimValue};
 use crate::policy::pattern::Glob;
 use crate::proxy::assertion;
-use crate::token::{ASSERTED_NOBODY, Algorithm, IssuerSettings};
+use crate::token::{ASSERTED_NOBODY, Algorithm, IssuerSettings, TokenType};
 
 /// For how long tokens are good that do not say.
 const LIFETIME: Duration = Duration::from_secs(300);
+/// The same of log-ins at an AWS load balancer.
+const ALB_LIFETIME: Duration = Duration::from_secs(120);
 /// Of a token that names none, where the issuer takes any.
 const TENANT: &str = "00000000-0000-0000-0000-000000000000";
 /// Quick ones first.
@@ -36,10 +38,11 @@ pub fn algorithm(issuer: &IssuerSettings) -> Option<Algorithm> {
 }
 
 /// All that the token says: `iss aud iat exp jti`, the marks of the provider's access tokens, what `only` asks
-/// for, and over them what is given by hand. An assertion has no `jti`, and says who acts.
+/// for, and over them what is given by hand. An assertion has no `jti`, and says who acts; what a load balancer says has
+/// neither that nor `iat`, and names the load balancer (`signer`) and its client (`client_id`).
 pub fn completed(issuer: &IssuerSettings, given: &Claims, now: Timestamp) -> Value {
     let mut claims = Map::new();
-    let mut put = |name: &str, value: Value| claims.insert(name.to_owned(), value);
+    let mut put = |name: &str, value: Value| _ = claims.insert(name.to_owned(), value);
     for test in &issuer.only {
         if let (ClaimPath(path), Some(value)) = (&test.claim, test.values.iter().find_map(exact))
             && let [name] = &path[..]
@@ -50,19 +53,27 @@ pub fn completed(issuer: &IssuerSettings, given: &Claims, now: Timestamp) -> Val
     if let Some((name, value)) = issuer.quirks.access_mark {
         put(name, value.into());
     }
-    let is_assertion = issuer.token_type.is_assertion();
-    let lifetime = if is_assertion { assertion::LIFETIME } else { LIFETIME };
-    put("iat", now.unix_seconds().into());
-    put("exp", now.plus(lifetime).unix_seconds().into());
-    if is_assertion {
-        for (name, kind) in kinds(&given.claims) {
-            put(name, kind.into());
+    let is_alb = issuer.token_type.is_alb();
+    let lifetime = match &issuer.token_type {
+        TokenType::Assertion => {
+            kinds(&given.claims).into_iter().for_each(|(name, kind)| put(name, kind.into()));
+            assertion::LIFETIME
         }
-    } else {
-        put("jti", "trial".into());
+        TokenType::Alb { signers } => {
+            signers.iter().take(1).for_each(|signer| put("signer", (**signer).into()));
+            ALB_LIFETIME
+        }
+        TokenType::AccessToken | TokenType::Provider(_) => {
+            put("jti", "trial".into());
+            LIFETIME
+        }
+    };
+    put("exp", now.plus(lifetime).unix_seconds().into());
+    if !is_alb {
+        put("iat", now.unix_seconds().into());
     }
     if let Some(audience) = issuer.audience.first() {
-        let name = if issuer.quirks.client_is_audience { "client_id" } else { "aud" };
+        let name = if is_alb || issuer.quirks.client_is_audience { "client_id" } else { "aud" };
         put(name, (**audience).into());
     }
     claims.extend(given.claims.clone());

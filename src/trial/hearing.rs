@@ -18,9 +18,9 @@ use crate::policy::Verdict;
 use crate::proxy::Generation;
 use crate::proxy::assertion;
 use crate::proxy::exchange::note;
-use crate::proxy::forward::{Shown, Told, carries, rewrite, shown};
+use crate::proxy::forward::{Shown, Told, carries, is_bearer, rewrite, shown};
 use crate::proxy::headers::{Authorization, Origin, given_traceparent};
-use crate::proxy::hop::spoke_tls;
+use crate::proxy::hop::{client_elsewhere, spoke_tls, telling_assertions};
 use crate::proxy::judgement::{self, Holder, Whence};
 use crate::proxy::normalize::Asked;
 use crate::proxy::refusal::{Form, Refusal};
@@ -81,7 +81,7 @@ impl Hearing<'_> {
             self.draft.because(Reason::Preflight);
             return Ok(End::Answered(answer.into_parts().0));
         }
-        let passed = match self.judge(asked, &head.headers)? {
+        let passed = match self.judge((asked, &cross_origin), &head.headers)? {
             Ok(judged) => self.forward(head, case.insert(judged)),
             Err(refusal) => Err(refusal),
         };
@@ -95,7 +95,11 @@ impl Hearing<'_> {
         })
     }
 
-    fn judge(&mut self, asked: Asked, headers: &HeaderMap) -> Result<Result<Case, Refusal>, Unaskable> {
+    fn judge(
+        &mut self,
+        (asked, page): (Asked, &CrossOrigin<'_>),
+        headers: &HeaderMap,
+    ) -> Result<Result<Case, Refusal>, Unaskable> {
         let Hearing { generation, verifier, peer, hop, from, origin, now, draft, .. } = self;
         let hop = hop.take();
         let through = hop.as_ref().and_then(|name| generation.hops.iter().find(|hop| hop.name == *name));
@@ -106,9 +110,19 @@ impl Hearing<'_> {
                 Err(refusal) => return Ok(Err(refusal)),
             }
             *origin = origin.told(from.client, spoke_tls(headers));
+        } else if let Ok(end) = peer
+            && telling_assertions(&generation.hops, end).is_some()
+        {
+            match client_elsewhere(&generation.hops, headers) {
+                Ok(told) => from.client = from.client.or(told),
+                Err(refusal) => return Ok(Err(refusal)),
+            }
+            draft.client(from.client);
+            *origin = origin.told(from.client, spoke_tls(headers));
         }
         let (policy, peer) = (&generation.policy, || peer.clone());
-        let holder = Holder { peer, replaced: |_: &CertificateHash| None, hop: through };
+        let (replaced, address) = (|_: &CertificateHash| None, from.client.or(from.peer));
+        let holder = Holder { peer, replaced, hop: through, address, page };
         let seen = asked.seen(headers, origin.is_secure());
         let (time, mut known) = (|| *now, None);
         let verified = judgement::verify(generation, verifier, seen, holder, time, &mut known, draft);
@@ -140,13 +154,14 @@ impl Hearing<'_> {
         carries(route, case.asked.kind, is_too_large)?;
         let credential = self.generation.credentials.get(permit.upstream().index()).ok_or_else(internal)?;
         let has_caller = case.signatures.caller.verified().is_some();
-        let authorization = match shown(credential.kind, route, has_caller)? {
+        let authorization = match shown(credential.kind, route, has_caller, || is_bearer(&head.headers))? {
             Shown::Callers => Authorization::Forwarded,
             // Which token it would be is not asked.
             Shown::Nothing | Shown::Ours => Authorization::Stripped,
         };
-        let who = case.signatures.introduce(self.generation, &case.decision).into();
-        let told = Told { asked: &case.asked, permit, who: &who, assertion: None, authorization };
+        let is_told = self.generation.tells(permit.upstream());
+        let who = is_told.then(|| case.signatures.introduce(self.generation, &case.decision).into());
+        let told = Told { asked: &case.asked, permit, who: who.as_ref(), assertion: None, authorization };
         rewrite(&self.origin, route, &mut head, told, &mut self.draft)?;
         self.draft.forwarding(permit).map_err(|_| Refusal::of(Reason::AuditUnavailable))?;
         Ok(head)

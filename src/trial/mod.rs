@@ -38,7 +38,7 @@ use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::proxy::Generation;
 use crate::proxy::assertion::{AssertionKeys, Assertions};
-use crate::proxy::headers::{ASSERTION, Origin};
+use crate::proxy::headers::{ASSERTION, Origin, USER_CLAIMS};
 use crate::proxy::hop::{self, spoke_tls};
 use crate::proxy::judgement::{self, Whence};
 use crate::proxy::normalize::Asked;
@@ -48,7 +48,7 @@ use crate::token::{
     DPOP, IssuerSettings, KeysError, Proofs, SameIssuer, Scheme, Shown, SigningError, Step, TokenError,
     Trace, Verifier, is_nobody,
 };
-use crate::upstream::credential::Credential as UpstreamCredential;
+use crate::upstream::credential::UpstreamCredential;
 use hearing::Hearing;
 use peers::Handshake;
 use tokens::{Credential, Tokens};
@@ -84,6 +84,10 @@ pub enum TrialError {
 pub enum Unaskable {
     #[error("there is no listener `{0}`")]
     Listener(Name),
+    #[error(
+        "there is no hop `{0}`: it is `direct`, `local`, or a `[trusted_hop]` that tells who is behind it"
+    )]
+    Hop(Name),
     #[error("there is no service `{0}`")]
     Service(Name),
     #[error("no workload can be thought of that service `{0}` names")]
@@ -126,9 +130,16 @@ pub enum Unaskable {
 pub enum Traced {
     /// Nothing is presented, but perhaps in the header fields that are asked with.
     Nothing,
-    /// An assertion of somebody whose word is not taken: nobody looks at it.
-    Unread,
+    /// The word of somebody whose word is not taken: nobody looks at it.
+    Unread(Word),
     Told(Box<Trace>),
+}
+
+/// What one hop tells of a caller, and a stranger might.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    Assertion,
+    UserClaims,
 }
 
 impl Trial {
@@ -166,9 +177,11 @@ impl Trial {
                 .iter()
                 .map(|upstream| UpstreamCredential::of_kind(upstream.credential.kind()))
                 .collect(),
+            told: config.upstreams.iter().map(|upstream| upstream.identity_headers).collect(),
             listeners: Vec::new(),
             own_id: own.and_then(|own| own.spiffe_id.clone()),
             own_peer: own.and_then(OwnCertificate::as_local_peer).map(Arc::new),
+            own_former: None,
             hops: config.hops.into(),
             trust: config.trust,
             // Nothing is signed, but whoever asks for the keys is answered.
@@ -195,6 +208,11 @@ impl Trial {
         self.listeners.iter().map(|listener| &listener.name)
     }
 
+    /// Those that tell who is behind them, by name.
+    pub fn hops(&self) -> impl Iterator<Item = &Name> + Clone {
+        self.generation.hops.iter().map(|hop| &hop.name)
+    }
+
     /// Gives the keys of an issuer, a JWK set (RFC 7517): what [`Bearer::Token`] is verified with. Those that the
     /// configuration has in a file are known already.
     pub fn give_keys(&mut self, issuer: &Name, document: &[u8]) -> Result<(), Unaskable> {
@@ -207,6 +225,11 @@ impl Trial {
     /// What is answered before anybody is judged.
     pub fn read(&self, head: &mut Parts) -> Result<Asked, Refusal> {
         judgement::read(&self.generation, head, None)
+    }
+
+    /// The same with one key of a load balancer: a public key in PEM, under its `kid`.
+    pub fn give_key(&mut self, issuer: &Name, kid: &str, document: &[u8]) -> Result<(), Unaskable> {
+        self.tokens.give_one(issuer, kid, document)
     }
 
     /// What becomes of a request.
@@ -223,7 +246,9 @@ impl Trial {
         let head = with(credential.as_ref(), &question.head)?;
         let name = listener.map_or(&self.nowhere, |at| &self.listeners[at].name);
         let secure = listener.is_some_and(|at| self.listeners[at].tls.is_some());
-        let here = if hop.is_some() { None } else { question.peer_ip };
+        let end = peer.as_ref().unwrap_or(&Signature::Absent);
+        let is_told = hop.is_some() || hop::telling_assertions(&self.generation.hops, end).is_some();
+        let here = question.peer_ip.filter(|_| !is_told);
         let from = Whence { hop: Hop::Direct, peer: question.peer_ip, client: question.client_ip.or(here) };
         let arrival = Arrival {
             method: Some(&head.method),
@@ -258,7 +283,7 @@ impl Trial {
         self.clock.set(now);
         let Handshake { listener, peer, hop, .. } = self.handshake(question)?;
         let secure = listener.is_some_and(|at| self.listeners[at].tls.is_some());
-        let told = hop.and_then(|_| spoke_tls(&question.head.headers));
+        let told = hop.as_ref().and_then(|_| spoke_tls(&question.head.headers));
         let secure = told.unwrap_or(secure);
         let peer = peer.ok().and_then(Result::ok);
         let peer = peer.as_ref().and_then(Signature::verified);
@@ -281,9 +306,17 @@ impl Trial {
                     // More than one is refused before any is looked at.
                     hop::assertion(&self.generation.hops, peer, &head.headers).is_ok_and(|it| it.is_some())
                 };
-                let Some(peer) = peer.filter(read) else { return Ok(Traced::Unread) };
+                let Some(peer) = peer.filter(read) else { return Ok(Traced::Unread(Word::Assertion)) };
                 let trace = verifier.trace_assertion(text, Some(&peer.certificate)).now_or_never();
                 trace.map(|trace| bound(trace, peer))
+            }
+            Credential::UserClaims(text) => {
+                let hop = hop.and_then(|name| self.generation.hops.iter().find(|hop| hop.name == name));
+                let is_read = hop::user_claims(hop, &head.headers).is_ok_and(|it| it.is_some());
+                if !is_read || !verifier.takes_user_claims(None) {
+                    return Ok(Traced::Unread(Word::UserClaims));
+                }
+                verifier.trace_user_claims(text).now_or_never()
             }
         }
         .ok_or(Unaskable::Waits)?;
@@ -321,6 +354,9 @@ fn with(credential: Option<&Credential>, head: &Parts) -> Result<Parts, Unaskabl
         None => {}
         Some(Credential::Assertion(text)) => {
             head.headers.append(ASSERTION, field("x-auth-assertion", text)?);
+        }
+        Some(Credential::UserClaims(text)) => {
+            head.headers.append(USER_CLAIMS, field("x-amzn-oidc-data", text)?);
         }
         Some(Credential::Token { scheme, token, proof }) => {
             let scheme = match scheme {

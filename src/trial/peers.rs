@@ -28,6 +28,11 @@ pub struct Handshake {
 
 impl Trial {
     pub(super) fn handshake(&self, question: &Question) -> Result<Handshake, Unaskable> {
+        if let Hop::Trusted(name) = &question.hop
+            && !self.hops().any(|hop| hop == name)
+        {
+            return Err(Unaskable::Hop(name.clone()));
+        }
         if let Some(hop) = self.countersign(question) {
             return self.beyond(question, hop);
         }

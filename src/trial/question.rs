@@ -46,7 +46,8 @@ pub enum Presented {
 #[derive(Clone, Debug)]
 pub enum Bearer {
     Nothing,
-    /// A token that is signed on the spot; of an issuer that is another Countersign an assertion, in its own header.
+    /// A token that is signed on the spot; of an issuer that is another Countersign an assertion, and of one that is a
+    /// load balancer what that says of who logged in there, each in its own header.
     Claims(Claims),
     /// A token as it is, verified with its issuer's own keys; `issuer_unavailable` where the trial has none.
     Token(String),
@@ -57,6 +58,10 @@ pub enum Bearer {
     Assertion(String),
     /// The same as [`Bearer::TokenOnTrust`] is to a token.
     AssertionOnTrust(String),
+    /// What a load balancer said of who logged in there, as it is, in its header and verified as ever.
+    UserClaims(String),
+    /// The same as [`Bearer::TokenOnTrust`] is to a token.
+    UserClaimsOnTrust(String),
 }
 
 /// What a token says.

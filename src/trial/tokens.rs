@@ -17,7 +17,8 @@ use crate::identity::{CertificateHash, Name};
 use crate::metrics::TokenMetrics;
 use crate::token::{
     Algorithm, Issuer, IssuerKeys, IssuerSettings, KeySource, Proofs, SameIssuer, Scheme, SigningError,
-    SigningKey, TokenCacheSettings, TokenLimits, Verifier, claimed_signer, thumbprint,
+    SigningKey, TokenCacheSettings, TokenLimits, Verifier, claimed_signer, claimed_user_claims_signer,
+    thumbprint, user_claims, user_claims_by,
 };
 
 /// All issuers, three times: by whom a token is verified depends on where it comes from.
@@ -48,7 +49,12 @@ pub enum Credential {
         proof: Option<String>,
     },
     Assertion(String),
+    /// Of who logged in at a load balancer.
+    UserClaims(String),
 }
+
+/// Of the key that stands in for a load balancer's.
+const ALB_KID: &str = "00000000-0000-4000-8000-000000000000";
 
 /// Of nobody.
 const NO_CERTIFICATE: CertificateHash = CertificateHash([0; 32]);
@@ -105,6 +111,12 @@ impl Tokens {
         Ok(self.given.keys[at].hold(document)?)
     }
 
+    /// Takes a key of this name as one of an issuer's, in PEM.
+    pub fn give_one(&self, issuer: &Name, kid: &str, document: &[u8]) -> Result<(), Unaskable> {
+        let at = self.given.position(issuer)?;
+        Ok(self.given.keys[at].hold_one(kid, document)?)
+    }
+
     pub fn issuers(&self) -> impl Iterator<Item = &IssuerSettings> + Clone {
         self.given.verifier.issuers().iter().map(|issuer| &issuer.settings)
     }
@@ -127,6 +139,10 @@ impl Tokens {
             Bearer::AssertionOnTrust(text) => {
                 (Some(Credential::Assertion(self.believe(text)?)), &self.believed)
             }
+            Bearer::UserClaims(text) => (Some(Credential::UserClaims(text.clone())), &self.given),
+            Bearer::UserClaimsOnTrust(text) => {
+                (Some(Credential::UserClaims(self.believe_user_claims(text)?)), &self.believed)
+            }
         };
         // Asked again, a question has the same answer.
         ring.proofs.forget();
@@ -142,12 +158,13 @@ impl Tokens {
     ) -> Result<Credential, Unaskable> {
         let at = self.minted.position(&given.issuer)?;
         let Issuer { settings, keys, .. } = &self.minted.verifier.issuers()[at];
+        let kid = if settings.token_type.is_alb() { ALB_KID } else { settings.name.as_str() };
         let signing = match &mut self.signing[at] {
             Some(signing) => signing,
             none => {
                 let no_algorithm = || Unaskable::Algorithm(settings.name.clone());
                 let signing = SigningKey::generate(claims::algorithm(settings).ok_or_else(no_algorithm)?)?;
-                let jwks = signing.jwks(Some(settings.name.as_str()), settings.keys.key_use);
+                let jwks = signing.jwks(Some(kid), settings.keys.key_use);
                 keys.hold(jwks.to_string().as_bytes())?;
                 none.insert(signing)
             }
@@ -168,7 +185,11 @@ impl Tokens {
             }
             Some(Bound::Nothing) | None => {}
         }
-        let token = signing.token(settings.token_type.media_type(), Some(settings.name.as_str()), &claims)?;
+        if settings.token_type.is_alb() {
+            let claims = claims.as_object_mut().map(std::mem::take).unwrap_or_default();
+            return Ok(Credential::UserClaims(user_claims(signing, kid, claims)?));
+        }
+        let token = signing.token(settings.token_type.media_type(), Some(kid), &claims)?;
         if is_assertion {
             return Ok(Credential::Assertion(token));
         }
@@ -183,18 +204,30 @@ impl Tokens {
     /// The same header and claims, signed with a key of the kind and name that the header asks for. Every issuer
     /// has that key, so nothing else about the token is believed.
     fn believe(&self, text: &str) -> Result<String, Unaskable> {
-        let (Some((algorithm, kid)), Some((message, _))) =
-            (claimed_signer(text, &self.limits), text.rsplit_once('.'))
+        let (Some(signer), Some((message, _))) = (claimed_signer(text, &self.limits), text.rsplit_once('.'))
         else {
             // Refused before anybody looks for a key.
             return Ok(text.to_owned());
         };
+        Ok(self.everybodys(signer)?.signed(message)?)
+    }
+
+    /// The same of what a load balancer said.
+    fn believe_user_claims(&self, text: &str) -> Result<String, Unaskable> {
+        match claimed_user_claims_signer(text, &self.limits) {
+            Some(signer) => Ok(user_claims_by(&self.everybodys(signer)?, text)?),
+            None => Ok(text.to_owned()),
+        }
+    }
+
+    /// A key of this kind and name, which every issuer has.
+    fn everybodys(&self, (algorithm, kid): (Algorithm, Option<String>)) -> Result<SigningKey, Unaskable> {
         let signing = SigningKey::generate(algorithm)?;
         for (issuer, keys) in self.believed.verifier.issuers().iter().zip(&self.believed.keys) {
             let jwks = signing.jwks(kid.as_deref(), issuer.settings.keys.key_use);
             keys.hold(jwks.to_string().as_bytes())?;
         }
-        Ok(signing.signed(message)?)
+        Ok(signing)
     }
 }
 

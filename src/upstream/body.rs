@@ -276,7 +276,7 @@ impl Body for ResponseBody {
             Poll::Ready(Some(Err(error))) => {
                 let blame = this.exchange.client_gone();
                 let blame = blame.or_else(|| this.lease.as_ref().and_then(Lease::refusal));
-                let blame = blame.unwrap_or_else(|| refused(&error, "response body"));
+                let blame = blame.unwrap_or_else(|| refused(&error, "its body"));
                 this.fail(blame)
             }
             Poll::Ready(None) => {

@@ -60,9 +60,12 @@ pub enum UpstreamError {
     /// `upstream_pending_max` requests wait for the server already.
     #[error("upstream overloaded: {0}: `upstream_pending_max` requests wait already")]
     Overloaded(String),
-    /// TLS broke over who somebody is: their certificate, or ours in their eyes.
+    /// Whoever answers is not who it should be.
     #[error("upstream identity mismatch: {0}")]
     IdentityMismatch(String),
+    /// The server does not take us for somebody it serves.
+    #[error("upstream unavailable: {0}")]
+    RefusedUs(String),
     /// The request body broke or stood still on the client's side.
     #[error("client gone: {0}")]
     ClientGone(String),

@@ -31,7 +31,7 @@ impl<T> Watched<T> {
 
     fn noting<R>(&self, polled: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
         if let Poll::Ready(Err(error)) = &polled
-            && let told @ UpstreamError::IdentityMismatch(_) = refused(error, &self.whom)
+            && let Some(told) = over_identity(error, &self.whom)
         {
             // The first one counts.
             let _ = self.refusal.set(told);
@@ -83,10 +83,23 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
 /// What a failure of a connection means: about identity, if TLS says so anywhere in the chain of causes,
 /// else unavailable.
 pub(super) fn refused(error: &(dyn std::error::Error + 'static), whom: &str) -> UpstreamError {
+    let unavailable = || UpstreamError::Unavailable(format!("{whom}: {}", in_full(error)));
+    over_identity(error, whom).unwrap_or_else(unavailable)
+}
+
+/// Who refused whom, if that is what broke the connection.
+fn over_identity(error: &(dyn std::error::Error + 'static), whom: &str) -> Option<UpstreamError> {
     let mut next = Some(error);
     while let Some(cause) = next {
-        if let Some(told) = cause.downcast_ref().filter(|told| is_about_identity(told)) {
-            return UpstreamError::IdentityMismatch(format!("{whom}: {}", in_words(told)));
+        match cause.downcast_ref() {
+            Some(rustls::Error::AlertReceived(alert)) if let Some(said) = said_of_ours(*alert) => {
+                let told = format!("{whom}: the server refused our certificate ({said})");
+                return Some(UpstreamError::RefusedUs(told));
+            }
+            Some(told) if is_about_identity(told) => {
+                return Some(UpstreamError::IdentityMismatch(format!("{whom}: {}", in_words(told))));
+            }
+            _ => {}
         }
         // An `io::Error` is transparent: its `source` skips what it holds.
         let held = cause.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref());
@@ -95,29 +108,33 @@ pub(super) fn refused(error: &(dyn std::error::Error + 'static), whom: &str) -> 
             None => cause.source(),
         };
     }
-    UpstreamError::Unavailable(format!("{whom}: {}", in_full(error)))
+    None
 }
 
 fn is_about_identity(error: &rustls::Error) -> bool {
-    match error {
+    matches!(
+        error,
         rustls::Error::InvalidCertificate(_)
-        | rustls::Error::InvalidCertRevocationList(_)
-        | rustls::Error::NoCertificatesPresented
-        | rustls::Error::UnsupportedNameType => true,
-        rustls::Error::AlertReceived(alert) => matches!(
-            alert,
-            AlertDescription::BadCertificate
-                | AlertDescription::UnsupportedCertificate
-                | AlertDescription::CertificateRevoked
-                | AlertDescription::CertificateExpired
-                | AlertDescription::CertificateUnknown
-                | AlertDescription::UnknownCA
-                | AlertDescription::AccessDenied
-                | AlertDescription::CertificateRequired
-                | AlertDescription::UnrecognisedName
-        ),
-        _ => false,
-    }
+            | rustls::Error::InvalidCertRevocationList(_)
+            | rustls::Error::NoCertificatesPresented
+            | rustls::Error::UnsupportedNameType
+            | rustls::Error::AlertReceived(AlertDescription::UnrecognisedName)
+    )
+}
+
+/// What an alert says of our certificate, if it is about that (RFC 8446 §6.2).
+fn said_of_ours(alert: AlertDescription) -> Option<&'static str> {
+    Some(match alert {
+        AlertDescription::BadCertificate => "it is broken",
+        AlertDescription::UnsupportedCertificate => "it is of no kind that is taken there",
+        AlertDescription::CertificateRevoked => "it is revoked",
+        AlertDescription::CertificateExpired => "it has expired",
+        AlertDescription::CertificateUnknown => "it is not acceptable there",
+        AlertDescription::UnknownCA => "unknown CA",
+        AlertDescription::AccessDenied => "access denied",
+        AlertDescription::CertificateRequired => "one is demanded, and none was shown",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -126,20 +143,29 @@ mod tests {
     use rustls::{CertificateError, OtherError};
 
     #[test]
-    fn identity_is_told_apart_wherever_it_stands_in_the_chain() {
+    fn who_refused_whom_is_told_apart_wherever_it_stands_in_the_chain() {
+        let alert = rustls::Error::AlertReceived;
         let mut seen = 0;
-        for (error, about_identity) in [
-            (rustls::Error::InvalidCertificate(CertificateError::NotValidForName), true),
-            (rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer), true),
-            (rustls::Error::AlertReceived(AlertDescription::CertificateRequired), true),
-            (rustls::Error::AlertReceived(AlertDescription::UnknownCA), true),
-            (rustls::Error::AlertReceived(AlertDescription::InternalError), false),
-            (rustls::Error::HandshakeNotComplete, false),
+        for (error, told) in [
+            (
+                rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer),
+                "identity mismatch: x: invalid peer certificate: UnknownIssuer",
+            ),
+            (rustls::Error::NoCertificatesPresented, "identity mismatch: x: peer sent no certificates"),
+            (
+                alert(AlertDescription::CertificateRequired),
+                "unavailable: x: the server refused our certificate (one is demanded, and none was shown)",
+            ),
+            (
+                alert(AlertDescription::UnknownCA),
+                "unavailable: x: the server refused our certificate (unknown CA)",
+            ),
+            (alert(AlertDescription::InternalError), "unavailable: x: received fatal alert: InternalError"),
+            (rustls::Error::HandshakeNotComplete, "unavailable: x: handshake not complete"),
         ] {
             let wrapped = std::io::Error::other(std::io::Error::other(error.clone()));
             for refusal in [refused(&error, "x"), refused(&wrapped, "x")] {
-                let as_told = matches!(refusal, UpstreamError::IdentityMismatch(_));
-                assert_eq!(as_told, about_identity, "{refusal}");
+                assert_eq!(refusal.to_string(), format!("upstream {told}"));
                 seen += 1;
             }
         }

@@ -151,8 +151,8 @@ impl Pool {
                 Err(NoLease::Full(error)) => return Err(error),
                 Err(NoLease::Dial(error)) => {
                     slot.failed();
-                    // Somebody stands in for the server: to be told, not to be got around.
-                    if matches!(error, UpstreamError::IdentityMismatch(_)) {
+                    // Somebody stands in for the server, or it knows who we are: to be told, not to be got around.
+                    if matches!(error, UpstreamError::IdentityMismatch(_) | UpstreamError::RefusedUs(_)) {
                         return Err(error);
                     }
                     last = Some(error);

@@ -19,7 +19,8 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, KeyUsagePurpose};
+use rustls::pki_types::PrivateKeyDer;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -37,6 +38,7 @@ use super::served::Errand;
 use super::settings::{ServerSettings, UpstreamLimits, UpstreamSettings};
 use crate::clock::Clock;
 use crate::revocation::Revocations;
+use crate::tls::Roots;
 use crate::tls::client::ExpectedServer;
 use crate::tls::servers::ServerTls;
 
@@ -247,11 +249,11 @@ pub fn status(pool: &Pool) -> Vec<EndpointStatus> {
 }
 
 pub fn trusting_nobody() -> Arc<ServerTls> {
-    trusting(Vec::new())
+    trusting(Roots::none())
 }
 
-fn trusting(certificates: Vec<CertificateDer<'static>>) -> Arc<ServerTls> {
-    ServerTls::new(&ExpectedServer::Ca(certificates), None, &[], &Clock::system()).unwrap()
+fn trusting(roots: Roots) -> Arc<ServerTls> {
+    ServerTls::new(&ExpectedServer::Named(Some(roots)), None, &[], &Clock::system()).unwrap()
 }
 
 impl Pool {
@@ -277,10 +279,15 @@ impl Pool {
 
 /// A server that stands for `name` and speaks `alpn`, and a client that trusts its certificate.
 pub fn tls_pair(name: &str, alpn: &[&[u8]]) -> (Arc<ServerConfig>, Arc<ServerTls>) {
-    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let certificate = made.cert.der().clone();
-    let trusting = trusting(vec![certificate.clone()]);
+    let mut ca = CertificateParams::default();
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().unwrap()).unwrap();
+    let trusting = trusting(Roots::new(&[ca.der().clone()]).unwrap());
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &ca).unwrap();
+    let (certificate, key) =
+        (certificate.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).unwrap());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let server = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let mut server = server.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();

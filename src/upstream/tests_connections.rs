@@ -114,7 +114,7 @@ async fn another_identity_is_no_network_error_and_is_not_got_around() {
 }
 
 #[tokio::test(flavor = "local")]
-async fn an_upstream_that_refuses_our_certificate_is_no_network_error() {
+async fn an_upstream_that_refuses_our_certificate_is_nobody_else_and_says_so() {
     let mut seen = 0;
     for alpn in [b"h2".as_slice(), b"http/1.1"] {
         let (server, client) = tls_pair("127.0.0.1", &[alpn]);
@@ -123,7 +123,7 @@ async fn an_upstream_that_refuses_our_certificate_is_no_network_error() {
         let pool = Pool::new(Upstream::start(settings(&[&uri, &uri], &client), None));
         for _ in 0..3 {
             let refusal = pool.ask(get("/")).await.err().unwrap();
-            assert!(matches!(refusal, UpstreamError::IdentityMismatch(_)), "{refusal}");
+            assert!(matches!(refusal, UpstreamError::RefusedUs(_)), "{refusal}");
             seen += 1;
         }
         assert_eq!((double.connections.get(), double.requests.get()), (3, 0));

@@ -5,14 +5,12 @@ use std::time::Duration;
 
 use countersign::clock::{Clock, Timestamp};
 use http::Request;
-use http::header::{AUTHORIZATION, CONNECTION};
+use http::header::AUTHORIZATION;
 use rustls::ClientConfig;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::canary::Canaries;
@@ -52,11 +50,7 @@ fn start() -> Timestamp {
 async fn world(clock: Clock, aws: &Aws) -> World {
     let mut world = World::at(clock).await;
     world.identity = Some(IDENTITY.replace("@aws@", &aws.url).replace("@arn@", CA_ARN));
-    let token = world.write("authorization", &aws.authorization());
-    world.environment = vec![
-        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", aws.endpoint()),
-        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", token.to_str().unwrap().to_owned()),
-    ];
+    world.environment = aws.environment(&world);
     world
 }
 
@@ -212,62 +206,6 @@ async fn whatever_fails_the_last_good_stays_and_one_order_is_paid_once() {
     assert_eq!(seen, 11);
 }
 
-#[tokio::test]
-async fn leaf_and_issuing_ca_rotate_without_a_failed_request() {
-    const ROTATIONS: usize = 5;
-    const LANES: usize = 8;
-    let start = start();
-    let clock = Clock::manual(start);
-    let ca = Ca::new("Orders CA", &clock);
-    let root = ca.root().to_owned();
-    let aws = Aws::start(ca, clock.clone()).await;
-    let world = world(clock.clone(), &aws).await;
-    let proxy = world.start(READ);
-    let mut leaf = another(&proxy, None).await;
-
-    let (config, address) = (client_config(&world, &root), proxy.address("mesh"));
-    let token = world.issuer.token(json!({"exp": start.plus(LIFE * 100).unix_seconds()}));
-    let (counts, mut seen) = watch::channel([0; LANES]);
-    let mut lanes = JoinSet::new();
-    for lane in 0..LANES {
-        let (config, token, counts) = (config.clone(), format!("Bearer {token}"), counts.clone());
-        lanes.spawn(async move {
-            let mut open: Option<Client> = None;
-            loop {
-                // Every fourth by a new connection each time.
-                let client = match open.take().filter(|_| lane % 4 != 3) {
-                    Some(client) => client,
-                    None => Client::tls(address, HOST, config.clone(), Protocol::H1).await.unwrap(),
-                };
-                let mut request = get("/orders/7");
-                request.headers_mut().insert(AUTHORIZATION, token.parse().unwrap());
-                let answer = client.ask(request).await.unwrap();
-                assert_eq!(answer.status, 200);
-                let closes = answer.headers.get(CONNECTION).is_some_and(|value| value == "close");
-                open = (!closes).then_some(client);
-                counts.send_modify(|counts| counts[lane] += 1);
-            }
-        });
-    }
-    for number in 0..ROTATIONS {
-        let before = *seen.borrow_and_update();
-        let all_asked = |now: &[u64; LANES]| now.iter().zip(before).all(|(now, before)| *now > before + 4);
-        soon("requests of all lanes", seen.wait_for(all_asked)).await.unwrap();
-        aws.issues_by_next(&format!("Orders CA {number}"));
-        clock.advance(LIFE.mul_f64(0.67));
-        leaf = another(&proxy, Some(&leaf)).await;
-    }
-    let before = *seen.borrow_and_update();
-    let all_asked = |now: &[u64; LANES]| now.iter().zip(before).all(|(now, before)| *now > before + 4);
-    soon("requests of all lanes", seen.wait_for(all_asked)).await.unwrap();
-    let failed = std::iter::from_fn(|| lanes.try_join_next()).count();
-    let answered: u64 = seen.borrow().iter().sum();
-    println!(
-        "aws_private_ca: {ROTATIONS} rotations of leaf and issuing CA; {answered} requests: {failed} lanes failed"
-    );
-    assert_eq!((failed, aws.issued()), (0, ROTATIONS + 1));
-}
-
 /// Waits until this was called so often.
 async fn called(aws: &Aws, call: &str, times: usize) {
     let calling = async {
@@ -316,7 +254,11 @@ async fn an_order_that_can_come_to_nothing_is_given_up_and_another_made_soon() {
         ("GetCertificate", "ResourceNotFoundException", "see `certificate_authority_arn`"),
         ("IssueCertificate", "MalformedCSRException", "see `spiffe_id` and `dns`"),
         ("IssueCertificate", "ValidationException", "does the CA end before `validity`"),
-        ("IssueCertificate", "AccessDeniedException", "may the role of the task do this"),
+        (
+            "IssueCertificate",
+            "AccessDeniedException",
+            "the role of the task needs `acm-pca:IssueCertificate` on `certificate_authority_arn`",
+        ),
         ("IssueCertificate", "InvalidSignatureException", "is the clock of this machine right?"),
     ] {
         let clock = Clock::manual(start());

@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use countersign::cli::mint::{Authority, CaSpec, Validity};
+use countersign::clock::Timestamp;
 use countersign::config;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -38,6 +40,16 @@ fn corpus() -> TempDir {
     ] {
         fs::write(folder.path().join(name), text).unwrap();
     }
+    let long_ago = Validity { from: Timestamp::from_unix_seconds(0), to: Timestamp::from_unix_seconds(1) };
+    let ended = Authority::root(&CaSpec::new("ended CA", long_ago)).unwrap();
+    fs::write(folder.path().join("ended-ca.pem"), ended.pem()).unwrap();
+    let other = Authority::root(&CaSpec::new(
+        "other CA",
+        Validity { to: Timestamp::from_unix_seconds(4_000_000_000), ..long_ago },
+    ))
+    .unwrap();
+    fs::write(folder.path().join("other-ca.pem"), other.pem()).unwrap();
+    fs::write(folder.path().join("ended.crl"), other.crl(&[], long_ago).unwrap()).unwrap();
     folder
 }
 
@@ -123,7 +135,7 @@ fn every_broken_configuration_is_told_all_its_errors_at_once() {
     }
     assert!(failures.is_empty(), "{failures}");
     cases.iter().for_each(|case| assert_check_refuses(case));
-    assert!(cases.len() >= 59, "{}", cases.len());
+    assert!(cases.len() >= 60, "{}", cases.len());
 }
 
 /// The command says it too, and ends with the code for a configuration that cannot be loaded.

@@ -194,7 +194,7 @@ fn defaults_in_the_docs_are_those_that_hold() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 42);
+    assert_eq!(seen, 44);
 }
 
 /// What an editor shows beside a key: a sentence for each, wherever it stands.

@@ -1,12 +1,14 @@
 //! What ends while a connection lives is refused on that connection: no cache, and no handshake that is long
 //! past, keeps a credential alive.
 
+use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::cli::mint::{LeafSpec, Validity};
+use countersign::cli::mint::{Authority, CaSpec, LeafSpec, Validity};
 use countersign::clock::{Clock, Timestamp};
 use futures_util::{SinkExt, StreamExt};
+use rcgen::KeyPair;
 use rustls::ServerConfig;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
@@ -15,7 +17,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use crate::world::certificates::{SERVER_NAMES, TRUST_DOMAIN, Who, parsed, spiffe_id};
 use crate::world::client::{Client, Protocol, alert_after, get, with_token};
 use crate::world::issuer::Answering;
-use crate::world::proxy::HOST;
+use crate::world::proxy::{HOST, Proxy};
 use crate::world::upstream::Upstream;
 use crate::world::{World, soon};
 
@@ -241,4 +243,129 @@ async fn a_tunnel_ends_with_the_token_the_certificate_or_the_list_behind_it() {
         }
     }
     assert_eq!(cases, 6);
+}
+
+/// Waits until requests should be sent here, or not.
+async fn readiness(proxy: &Proxy<'_>, status: u16) {
+    let told = async {
+        while proxy.admin("/readyz").await.status != status {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("readiness", told).await;
+}
+
+#[tokio::test]
+async fn the_next_end_of_a_trust_domain_s_cas_is_told_and_without_any_left_of_ours_nobody_is_sent_here() {
+    let clock = Clock::manual(Timestamp::from_unix_seconds(Clock::system().now().unix_seconds()));
+    let world = World::at(clock.clone()).await;
+    let (start, to) = (clock.now(), world.certificates.validity.to);
+    let in_hours = |hours: u64| start.plus(Duration::from_secs(hours * 3600));
+    let ca = |end| {
+        let spec = CaSpec::new("partner CA", Validity { from: start, to: end });
+        Authority::root(&spec).unwrap().pem()
+    };
+    // One key under one name, issued again: what ends first is not missed.
+    let renewed = |end| {
+        let key = KeyPair::from_pem(&world.certificates.shop_key.serialize_pem()).unwrap();
+        let spec = CaSpec::new("shop CA", Validity { from: start, to: end });
+        Authority::root_with_key(&spec, key).unwrap().pem()
+    };
+    world.write("partner-ca.pem", &(ca(in_hours(2)) + &ca(in_hours(1))));
+    world.write("shop-ca.pem", &(world.certificates.shop.pem() + &renewed(in_hours(1))));
+    let proxy = world.start(ALLOW);
+    let gauge = async |trust_domain: &str, end: Timestamp| {
+        let name = "countersign_trust_domain_expiry_timestamp_seconds";
+        proxy.metrics_once(&format!("{name}{{trust_domain=\"{trust_domain}\"}} {}", end.unix_seconds())).await
+    };
+    let partner = |status: &Value| status["trust_domains"][0].clone();
+    soon("the issuer's keys", async {
+        while proxy.admin("/readyz").await.status != 200 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    for (now, next) in [(start, 1), (in_hours(1), 2), (in_hours(2), 2), (in_hours(3), 2)] {
+        clock.set(now);
+        gauge("partner.example", in_hours(next)).await;
+        gauge("shop.example", to).await;
+        let told = partner(&proxy.admin("/status").await.json());
+        let ends = (&told["next_not_after"], &told["last_not_after"]);
+        assert_eq!(ends, (&json!(in_hours(next).to_string()), &json!(in_hours(2).to_string())), "{told}");
+        assert_eq!((&told["own"], &told["cas"]), (&json!(false), &json!(2)));
+        // Whom the partner sends is refused; everybody else is served.
+        readiness(&proxy, 200).await;
+    }
+    clock.set(to);
+    let told = proxy.admin("/readyz").await;
+    assert_eq!(told.status, 503);
+    let ours = format!("trust domain shop.example: all its CAs have expired, the last at {to}");
+    assert!(told.json()["reasons"].as_array().unwrap().contains(&json!(ours)), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_revocation_list_that_runs_out_is_told_before_and_after_and_nobody_is_sent_here() {
+    let clock = Clock::manual(Timestamp::from_unix_seconds(Clock::system().now().unix_seconds()));
+    let world = World::at(clock.clone()).await;
+    let start = clock.now();
+    let end = start.plus(Duration::from_secs(3600));
+    let list = |to| world.certificates.shop.crl(&[], Validity { from: start, to }).unwrap();
+    world.write("shop.crl", &list(end));
+    let proxy = world.start(ALLOW);
+    let gauge = async |end: Timestamp| {
+        let name = "countersign_trust_domain_crl_next_update_timestamp_seconds";
+        let line = format!("{name}{{trust_domain=\"shop.example\"}} {}", end.unix_seconds());
+        proxy.metrics_once(&line).await
+    };
+    let ours = async || proxy.admin("/status").await.json()["trust_domains"][1].clone();
+    gauge(end).await;
+    let told = ours().await;
+    assert_eq!((&told["crl_next_update"], &told["idle"]), (&json!(end.to_string()), &json!([])), "{told}");
+    readiness(&proxy, 200).await;
+
+    clock.set(end);
+    let why = format!("the revocation list of CA `CN=shop CA` should have been renewed at {end}");
+    readiness(&proxy, 503).await;
+    assert_eq!(ours().await["idle"], json!([why]));
+    let reasons = proxy.admin("/readyz").await.json()["reasons"].clone();
+    assert_eq!(reasons, json!([format!("trust domain shop.example: nobody is believed: {why}")]));
+
+    // Another one is as good as the first.
+    let next = end.plus(Duration::from_secs(3600));
+    world.write("shop.crl", &list(next));
+    proxy.reload(ALLOW).unwrap();
+    gauge(next).await;
+    assert_eq!(ours().await["idle"], json!([]));
+    readiness(&proxy, 200).await;
+
+    // That of a partner costs its own workloads alone.
+    let partner = world.certificates.partner.crl(&[], Validity { from: start, to: end }).unwrap();
+    world.write("partner.crl", &partner);
+    let text = fs::read_to_string(world.folder.path().join("countersign.toml")).unwrap();
+    let with_list = "ca = \"partner-ca.pem\"\ncrl = \"partner.crl\"";
+    proxy.reload_from("countersign.toml", &text.replace("ca = \"partner-ca.pem\"", with_list));
+    let idle = async {
+        while proxy.admin("/status").await.json()["trust_domains"][0]["idle"] == json!([]) {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("what the partner's list does", idle).await;
+    readiness(&proxy, 200).await;
+}
+
+/// One line, however often the status is taken; a start with a list that has run out goes on.
+#[tokio::test]
+async fn a_revocation_list_that_has_run_out_is_logged_once() {
+    let world = World::new().await;
+    let Validity { from, .. } = world.certificates.validity;
+    let to = from.plus(Duration::from_secs(1));
+    world.write("shop.crl", &world.certificates.shop.crl(&[], Validity { from, to }).unwrap());
+    let process = world.serve(ALLOW).await;
+    let says = "whoever a CA vouches for is refused";
+    process.log_says(0, says).await;
+    let lines = process.binary.log_lines();
+    world.configuration(&format!("{ALLOW}# again"));
+    process.log_says(lines, "configuration loaded").await;
+    let log = process.binary.log().borrow().join("\n");
+    assert_eq!(log.matches(says).count(), 1, "{log}");
 }

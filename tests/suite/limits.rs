@@ -26,7 +26,7 @@ use crate::world::signing::KEYS;
 use crate::world::{World, soon};
 
 /// The key, the test that hits it, and whether `limits_hit` counts it.
-const HITS: [(&str, &str, bool); 28] = [
+const HITS: [(&str, &str, bool); 30] = [
     ("audit_queue_max", "a_flood_of_refusals_waits_for_its_own_records_and_takes_nobody_s_place", true),
     (
         "audit_wait_timeout",
@@ -40,7 +40,7 @@ const HITS: [(&str, &str, bool); 28] = [
     ("connections_per_peer_max", "connections_have_their_number", true),
     ("control_frames_per_connection_max", "each_flood_of_frames_is_ended_and_counted", true),
     ("delegation_depth_max", "tokens_have_their_bounds", true),
-    ("dpop_proofs_max", "proofs_have_their_number_and_one_key_its_part", true),
+    ("dpop_proofs_max", "proofs_have_their_number_and_one_holder_its_part", true),
     // The process that would tell of it has ended.
     ("drain_timeout", "what_the_drain_cuts_is_seen_as_cut_and_has_its_record", false),
     ("group_count_max", "tokens_have_their_bounds", true),
@@ -51,9 +51,11 @@ const HITS: [(&str, &str, bool); 28] = [
     ("header_count_max", "heads_have_their_bounds_in_bytes_and_in_fields", true),
     ("header_timeout", "a_head_that_does_not_end_ends_its_connection", true),
     ("idle_timeout", "an_answer_that_its_client_does_not_take_is_broken_off", true),
+    ("introspection_pending_max", "sound_tokens_do_not_wait_for_what_is_asked_about_made_up_ones", true),
     ("json_depth_max", "tokens_have_their_bounds", true),
     ("json_values_max", "tokens_have_their_bounds", true),
     ("key_document_bytes_max", "a_key_set_that_is_too_long_is_counted_and_the_last_one_serves_on", true),
+    ("requests_per_client_max", "behind_a_balancer_each_client_has_its_own_number_of_requests", true),
     ("resets_per_connection_max", "each_flood_of_frames_is_ended_and_counted", true),
     ("scope_count_max", "tokens_have_their_bounds", true),
     ("streams_per_connection_max", "each_flood_of_frames_is_ended_and_counted", true),

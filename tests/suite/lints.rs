@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use countersign::cli::mint::{Authority, CaSpec, Validity};
+use countersign::cli::mint::{Authority, CaSpec, LeafSpec, Validity};
 use countersign::config::{self, Report};
 use countersign::policy::Severity;
 use countersign::policy::lint::Code;
@@ -28,8 +28,23 @@ fn beside_the_base() -> TempDir {
     write_certificates(folder.path());
     let day = Duration::from_secs(86_400);
     let validity = Validity { from: NOW.minus(day), to: NOW.plus(day) };
-    let partner = Authority::root(&CaSpec::new("partner CA", validity)).unwrap();
-    fs::write(folder.path().join("partner-ca.pem"), partner.pem()).unwrap();
+    let ended = Validity { from: NOW.minus(day), to: NOW.minus(Duration::from_secs(3600)) };
+    let ca = |name: &str, validity| Authority::root(&CaSpec::new(name, validity)).unwrap();
+    let partner = ca("partner CA", validity);
+    let (first, second) = (ca("first CA", validity), ca("second CA", validity));
+    let stray = LeafSpec::workload("spiffe://shop.example/ns/prod/sa/orders", validity);
+    let stray = partner.issue(&stray).unwrap();
+    for (name, text) in [
+        ("partner-ca.pem", partner.pem()),
+        ("partner.crl", partner.crl(&[], ended).unwrap()),
+        ("ended-ca.pem", ca("ended CA", ended).pem()),
+        ("two-cas.pem", first.pem() + &second.pem()),
+        ("one.crl", first.crl(&[], validity).unwrap()),
+        ("stray.pem", stray.chain),
+        ("stray-key.pem", stray.key),
+    ] {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
     let entry = |keys: &str| format!("[[revoked]]\n{keys}\n");
     let list = [
         entry("issuer = \"corp\"\nsubject = \"alice\""),
@@ -113,7 +128,31 @@ fn each_finding_is_told_at_its_place_and_nothing_beside_it() {
     }
     assert!(wrong.is_empty(), "\n{wrong}");
     println!("{seen} findings in {} files", cases().len());
-    assert_eq!(seen, 73);
+    assert_eq!(seen, 79);
+}
+
+/// A listener for who fetches our keys, and an issuer whose tokens stand beside assertions.
+#[test]
+fn what_a_chain_needs_is_not_found_to_be_idle() {
+    let folder = beside_the_base();
+    let assertion = "[assertion]\nissuer = \"https://orders.shop.example\"\n";
+    let keys = "[listener.keys]\naddress = \"127.0.0.1:8444\"\nclient_certificate = \"none\"\n";
+    let friends = "[issuer.friends]\nurl = \"https://auth.friend.example\"\naudience = \"https://orders.shop.example\"\n";
+    let front = "[trusted_hop.front]\nkind = \"countersign\"\nspiffe_id = \"spiffe://shop.example/front\"\n\
+                 [issuer.front]\npreset = \"countersign\"\nurl = \"https://front.shop.example\"\naudience = \"orders\"\n\
+                 only = { subject_issuer = \"https://login.example.com\" }\n\
+                 [service.front]\nspiffe_id = \"spiffe://shop.example/front\"\n\
+                 client_id = { issuer = \"front\", client = \"storefront-web\" }\n\
+                 [role.friend]\nany_of = { issuer = \"front\", scope = \"orders:read\" }\n\
+                 [[allow]]\nname = \"through the front\"\nservice = \"front\"\nrole = \"friend\"\nmethod = \"GET\"\npath = \"/front\"\n";
+    let found = |parts: &[&str]| {
+        let report = report_of(&folder, &parts.concat());
+        report.diagnostics().iter().map(|it| it.code).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&[keys]), ["listener_closed"]);
+    assert_eq!(found(&[keys, assertion]), [""; 0]);
+    assert_eq!(found(&[friends]), ["name_unused"]);
+    assert_eq!(found(&[friends, front]), [""; 0]);
 }
 
 /// Each finding has a file of its own, and a row in `docs/policy.md` with its severity.
@@ -154,7 +193,7 @@ fn every_finding_can_be_allowed_by_its_code_and_place() {
             seen += 1;
         }
     }
-    assert_eq!(seen, 73);
+    assert_eq!(seen, 79);
     let unused = cases().into_iter().find(|(name, _)| name == "name_unused").unwrap().1;
     let mut seen = 0;
     for (key, name) in [

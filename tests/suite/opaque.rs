@@ -5,12 +5,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use countersign::clock::Clock;
+use futures_util::future::{join, join_all};
 use http::Response;
+use http::header::AUTHORIZATION;
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::possession::{Holder, presenting, with_proof};
-use crate::streams::{self, Kind};
+use crate::streams::asserted::{self, ASSERTION, FRONT};
+use crate::streams::{self, Kind, Stream};
 use crate::world::certificates::{TRUST_DOMAIN, Who};
 use crate::world::client::{Answer, Client, Protocol, get, with_token};
 use crate::world::issuer::{AUDIENCE, Answering};
@@ -20,6 +24,8 @@ use crate::world::{World, full, soon};
 
 /// For how long an answer is believed.
 const BELIEVED: Duration = Duration::from_secs(30);
+/// After that, what is believed is asked about again.
+const ASKED_AGAIN: Duration = Duration::from_millis(22_500);
 
 /// An issuer that is asked about its tokens, and a service whose users come with them.
 const CONFIGURATION: &str = r#"
@@ -58,24 +64,34 @@ struct Desk {
     said: Arc<Mutex<Value>>,
     asked: Arc<AtomicU64>,
     open: watch::Sender<bool>,
+    /// What is asked about tokens that begin as [`MADE_UP`] has no answer while it is not.
+    made_up_open: watch::Sender<bool>,
 }
+
+const MADE_UP: &str = "made-up-";
 
 impl Desk {
     async fn open() -> Desk {
         let said = Arc::new(Mutex::new(json!({})));
         let (asked, open) = (Arc::<AtomicU64>::default(), watch::Sender::new(true));
-        let (answers, counts, gate) = (said.clone(), asked.clone(), open.subscribe());
-        let listening = listen("127.0.0.1:0".parse().unwrap(), None, move |_| {
-            let (said, mut gate) = (answers.clone(), gate.clone());
+        let made_up_open = watch::Sender::new(true);
+        let (answers, counts, gates) =
+            (said.clone(), asked.clone(), [&open, &made_up_open].map(|open| open.subscribe()));
+        let listening = listen("127.0.0.1:0".parse().unwrap(), None, move |request| {
+            let (said, [mut gate, mut made_up]) = (answers.clone(), gates.clone());
             counts.fetch_add(1, Ordering::SeqCst);
             async move {
                 gate.wait_for(|open| *open).await?;
+                let form = request.into_body().collect().await?.to_bytes();
+                if form.starts_with(format!("token={MADE_UP}").as_bytes()) {
+                    made_up.wait_for(|open| *open).await?;
+                }
                 let said = said.lock().unwrap().to_string();
                 Ok(Response::new(full(said)))
             }
         })
         .await;
-        Desk { listening, said, asked, open }
+        Desk { listening, said, asked, open, made_up_open }
     }
 
     fn says(&self, claims: Value) {
@@ -107,6 +123,7 @@ impl Office {
         let clock = Clock::manual(Clock::system().now());
         let office = Office { world: World::at(clock.clone()).await, clock, desk: Desk::open().await };
         office.world.write("secret", "s3cret\n");
+        asserted::certificate(&office.world);
         office.desk.says(office.active(json!({})));
         office
     }
@@ -125,7 +142,21 @@ impl Office {
     }
 
     fn start(&self) -> Proxy<'_> {
-        self.world.start(&self.configuration(""))
+        self.world.start(&self.configuration(FRONT))
+    }
+
+    /// Of somebody whom a front vouches for, and who has this token of the desk's too.
+    async fn open_beside_an_assertion(&self, proxy: &Proxy<'_>, bearer: &str) -> Stream {
+        let certificate = asserted::certificate(&self.world);
+        let said = asserted::assertion(
+            &self.world,
+            &certificate,
+            json!({ "subject_issuer": "https://desk.example" }),
+        );
+        let config = self.world.certificates.client_config_with(Some(&certificate));
+        let front = Client::tls(proxy.address("mesh"), HOST, config, Protocol::H2).await.unwrap();
+        let fields = [(ASSERTION, &*said), (AUTHORIZATION.as_str(), bearer)];
+        Kind::Events.open_presenting(&Arc::new(front), &fields).await
     }
 }
 
@@ -172,15 +203,36 @@ async fn a_stream_ends_once_its_issuer_says_so() {
     let proxy = office.start();
     let client = client(&proxy).await;
     let mut stream = Kind::Events.open(&client, "Bearer token").await;
-    assert_eq!(office.desk.asked(), 1);
+    let mut beside = office.open_beside_an_assertion(&proxy, "Bearer another").await;
+    assert_eq!(office.desk.asked(), 2);
     office.clock.advance(BELIEVED);
-    office.desk.was_asked(2).await;
+    office.desk.was_asked(4).await;
     stream.goes_on(&office.world).await;
+    beside.goes_on(&office.world).await;
     office.desk.says(json!({ "active": false }));
     office.clock.advance(BELIEVED);
-    stream.ends("token_revoked", tonic::Code::Unauthenticated).await;
-    let record = streams::record(&proxy, Kind::Events.path(), 0).await;
-    assert_eq!((&record["verdict"], &record["reason"]), (&json!("allow"), &json!("token_revoked")));
+    for (at, stream) in [&mut stream, &mut beside].into_iter().enumerate() {
+        stream.ends("token_revoked", tonic::Code::Unauthenticated).await;
+        let record = streams::record(&proxy, Kind::Events.path(), at).await;
+        assert_eq!((&record["verdict"], &record["reason"]), (&json!("allow"), &json!("token_revoked")));
+    }
+}
+
+#[tokio::test]
+async fn a_stream_goes_on_while_its_issuer_fails_and_ends_when_what_it_said_is_over() {
+    let office = Office::new().await;
+    let proxy = office.start();
+    let client = client(&proxy).await;
+    let mut stream = Kind::Events.open(&client, "Bearer token").await;
+    office.desk.says(json!("no word"));
+    office.clock.advance(ASKED_AGAIN);
+    office.desk.was_asked(2).await;
+    stream.goes_on(&office.world).await;
+    office.clock.advance(Duration::from_secs(1));
+    office.desk.was_asked(3).await;
+    stream.goes_on(&office.world).await;
+    office.clock.advance(BELIEVED - ASKED_AGAIN - Duration::from_secs(1));
+    stream.ends("issuer_unavailable", tonic::Code::Unavailable).await;
 }
 
 #[tokio::test]
@@ -209,7 +261,7 @@ async fn a_reload_asks_nobody_about_what_is_believed_and_judges_it_anew() {
     assert_eq!(ask(&client, "token").await, (200, Value::Null));
     let asked = office.desk.asked();
     office.desk.says(json!({ "active": false }));
-    office.clock.advance(BELIEVED - Duration::from_secs(1));
+    office.clock.advance(ASKED_AGAIN - Duration::from_secs(1));
     proxy.reload(&text).unwrap();
     assert_eq!(ask(&client, "token").await, (200, Value::Null));
     office.clock.advance(Duration::from_secs(1));
@@ -223,14 +275,15 @@ async fn a_stream_waits_for_its_issuer_as_a_request_does() {
     let proxy = office.start();
     let (batch, storefront) = (client(&proxy).await, proxy.client(Who::Storefront, Protocol::H2).await);
     let mut stream = Kind::Events.open(&batch, "Bearer token").await;
+    let mut beside = office.open_beside_an_assertion(&proxy, "Bearer another").await;
     let lasting = office.world.issuer.token(json!({ "exp": office.clock.now().unix_seconds() + 36_000 }));
     let mut by_key = Kind::Events.open(&Arc::new(storefront), &format!("Bearer {lasting}")).await;
     office.desk.open.send_replace(false);
     office.clock.advance(BELIEVED);
-    office.desk.was_asked(2).await;
+    office.desk.was_asked(4).await;
     // the end of a stream whose issuer's keys are not to be had shows that time has passed
     office.world.issuer.jwks_answers(Answering::Held);
-    office.world.configuration(&office.configuration(""));
+    office.world.configuration(&office.configuration(FRONT));
     let path = office.world.folder.path().join("countersign.toml");
     let text = std::fs::read_to_string(path).unwrap();
     let url = format!("[issuer.corp]\nurl = \"{}\"\n", office.world.issuer.url);
@@ -240,9 +293,52 @@ async fn a_stream_waits_for_its_issuer_as_a_request_does() {
     proxy.server.reload(office.world.load()).unwrap();
     by_key.ends("issuer_unavailable", tonic::Code::Unavailable).await;
     stream.goes_on(&office.world).await;
+    beside.goes_on(&office.world).await;
     office.desk.open.send_replace(true);
     stream.goes_on(&office.world).await;
-    assert!(office.desk.asked() >= 2);
+    beside.goes_on(&office.world).await;
+    assert!(office.desk.asked() >= 4);
+}
+
+/// Whoever waited for the provider's word on a made-up one would not be answered.
+#[tokio::test]
+async fn sound_tokens_do_not_wait_for_what_is_asked_about_made_up_ones() {
+    let office = Office::new().await;
+    let proxy = office.world.start(&office.configuration("[limit]\nintrospection_pending_max = 200"));
+    let (attacker, sound) = (client(&proxy).await, client(&proxy).await);
+    let elsewhere = proxy.client(Who::Storefront, Protocol::H2).await;
+    let mut stream = Kind::Events.open(&sound, "Bearer stream").await;
+    let known: Vec<String> = (0..50).map(|at| format!("sound-{at}")).collect();
+    for token in &known {
+        assert_eq!(ask(&sound, token).await, (200, Value::Null));
+    }
+    let requests = office.world.upstream.counts().requests;
+    office.clock.advance(BELIEVED);
+    office.desk.made_up_open.send_replace(false);
+    let made_up: Vec<String> = (0..100).map(|at| format!("{MADE_UP}{at}")).collect();
+    let flood = join_all(made_up.iter().map(|token| ask(&attacker, token)));
+    let soundly = async {
+        // One peer's part of those that wait is full.
+        proxy.metrics_once("countersign_limits_hit_total{limit=\"introspection_pending_max\"} 50").await;
+        for token in &known {
+            // Also from who floods.
+            assert_eq!(ask(&attacker, token).await, (200, Value::Null), "{token}");
+        }
+        stream.goes_on(&office.world).await;
+        let (status, reason) = ask(&elsewhere, "first-seen").await;
+        assert_eq!((status, reason), (403, json!("token_not_issued_to_service")), "another peer's is judged");
+        assert_eq!(
+            ask(&attacker, "first-seen-2").await,
+            (429, json!("limit_exceeded")),
+            "of the peer that floods"
+        );
+        office.desk.says(json!({ "active": false }));
+        office.desk.made_up_open.send_replace(true);
+    };
+    let (answers, ()) = join(flood, soundly).await;
+    let count = |status| answers.iter().filter(|answer| answer.0 == status).count();
+    assert_eq!((count(429), count(401)), (50, 50), "{answers:?}");
+    assert!(office.world.upstream.counts().requests >= requests + 50);
 }
 
 #[tokio::test]

@@ -232,7 +232,8 @@ async fn ten_policies_written_under_load_and_every_record_explained_by_its_file(
             let before = &text[..text.find("\"order-raeder\"").unwrap()];
             let line = before.lines().count();
             let column = before.lines().last().unwrap().len() + 1;
-            process.log_says(lines, &format!("{}:{line}:{column}", path.display())).await;
+            let place = format!("{}:{line}:{column}", path.display());
+            process.binary.logged_after(lines, |event| event["place"] == place.as_str()).await;
             assert_eq!(process.metric("countersign_config_last_reload_success").await, 0.0);
         } else {
             let claims = json!({"scope": "orders:read", "uid": "u1"});

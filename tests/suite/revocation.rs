@@ -1,17 +1,19 @@
 //! What is revoked is refused at once, and nothing else; by a list that changes by itself.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use countersign::clock::Clock;
 use countersign::config::{RevocationSettings, load_revocations};
+use countersign::identity::CertificateHash;
 use http::header::AUTHORIZATION;
 use serde_json::{Value, json};
 
 use crate::world::certificates::Who;
 use crate::world::client::{Client, Protocol, get};
 use crate::world::program::run;
-use crate::world::proxy::Proxy;
+use crate::world::proxy::{Proxy, Records};
 use crate::world::{World, soon};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_countersign");
@@ -180,6 +182,16 @@ async fn a_broken_list_keeps_the_last_good_one_and_a_broken_configuration_keeps_
         world.write("revoked.toml", broken);
         process.log_says(lines, "the last good one stays in force").await;
         assert_eq!(process.metric("countersign_revocation_list_last_read_success").await, 0.0);
+        let failure = async {
+            loop {
+                let status = process.admin("/status").await.json()["revocation"].clone();
+                let Some(why) = status["failure"]["why"].as_str() else { continue };
+                if why.contains("revoked.toml:") && status["entries"] == 1 {
+                    return;
+                }
+            }
+        };
+        soon("the failure on the status page", failure).await;
         assert_eq!(ask(&client, &mallory).await, refused, "{broken}");
         assert_eq!(ask(&client, &alice).await.0, 200, "{broken}");
     }
@@ -234,11 +246,97 @@ async fn nothing_starts_without_its_list() {
     assert_eq!(cases, 6);
 }
 
+fn settings(file: &Path) -> RevocationSettings {
+    let (issuers, trust_domains) = (vec!["corp".parse().unwrap()], vec!["shop.example".parse().unwrap()]);
+    RevocationSettings { file: file.to_owned(), issuers, trust_domains }
+}
+
+/// However a person in a hurry has it.
+#[test]
+fn a_fingerprint_is_taken_as_openssl_and_records_print_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("revoked.toml");
+    let (lower, upper) = ("0f".repeat(32), vec!["0F"; 32].join(":"));
+    let mut cases = 0;
+    for written in [
+        lower.clone(),
+        format!("sha256:{lower}"),
+        upper.clone(),
+        format!("sha256 Fingerprint={upper}"),
+        format!("SHA256 Fingerprint={upper}"),
+        format!("sha256 fingerprint={}", upper.to_lowercase()),
+    ] {
+        fs::write(&file, format!("version = 1\n{}", entry(&format!("certificate = \"{written}\"")))).unwrap();
+        let list = load_revocations(&settings(&file), Clock::system().now()).unwrap();
+        let holder = CertificateHash([0x0f; 32]);
+        assert!(list.holder(&holder, None, Clock::system().now()).is_some(), "{written}");
+        cases += 1;
+    }
+    assert_eq!(cases, 6);
+    let sha1 = vec!["0F"; 20].join(":");
+    fs::write(
+        &file,
+        format!("version = 1\n{}", entry(&format!("certificate = \"SHA1 Fingerprint={sha1}\""))),
+    )
+    .unwrap();
+    let said = load_revocations(&settings(&file), Clock::system().now()).unwrap_err().to_text(false);
+    assert!(said.contains("-fingerprint -sha256"), "{said}");
+}
+
+/// In the log, on the status page and in the record; and the others take effect.
+#[tokio::test]
+async fn an_entry_that_revokes_nothing_is_told_loudly_and_keeps_no_other_out() {
+    let world = World::new().await;
+    list(&world, "");
+    let process = world.serve(CONFIGURATION).await;
+    let client = process.client(Who::Storefront, Protocol::H2).await;
+    let alice = world.issuer.token(json!({}));
+    assert_eq!(ask(&client, &alice).await.0, 200);
+    let entries = [
+        entry("issuer = \"crop\"\nsubject = \"mallory\""),
+        entry("issuer = \"corp\"\nsubject = \"alice\""),
+        entry("spiffe_id = \"spiffe://shop.exmaple/ns/prod/sa/storefront\""),
+    ];
+    let lines = process.binary.log_lines();
+    list(&world, &entries.concat());
+    let issuer = "there is no issuer `crop`, did you mean `corp`?";
+    let domain = "there is no trust domain `shop.exmaple`, did you mean `shop.example`?";
+    let told = process.log_says(lines, issuer).await;
+    assert!(told["level"] == "WARN" && told["place"].as_str().unwrap().ends_with("revoked.toml:2"), "{told}");
+    process.log_says(lines, domain).await;
+    let status = async {
+        loop {
+            let status = process.admin("/status").await.json()["revocation"].clone();
+            if status["entries"] == 1 {
+                return status;
+            }
+        }
+    };
+    let status = soon("the status", status).await;
+    let lines = |status: &Value| {
+        let idle = status["idle"].as_array().unwrap().iter();
+        idle.map(|it| it.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let idle =
+        [format!("line 2: it revokes nothing: {issuer}"), format!("line 8: it revokes nothing: {domain}")];
+    assert_eq!(lines(&status), idle);
+    assert!(status["since"].is_string() && status["failure"].is_null(), "{status}");
+    assert_eq!(ask(&client, &alice).await, (401, json!("token_revoked")));
+    assert_eq!(process.metric("countersign_revocations{kind=\"subject\"}").await, 1.0);
+    assert_eq!(process.metric("countersign_revocations{kind=\"workload\"}").await, 0.0);
+    let records = Records::of(world.folder.path().join("audit.jsonl"));
+    let is_loaded = |event: &&Value| event["revoked"]["subjects"] == 1;
+    let loaded = records.until(|all| all.iter().find(is_loaded).cloned()).await;
+    assert_eq!(lines(&loaded), idle);
+    let story = loaded["story"].as_str().unwrap();
+    assert!(story.contains("0 certificates; of the list, line 2: it revokes nothing"), "{story}");
+}
+
 #[test]
 fn what_is_no_entry_is_told_with_its_line() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("revoked.toml");
-    let settings = RevocationSettings { file: file.clone(), issuers: vec!["corp".parse().unwrap()] };
+    let settings = settings(&file);
     let now = Clock::system().now();
     let mut cases = 0;
     for (keys, code) in [

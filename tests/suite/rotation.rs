@@ -12,20 +12,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use countersign::cli::mint::{Authority, CaSpec, Minted};
-use countersign::clock::Stopwatch;
+use countersign::clock::{Clock, Stopwatch};
 use futures_util::future::join_all;
 use http::Request;
 use http::header::{AUTHORIZATION, CONNECTION};
+use rcgen::KeyPair;
 use rustls::ClientConfig;
 use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::world::aws::{Aws, CA_ARN, Ca};
 use crate::world::certificates::{TRUST_DOMAIN, parsed, store};
 use crate::world::client::{Client, Protocol, Raw, get};
 use crate::world::consul::ConsulAgent;
-use crate::world::presented::in_force;
 use crate::world::process::Process;
 use crate::world::proxy::HOST;
 use crate::world::workload_api::WorkloadApi;
@@ -53,6 +54,20 @@ address = "@agent@"
 [trust_domain."shop.example"]
 "#;
 
+/// The longest life with which five renewals fit into a minute. The root is not followed but written by hand, both
+/// of them while one takes the place of the other, as who operates this has to.
+const AWS_PRIVATE_CA: &str = r#"[identity]
+source = "aws_private_ca"
+[identity.aws_private_ca]
+certificate_authority_arn = "@arn@"
+spiffe_id = "spiffe://shop.example/orders"
+dns = ["orders.shop.example"]
+validity = "12s"
+endpoint = "@aws@"
+[trust_domain."shop.example"]
+ca = "shop-ca.pem"
+"#;
+
 /// Who asks at the same time; the first by a new connection each time.
 const LANES: u64 = 8;
 
@@ -66,12 +81,13 @@ struct Plan {
 }
 
 impl Plan {
-    fn new() -> Plan {
+    /// For a source that takes up to so many seconds to come with another certificate.
+    fn new(slow: u64) -> Plan {
         let number = |name, default| env::var(name).map_or(default, |text| text.parse().unwrap());
         let rotations = number("COUNTERSIGN_ROTATIONS", 2);
         let rate = number("COUNTERSIGN_ROTATION_RATE", 200);
         // Twice a rotation, and all of them in a minute.
-        let at_length = rate * 60 / (2 * rotations);
+        let at_length = rate * (60 / rotations - slow) / 2;
         let calm = if env::var_os("COUNTERSIGN_ROTATIONS").is_some() { at_length } else { 60 };
         Plan { rotations, rate, calm }
     }
@@ -101,18 +117,34 @@ enum Source {
     Files,
     WorkloadApi(WorkloadApi),
     Consul(ConsulAgent),
+    AwsPrivateCa(Aws),
+}
+
+/// A CA that may come to be the root of AWS Private CA, for which its key is needed.
+struct Root {
+    authority: Authority,
+    /// PEM.
+    key: String,
 }
 
 impl Source {
-    fn gives(&self, world: &World, own: &Minted, cas: &[&Authority]) {
+    fn gives(&self, world: &World, issuer: &Root, believed: &[&Root]) {
+        let cas: Vec<&Authority> = believed.iter().map(|root| &root.authority).collect();
+        let pem = || cas.iter().map(|ca| ca.pem()).collect::<String>();
+        let own = || self.own(world, &issuer.authority);
         match self {
             Source::Files => {
-                world.write("shop-ca.pem", &cas.iter().map(|ca| ca.pem()).collect::<String>());
+                let own = own();
+                world.write("shop-ca.pem", &pem());
                 world.write("orders.pem", &own.chain);
                 world.write("orders-key.pem", &own.key);
             }
-            Source::WorkloadApi(api) => api.gives(world.svid_response(own, cas)),
-            Source::Consul(agent) => agent.gives(own, TRUST_DOMAIN, cas),
+            Source::WorkloadApi(api) => api.gives(world.svid_response(&own(), &cas)),
+            Source::Consul(agent) => agent.gives(&own(), TRUST_DOMAIN, &cas),
+            Source::AwsPrivateCa(aws) => {
+                world.write("shop-ca.pem", &pem());
+                aws.issues_by(Ca::below_given(&issuer.authority.pem(), &issuer.key, &Clock::system()));
+            }
         }
     }
 
@@ -131,7 +163,7 @@ impl Source {
 async fn files_rotate_without_a_failed_request() {
     let mut world = World::new().await;
     world.identity = Some(FILES.to_owned());
-    rotate("files", &world, &Source::Files).await;
+    rotate("files", &world, &Source::Files, 0).await;
 }
 
 #[tokio::test]
@@ -140,7 +172,7 @@ async fn the_workload_api_rotates_without_a_failed_request() {
     let socket = world.workload_socket();
     world.identity = Some(WORKLOAD_API.replace("@socket@", socket.to_str().unwrap()));
     let api = WorkloadApi::start(&socket);
-    rotate("workload_api", &world, &Source::WorkloadApi(api)).await;
+    rotate("workload_api", &world, &Source::WorkloadApi(api), 0).await;
 }
 
 #[tokio::test]
@@ -148,13 +180,24 @@ async fn consul_rotates_without_a_failed_request() {
     let mut world = World::new().await;
     let agent = ConsulAgent::start(None).await;
     world.identity = Some(CONSUL.replace("@agent@", &agent.url));
-    rotate("consul", &world, &Source::Consul(agent)).await;
+    rotate("consul", &world, &Source::Consul(agent), 0).await;
 }
 
-async fn rotate(name: &str, world: &World, source: &Source) {
-    let plan = Plan::new();
-    let mut ca = new_ca(world, 0);
-    source.gives(world, &source.own(world, &ca), &[&ca]);
+#[tokio::test]
+async fn aws_private_ca_rotates_without_a_failed_request() {
+    let first = Ca::new("of nobody", &Clock::system());
+    let aws = Aws::start(first, Clock::system()).await;
+    let mut world = World::new().await;
+    world.identity = Some(AWS_PRIVATE_CA.replace("@aws@", &aws.url).replace("@arn@", CA_ARN));
+    world.environment = aws.environment(&world);
+    let source = Source::AwsPrivateCa(aws);
+    rotate("aws_private_ca", &world, &source, 8).await;
+}
+
+async fn rotate(name: &str, world: &World, source: &Source, slow: u64) {
+    let plan = Plan::new(slow);
+    let mut ca = new_root(world, 0);
+    source.gives(world, &ca, &[&ca]);
     let process = world.serve(READ).await;
     ready(&process).await;
 
@@ -171,18 +214,21 @@ async fn rotate(name: &str, world: &World, source: &Source) {
     let since = Stopwatch::start();
     let mut lasted = Vec::new();
     for number in 1..=plan.rotations {
-        let next = new_ca(world, number);
+        let next = new_root(world, number);
         // Everybody believes both.
-        step(world, &process, source, &source.own(world, &ca), &[&ca, &next]).await;
+        source.gives(world, &ca, &[&ca, &next]);
+        in_force(world, &process, &ca, &[(&ca, true), (&next, true)]).await;
         told.send_replace(self::clients(world, 2 * number - 1, &ca, &[&ca, &next]));
         followed(&mut asking, 2 * number - 1, plan.calm).await;
         let laggards = join_all((0..4).map(|at| laggard(world, &process, &told, at % 2 == 0))).await;
         // Everybody has a certificate of the new one.
-        step(world, &process, source, &source.own(world, &next), &[&ca, &next]).await;
+        source.gives(world, &next, &[&ca, &next]);
+        in_force(world, &process, &next, &[(&ca, true), (&next, true)]).await;
         told.send_replace(self::clients(world, 2 * number, &next, &[&ca, &next]));
         followed(&mut asking, 2 * number, plan.calm).await;
         // The old one is removed, and with it who did not follow.
-        step(world, &process, source, &source.own(world, &next), &[&next]).await;
+        source.gives(world, &next, &[&next]);
+        in_force(world, &process, &next, &[(&ca, false), (&next, true)]).await;
         let removed = Stopwatch::start();
         let ended = laggards.into_iter().map(async |(raw, is_idle)| {
             raw.rest().await;
@@ -213,13 +259,18 @@ async fn rotate(name: &str, world: &World, source: &Source) {
     assert_eq!(lasted.len() as u64, 4 * plan.rotations);
 }
 
-fn new_ca(world: &World, number: u64) -> Authority {
-    Authority::root(&CaSpec::new(&format!("shop CA {number}"), world.certificates.validity)).unwrap()
+fn new_root(world: &World, number: u64) -> Root {
+    let key = KeyPair::generate().unwrap();
+    let pem = key.serialize_pem();
+    let spec = CaSpec::new(&format!("shop CA {number}"), world.certificates.validity);
+    Root { authority: Authority::root_with_key(&spec, key).unwrap(), key: pem }
 }
 
-fn clients(world: &World, number: u64, ca: &Authority, believed: &[&Authority]) -> Clients {
-    let (chain, key) = parsed(&ca.issue(&world.certificates.workload(TRUST_DOMAIN, "storefront")).unwrap());
-    let builder = ClientConfig::builder().with_root_certificates(store(believed));
+fn clients(world: &World, number: u64, ca: &Root, believed: &[&Root]) -> Clients {
+    let storefront = world.certificates.workload(TRUST_DOMAIN, "storefront");
+    let (chain, key) = parsed(&ca.authority.issue(&storefront).unwrap());
+    let believed: Vec<&Authority> = believed.iter().map(|root| &root.authority).collect();
+    let builder = ClientConfig::builder().with_root_certificates(store(&believed));
     Clients { number, config: builder.with_client_auth_cert(chain, key).unwrap() }
 }
 
@@ -228,10 +279,24 @@ async fn ready(process: &Process<'_>) {
     soon("readiness", ready).await;
 }
 
-/// Gives the proxy a certificate and CAs, and waits until they are in force.
-async fn step(world: &World, process: &Process<'_>, source: &Source, own: &Minted, cas: &[&Authority]) {
-    source.gives(world, own, cas);
-    in_force(process.address, own).await;
+/// Waits until the proxy shows a certificate of this issuer, and lets in who has one of these CAs, or does not.
+async fn in_force(world: &World, process: &Process<'_>, issuer: &Root, let_in: &[(&Root, bool)]) {
+    let token = format!("Bearer {}", world.issuer.token(json!({})));
+    for (ca, is_let_in) in let_in {
+        let config = clients(world, 0, ca, &[issuer]).config;
+        let mut ticks = interval(Duration::from_millis(20));
+        let told = async {
+            while answers(process.address, config.clone(), &token).await != *is_let_in {
+                ticks.tick().await;
+            }
+        };
+        soon("certificate and CAs in force", told).await;
+    }
+}
+
+async fn answers(address: SocketAddr, config: ClientConfig, token: &str) -> bool {
+    let Ok(client) = Client::tls(address, HOST, config, Protocol::H1).await else { return false };
+    client.ask(request(token)).await.is_ok_and(|answer| answer.status == 200)
 }
 
 /// Waits until all lanes ask as the clients of this number do, and so many more requests were asked.

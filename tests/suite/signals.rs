@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use crate::world::certificates::Who;
@@ -167,6 +167,56 @@ async fn what_is_set_up_once_is_not_changed_by_a_reload_and_the_log_says_so() {
     world.write("countersign.toml", &text);
     process.log_says(lines, "configuration loaded").await;
     assert_eq!(process.metric("countersign_config_last_reload_success").await, 1.0);
+}
+
+/// One event for each error, and the status page has the first.
+#[tokio::test]
+async fn what_keeps_a_configuration_from_being_taken_is_told_once_where_operators_look() {
+    let world = World::new().await;
+    let process = world.serve(READ).await;
+    let text = fs::read_to_string(world.folder.path().join("countersign.toml")).unwrap();
+    let broken = text.replace("\"shop-ca.pem\"", "\"lost.pem\"").replace("workers = 2", "wrokers = 2");
+    let moved = text.replacen("address = \"127.0.0.1:0\"\nclient", "address = \"127.0.0.1:1\"\nclient", 1);
+    let line = 1 + broken.lines().position(|line| line.starts_with("wrokers")).unwrap();
+    let status = async || process.admin("/status").await.json()["configuration"].clone();
+    let why = async |words: &str| {
+        let told = async {
+            loop {
+                let status = status().await;
+                if status["failure"]["why"].as_str().is_some_and(|why| why.contains(words)) {
+                    return status;
+                }
+            }
+        };
+        soon("the failure on the status page", told).await
+    };
+    let since = status().await["since"].clone();
+    assert!(since.is_string() && status().await["failure"].is_null());
+
+    let lines = process.binary.log_lines();
+    world.write("countersign.toml", &broken);
+    process.log_says(lines, "the present one stays").await;
+    let log = process.binary.log().borrow()[lines..].join("\n");
+    let events = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let mut told: Vec<_> = events.filter(|event| event["code"].is_string()).collect();
+    told.sort_by_key(|event| event["code"].to_string());
+    assert_eq!(told.len(), 2, "{log}");
+    assert_eq!((&told[0]["code"], &told[1]["code"]), (&json!("missing_file"), &json!("unknown_key")));
+    assert!(told[1]["place"].as_str().unwrap().ends_with(&format!("countersign.toml:{line}:1")), "{told:?}");
+    assert_eq!(told[1]["message"], "unknown key `wrokers`");
+    assert_eq!(told[1]["help"], "did you mean `workers`?");
+    let failed = why("unknown key `wrokers`, and 1 more").await;
+    assert_eq!(failed["since"], since);
+    assert!(failed["failure"]["at"].as_str() > since.as_str(), "{failed}");
+
+    world.write("countersign.toml", &moved);
+    why("listeners were added").await;
+    let lines = process.binary.log_lines();
+    world.write("countersign.toml", &text);
+    process.log_says(lines, "configuration loaded").await;
+    let cured = async { while !status().await["failure"].is_null() {} };
+    soon("the status page", cured).await;
+    assert!(status().await["since"].as_str() > since.as_str());
 }
 
 #[tokio::test]

@@ -40,7 +40,11 @@ const BESIDE: [(&str, &str, &str); 4] = [
     ("identity", "clock", "a caller's expiry is a `Timestamp`, a plain value"),
     ("server", "admin", "the composition root also starts what operators ask"),
     ("metrics", "clock", "ages are counted from a `Timestamp`, a plain value"),
-    ("upstream", "token", "how a token is signed is known in one place, whoever signs it"),
+    (
+        "upstream",
+        "token",
+        "what a token is, how it is signed and where its issuer is found is known in one place",
+    ),
 ];
 /// Modules that stay pure, with all the crates that they may name.
 const PURE: [(&str, &[&str]); 2] = [

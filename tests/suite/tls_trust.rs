@@ -8,7 +8,8 @@ use countersign::cli::mint::{Authority, CaSpec, LeafSpec, Minted, Validity};
 use countersign::identity::PeerName;
 use countersign::tls::peer::{Distrust, OutOfDate, Revocation};
 use countersign::tls::{
-    ClientCertificates, HandshakeFailure, MalformedCertificate as Malformed, PeerError, Trust, TrustError,
+    ClientCertificates, HandshakeFailure, Idle, MalformedCertificate as Malformed, PeerError, Trust,
+    TrustError, Why,
 };
 use rcgen::{GeneralSubtree, KeyPair, NameConstraints};
 use rustls::pki_types::CertificateRevocationListDer;
@@ -186,6 +187,7 @@ async fn revocation_lists_are_believed_and_their_silence_refuses() {
         // Only another CA's list; only the root's list for a chain with an intermediate.
         (tls.partner.crl(&[], valid()).unwrap(), &of_eight, Revocation::NoList),
         (crl(&[], valid()), &of_below, Revocation::NoList),
+        (below.crl(&[], valid()).unwrap(), &of_below, Revocation::NoList),
         // One bit of the signature is another; a CA of the same name signed it.
         (flipped(&crl(&[], valid())), &of_eight, Revocation::NoList),
         (same_name.crl(&[], valid()).unwrap(), &of_eight, Revocation::NoList),
@@ -197,6 +199,38 @@ async fn revocation_lists_are_believed_and_their_silence_refuses() {
         let listener = tls.listener(ClientCertificates::Required(tls.trust_with_crl(&list)));
         let expected = (PeerError::Revoked(reason), REVOKED);
         assert_eq!(refused(&listener, Some(own), &tls).await, expected);
+        seen += 1;
+    }
+    assert_eq!(seen, 8);
+}
+
+#[tokio::test]
+async fn a_trust_domain_knows_whom_its_lists_keep_out_and_from_when_on() {
+    let tls = Tls::new();
+    let same_name = Authority::root(&CaSpec::new("shop CA", always())).unwrap();
+    let below = tls.shop.intermediate(&CaSpec::new("below", always())).unwrap();
+    let crl = |ca: &Authority, to| ca.crl(&[], Validity { from: now().minus(hours(1)), to }).unwrap();
+    let (soon, late) = (now().plus(hours(1)), now().plus(hours(2)));
+    let shop = |why| vec![Idle { ca: "CN=shop CA".to_owned(), why }];
+    let of_below = |at| Idle { ca: "CN=below".to_owned(), why: Why::ListExpired(at) };
+    let no_list = || shop(Why::NoList);
+    // the lists, what keeps whom out now, from `soon` on, and whether that is everybody then
+    let cases = [
+        (crl(&tls.shop, late), vec![], vec![], false),
+        (crl(&tls.shop, soon), vec![], shop(Why::ListExpired(soon)), true),
+        (crl(&tls.shop, late) + &crl(&below, soon), vec![], vec![of_below(soon)], false),
+        (crl(&tls.partner, late), no_list(), no_list(), true),
+        (crl(&same_name, late), no_list(), no_list(), true),
+        (flipped(&crl(&tls.shop, late)), no_list(), no_list(), true),
+        (crl(&below, soon), no_list(), [no_list(), vec![of_below(soon)]].concat(), true),
+    ];
+    let mut seen = 0;
+    for (lists, at_first, then, is_everybody) in cases {
+        let trust = tls.trust_with_crl(&lists);
+        let (_, standing) = trust.standings().find(|(name, _)| name.as_str() == "shop.example").unwrap();
+        let idle = |at| standing.idle(at).collect::<Vec<_>>();
+        assert_eq!((idle(soon.minus(hours(1))), idle(soon)), (at_first, then));
+        assert_eq!(standing.is_idle(soon), is_everybody);
         seen += 1;
     }
     assert_eq!(seen, 7);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use countersign::cli::mint::{LeafSpec, Minted, Validity};
 use countersign::tls::client::{ExpectedServer, client_config, in_words};
-use countersign::tls::{Alpn, ClientCertificates, ListenerTls};
+use countersign::tls::{Alpn, ClientCertificates, ListenerTls, PemSource, Roots};
 use rcgen::ExtendedKeyUsagePurpose;
 use rustls::pki_types::ServerName;
 use tokio_rustls::TlsConnector;
@@ -15,6 +15,10 @@ const ORDERS: &str = "spiffe://shop.example/ns/prod/sa/orders";
 
 fn workload(tls: &Tls, pattern: &str) -> ExpectedServer {
     ExpectedServer::Workload { trust: tls.trust(), spiffe_ids: vec![pattern.parse().unwrap()] }
+}
+
+fn named(ca: PemSource) -> ExpectedServer {
+    ExpectedServer::Named(Some(Roots::load(&ca).unwrap()))
 }
 
 /// Dials a listener that presents `server`; the error is what was wrong with its identity.
@@ -85,8 +89,8 @@ async fn a_server_known_by_name_needs_the_name_the_ca_and_the_time() {
     let tls = Tls::new();
     let spec = LeafSpec { uris: Vec::new(), dns: vec!["orders.example".into()], ..good() };
     let server = tls.shop.issue(&spec).unwrap();
-    let ca = ExpectedServer::Ca(tls.file("upstream-ca.pem", &tls.shop.pem()).certificates().unwrap());
-    let other_ca = ExpectedServer::Ca(tls.file("other-ca.pem", &tls.partner.pem()).certificates().unwrap());
+    let ca = named(tls.file("upstream-ca.pem", &tls.shop.pem()));
+    let other_ca = named(tls.file("other-ca.pem", &tls.partner.pem()));
     dial(&tls, &server, &ca, "orders.example").await.unwrap();
     dial(&tls, &server, &ca, "else.example").await.unwrap_err();
     dial(&tls, &server, &other_ca, "orders.example").await.unwrap_err();

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::audit::line::{LIST_ENTRIES_MAX, bounded, bounded_list};
 use crate::audit::part::Part;
-use crate::identity::{ActorKind, Bound, Caller, Delegate, Name, Peer, PeerName};
+use crate::identity::{ActorKind, Bound, Caller, Delegate, Name, Peer, PeerName, SUBJECT_ISSUER};
 use crate::policy::Policy;
 use crate::policy::claim::ClaimPath;
 use crate::policy::role::IssuerFacts;
@@ -41,7 +41,9 @@ pub struct CallerRecord {
     pub actor: ActorKind,
     pub on_behalf_of: ActorKind,
     pub chain: Vec<Delegate>,
-    /// Where another Countersign vouches for the caller: the services that the request came through, the first one first.
+    /// Where another Countersign vouches for the caller: the `iss` of the token that it was first known by, and the
+    /// services that the request came through, the first one first.
+    pub subject_issuer: Option<String>,
     pub via: Vec<String>,
     /// The configured roles, not the token's.
     pub roles: Vec<Name>,
@@ -117,6 +119,7 @@ impl CallerRecord {
         let hide_roles = hide(from(|facts| &facts.roles), !caller.roles.is_empty());
         let hide_acr = hide(Some("acr"), caller.acr.is_some());
         let hide_chain = hide(Some("act"), !caller.chain.is_empty());
+        let hide_issuer = hide(Some(SUBJECT_ISSUER), caller.subject_issuer().is_some());
         let mut claims = Map::new();
         for path in policy.claims_read() {
             let value = path.look_up(&caller.claims).unwrap_or(&Value::Null);
@@ -139,6 +142,7 @@ impl CallerRecord {
             actor: caller.actor,
             on_behalf_of: caller.on_behalf_of,
             chain: caller.chain.iter().take(LIST_ENTRIES_MAX).map(link).collect(),
+            subject_issuer: caller.subject_issuer().map(|issuer| text(issuer, hide_issuer)),
             via: caller.via.as_deref().map(bounded_list).unwrap_or_default(),
             roles: roles.to_vec(),
             scopes: bounded_list(&caller.scopes),
@@ -156,7 +160,8 @@ impl CallerRecord {
     pub fn bytes(&self) -> usize {
         let chain =
             self.chain.iter().map(|link| link.subject.len() + link.issuer.as_deref().map_or(0, str::len));
-        let words = self.groups.iter().chain(&self.token_roles).chain(&self.acr).map(String::len);
+        let words = self.groups.iter().chain(&self.token_roles).chain(&self.acr);
+        let words = words.chain(&self.via).chain(&self.subject_issuer).map(String::len);
         chain.chain(words).sum::<usize>()
             + self.claims.iter().map(|(name, value)| name.len() + bytes(value)).sum::<usize>()
     }

@@ -36,6 +36,7 @@ pub fn caller(check: Check, caller: Option<&CallerRecord>, story: &mut String) {
         (Check::Ok, Some(caller)) => {
             story.push_str(", for ");
             principal(caller, story);
+            vouched(caller, story);
         }
         (Check::Absent, _) => story.push_str(", without a token"),
         (Check::Failed(_), _) => story.push_str(", with a refused token"),
@@ -75,6 +76,18 @@ fn principal(caller: &CallerRecord, story: &mut String) {
         story.push_str(" (agent)");
     } else {
         story.extend([" (", caller.actor.as_str(), ")"]);
+    }
+}
+
+/// Who told the hop who that is, and whom it passed on its way there.
+fn vouched(caller: &CallerRecord, story: &mut String) {
+    if let Some(issuer) = &caller.subject_issuer {
+        story.push_str(", named by ");
+        plain(issuer, story);
+    }
+    for (at, service) in caller.via.iter().enumerate() {
+        story.push_str(if at == 0 { ", by way of " } else { " and " });
+        plain(service, story);
     }
 }
 
@@ -139,6 +152,14 @@ mod tests {
         assert_eq!(
             who(|r| caller_of(r).subject = None),
             "storefront, for client storefront-web@corp (human)"
+        );
+        assert_eq!(
+            who(|r| {
+                caller_of(r).subject_issuer = Some("https://login.example.com".into());
+                caller_of(r).via = vec!["spiffe://shop.example/front".into(), "odd, or not".into()];
+            }),
+            "storefront, for alice@corp (human), named by https://login.example.com, by way of \
+             spiffe://shop.example/front and \"odd, or not\""
         );
         let story = told(denied(), |r| {
             caller_of(r).actor = ActorKind::Agent;

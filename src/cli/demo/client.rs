@@ -27,7 +27,7 @@ use super::workloads::{CA_FILE, Workload};
 use crate::clock::Clock;
 use crate::tls::client::{ClientTlsError, ExpectedServer, client_config};
 use crate::tls::own::OwnCertificateError;
-use crate::tls::{Alpn, CertificateSettings, OwnCertificate, PemError, PemSource};
+use crate::tls::{Alpn, CertificateSettings, OwnCertificate, PemSource, Roots, TrustError};
 
 /// What came back.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub struct Answered {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     #[error(transparent)]
-    Pem(#[from] PemError),
+    Ca(#[from] TrustError),
     #[error(transparent)]
     Certificate(#[from] OwnCertificateError),
     #[error(transparent)]
@@ -124,7 +124,7 @@ fn config(
     workload: Option<Workload>,
     clock: &Clock,
 ) -> Result<Arc<rustls::ClientConfig>, ClientError> {
-    let ca = PemSource::File(folder.join(CA_FILE)).certificates()?;
+    let ca = Roots::load(&PemSource::File(folder.join(CA_FILE)))?;
     let own = match workload {
         Some(workload) => {
             let file = PemSource::File(folder.join(workload.file()));
@@ -134,7 +134,7 @@ fn config(
         }
         None => None,
     };
-    Ok(client_config(&ExpectedServer::Ca(ca), own.as_ref(), &[Alpn::Http1], clock)?)
+    Ok(client_config(&ExpectedServer::Named(Some(ca)), own.as_ref(), &[Alpn::Http1], clock)?)
 }
 
 async fn read(answer: Response<Incoming>) -> Result<Answered, ClientError> {

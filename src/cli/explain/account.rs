@@ -43,8 +43,8 @@ pub struct Account {
     pub upstream: Option<String>,
     pub peer: PeerAccount,
     pub token: Option<TokenAccount>,
-    /// Whether an assertion came from somebody whose word is not taken.
-    pub assertion_unread: bool,
+    /// The header in which somebody vouches for a caller whose word is not taken.
+    pub unread: Option<&'static str>,
     pub caller: Option<CallerAccount>,
     /// Absent where no rule was asked.
     pub rules: Option<Rules>,
@@ -151,7 +151,7 @@ impl Account {
             upstream: record.and_then(|record| record.upstream.as_ref()).map(ToString::to_string),
             peer,
             token: None,
-            assertion_unread: false,
+            unread: None,
             caller: None,
             rules: None,
         }

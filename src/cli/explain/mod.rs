@@ -24,7 +24,7 @@ use crate::config::Report;
 use crate::identity::{Hop, Signature};
 use crate::policy::Reading;
 use crate::token::{IssuerSettings, TokenError, Trace};
-use crate::trial::{Answer, Bearer, Presented, Question, Traced, Trial, TrialError, Unaskable};
+use crate::trial::{Answer, Bearer, Presented, Question, Traced, Trial, TrialError, Unaskable, Word};
 use account::Rules;
 pub use account::{Account, Which};
 use question::QuestionArgs;
@@ -175,9 +175,10 @@ pub fn account(
     match &traced {
         _ if account.in_handshake => {}
         Traced::Told(trace) => account.token = Some(token::account(trace, &source, &issuers, at)),
-        Traced::Unread => {
-            account.assertion_unread = true;
-            account.notes.push(UNREAD.to_owned());
+        Traced::Unread(word) => {
+            let (what, note) = unread(*word);
+            account.unread = Some(what);
+            account.notes.push(note.to_owned());
         }
         Traced::Nothing => {}
     }
@@ -208,13 +209,30 @@ fn on_trust(presented: &Bearer) -> Option<Bearer> {
     match presented {
         Bearer::Token(text) => Some(Bearer::TokenOnTrust(text.clone())),
         Bearer::Assertion(text) => Some(Bearer::AssertionOnTrust(text.clone())),
-        Bearer::Nothing | Bearer::Claims(_) | Bearer::TokenOnTrust(_) | Bearer::AssertionOnTrust(_) => None,
+        Bearer::UserClaims(text) => Some(Bearer::UserClaimsOnTrust(text.clone())),
+        Bearer::Nothing
+        | Bearer::Claims(_)
+        | Bearer::TokenOnTrust(_)
+        | Bearer::AssertionOnTrust(_)
+        | Bearer::UserClaimsOnTrust(_) => None,
     }
 }
 
-/// Of an assertion that came from anybody else.
-const UNREAD: &str = "the assertion was not read, and is taken away: it counts from a [trusted_hop] of kind \
-                      countersign alone, by that one's own certificate";
+/// Of what came from anybody else, and why that is not read.
+fn unread(word: Word) -> (&'static str, &'static str) {
+    match word {
+        Word::Assertion => (
+            "x-auth-assertion",
+            "the assertion was not read, and is taken away: it counts from a [trusted_hop] of kind countersign alone, \
+             by that one's own certificate",
+        ),
+        Word::UserClaims => (
+            "x-amzn-oidc-data",
+            "x-amzn-oidc-data was not read, and is taken away: it counts from a [trusted_hop] of kind alb alone, which \
+             --hop names, and of an [issuer] with preset alb",
+        ),
+    }
+}
 
 /// What is taken for granted of a certificate.
 fn granted(question: &Question, answer: &Answer) -> &'static str {

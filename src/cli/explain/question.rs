@@ -57,11 +57,16 @@ pub struct QuestionArgs {
     /// This assertion of another Countersign is presented, as --token gives one
     #[arg(long, value_name = "FILE", groups = ["caller", "presented"], help_heading = "For whom")]
     assertion: Option<String>,
-    /// The key set of an issuer whose keys are not in a file, to verify the token with; may be given again
+    /// This x-amzn-oidc-data of an AWS load balancer is presented, as --token gives one
+    #[arg(long, value_name = "FILE", groups = ["caller", "presented"], help_heading = "For whom")]
+    oidc_data: Option<String>,
+    /// The key set of an issuer whose keys are not in a file, to verify the token with; of a load balancer a key in
+    /// PEM, in a file that is called as AWS calls it (its kid); may be given again
     #[arg(long, value_name = "ISSUER=FILE", requires = "presented", help_heading = "For whom")]
     keys: Vec<String>,
-    /// A good token with these claims is presented, an assertion if its issuer is another Countersign: a JSON object,
-    /// a file with one, or `-`. What the issuer puts into each of its tokens is added; null leaves a claim out
+    /// A good token with these claims is presented, an assertion if its issuer is another Countersign, and a log-in at
+    /// a load balancer if it is one: a JSON object, a file with one, or `-`. What the issuer puts into each of its
+    /// tokens is added; null leaves a claim out
     #[arg(long, value_name = "JSON", group = "caller", help_heading = "For whom")]
     claims: Option<String>,
     /// Whose token has the claims; may be left out where one issuer is configured
@@ -97,7 +102,11 @@ pub struct QuestionArgs {
 }
 
 /// Header fields that no argument holds, and by what their secrets are given.
-const SECRET: [(&str, &str); 2] = [("authorization", "--token"), ("x-auth-assertion", "--assertion")];
+const SECRET: [(&str, &str); 3] =
+    [("authorization", "--token"), ("x-auth-assertion", "--assertion"), ("x-amzn-oidc-data", "--oidc-data")];
+
+/// What a key in PEM starts with (RFC 7468).
+const PEM_START: &[u8] = b"-----BEGIN";
 
 /// What a real token starts with: `{"` in base64url.
 const TOKEN_START: &str = "eyJ";
@@ -176,6 +185,8 @@ impl QuestionArgs {
             Ok(Bearer::Token(token(place, "token")?))
         } else if let Some(place) = &self.assertion {
             Ok(Bearer::Assertion(token(place, "assertion")?))
+        } else if let Some(place) = &self.oidc_data {
+            Ok(Bearer::UserClaims(token(place, "oidc-data")?))
         } else if let Some(claims) = &self.claims {
             let issuer = match &self.issuer {
                 Some(issuer) => issuer.clone(),
@@ -193,7 +204,9 @@ impl QuestionArgs {
         } else if self.no_token {
             Ok(Bearer::Nothing)
         } else {
-            Err(Unexplained::usage("for whom? one of --token, --assertion, --claims, --no-token"))
+            Err(Unexplained::usage(
+                "for whom? one of --token, --assertion, --oidc-data, --claims, --no-token",
+            ))
         }
     }
 
@@ -232,7 +245,13 @@ fn give_keys(trial: &mut Trial, given: &str) -> Result<(), Unexplained> {
     let (issuer, file) = given.split_once('=').ok_or_else(|| Unexplained::usage("--keys is ISSUER=FILE"))?;
     let name: Name = issuer.parse().map_err(|error| Unexplained::usage(format!("--keys: {error}")))?;
     let file = Path::new(file);
-    trial.give_keys(&name, &read(file)?).map_err(|error| of_file(file, error))
+    let document = read(file)?;
+    let kid = file.file_name().and_then(|name| name.to_str()).filter(|_| document.starts_with(PEM_START));
+    match kid {
+        Some(kid) => trial.give_key(&name, kid, &document),
+        None => trial.give_keys(&name, &document),
+    }
+    .map_err(|error| of_file(file, error))
 }
 
 fn only_issuer(trial: &Trial) -> Result<Name, Unexplained> {

@@ -34,8 +34,10 @@ pub fn of_request(account: &Account, ink: Ink, all: bool) -> String {
     match &account.token {
         Some(token) => page.token(token),
         None if account.in_handshake => page.title("TOKEN", "not looked at: the handshake fails before"),
-        None if account.assertion_unread => page.title("TOKEN", "none but an assertion that was not read"),
-        None => page.title("TOKEN", "none was presented"),
+        None => match account.unread {
+            Some(what) => page.title("TOKEN", &format!("none but {what}, which was not read")),
+            None => page.title("TOKEN", "none was presented"),
+        },
     }
     if let Some(caller) = &account.caller {
         page.caller(caller);
@@ -269,6 +271,12 @@ impl Page {
             let chain: Vec<_> = caller.chain.iter().map(|link| &*link.subject).collect();
             let acting = format!("{}, on behalf of {}", chain.join(" for "), caller.on_behalf_of);
             self.marked(Mark::None, "acting", &acting);
+        }
+        if let Some(issuer) = &caller.subject_issuer {
+            self.marked(Mark::None, "named by", issuer);
+        }
+        if !caller.via.is_empty() {
+            self.marked(Mark::None, "by way of", &caller.via.join(", "));
         }
         for (label, list) in
             [("scopes", &caller.scopes), ("groups", &caller.groups), ("token roles", &caller.token_roles)]

@@ -56,6 +56,9 @@ pub struct CallerAccount {
     pub actor_because: Vec<String>,
     pub on_behalf_of: ActorKind,
     pub chain: Vec<Delegate>,
+    /// Where another Countersign vouches for the caller: who named it first, and whom the request passed.
+    pub subject_issuer: Option<String>,
+    pub via: Vec<String>,
     pub scopes: Vec<String>,
     pub groups: Vec<String>,
     pub token_roles: Vec<String>,
@@ -159,6 +162,8 @@ impl CallerAccount {
             actor_because: entries.map_or_else(Vec::new, |issuer| actor_because(&issuer.actors, caller)),
             on_behalf_of: caller.on_behalf_of,
             chain: caller.chain.clone(),
+            subject_issuer: caller.subject_issuer().map(str::to_owned),
+            via: texts(caller.via.as_deref().unwrap_or_default()),
             scopes: texts(&caller.scopes),
             groups: texts(&caller.groups),
             token_roles: texts(&caller.roles),

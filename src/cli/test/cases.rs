@@ -11,7 +11,7 @@ use crate::clock::Timestamp;
 use crate::config::error::{Diagnostics, Report, suggestion};
 use crate::config::read::{Field, Reader};
 use crate::config::source::{At, FileId, Sources, Span};
-use crate::config::{Kind, sources_of, tree};
+use crate::config::{Kind, WITHOUT_HOP, sources_of, tree};
 use crate::identity::{Hop, Name, PeerName};
 use crate::policy::Policy;
 use crate::tls::{PemSource, dns_peer};
@@ -199,9 +199,19 @@ impl<'a> Resolver<'a> {
         };
         let listener = layers.iter().find_map(|layer| layer.listener.as_ref());
         if let Some(listener) = listener {
-            self.known("listener", listener.span, listener.value.as_str(), self.trial.listeners());
+            self.known(
+                "listener",
+                listener.span,
+                listener.value.as_str(),
+                self.trial.listeners().map(Name::as_str),
+            );
         }
-        let hop = layers.iter().find_map(|layer| layer.hop.as_ref()).map(|hop| hop.value.clone());
+        let hop = layers.iter().find_map(|layer| layer.hop.as_ref());
+        if let Some(hop) = hop {
+            let names = WITHOUT_HOP.into_iter().chain(self.trial.hops().map(Name::as_str));
+            self.known("hop", hop.span, hop.value.as_str(), names);
+        }
+        let hop = hop.map(|hop| hop.value.clone());
         Some(Question {
             listener: listener.map(|listener| listener.value.clone()),
             hop: match hop {
@@ -267,7 +277,7 @@ impl<'a> Resolver<'a> {
             return Some((called, Presented::Nothing));
         }
         let services = self.policy().parts().services.iter();
-        self.known("service", service.span, &service.value, services.map(|service| &service.name));
+        self.known("service", service.span, &service.value, services.map(|service| service.name.as_str()));
         Some((called, Presented::Service(service.value.parse().ok()?)))
     }
 
@@ -290,7 +300,7 @@ impl<'a> Resolver<'a> {
             "issuer",
             issuer.span,
             issuer.value.as_str(),
-            self.trial.issuers().map(|issuer| &issuer.name),
+            self.trial.issuers().map(|issuer| issuer.name.as_str()),
         );
         let mut claims = described.claims;
         for (name, by) in described.ago {
@@ -358,10 +368,15 @@ impl<'a> Resolver<'a> {
         for expect in &said {
             if let Some(route) = &expect.route {
                 let routes = parts.routes.iter().map(|route| &route.name);
-                self.known("route", route.span, route.value.as_str(), routes);
+                self.known("route", route.span, route.value.as_str(), routes.map(Name::as_str));
             }
             if let Some(upstream) = &expect.upstream {
-                self.known("upstream", upstream.span, upstream.value.as_str(), parts.upstreams.iter());
+                self.known(
+                    "upstream",
+                    upstream.span,
+                    upstream.value.as_str(),
+                    parts.upstreams.iter().map(Name::as_str),
+                );
             }
         }
         expect::expectations(&said).into()
@@ -386,11 +401,11 @@ impl<'a> Resolver<'a> {
         kind: &'static str,
         span: Span,
         name: &str,
-        names: impl Iterator<Item = &'n Name> + Clone,
+        names: impl Iterator<Item = &'n str> + Clone,
     ) {
-        if !names.clone().any(|known| known.as_str() == name) {
+        if !names.clone().any(|known| known == name) {
             let message = format!("no {kind} is called `{name}`");
-            self.error("unknown_name", span, message, suggestion(name, names.map(Name::as_str)));
+            self.error("unknown_name", span, message, suggestion(name, names));
         }
     }
 }

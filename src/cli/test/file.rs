@@ -48,8 +48,8 @@ table! {
         /// Of `dns_name`.
         trust_domain: TrustDomain,
         /// For whom: `{ issuer = "corp", sub = "alice", … }` with claims as that issuer would put them, the name of
-        /// a `[caller]`, or "none". Of an issuer with preset `countersign` it is an assertion. A list asks for each of
-        /// them. Without: no token.
+        /// a `[caller]`, or "none". Of an issuer with preset `countersign` it is an assertion, of one with preset `alb`
+        /// a log-in at the load balancer that `hop` names. A list asks for each of them. Without: no token.
         caller: List<CallerTerm>,
         /// Method and URL, as "GET https://orders.shop.example/7". A list asks for each of them.
         request: List<String>,

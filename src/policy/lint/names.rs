@@ -27,10 +27,12 @@ pub(super) fn look(parts: &PolicyParts, regions: &[Region<'_>], today: Timestamp
         }
     }
     for (issuer, id) in parts.issuers.iter().zip((0..).map(IssuerId)) {
-        if !parts.rules.iter().any(|rule| takes_tokens_of(rule, id, parts)) {
-            unused(Item::Issuer(id), "issuer", &issuer.name, "no allow can take its tokens", report);
-        } else {
+        // A token beside an assertion is verified, and a revocation holds behind one by its issuer's name.
+        let stands_beside = || parts.issuers.iter().any(|other| other.asserts.is_some());
+        if parts.rules.iter().any(|rule| takes_tokens_of(rule, id, parts)) {
             untold(id, parts, report);
+        } else if issuer.asserts.is_some() || !stands_beside() {
+            unused(Item::Issuer(id), "issuer", &issuer.name, "no allow can take its tokens", report);
         }
     }
     for (upstream, id) in parts.upstreams.iter().zip((0..).map(UpstreamId)) {

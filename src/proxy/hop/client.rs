@@ -33,6 +33,11 @@ pub fn client_address(hops: &[TrustedHop], headers: &HeaderMap) -> Result<Option
     Ok(last)
 }
 
+/// The same where the hop may itself be asked from its own machine, whose loopback addresses say nothing here.
+pub fn client_elsewhere(hops: &[TrustedHop], headers: &HeaderMap) -> Result<Option<IpAddr>, Refusal> {
+    client_address(hops, headers).map(|client| client.filter(|client| !client.is_loopback()))
+}
+
 /// Whether the client spoke TLS, if a trusted hop says so clearly.
 pub fn spoke_tls(headers: &HeaderMap) -> Option<bool> {
     match only(headers, FORWARDED_PROTO).ok()??.as_bytes() {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, SanType,
 };
@@ -30,10 +30,10 @@ pub use credentials::{Endpoint, NoEndpoint};
 
 use super::{BackOff, Issued, Publisher, client_of};
 use crate::clock::{Clock, Timestamp};
-use crate::fetch::{Client, FetchError, FetchSettings};
+use crate::fetch::{Client, FetchError, FetchSettings, sensitive};
 use crate::identity::SpiffeId;
 use crate::tls::client::ClientTlsError;
-use crate::tls::{BadCa, Bundles, Cas, OwnCertificate, Unusable};
+use crate::tls::{BadCa, Bundles, Cas, OwnCertificate, Roots, Unusable};
 use credentials::Credentials;
 use sigv4::Scope;
 
@@ -67,7 +67,7 @@ enum CaError {
     Fetch(#[from] FetchError),
     #[error("AWS Private CA cannot be asked: {0}")]
     Tls(#[from] ClientTlsError),
-    #[error("AWS Private CA refuses {action}: {code} (status {status}){}", remedy(code))]
+    #[error("AWS Private CA refuses {action}: {code} (status {status}){}", remedy(code, action))]
     Refused { action: &'static str, code: String, status: StatusCode },
     #[error("AWS Private CA could not issue the certificate; it is ordered anew")]
     Failed,
@@ -209,10 +209,12 @@ impl CaError {
 }
 
 /// What to do about an error, by its code.
-fn remedy(code: &str) -> &'static str {
-    match code {
+fn remedy(code: &str, action: &str) -> String {
+    let other = match code {
         "AccessDeniedException" => {
-            "; may the role of the task do this with this CA? See its policy, and that of the CA"
+            return format!(
+                "; the role of the task needs `acm-pca:{action}` on `certificate_authority_arn`, by its own policy or that of the CA"
+            );
         }
         "InvalidSignatureException"
         | "SignatureDoesNotMatch"
@@ -228,7 +230,8 @@ fn remedy(code: &str) -> &'static str {
         }
         "MalformedCSRException" => "; see `spiffe_id` and `dns`",
         _ => "",
-    }
+    };
+    other.to_owned()
 }
 
 /// After two thirds of the time that is left; somewhat earlier, by chance, so that many who started at once do not
@@ -267,8 +270,9 @@ impl Settings {
         };
         let endpoint = self.credentials.as_ref().ok_or(CaError::NoCredentials)?;
         let credentials = endpoint.credentials(fetch.clone(), clock).await?;
-        let ca = fetch.allow_http.then_some(&[][..]);
-        let service = Service { settings: self, credentials, client: client_of(fetch, ca, clock)?, clock };
+        let ca = fetch.allow_http.then(Roots::none);
+        let service =
+            Service { settings: self, credentials, client: client_of(fetch, ca, clock).await?, clock };
         let arn = match &order.arn {
             Some(arn) => arn.clone(),
             None => order.arn.insert(service.issue(order).await?).clone(),
@@ -343,8 +347,7 @@ impl Service<'_> {
         signed.insert("authorization", &authorization);
         let mut headers = HeaderMap::new();
         for (name, value) in signed {
-            let mut value = HeaderValue::from_str(value).map_err(|_| FetchError::Credential)?;
-            value.set_sensitive(true);
+            let value = sensitive(value).ok_or(FetchError::Credential)?;
             headers.insert(HeaderName::from_static(name), value);
         }
         let answer = self.client.send(url, Method::POST, headers, body.into()).await?;

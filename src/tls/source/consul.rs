@@ -7,6 +7,7 @@
 mod agent;
 
 use std::convert::Infallible;
+use std::fmt;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -19,14 +20,14 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use url::Url;
 
 use self::agent::{Agent, Held};
-use super::{BackOff, Issued, Publisher, client_of};
+use super::{BackOff, Issued, Publisher, client_of, in_short};
 use crate::clock::{Clock, Timestamp};
-use crate::fetch::{FetchError, FetchSettings, SecretSource};
+use crate::fetch::{Answer, FetchError, FetchSettings, SecretSource};
 use crate::identity::SpiffeId;
 use crate::identity::TrustDomain;
 use crate::identity::spiffe::SpiffeError;
 use crate::tls::client::ClientTlsError;
-use crate::tls::{BadBundle, Bundles, Cas, OwnCertificate, PemSource, TrustError, Unusable, ca_certificates};
+use crate::tls::{BadBundle, Bundles, Cas, OwnCertificate, PemSource, Roots, TrustError, Unusable};
 
 /// `[identity.consul]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,17 +75,40 @@ enum AgentError {
     #[error(
         "the Consul agent refuses with status {0}: the token is no longer good, or has no `service:write` for the service"
     )]
-    Forbidden(StatusCode),
-    #[error("the Consul agent answers with status {0}; its log says why")]
-    Status(StatusCode),
+    Forbidden(Refusal),
+    #[error("the Consul agent answers with status {0}; its log says more")]
+    Status(Refusal),
     #[error(
         "the Consul agent refuses the login with status {0}: see the auth method's log, and `namespace` of `login`"
     )]
-    Login(StatusCode),
+    Login(Refusal),
     #[error("an answer of the Consul agent does not parse ({0})")]
     Malformed(&'static str),
     #[error("{0}")]
     Useless(#[from] Useless),
+}
+
+/// How the agent refuses, and what it says of it.
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    says: String,
+}
+
+impl Refusal {
+    /// It may say back what it was sent; then it says nothing.
+    fn of(answer: &Answer, sent: Option<&str>) -> Refusal {
+        let says = String::from_utf8_lossy(&answer.body);
+        let says = if sent.is_some_and(|sent| says.contains(sent)) { String::new() } else { in_short(&says) };
+        Refusal { status: answer.status, says }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Refusal { status, says } = self;
+        if says.is_empty() { write!(f, "{status}") } else { write!(f, "{status} ({says:?})") }
+    }
 }
 
 /// Why what the agent answers is of no use.
@@ -128,7 +152,7 @@ struct Leaf {
 
 /// `GET /v1/agent/connect/ca/roots`.
 #[derive(Deserialize)]
-struct Roots {
+struct RootList {
     #[serde(rename = "TrustDomain")]
     trust_domain: String,
     #[serde(rename = "Roots")]
@@ -173,10 +197,10 @@ async fn watch(
     };
     // It rotates, too.
     let ca = match &settings.ca {
-        _ if fetch.allow_http => Some(Vec::new()),
-        ca => ca.as_ref().map(ca_certificates).transpose()?,
+        _ if fetch.allow_http => Some(Roots::none()),
+        ca => ca.as_ref().map(Roots::load).transpose()?,
     };
-    let client = client_of(fetch, ca.as_deref(), clock)?;
+    let client = client_of(fetch, ca, clock).await?;
     let agent = Agent { settings, client, held, clock };
     let mut leaf = Watched::new(format!("{LEAF}{}", settings.whose.service));
     let mut roots = Watched::new(ROOTS.to_owned());
@@ -257,7 +281,7 @@ fn after(before: Option<u64>, index: Option<u64>) -> Option<u64> {
 fn issued(leaf: &[u8], roots: &[u8], whose: &Whose, now: Timestamp) -> Result<Issued, AgentError> {
     let malformed = |what| move || AgentError::Malformed(what);
     let leaf: Leaf = serde_json::from_slice(leaf).ok().ok_or_else(malformed("the certificate"))?;
-    let roots: Roots = serde_json::from_slice(roots).ok().ok_or_else(malformed("the roots"))?;
+    let roots: RootList = serde_json::from_slice(roots).ok().ok_or_else(malformed("the roots"))?;
     let chain = certificates(&leaf.chain).ok_or_else(malformed("the certificate"))?;
     let key = PrivateKeyDer::from_pem_slice(leaf.private_key.as_bytes());
     let own =

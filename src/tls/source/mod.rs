@@ -16,13 +16,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::CertificateDer;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::client::{ClientTlsError, ExpectedServer, client_config};
-use super::{Alpn, Bundles, OwnCertificate};
+use super::{Alpn, Bundles, OwnCertificate, Roots};
 use crate::clock::{Clock, Timestamp};
 use crate::fetch::{Client, FetchSettings};
 use crate::identity::{SpiffeId, TrustDomain};
@@ -157,16 +157,24 @@ impl fmt::Display for SourceSettings {
 
 /// A client for a source that is asked over HTTP. `ca`: who vouches for it, else the system's CAs do; with none at
 /// all, for what is asked over plain http, no store of CAs is needed.
-fn client_of(
+async fn client_of(
     settings: FetchSettings,
-    ca: Option<&[CertificateDer<'static>]>,
+    ca: Option<Roots>,
     clock: &Clock,
 ) -> Result<Client, ClientTlsError> {
-    let expected = match ca {
-        Some(ca) => ExpectedServer::Ca(ca.to_vec()),
-        None => ExpectedServer::PublicCa,
+    let ca = match ca {
+        None => spawn_blocking(Roots::system).await.ok().flatten(),
+        given => given,
     };
-    Ok(Client::new(settings, &*client_config(&expected, None, &[Alpn::Http1], clock)?))
+    let tls = client_config(&ExpectedServer::Named(ca), None, &[Alpn::Http1], clock)?;
+    Ok(Client::new(settings, &tls))
+}
+
+/// What another program says of a failure: the start of it, in characters that can be printed anywhere.
+fn in_short(said: &str) -> String {
+    const LENGTH_MAX: usize = 200;
+    let printable = |char: char| if char == ' ' || char.is_ascii_graphic() { char } else { '\u{fffd}' };
+    said.trim().chars().take(LENGTH_MAX).map(printable).collect()
 }
 
 /// How long to wait before a source is asked again that failed: each failure in a row doubles it, until one comes

@@ -25,7 +25,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 use x509_parser::asn1_rs::{Any, FromDer};
 
-use super::{BackOff, Issued, Publisher};
+use super::{BackOff, Issued, Publisher, in_short};
 use crate::clock::{Clock, Timestamp};
 use crate::identity::TrustDomain;
 use crate::tls::{BadBundle, Bundles, Cas, OwnCertificate, Unusable};
@@ -98,6 +98,25 @@ const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 const PING_INTERVAL: Duration = Duration::from_secs(600);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 const METHOD: &str = "http://localhost/SpiffeWorkloadAPI/FetchX509SVID";
+/// The statuses of gRPC that say that a call failed, from 1 on.
+const CODES: [&str; 16] = [
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
 /// An empty message: not compressed, of no length.
 const EMPTY_REQUEST: [u8; 5] = [0; 5];
 
@@ -257,15 +276,14 @@ fn message(unread: &mut BytesMut) -> Result<Option<Bytes>, ApiError> {
 fn refused(headers: &HeaderMap) -> Result<(), ApiError> {
     // gRPC over HTTP/2 percent-encodes messages.
     let text = |name| Some(percent_decode(headers.get(name)?.as_bytes()).decode_utf8_lossy());
-    let message = text("grpc-message").unwrap_or_default().into_owned();
-    Err(match text("grpc-status").as_deref() {
-        None | Some("0") => return Ok(()),
-        Some("7") => ApiError::Denied(message),
+    let message = text("grpc-message").map(|message| in_short(&message)).unwrap_or_default();
+    let Some(status) = text("grpc-status").filter(|status| status != "0") else { return Ok(()) };
+    let named = CODES.iter().zip(1..).find(|(_, number): &(_, u8)| status == number.to_string());
+    Err(match named.map_or("a status that gRPC does not have", |(code, _)| code) {
+        "PERMISSION_DENIED" => ApiError::Denied(message),
         // It wants another header than Workload Endpoint §6 has, or knows no such method.
-        Some("3") => ApiError::Stranger { code: "INVALID_ARGUMENT", message },
-        Some("12") => ApiError::Stranger { code: "UNIMPLEMENTED", message },
-        Some("14") => ApiError::Refused { code: "UNAVAILABLE", message },
-        Some(_) => ApiError::Refused { code: "another status than OK", message },
+        code @ ("INVALID_ARGUMENT" | "UNIMPLEMENTED") => ApiError::Stranger { code, message },
+        code => ApiError::Refused { code, message },
     })
 }
 
@@ -358,11 +376,14 @@ mod tests {
             ("7", "PERMISSION_DENIED"),
             ("12", "UNIMPLEMENTED"),
             ("14", "UNAVAILABLE"),
-            ("2", "another status than OK"),
-            ("00", "another status than OK"),
-            ("", "another status than OK"),
+            ("1", "CANCELLED"),
+            ("13", "INTERNAL"),
+            ("16", "UNAUTHENTICATED"),
+            ("17", "a status that gRPC does not have"),
+            ("00", "a status that gRPC does not have"),
+            ("", "a status that gRPC does not have"),
         ] {
-            let expected = format!("{code} (\"no identity\\nissued\")");
+            let expected = format!("{code} (\"no identity\u{fffd}issued\")");
             assert!(told(status).unwrap_err().contains(&expected), "{status}");
         }
     }

@@ -15,9 +15,9 @@ use tokio::time::timeout;
 use super::{Attempted, HeldKeys, IssuerKeys, NO_KEYS_REST, UNKNOWN_KEY_REST};
 use crate::clock::Timestamp;
 use crate::token::error::TokenError;
-use crate::token::key_document::KeyId;
+use crate::token::key_document::{KeyId, public_key};
 use crate::token::key_fetch::{ATTEMPT_TIMEOUT, KeysError};
-use crate::token::keys::KeySet;
+use crate::token::keys::{KeySet, KeySetError};
 
 /// Names that are looked up in [`UNKNOWN_KEY_REST`]: whoever can send names that nobody has can keep a new key from
 /// being found for so long, and makes so many requests of its issuer.
@@ -39,12 +39,24 @@ struct Lookup {
 type Found = Shared<BoxFuture<'static, Result<(), TokenError>>>;
 
 impl IssuerKeys {
+    /// Takes a key in PEM as if it had been found now, and to stay fresh, beside those that are held.
+    pub fn hold_one(&self, kid: &str, document: &[u8]) -> Result<(), KeysError> {
+        let kid = KeyId::parse(kid).ok_or(KeySetError::Kid)?;
+        let key = public_key(document, &kid)?;
+        let held = self.last.load().as_ref().and_then(|last| Some(last.keys.as_ref()?.set.clone()));
+        self.put(held.unwrap_or_default().and(key, KEYS_MAX));
+        Ok(())
+    }
+
     /// The keys, with the one of this name among them.
     pub(in crate::token) async fn naming(self: &Arc<Self>, kid: &KeyId) -> Result<Arc<HeldKeys>, TokenError> {
         let unavailable = |error: Arc<str>| TokenError::IssuerUnavailable(error.to_string().into());
         let keys = self.current().await.map_err(unavailable)?;
         if keys.set.names(kid.as_str()) {
             return Ok(keys);
+        }
+        if self.fetch.is_none() {
+            return Err(unknown("none of this name was handed over"));
         }
         let looked_up = async {
             let found = self.lookup(kid).ok_or_else(|| unknown("too many are looked for"))?;

@@ -21,7 +21,7 @@ async fn world(change: impl FnOnce(&mut IssuerSettings, &Provider)) -> (World, t
     let keys = keys_at(KeySource::Url(provider.url("/jwks")));
     let mut settings = settings(Preset::Generic, ISS, keys);
     settings.introspection = Some(IntrospectionSettings {
-        endpoint: Endpoint::Url(provider.url(PATH)),
+        endpoint: Location::Url(provider.url(PATH)),
         client_id: "proxy us".into(),
         client_secret: SecretSource::File(folder.path().join("secret")),
         time_max: Duration::from_secs(30),
@@ -157,10 +157,10 @@ async fn an_answer_is_believed_for_no_longer_than_it_may() {
     world.provider.set(PATH, said(json!({})));
     assert_eq!(world.code(TOKEN).await, "ok");
     world.provider.set(PATH, Answer::json(json!({ "active": false })));
-    world.clock.advance(Duration::from_millis(29_999));
+    world.clock.advance(Duration::from_millis(22_499));
     assert_eq!(world.code(TOKEN).await, "ok");
     world.clock.advance(Duration::from_millis(1));
-    assert_eq!(world.code(TOKEN).await, "token_revoked");
+    assert_eq!(world.code(TOKEN).await, "token_revoked", "asked again before its time is over");
     assert_eq!((world.code(TOKEN).await, world.provider.hits(PATH)), ("token_revoked", 2), "remembered");
     // a clock that goes back revives nothing
     world.clock.set(Timestamp::from_unix_seconds(NOW - 1));
@@ -272,7 +272,7 @@ async fn an_odd_answer_to_one_token_keeps_nobody_else_waiting() {
         assert_eq!(world.code(TOKEN).await, "ok", "{shown}");
         assert_eq!(world.code("odd").await, "issuer_unavailable", "{shown}");
         assert_eq!(world.provider.hits(PATH), 2, "remembered, {shown}");
-        world.clock.advance(CACHE.failure_lifetime);
+        world.clock.advance(Duration::from_secs(1));
         assert_eq!(world.code("odd").await, "ok", "{shown}");
         seen += 1;
     }
@@ -288,13 +288,90 @@ async fn an_odd_answer_to_one_token_keeps_nobody_else_waiting() {
 }
 
 #[tokio::test]
+async fn what_an_issuer_said_last_stands_for_its_time_while_it_says_nothing() {
+    let (status, second) = (|status| Answer { status, ..said(json!({})) }, Duration::from_secs(1));
+    let mut seen = 0;
+    for nothing in
+        [status(500), status(408), status(302), status(401), status(429), status(503), Answer::json("{")]
+    {
+        let (world, _folder) = world(|_, _| {}).await;
+        let shown = nothing.status;
+        world.provider.set(PATH, said(json!({})));
+        assert_eq!(world.code(TOKEN).await, "ok");
+        world.clock.advance(Duration::from_millis(22_500));
+        world.provider.set(PATH, nothing.clone());
+        for asked in [2, 3] {
+            assert_eq!([world.code(TOKEN).await, world.code(TOKEN).await], ["ok"; 2], "{shown}");
+            assert_eq!(world.provider.hits(PATH), asked, "{shown}: once in a moment");
+            world.clock.advance(second);
+        }
+        world.provider.set(PATH, said(json!({ "sub": "bob" })));
+        let caller = world.caller(TOKEN).await.expect("a caller");
+        assert_eq!(caller.subject.as_deref(), Some("bob"), "{shown}: it is asked again meanwhile");
+        world.provider.set(PATH, nothing);
+        world.clock.advance(Duration::from_millis(29_999));
+        assert_eq!(world.code(TOKEN).await, "ok", "{shown}");
+        world.clock.advance(Duration::from_millis(1));
+        assert_eq!(world.code(TOKEN).await, "issuer_unavailable", "{shown}: no longer than it may");
+        world.provider.set(PATH, said(json!({})));
+        world.clock.advance(second);
+        assert_eq!(world.code(TOKEN).await, "ok", "{shown}");
+        seen += 1;
+    }
+    assert_eq!(seen, 7);
+}
+
+#[tokio::test]
+async fn who_asks_again_keeps_nobody_waiting_while_its_token_is_believed() {
+    let (world, _folder) = world(|_, _| {}).await;
+    world.provider.set(PATH, said(json!({})));
+    assert_eq!(world.code(TOKEN).await, "ok");
+    world.clock.advance(Duration::from_millis(22_500));
+    world.provider.set(PATH, Answer::json(json!({ "active": false })));
+    let gate = world.provider.gate.forget_permits(usize::MAX);
+    let mut first = Box::pin(world.code(TOKEN));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    assert_eq!([world.code(TOKEN).await, world.code(TOKEN).await], ["ok"; 2]);
+    world.provider.gate.add_permits(gate);
+    assert_eq!(first.await, "token_revoked");
+    assert_eq!((world.code(TOKEN).await, world.provider.hits(PATH)), ("token_revoked", 2));
+}
+
+#[tokio::test]
+async fn what_made_up_tokens_bring_about_keeps_none_from_being_asked_about_that_was_believed() {
+    let mut seen = 0;
+    for away in [401, 429, 502, 503, 504] {
+        let (world, _folder) = world(|_, _| {}).await;
+        let says = |status| world.provider.set(PATH, Answer { status, ..said(json!({})) });
+        says(200);
+        assert_eq!([world.code(TOKEN).await, world.code("other").await], ["ok"; 2]);
+        world.clock.advance(Duration::from_secs(30));
+        says(away);
+        assert_eq!(world.code("made up").await, "issuer_unavailable", "{away}");
+        says(200);
+        assert_eq!(world.code("never seen").await, "issuer_unavailable", "{away}");
+        assert_eq!(world.code(TOKEN).await, "ok", "{away}");
+        assert_eq!(world.provider.hits(PATH), 4, "{away}");
+        world.clock.advance(Duration::from_secs(30));
+        says(away);
+        assert_eq!(world.code(TOKEN).await, "issuer_unavailable");
+        says(200);
+        // Enough is what was asked about made-up ones.
+        let others = if away == 429 { "ok" } else { "issuer_unavailable" };
+        assert_eq!([world.code("other").await, world.code("new").await], [others, "issuer_unavailable"]);
+        seen += 1;
+    }
+    assert_eq!(seen, 5);
+}
+
+#[tokio::test]
 async fn an_endpoint_that_has_moved_is_found_again() {
     const DOCUMENT: &str = "/.well-known/openid-configuration";
     let mut seen = 0;
     for status in [404, 410, 503] {
         let (world, _folder) = world(|settings, provider| {
             let asked = settings.introspection.as_mut().expect("it is asked");
-            asked.endpoint = Endpoint::Discovery { document: provider.url(DOCUMENT), issuer: ISS.into() };
+            asked.endpoint = Location::Discovery { document: provider.url(DOCUMENT), issuer: ISS.into() };
         })
         .await;
         let named = |path| {
@@ -323,7 +400,7 @@ async fn our_credentials_go_to_the_issuer_and_to_nobody_else() {
     const DOCUMENT: &str = "/.well-known/openid-configuration";
     let discovered = |settings: &mut IssuerSettings, provider: &Provider| {
         let asked = settings.introspection.as_mut().expect("it is asked");
-        asked.endpoint = Endpoint::Discovery { document: provider.url(DOCUMENT), issuer: ISS.into() };
+        asked.endpoint = Location::Discovery { document: provider.url(DOCUMENT), issuer: ISS.into() };
     };
     let elsewhere = Provider::start(None).await;
     elsewhere.set(PATH, said(json!({})));

@@ -148,6 +148,28 @@ fn fixtures() -> Vec<Fixture> {
                 ("refresh token", json!({ "typ": "Refresh" }), "token_type_refused"),
                 ("offline token", json!({ "typ": "Offline" }), "token_type_refused"),
                 ("no type", json!({ "typ": null }), "token_type_refused"),
+                ("DPoP, without a key", json!({ "typ": "DPoP" }), "token_type_refused"),
+                (
+                    "DPoP, by a certificate",
+                    json!({ "typ": "DPoP", "cnf": { "x5t#S256": b64([7; 32]) } }),
+                    "token_type_refused",
+                ),
+                // Taken for an access token, and then shown without a proof.
+                (
+                    "DPoP",
+                    json!({ "typ": "DPoP", "cnf": { "jkt": b64([7; 32]) } }),
+                    "token_not_sender_constrained",
+                ),
+                (
+                    "DPoP, as older ones",
+                    json!({ "cnf": { "jkt": b64([7; 32]) } }),
+                    "token_not_sender_constrained",
+                ),
+                (
+                    "a bound refresh token",
+                    json!({ "typ": "Refresh", "cnf": { "jkt": b64([7; 32]) } }),
+                    "token_type_refused",
+                ),
                 ("roles of another type", json!({ "realm_access": [] }), "token_malformed"),
                 ("only account", json!({ "aud": "account" }), "token_wrong_audience"),
             ],
@@ -300,7 +322,7 @@ async fn every_provider_is_read_and_its_other_tokens_are_refused() {
         }
         seen.0 += 1;
     }
-    assert_eq!(seen, (11, 64));
+    assert_eq!(seen, (11, 69));
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::fetch::{Answer, sensitive};
+use crate::token::is_b64token;
 
 /// A token that says nothing of its end is asked for anew after this long.
 const LIFETIME_UNSAID: Duration = Duration::from_secs(60);
@@ -67,7 +68,7 @@ pub fn read(answer: &Answer, is_exchange: bool) -> Result<Issued, NotIssued> {
     if !read.token_type.eq_ignore_ascii_case("Bearer") {
         return Err(failed("the token that it issued is no bearer token"));
     }
-    if !is_b64token(&token) {
+    if token.len() > TOKEN_BYTES_MAX || !is_b64token(&token) {
         return Err(failed("the token that it issued cannot be sent as one (RFC 6750 §2.1)"));
     }
     match read.issued_token_type.as_deref() {
@@ -107,13 +108,6 @@ fn refusal(answer: &Answer) -> NotIssued {
         Some(code) => NotIssued::Failed(format!("it answers {status}, `{code}`")),
         None => NotIssued::Failed(format!("it answers {status}")),
     }
-}
-
-/// RFC 6750 §2.1.
-fn is_b64token(token: &str) -> bool {
-    let body = token.trim_end_matches('=');
-    let fits = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/".contains(&b);
-    !body.is_empty() && token.len() <= TOKEN_BYTES_MAX && body.bytes().all(fits)
 }
 
 impl Issued {

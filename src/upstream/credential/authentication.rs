@@ -4,16 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::rand;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use http::header::{AUTHORIZATION, HeaderMap};
 use rustls::pki_types::PrivateKeyDer;
 use serde_json::json;
-use url::form_urlencoded::byte_serialize;
 use zeroize::Zeroizing;
 
 use crate::clock::Timestamp;
-use crate::fetch::{FetchError, SecretSource, sensitive};
+use crate::fetch::{FetchError, SecretSource, basic};
 use crate::token::{BadSigningKey, SigningKey};
 
 /// How long an assertion is good (RFC 7523 §3).
@@ -57,11 +54,7 @@ impl Authentication {
         match self {
             Authentication::SecretBasic(source) => {
                 let secret = Zeroizing::new(source.read().await?);
-                // RFC 6749 §2.3.1: each in the encoding of forms first.
-                let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
-                let pair = Zeroizing::new(format!("{}:{}", encoded(client_id), encoded(&secret)));
-                let text = Zeroizing::new(format!("Basic {}", STANDARD.encode(pair.as_bytes())));
-                headers.insert(AUTHORIZATION, sensitive(&text).ok_or(FetchError::Credential)?);
+                headers.insert(AUTHORIZATION, basic(client_id, &secret).ok_or(FetchError::Credential)?);
                 named = false;
             }
             Authentication::SecretPost(source) => {

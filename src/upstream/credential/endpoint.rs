@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use rustls::ClientConfig;
-use rustls::pki_types::CertificateDer;
-use serde::Deserialize;
 use url::Url;
 
 use super::answer::{self, Issued, NotIssued};
 use super::authentication::{Authentication, Fields};
 use crate::clock::Clock;
 use crate::fetch::{Client, FetchError, FetchSettings, Moved};
-use crate::tls::Own;
+use crate::tls::{Own, Roots};
+use crate::token::{Location, token_endpoint};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// For one attempt, discovery included, and so for whoever waits for it.
-pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// For one request, discovery included. Less than whoever waits for it waits: who waited for others and has no time
+/// left does not find that the endpoint is away.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 /// Of an answer, and of a discovery document.
 const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
 
@@ -26,23 +26,13 @@ const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
 pub struct EndpointSettings {
     pub location: Location,
     /// Who vouches for the server; else the system's CAs.
-    pub ca: Option<Vec<CertificateDer<'static>>>,
+    pub ca: Option<Roots>,
     pub allow_http: bool,
     pub allow_private_addresses: bool,
     pub client_id: Arc<str>,
     pub authentication: Authentication,
     /// With [`Authentication::Tls`]: what is presented.
     pub own: Option<Own>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Location {
-    Url(Url),
-    /// OpenID Connect Discovery §4, or RFC 8414: only `issuer`, which must be equal, and the endpoint are read.
-    Discovery {
-        document: Url,
-        issuer: Arc<str>,
-    },
 }
 
 /// Asks one token endpoint.
@@ -56,21 +46,6 @@ pub struct TokenEndpoint {
     moved: Moved,
 }
 
-#[derive(Deserialize)]
-struct Document {
-    issuer: String,
-    token_endpoint: String,
-    #[serde(default)]
-    mtls_endpoint_aliases: Aliases,
-}
-
-/// RFC 8705 §5.
-#[derive(Default, Deserialize)]
-struct Aliases {
-    #[serde(default)]
-    token_endpoint: Option<String>,
-}
-
 impl TokenEndpoint {
     /// `tls` verifies the server, and shows our certificate where that is how we are known.
     pub fn new(settings: EndpointSettings, tls: &ClientConfig, clock: Clock) -> TokenEndpoint {
@@ -79,7 +54,7 @@ impl TokenEndpoint {
             allow_private_addresses: settings.allow_private_addresses,
             body_bytes_max: DOCUMENT_BYTES_MAX,
             connect_timeout: CONNECT_TIMEOUT,
-            total_timeout: ATTEMPT_TIMEOUT,
+            total_timeout: ANSWER_TIMEOUT,
         };
         let (client, found) = (Client::new(fetch, tls), ArcSwapOption::empty());
         TokenEndpoint { client, settings, clock, found, moved: Moved::default() }
@@ -87,9 +62,9 @@ impl TokenEndpoint {
 
     /// Asks for a token with these fields of a form.
     pub async fn ask(&self, fields: Fields, is_exchange: bool) -> Result<Issued, NotIssued> {
-        let asking = tokio::time::timeout(ATTEMPT_TIMEOUT, self.attempt(fields, is_exchange));
+        let asking = tokio::time::timeout(ANSWER_TIMEOUT, self.attempt(fields, is_exchange));
         let outcome = asking.await.unwrap_or_else(|_| {
-            Err(NotIssued::Unreachable(format!("it took longer than {} ms", ATTEMPT_TIMEOUT.as_millis())))
+            Err(NotIssued::Unreachable(format!("it took longer than {} ms", ANSWER_TIMEOUT.as_millis())))
         });
         if let Err(NotIssued::Failed(_) | NotIssued::Unreachable(_)) = &outcome {
             self.found.store(None);
@@ -121,12 +96,8 @@ impl TokenEndpoint {
         }
         let fetched = self.client.get(document, None).await;
         let fetched = fetched.map_err(|error| NotIssued::Unreachable(format!("discovery: {error}")))?;
-        let read = serde_json::from_slice::<Document>(&fetched.body).ok();
-        let named = read.filter(|read| *read.issuer == **issuer).and_then(|read| {
-            let alias = read.mtls_endpoint_aliases.token_endpoint;
-            let alias = alias.filter(|_| self.settings.authentication == Authentication::Tls);
-            Url::parse(&alias.unwrap_or(read.token_endpoint)).ok()
-        });
+        let by_certificate = self.settings.authentication == Authentication::Tls;
+        let named = token_endpoint(&fetched.body, issuer, by_certificate);
         let url = Arc::new(named.ok_or_else(|| {
             let why = "discovery: the document has another `issuer` than the one configured, or no `token_endpoint`";
             NotIssued::Failed(why.to_owned())

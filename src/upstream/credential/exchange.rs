@@ -15,12 +15,12 @@ use http::HeaderValue;
 use moka::sync::Cache;
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::answer::{ACCESS_TOKEN, Issued, NotIssued};
 use super::authentication::Fields;
-use super::endpoint::{ATTEMPT_TIMEOUT, EndpointSettings, TokenEndpoint};
+use super::endpoint::{EndpointSettings, TokenEndpoint};
 use super::own::{Held, OwnToken, Wanted};
 use super::{CredentialError, CredentialStatus, Subject};
 use crate::clock::{Clock, Timestamp};
@@ -33,9 +33,11 @@ const REFUSED_TIME: Duration = Duration::from_secs(10);
 const FAILURE_REST: Duration = Duration::from_secs(1);
 /// Callers that nobody asks for during this time are forgotten.
 const IDLE_TIME: Duration = Duration::from_secs(15 * 60);
+/// For whoever asks, waiting for others included.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests to the token endpoint at a time.
 const IN_FLIGHT_MAX: usize = 64;
-const BUSY: &str = "too many tokens are exchanged at once";
+pub(super) const BUSY: &str = "too many tokens are exchanged at once";
 
 /// What is asked for. Equal where exchanged tokens may be kept over a reload.
 #[derive(Clone, Debug, PartialEq)]
@@ -133,8 +135,23 @@ impl Exchanges {
         attempt.await.unwrap_or_else(|_| Err(CredentialError::Unavailable("the attempt was cut off".into())))
     }
 
-    /// Exchanges a caller's token, unless somebody else did so meanwhile.
+    /// Exchanges a caller's token, unless somebody else did so meanwhile. Whose time goes by in waiting for others
+    /// knows nothing of the endpoint.
     async fn attempt(
+        &self,
+        slot: &Slot,
+        token: Zeroizing<String>,
+        expires: Timestamp,
+    ) -> Result<HeaderValue, CredentialError> {
+        let in_time = timeout(ATTEMPT_TIMEOUT, self.attempt_in_turn(slot, token, expires)).await;
+        in_time.unwrap_or_else(|_| {
+            self.metrics.failures.inc();
+            tracing::warn!(client = %self.settings.endpoint.client_id, error = BUSY, "a caller's token could not be exchanged");
+            Err(CredentialError::Unavailable(BUSY.into()))
+        })
+    }
+
+    async fn attempt_in_turn(
         &self,
         slot: &Slot,
         token: Zeroizing<String>,
@@ -144,17 +161,12 @@ impl Exchanges {
         if let Some(known) = slot.at(self.clock.now()) {
             return known;
         }
-        let deadline = Instant::now() + ATTEMPT_TIMEOUT;
-        let in_flight = timeout_at(deadline, self.in_flight.acquire()).await;
+        let in_flight = self.in_flight.acquire().await;
+        let _in_flight = in_flight.map_err(|_| CredentialError::Unavailable(BUSY.into()))?;
         if let Some(why) = self.rests() {
             return Err(CredentialError::Unavailable(why));
         }
-        let asking = async {
-            let Ok(Ok(_in_flight)) = in_flight else { return Err(NotIssued::Unreachable(BUSY.to_owned())) };
-            let late = |_| Err(NotIssued::Unreachable(format!("it took longer than {ATTEMPT_TIMEOUT:?}")));
-            timeout_at(deadline, self.ask(token)).await.unwrap_or_else(late)
-        };
-        let outcome = self.outcome(asking.await, expires);
+        let outcome = self.outcome(self.ask(token).await, expires);
         let result = outcome.result.clone();
         slot.outcome.store(Some(Arc::new(outcome)));
         result
@@ -227,6 +239,8 @@ impl Exchanges {
     }
 
     pub fn status(&self) -> CredentialStatus {
+        // What was put in or has ended is counted only then.
+        self.callers.run_pending_tasks();
         CredentialStatus {
             entries: self.callers.entry_count(),
             failure: self.failure().map(|failure| failure.why),

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 
 pub use authentication::{AssertionKey, Authentication};
-pub use endpoint::{EndpointSettings, Location};
+pub use endpoint::EndpointSettings;
 pub use exchange::{ExchangeSettings, Exchanges};
 pub use own::{OwnSettings, OwnToken, Wanted};
 
@@ -30,7 +30,7 @@ use crate::clock::Timestamp;
 
 /// What an upstream is shown, and where it comes from.
 #[derive(Clone, Debug)]
-pub struct Credential {
+pub struct UpstreamCredential {
     pub kind: CredentialKind,
     /// None where there is nothing to get, where our certificate for it is awaited, and where requests are only
     /// asked about.
@@ -84,6 +84,13 @@ pub enum CredentialError {
     Refused(Arc<str>),
 }
 
+impl CredentialError {
+    /// A proof of possession was made for us, and what a hop tells is for us: nobody else would take them.
+    pub fn no_bearer_token() -> CredentialError {
+        CredentialError::Refused("it did not come as `Authorization: Bearer`".into())
+    }
+}
+
 /// For status and metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CredentialStatus {
@@ -97,18 +104,18 @@ pub struct CredentialStatus {
     pub failure: Option<Arc<str>>,
 }
 
-impl Credential {
+impl UpstreamCredential {
     /// With nothing to get a token by.
-    pub fn of_kind(kind: CredentialKind) -> Credential {
-        Credential { kind, source: None }
+    pub fn of_kind(kind: CredentialKind) -> UpstreamCredential {
+        UpstreamCredential { kind, source: None }
     }
 
-    pub fn own(token: Arc<OwnToken>) -> Credential {
-        Credential { kind: CredentialKind::ClientCredentials, source: Some(Source::Own(token)) }
+    pub fn own(token: Arc<OwnToken>) -> UpstreamCredential {
+        UpstreamCredential { kind: CredentialKind::ClientCredentials, source: Some(Source::Own(token)) }
     }
 
-    pub fn exchange(exchanges: Arc<Exchanges>) -> Credential {
-        Credential { kind: CredentialKind::Exchange, source: Some(Source::Exchange(exchanges)) }
+    pub fn exchange(exchanges: Arc<Exchanges>) -> UpstreamCredential {
+        UpstreamCredential { kind: CredentialKind::Exchange, source: Some(Source::Exchange(exchanges)) }
     }
 
     /// The value of `Authorization` for a request of `subject`.
@@ -116,16 +123,13 @@ impl Credential {
         match (&self.source, subject) {
             (Some(Source::Own(own)), _) => own.current().await,
             (Some(Source::Exchange(exchanges)), Some(subject)) => exchanges.token_for(subject).await,
-            (Some(Source::Exchange(_)), None) => {
-                // A proof of possession was made for us, and an assertion is for us: nobody else would take them.
-                Err(CredentialError::Refused("it did not come as `Authorization: Bearer`".into()))
-            }
+            (Some(Source::Exchange(_)), None) => Err(CredentialError::no_bearer_token()),
             (None, _) => Err(CredentialError::Unavailable("there is nothing to get one by yet".into())),
         }
     }
 
     /// Starts with the tokens of our own that `before` got, which asked for the same by another certificate.
-    pub fn take_over(&self, before: &Credential) {
+    pub fn take_over(&self, before: &UpstreamCredential) {
         match (&self.source, &before.source) {
             (Some(Source::Own(own)), Some(Source::Own(before))) => own.take_over(before),
             (Some(Source::Exchange(exchanges)), Some(Source::Exchange(before))) => {

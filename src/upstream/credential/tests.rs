@@ -1,5 +1,7 @@
 //! Tokens for upstreams, got from a double of a token endpoint: who asks, how often, and what is kept.
 
+mod waiting;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use crate::clock::Clock;
 use crate::fetch::SecretSource;
 use crate::fetch::double::{Answer, Provider};
 use crate::metrics::CredentialMetrics;
+use crate::token::Location;
 use crate::upstream::testing::trusting_nobody;
 
 const TOKEN: &str = "/token";
@@ -324,7 +327,7 @@ async fn each_caller_has_an_exchanged_token_of_their_own_no_longer_than_their_ow
     desk.issues("for-bob", 300);
     assert_eq!(shown(exchanges.token_for(desk.subject("bob.token", 100)).await), "Bearer for-bob");
     assert_eq!(shown(exchanges.token_for(alice).await), "Bearer for-alice");
-    assert_eq!(desk.provider.hits(TOKEN), 2);
+    assert_eq!((desk.provider.hits(TOKEN), exchanges.status().entries), (2, 2));
     // Bob's own ends before the exchanged one, Alice's after.
     desk.clock.advance(SECOND * 100);
     desk.issues("for-bob-again", 300);
@@ -377,42 +380,10 @@ async fn what_was_exchanged_is_not_kept_over_the_certificate_that_it_may_be_boun
     let alice = desk.subject("alice.token", 1000);
     assert_eq!(shown(before.token_for(alice).await), "Bearer by-the-old-one");
     assert_eq!(desk.provider.hits(TOKEN), 2);
-    Credential::exchange(Arc::clone(&after)).take_over(&Credential::exchange(before));
+    UpstreamCredential::exchange(Arc::clone(&after)).take_over(&UpstreamCredential::exchange(before));
     desk.issues("by-the-new-one", 300);
     assert_eq!(shown(after.token_for(alice).await), "Bearer by-the-new-one");
     assert_eq!(desk.provider.hits(TOKEN), 3, "our own is taken over");
-}
-
-#[tokio::test]
-async fn whoever_waits_for_an_endpoint_waits_once_and_then_it_rests_for_all() {
-    let desk = Desk::open().await;
-    let exchanges = desk.exchanges(None);
-    desk.provider.gate.forget_permits(usize::MAX);
-    let ask = |name: String| {
-        let (exchanges, expires) = (Arc::clone(&exchanges), desk.clock.now().plus(SECOND * 100));
-        tokio::spawn(async move { exchanges.token_for(Subject { token: &name, expires }).await })
-    };
-    let all: Vec<_> = (0..64).map(|at| ask(format!("caller-{at}"))).collect();
-    while desk.provider.hits(TOKEN) < 64 {
-        tokio::task::yield_now().await;
-    }
-    tokio::time::pause();
-    let began = tokio::time::Instant::now();
-    let late = ask("one-more".to_owned());
-    for outcome in futures_util::future::join_all(all.into_iter().chain([late])).await {
-        assert!(matches!(outcome.unwrap(), Err(CredentialError::Unavailable(_))));
-    }
-    assert!(began.elapsed() < SECOND * 11, "{:?}", began.elapsed());
-    tokio::time::resume();
-    desk.provider.gate.add_permits(1000);
-    for name in ["another", "and another"] {
-        let refused = ask(name.to_owned()).await.unwrap();
-        assert!(matches!(refused, Err(CredentialError::Unavailable(_))), "{refused:?}");
-    }
-    assert_eq!(desk.provider.hits(TOKEN), 64);
-    desk.clock.advance(SECOND);
-    assert_eq!(shown(ask("another".to_owned()).await.unwrap()), "Bearer first");
-    assert_eq!(desk.provider.hits(TOKEN), 65);
 }
 
 #[tokio::test]
@@ -434,10 +405,10 @@ async fn with_an_actor_the_exchange_names_us_and_without_our_token_there_is_none
 
 #[tokio::test]
 async fn what_is_only_asked_about_gets_nothing() {
-    let asked = Credential::of_kind(CredentialKind::Exchange);
+    let asked = UpstreamCredential::of_kind(CredentialKind::Exchange);
     assert!(asked.obtain(None).await.is_err() && asked.status().is_none());
     let desk = Desk::open().await;
-    let exchange = Credential::exchange(desk.exchanges(None));
+    let exchange = UpstreamCredential::exchange(desk.exchanges(None));
     assert!(matches!(exchange.obtain(None).await, Err(CredentialError::Refused(_))));
     assert_eq!(desk.provider.hits(TOKEN), 0);
 }

@@ -5,14 +5,14 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::requests::Way;
-use super::sent::{EDGE, Sent, Setting};
+use super::sent::{Sent, Setting};
 use crate::world::certificates::Who;
 use crate::world::client::{Client, Protocol};
 use crate::world::proxy::{HOST, Proxy};
 
 pub struct Live<'p, 'w> {
     proxy: &'p Proxy<'w>,
-    clients: HashMap<(&'static str, Who), Client>,
+    clients: HashMap<(&'static str, &'static str, Who), Client>,
 }
 
 impl<'p, 'w> Live<'p, 'w> {
@@ -24,7 +24,7 @@ impl<'p, 'w> Live<'p, 'w> {
     pub async fn ask(&mut self, setting: &Setting<'_>, sent: &Sent<'_>, trace: &str) -> Value {
         // A hop has one connection for all.
         let who = if sent.asked.way == Way::Direct { sent.asked.who } else { Who::NoCertificate };
-        let place = (sent.listener(), who);
+        let place = (sent.listener(), sent.peer_ip(), who);
         let answer = match self.clients.get(&place) {
             Some(client) => client.ask(sent.request(trace)).await.ok(),
             None => None,
@@ -51,8 +51,8 @@ impl<'p, 'w> Live<'p, 'w> {
                 config.enable_sni = false;
                 Client::tls(address, HOST, config, Protocol::H1).await
             }
-            Way::Told | Way::Mistold => {
-                Client::plain_from(EDGE.parse().unwrap(), address, Protocol::H1).await
+            Way::Told | Way::Mistold | Way::Browser => {
+                Client::plain_from(sent.peer_ip().parse().unwrap(), address, Protocol::H1).await
             }
             Way::Local => Client::plain(address, Protocol::H1).await,
         };

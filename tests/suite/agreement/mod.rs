@@ -17,6 +17,7 @@ use fastrand::Rng;
 use serde_json::{Value, json};
 
 use crate::hops::Form;
+use crate::hops::balancer::{KID, SIGNER, pem};
 use crate::world::World;
 use crate::world::signing::KEYS;
 use cases::Cases;
@@ -39,9 +40,11 @@ async fn what_happens_is_what_a_trial_tells_and_a_replay_repeats() {
     let world = World::new().await;
     let jwks = json!({ "keys": KEYS.iter().map(|key| key.jwk()).collect::<Vec<_>>() });
     world.write("front.jwks", &jwks.to_string());
-    let tables = |form: Form| TABLES.replace("@edge@", form.keys());
+    let mut setting = Setting::new(&world).await;
+    let keys = setting.keys.jwks();
+    let tables = TABLES.replace("@signer@", SIGNER).replace("@keys@", &keys);
+    let tables = |form: Form| tables.replace("@edge@", form.keys());
     let proxy = world.start(&tables(Form::AlbChain));
-    let mut setting = Setting::new(&world);
     for (who, minted) in &setting.certificates {
         world.write(&format!("{who:?}.pem"), &minted.chain);
     }
@@ -55,6 +58,7 @@ async fn what_happens_is_what_a_trial_tells_and_a_replay_repeats() {
         let mut replay = Replay::new(&config);
         let mut trial = Trial::new(world.load(), world.clock.now()).unwrap();
         trial.give_keys(&"corp".parse().unwrap(), jwks.to_string().as_bytes()).unwrap();
+        trial.give_key(&"people".parse().unwrap(), KID, pem(&setting.keys.key).as_bytes()).unwrap();
         for condition in trial.policy().parts().rules.iter().flat_map(|rule| &rule.conditions) {
             *counts.conditions.entry(condition.key()).or_default() += REQUESTS;
         }
@@ -97,11 +101,11 @@ async fn what_happens_is_what_a_trial_tells_and_a_replay_repeats() {
     assert!(counts.reasons["allowed"] * 5 >= all);
     assert!(counts.conditions.len() == 18 && counts.conditions.values().all(|judged| *judged >= 100));
     // Of each way, and of each kind of token, some came in and some did not.
-    let ways = [Way::Direct, Way::Told, Way::Local].map(|way| format!("{way:?}"));
+    let ways = [Way::Direct, Way::Told, Way::Browser, Way::Local].map(|way| format!("{way:?}"));
     let tokens =
         [Binding::Nothing, Binding::Certificate, Binding::Key].map(|binding| format!("token {binding:?}"));
-    let asserted = ["asserted Local", "asserted by the front"].map(str::to_owned);
-    for kind in ways.iter().chain(&tokens).chain(&asserted) {
+    let told = ["asserted Local", "asserted by the front", "logged in Told", "logged in Browser"];
+    for kind in ways.iter().chain(&tokens).chain(&told.map(str::to_owned)) {
         assert!(counts.kinds[&(kind.clone(), true)] >= 10, "{kind}");
         assert!(counts.kinds[&(kind.clone(), false)] >= 10, "{kind}");
     }
@@ -129,6 +133,9 @@ impl Counts {
             kinds.push(
                 if asked.way == Way::Local { "asserted Local" } else { "asserted by the front" }.to_owned(),
             );
+        }
+        if record["caller"]["issuer"] == "people" {
+            kinds.push(format!("logged in {:?}", asked.way));
         }
         for kind in kinds {
             *self.kinds.entry((kind, record["verdict"] == "allow")).or_default() += 1;

@@ -20,6 +20,9 @@ pub struct Asked {
     pub forged: bool,
     /// What another Countersign says of its caller, and what it is bound to.
     pub assertion: Option<(Value, Binding)>,
+    /// Over a sound log-in what a load balancer says: of itself by `client`, `signer` and `exp`, and what the provider
+    /// says.
+    pub log_in: Option<Value>,
     /// By a hop.
     pub client_ip: Option<&'static str>,
     pub method: &'static str,
@@ -38,6 +41,8 @@ pub enum Way {
     Told,
     /// The same, but what it tells is no certificate.
     Mistold,
+    /// Through a load balancer that asks nobody for a certificate.
+    Browser,
     /// From the local application.
     Local,
 }
@@ -69,25 +74,34 @@ pub fn request(at: Timestamp, random: &mut Rng) -> Asked {
         _ => Who::Storefront,
     };
     let way = match random.u8(..40) {
-        0..24 => Way::Direct,
-        24..31 => Way::Told,
-        31 => Way::Mistold,
+        0..20 => Way::Direct,
+        20..27 => Way::Told,
+        27 => Way::Mistold,
+        28..33 => Way::Browser,
         _ => Way::Local,
     };
-    let who = if way == Way::Local { Who::NoCertificate } else { who };
+    let who = if matches!(way, Way::Local | Way::Browser) { Who::NoCertificate } else { who };
     // Seldom of somebody whose word is not taken.
     let is_believed = way == Way::Local || (way == Way::Direct && who == Who::Partner);
     let is_asserted = random.u8(..20) < if is_believed { 12 } else { 1 };
+    let is_logged_in = random.u8(..20)
+        < match way {
+            Way::Browser => 18,
+            Way::Told => 12,
+            Way::Direct | Way::Mistold | Way::Local => 1,
+        };
     Asked {
         way,
         who,
         binding: binding(random),
         assertion: is_asserted.then(|| (asserted(now, random), bound(random))),
         client_ip: match way {
-            Way::Told => one(random, &[None, Some("127.0.0.1"), Some("192.0.2.7")]),
+            Way::Told | Way::Browser => one(random, &[None, Some("127.0.0.1"), Some("192.0.2.7")]),
             _ => None,
         },
-        claims: (random.u8(..12) >= if is_asserted { 9 } else { 1 }).then(|| claims(who, now, random)),
+        log_in: is_logged_in.then(|| log_in(now, random)),
+        claims: (random.u8(..12) >= if is_asserted || is_logged_in { 9 } else { 1 })
+            .then(|| claims(who, now, random)),
         forged: random.u8(..40) == 0,
         method: seldom(random, &["GET", "GET", "GET", "POST"], &["HEAD", "PUT", "DELETE", "PURGE", "TRACE"]),
         host: match way {
@@ -174,6 +188,41 @@ fn asserted(now: i64, random: &mut Rng) -> Value {
         _ => {}
     }
     claims
+}
+
+fn log_in(now: i64, random: &mut Rng) -> Value {
+    let mut said = json!({ "client": "storefront-web" });
+    let mut put = |name: &str, value: Value| said[name] = value;
+    if random.u8(..3) == 0 {
+        put("sub", "bob".into());
+    }
+    if random.bool() {
+        put("groups", json!(["support"]));
+    }
+    if random.u8(..3) != 0 {
+        put("acr", one(random, &["mfa", "pwd"]).into());
+        put("auth_time", (now - one(random, &[60, 3_600])).into());
+    }
+    if random.u8(..3) == 0 {
+        put("tier", one(random, &["gold", "tin"]).into());
+        put("accounts", json!(["alice"]));
+    }
+    match random.u8(..16) {
+        0 => put("client", "assistant-7".into()),
+        1 => put("act", json!({ "sub": "assistant-7" })),
+        2 => put("acr", 7.into()),
+        _ => {}
+    }
+    match random.u8(..40) {
+        0 => put("client", "mobile".into()),
+        1 => put("signer", "arn:aws:elasticloadbalancing:eu-central-1:1:loadbalancer/app/theirs/1".into()),
+        2 => put("exp", (now - 60).into()),
+        3 => put("sub", Value::Null),
+        4 => put("cnf", json!({ "jkt": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" })),
+        5 => put("aud", "elsewhere".into()),
+        _ => {}
+    }
+    said
 }
 
 /// One of the first most often.

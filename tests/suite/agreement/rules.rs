@@ -28,6 +28,19 @@ address = "127.0.0.9/32"
 kind = "countersign"
 spiffe_id = "spiffe://partner.example/ns/prod/sa/storefront"
 
+[trusted_hop.balancer]
+kind = "alb"
+mutual_authentication = "off"
+address = "127.0.0.8/32"
+
+[issuer.people]
+preset = "alb"
+url = "@issuer@"
+signer = "@signer@"
+audience = ["storefront-web", "assistant-7"]
+jwks = "@keys@"
+allow_http = true
+
 [issuer.front]
 preset = "countersign"
 url = "https://front.shop.example"
@@ -44,6 +57,7 @@ client_id = [
     { issuer = "corp", client = "storefront-web" },
     { issuer = "corp", client = "assistant-*" },
     { issuer = "front", client = "storefront-web" },
+    { issuer = "people", client = "storefront-web" },
 ]
 
 [issuer.corp.claims]
@@ -57,7 +71,7 @@ any_of = [
 ]
 
 [role.vouched]
-any_of = [{ issuer = "front", role = "order-reader" }]
+any_of = [{ issuer = "front", role = "order-reader" }, { issuer = "people", group = "support" }]
 
 [role.lead]
 all_of = [{ issuer = "corp", group = "support" }, { issuer = "corp", scope = ["orders:write", "orders:admin"] }]
@@ -67,6 +81,7 @@ any_of = [
     { issuer = "corp", client = "assistant-*" },
     { issuer = "corp", actor_subject = "assistant-7" },
     { issuer = "front", actor_subject = "assistant-7" },
+    { issuer = "people", client = "assistant-*" },
 ]
 
 [upstream.second]
@@ -94,7 +109,9 @@ const RULES_MAX: usize = 12;
 pub fn policy(world: &World, tables: &str, random: &mut Rng) -> String {
     // without any such, hardly anything is allowed
     let broad = "[[allow]]\nname = \"all people\"\nservice = \"any\"\nrole = \"any\"\nroute = \"any\"\n";
-    let mut rules = if random.bool() { broad.to_owned() } else { String::new() };
+    let browsers =
+        broad.replace("all people", "all browsers").replace("service = \"any\"", "service = \"none\"");
+    let mut rules: String = [broad, &browsers].into_iter().filter(|_| random.bool()).collect();
     for number in 0..random.usize(4..=RULES_MAX) {
         let more = rule(number, random);
         world.configuration(&format!("{tables}{rules}{more}"));
@@ -174,7 +191,7 @@ fn rule(number: usize, random: &mut Rng) -> String {
         random,
         10,
         "hop",
-        &["\"direct\"", "[\"direct\", \"local\"]", "[\"edge\", \"direct\"]"],
+        &["\"direct\"", "[\"direct\", \"local\"]", "[\"edge\", \"direct\"]", "[\"balancer\", \"edge\"]"],
     );
     sometimes(&mut rule, random, 12, "mode", &["\"shadow\""]);
     if is_allow {

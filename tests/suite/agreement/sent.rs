@@ -12,12 +12,13 @@ use http::{HeaderValue, Request};
 use serde_json::{Map, Value, json};
 
 use super::requests::{Asked, Binding, PEERS, Way};
+use crate::hops::balancer::{KID, Keys, SAID, said_by};
 use crate::hops::{Fields, Form};
 use crate::possession::Holder;
 use crate::world::certificates::{Who, parsed};
 use crate::world::client::get;
 use crate::world::forge::{chain_of, der};
-use crate::world::signing::{KEYS, forged};
+use crate::world::signing::{KEYS, Key, forged};
 use crate::world::{Body, World, sha256_of};
 
 /// What all requests of one world have in common.
@@ -30,6 +31,9 @@ pub struct Setting<'w> {
     holders: [Holder; 2],
     /// How the hop tells certificates.
     pub form: Form,
+    /// Of load balancers, and of somebody else under the same name.
+    pub keys: Keys,
+    stranger: Key,
 }
 
 /// What is sent beside method, host and path.
@@ -43,15 +47,18 @@ pub struct Sent<'a> {
     pub token: Option<(&'static str, String)>,
     proof: Option<String>,
     assertion: Option<String>,
+    log_in: Option<String>,
 }
 
 /// Whose certificate nobody here has.
 const OTHER: &[u8] = b"another certificate";
 /// Where the hop dials from.
-pub const EDGE: &str = "127.0.0.9";
+const EDGE: &str = "127.0.0.9";
+/// And the load balancer that people log in at.
+const BALANCER: &str = "127.0.0.8";
 
 impl<'w> Setting<'w> {
-    pub fn new(world: &'w World) -> Setting<'w> {
+    pub async fn new(world: &'w World) -> Setting<'w> {
         let own = std::fs::read_to_string(world.folder.path().join("orders.pem")).unwrap();
         let holder = || Holder::new("ES256", &world.clock);
         let minted = |who: Who| Some((who, world.certificates.client(who)?));
@@ -61,6 +68,8 @@ impl<'w> Setting<'w> {
             own: der(&own),
             holders: [holder(), holder()],
             form: Form::AlbChain,
+            keys: Keys::start().await,
+            stranger: Key::new(KID, "ES256"),
         }
     }
 
@@ -78,7 +87,8 @@ impl<'w> Setting<'w> {
             }
             _ => Vec::new(),
         };
-        let mut sent = Sent { asked, certificate, told, token: None, proof: None, assertion: None };
+        let mut sent =
+            Sent { asked, certificate, told, token: None, proof: None, assertion: None, log_in: None };
         let spoiled = |token: String| if asked.forged { forged(&token) } else { token };
         if let Some(claims) = &asked.claims {
             let claims = self.bound(claims, asked.binding, carrier.as_deref());
@@ -92,6 +102,17 @@ impl<'w> Setting<'w> {
             let key = KEYS.iter().find(|key| key.algorithm == "ES256").unwrap();
             let typed = json!({ "typ": "countersign+jwt" });
             sent.assertion = Some(spoiled(self.world.issuer.token_by(key, typed, claims)));
+        }
+        if let Some(said) = &asked.log_in {
+            let (mut header, mut claims) = (json!({}), said.clone());
+            for own in ["client", "signer", "exp"] {
+                if let Some(value) = claims.as_object_mut().unwrap().remove(own) {
+                    header[own] = value;
+                }
+            }
+            claims["exp"] = Value::Null;
+            let key = if asked.forged { &self.stranger } else { &self.keys.key };
+            sent.log_in = Some(said_by(key, self.world, header, claims));
         }
         sent
     }
@@ -134,6 +155,7 @@ impl Sent<'_> {
             token,
             named("dpop", &self.proof),
             named("x-auth-assertion", &self.assertion),
+            named(SAID, &self.log_in),
         ];
         told.chain(rest.into_iter().flatten()).collect()
     }
@@ -159,6 +181,7 @@ impl Sent<'_> {
         match self.asked.way {
             Way::Direct => Hop::Direct,
             Way::Told | Way::Mistold => Hop::Trusted("edge".parse().unwrap()),
+            Way::Browser => Hop::Trusted("balancer".parse().unwrap()),
             Way::Local => Hop::Local,
         }
     }
@@ -182,7 +205,7 @@ impl Sent<'_> {
     pub fn listener(&self) -> &'static str {
         match self.asked.way {
             Way::Direct => "open",
-            Way::Told | Way::Mistold => "behind",
+            Way::Told | Way::Mistold | Way::Browser => "behind",
             Way::Local => "egress",
         }
     }
@@ -191,6 +214,7 @@ impl Sent<'_> {
         match self.asked.way {
             Way::Direct | Way::Local => "127.0.0.1",
             Way::Told | Way::Mistold => EDGE,
+            Way::Browser => BALANCER,
         }
     }
 
@@ -198,16 +222,20 @@ impl Sent<'_> {
     pub fn question(&self) -> Question {
         let mut fields = self.fields();
         // One of them stands in the question itself, so that it can be explained.
-        let caller = match (&self.assertion, &self.token) {
-            (Some(assertion), _) => {
+        let caller = match (&self.log_in, &self.assertion, &self.token) {
+            (Some(log_in), ..) => {
+                fields.retain(|(name, _)| name != SAID);
+                Bearer::UserClaims(log_in.clone())
+            }
+            (None, Some(assertion), _) => {
                 fields.retain(|(name, _)| name != "x-auth-assertion");
                 Bearer::Assertion(assertion.clone())
             }
-            (None, Some(("Bearer", token))) => {
+            (None, None, Some(("Bearer", token))) => {
                 fields.retain(|(name, _)| name != AUTHORIZATION);
                 Bearer::Token(token.clone())
             }
-            (None, _) => Bearer::Nothing,
+            (None, None, _) => Bearer::Nothing,
         };
         let peer = if self.asked.way == Way::Direct { self.presented() } else { Presented::Nothing };
         Question { peer, caller, ..self.asking(&fields) }
@@ -217,7 +245,7 @@ impl Sent<'_> {
     pub fn by_claims(&self) -> Option<Question> {
         let caller = self.claims()?.map_or(Bearer::Nothing, Bearer::Claims);
         let mut fields = self.fields();
-        let said = ["authorization", "dpop", "x-auth-assertion"];
+        let said = ["authorization", "dpop", "x-auth-assertion", SAID];
         fields.retain(|(name, _)| !said.contains(&name.as_str()));
         fields.retain(|(name, _)| self.told.iter().all(|(told, _)| name != told));
         Some(Question { peer: self.presented(), caller, ..self.asking(&fields) })
@@ -225,14 +253,30 @@ impl Sent<'_> {
 
     /// Whose signatures are sound, and are not two.
     pub fn claims(&self) -> Option<Option<Claims>> {
-        let (issuer, token, binding) = match (&self.token, &self.assertion) {
+        let (issuer, token, binding) = match (&self.token, &self.assertion, &self.log_in) {
             _ if self.asked.forged || self.asked.way == Way::Mistold => return None,
-            (None, None) => return Some(None),
-            (Some(_), Some(_)) => return None,
-            (Some((_, token)), None) => ("corp", token, self.asked.binding),
-            (None, Some(assertion)) => ("front", assertion, self.asked.assertion.as_ref()?.1),
+            (None, None, None) => return Some(None),
+            (Some((_, token)), None, None) => ("corp", token, self.asked.binding),
+            (None, Some(assertion), None) => ("front", assertion, self.asked.assertion.as_ref()?.1),
+            (None, None, Some(said)) => {
+                let mut header = part(said, 0);
+                let mut claims = part(said, 1);
+                for (member, claim) in
+                    [("iss", "iss"), ("exp", "exp"), ("client", "client_id"), ("signer", "signer")]
+                {
+                    claims.insert(claim.to_owned(), header.remove(member).unwrap());
+                }
+                let without = if claims.contains_key("sub") { vec![] } else { vec!["sub".to_owned()] };
+                return Some(Some(Claims {
+                    issuer: "people".parse().unwrap(),
+                    claims,
+                    without,
+                    bound: None,
+                }));
+            }
+            _ => return None,
         };
-        let mut claims = payload(token);
+        let mut claims = part(token, 1);
         let bound = match binding {
             Binding::Nothing => Some(Bound::Nothing),
             Binding::Certificate => Some(Bound::Certificate),
@@ -268,7 +312,8 @@ impl Sent<'_> {
     }
 }
 
-fn payload(token: &str) -> Map<String, Value> {
-    let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
-    serde_json::from_slice(&payload).unwrap()
+/// Padded or not.
+fn part(token: &str, at: usize) -> Map<String, Value> {
+    let text = token.split('.').nth(at).unwrap().trim_end_matches('=');
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).unwrap()).unwrap()
 }

@@ -230,6 +230,16 @@ async fn an_assertion_is_explained_as_far_as_it_gets() {
     assert_eq!(told["peer"]["name"], "spiffe://shop.example/ns/prod/sa/front");
     assert_eq!(told["peer"]["words"], "a good one of this hop, taken for granted");
     assert_eq!((&told["caller"]["subject"], &told["caller"]["actor"]), (&json!("alice"), &json!("human")));
+    let whose = r#", "subject_issuer": "https://login.example", "via": ["spiffe://a/b"]}"#;
+    let whose = ALICE.replace('}', whose);
+    let asked = [&["--issuer", "front", "--claims", &whose, "--hop", "front"], &REQUEST[..]].concat();
+    let named = behind.explain(&asked, "").await;
+    assert_eq!(named["caller"]["subject_issuer"], "https://login.example");
+    assert_eq!(named["caller"]["via"], json!(["spiffe://a/b"]));
+    let text = behind.run("explain", &asked, "").await.stdout;
+    for line in ["named by     https://login.example", "by way of    spiffe://a/b"] {
+        assert!(text.contains(line), "{text}");
+    }
     let step = |told: &Value, name: &str| {
         let steps = told["token"]["steps"].as_array().unwrap();
         let step = steps.iter().find(|step| step["step"] == name).unwrap();
@@ -248,11 +258,11 @@ async fn an_assertion_is_explained_as_far_as_it_gets() {
 
     // from who is no such hop
     let told = behind.explain(&claims(&["--service", "storefront"]), "").await;
-    assert_eq!((&told["token"], &told["assertion_unread"]), (&Value::Null, &json!(true)));
+    assert_eq!((&told["token"], &told["unread"]), (&Value::Null, &json!("x-auth-assertion")));
     assert_eq!(told["reason"], "token_missing");
     assert!(told["notes"].to_string().contains("the assertion was not read"), "{}", told["notes"]);
     let text = behind.run("explain", &claims(&["--service", "storefront"]), "").await.stdout;
-    assert!(text.contains("TOKEN  none but an assertion that was not read"), "{text}");
+    assert!(text.contains("TOKEN  none but x-auth-assertion, which was not read"), "{text}");
 }
 
 #[tokio::test]
@@ -323,7 +333,14 @@ async fn a_record_of_whom_another_countersign_vouched_for_is_explained_and_repla
         records.push(record);
     }
     let config = world.folder.path().join("next.toml");
-    let config = config.to_str().unwrap();
+    let newer = format!(
+        "{}\n[[require]]\nname = \"of the first issuer\"\nroute = \"any\"\nissuer = \"front\"\n\
+         claim = {{ subject_issuer = \"{}\" }}\n",
+        std::fs::read_to_string(&config).unwrap(),
+        world.issuer.url
+    );
+    let newer = world.write("newer.toml", &newer);
+    let (config, newer) = (config.to_str().unwrap(), newer.to_str().unwrap());
     for record in &records {
         let arguments = ["explain", "-c", config, "--record", "-", "--format", "json"];
         let output = run(PROGRAM, &arguments, &record.to_string()).await;
@@ -333,6 +350,18 @@ async fn a_record_of_whom_another_countersign_vouched_for_is_explained_and_repla
         for name in ["subject", "actor", "on_behalf_of"] {
             assert_eq!(told["now"]["caller"][name], record["caller"][name], "{name}");
         }
+    }
+    // Who named the caller is known to a policy that asks it since; records from before say nothing of it.
+    let mut older = records[0].clone();
+    older["caller"].as_object_mut().unwrap().remove("subject_issuer");
+    for (config, record, is_known) in
+        [(newer, &records[0], true), (config, &older, true), (newer, &older, false)]
+    {
+        let arguments = ["explain", "-c", config, "--record", "-", "--format", "json"];
+        let output = run(PROGRAM, &arguments, &record.to_string()).await;
+        let told: Value = serde_json::from_str(&output.stdout).unwrap();
+        assert_eq!(told["not_judged"].is_null(), is_known, "{told:#}{}", output.stderr);
+        assert_eq!(told["now"]["same"] == true, is_known, "{told:#}");
     }
     let log = world.folder.path().join("next.jsonl");
     let output = run(PROGRAM, &["replay", "-c", config, log.to_str().unwrap(), "--format", "json"], "").await;

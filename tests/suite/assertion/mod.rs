@@ -1,5 +1,6 @@
 //! Assertions: what an upstream is told of who asks, signed by the proxy, and what the next Countersign makes of it.
 
+mod address;
 mod asked;
 mod fetched;
 mod languages;

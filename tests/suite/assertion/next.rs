@@ -206,6 +206,12 @@ async fn the_next_countersign_knows_the_person_and_the_way_that_the_request_came
     assert_eq!(record["caller"]["subject"], "alice");
     assert_eq!(record["caller"]["actor"], "human");
     assert_eq!(record["caller"]["via"], json!(["spiffe://shop.example/ns/prod/sa/storefront"]));
+    assert_eq!(record["caller"]["subject_issuer"], json!(world.issuer.url));
+    let story = format!(
+        "front, for alice@front (human), named by {}, by way of spiffe://shop.example/ns/prod/sa/storefront, asked to",
+        world.issuer.url
+    );
+    assert!(record["story"].as_str().unwrap().starts_with(&story), "{}", record["story"]);
     // nobody's assertion is nobody's signature
     let seen = told(&client.ask(get("/next/public")).await.unwrap());
     assert!(seen.header("x-auth-subject").is_empty());

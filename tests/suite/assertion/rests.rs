@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::next::Chain;
 use super::{ask, asserted};
+use crate::streams::asserted::Front;
 use crate::world::World;
 use crate::world::certificates::{Who, parsed};
 use crate::world::client::{Client, Protocol, get};
@@ -94,5 +95,64 @@ async fn a_bound_token_is_the_person_s_and_not_the_hop_s() {
         let answer = front.ask(with("/bound-only/7", &[("x-auth-assertion", &assertion)])).await.unwrap();
         let record = chain.next.record_of(&answer).await;
         assert_eq!((answer.status.as_u16(), &record["caller"]["bound"]), (status, &json!(bound)), "{record}");
+    }
+}
+
+/// A provider for many tenants, and one whose people come with tokens or log in at a load balancer.
+const FIRST_NAMED: &str = r#"
+[issuer.login]
+preset = "alb"
+url = "@issuer@"
+signer = "arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/app/front/50dc6c495c0c9188"
+audience = ["web"]
+
+[trusted_hop.balancer]
+kind = "alb"
+mutual_authentication = "off"
+address = "10.0.0.0/24"
+
+[issuer.tenants]
+preset = "entra"
+url = "https://login.microsoftonline.com/{tid}/v2.0"
+audience = ["orders"]
+jwks = "front.jwks"
+only = { tid = "9188040d-6c67-4c5b-b112-36a304b66dad" }
+"#;
+
+#[tokio::test]
+async fn whoever_a_front_vouches_for_is_revoked_by_every_name_of_who_named_them_first() {
+    let front = Front::new().await;
+    let (world, more) =
+        (&front.streams.world, FIRST_NAMED.replace("@issuer@", &front.streams.world.issuer.url));
+    // What stands first in the file is found first.
+    let configuration =
+        front.configuration("").replacen("[trusted_hop.front]", &format!("{more}\n[trusted_hop.front]"), 1);
+    let proxy = world.start(&configuration);
+    let client = front.connect(&proxy, Protocol::H2).await;
+    let tenant = "https://login.microsoftonline.com/9188040d-6c67-4c5b-b112-36a304b66dad/v2.0";
+    let cases = [
+        ("login", &*world.issuer.url, 401),
+        ("corp", &world.issuer.url, 401),
+        ("tenants", &world.issuer.url, 200),
+        ("tenants", tenant, 401),
+        ("corp", tenant, 200),
+        ("front", tenant, 401),
+        ("tenants", "https://login.microsoftonline.com//v2.0", 200),
+    ];
+    for (nth, (issuer, first, status)) in cases.into_iter().enumerate() {
+        world.write(
+            "revoked.toml",
+            &format!(
+                "version = 1\n[[revoked]]\nissuer = \"{issuer}\"\nsubject = \"alice\"\nreason = \"{nth}\"\n"
+            ),
+        );
+        proxy.events("revocation_loaded", nth + 2).await;
+        let before = world.upstream.counts().requests;
+        let said = front.says(json!({ "subject_issuer": first }));
+        let answer = client.ask(with("/orders/7", &[("x-auth-assertion", &said)])).await.unwrap();
+        let record = proxy.record_of(&answer).await;
+        assert_eq!(answer.status, status, "{issuer} {first} {record}");
+        assert_eq!(record["reason"] == "token_revoked", status == 401, "{record}");
+        assert_eq!(world.upstream.counts().requests - before, u64::from(status == 200), "{issuer} {first}");
     }
 }

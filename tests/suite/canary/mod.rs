@@ -339,7 +339,7 @@ async fn no_secret_is_ever_said_aloud() {
     binary
         .logged(|line| line["message"].as_str().is_some_and(|text| text.contains("cannot be loaded")))
         .await;
-    binary.logged(|line| line["message"].as_str().is_some_and(|text| text.contains("jwks_credential"))).await;
+    binary.logged(|line| line["code"] == "inline_secret").await;
 
     let mut metrics = String::new();
     for path in ["/metrics", "/status", "/livez", "/readyz", "/nothing"] {

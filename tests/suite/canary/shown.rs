@@ -1,5 +1,5 @@
-//! What proves something to somebody: proofs of possession, assertions of another Countersign and our own, secrets and
-//! tokens towards a provider, whatever that answers.
+//! What proves something to somebody: proofs of possession, assertions of another Countersign and our own, log-ins at a
+//! load balancer, secrets and tokens towards a provider, whatever that answers.
 
 use std::fs;
 use std::sync::{Arc, Mutex};
@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use super::{Canaries, admin, told, with};
+use crate::hops::balancer::{Keys, SAID, SIGNER};
 use crate::possession::Holder;
 use crate::world::certificates::{TRUST_DOMAIN, Who};
 use crate::world::client::{Client, Protocol, get};
@@ -39,6 +40,23 @@ url = "https://front.shop.example"
 audience = ["orders"]
 jwks = "front.jwks"
 
+[listener.behind]
+address = "127.0.0.1:0"
+allow_plaintext = true
+
+[trusted_hop.balancer]
+kind = "alb"
+mutual_authentication = "off"
+address = "127.0.0.8/32"
+
+[issuer.people]
+preset = "alb"
+url = "@issuer@"
+signer = "@signer@"
+audience = ["web"]
+jwks = "@alb@"
+allow_http = true
+
 [issuer.opaque]
 url = "@desk@"
 jwks = "front.jwks"
@@ -63,6 +81,13 @@ service = "any"
 role = "any"
 actor = ["human", "service", "unknown"]
 route = "any"
+
+[[allow]]
+name = "browsers"
+service = "none"
+role = "any"
+actor = "human"
+route = "orders"
 "#;
 
 /// Upstreams by what they are shown, each at the path of its name.
@@ -208,6 +233,49 @@ fn asserted(world: &World, certificate: &[u8], canaries: &mut Canaries) -> Vec<(
     requests
 }
 
+/// Requests of people who log in at a load balancer, from there.
+fn logged_in(world: &World, keys: &Keys, canaries: &mut Canaries) -> Vec<(Request<Body>, u16)> {
+    let odd = canaries.plant("an odd acr");
+    let mut say = |what: &str, header: Value, mut claims: Value| {
+        for name in ["email", "phone_number", "jti"] {
+            claims[name] = canaries.plant(&format!("{name} of {what}")).into();
+        }
+        let said = keys.said(world, header, claims);
+        let [_, claims, signature] = said.split('.').collect::<Vec<_>>()[..] else { panic!("{said}") };
+        canaries.add(what, said.clone());
+        canaries.add(&format!("the claims of {what}"), claims.trim_end_matches('=').to_owned());
+        canaries.add(&format!("the signature of {what}"), signature.trim_end_matches('=').to_owned());
+        said
+    };
+    let none = || json!({});
+    let past = json!({ "exp": 1 });
+    let good = say("a log-in", none(), none());
+    let bound = say("a bound log-in", none(), json!({ "cnf": { "jkt": "A".repeat(43) } }));
+    let other = say("a log-in elsewhere", json!({ "signer": "arn:of:another" }), none());
+    let ended = say("a log-in that has ended", past.clone(), past);
+    let keyless =
+        say("a log-in under no key", json!({ "kid": "00000000-0000-0000-0000-000000000403" }), none());
+    let odd = say("a log-in in odd words", none(), json!({ "acr": [odd] }));
+    let [header, claims, _] = good.split('.').collect::<Vec<_>>()[..] else { panic!("{good}") };
+    let forged = format!("{header}.{claims}.{}", other.rsplit_once('.').unwrap().1);
+    let url = format!("http://{HOST}/orders/7");
+    let garbage = format!("{}.{}", canaries.plant("no log-in at all"), canaries.plant("nor its claims"));
+    let cases = [
+        (&good, 200),
+        (&good, 200),
+        (&bound, 401),
+        (&other, 401),
+        (&ended, 401),
+        (&keyless, 401),
+        (&odd, 401),
+    ];
+    let cases = cases.into_iter().chain([(&forged, 401), (&garbage, 401)]);
+    let mut all: Vec<_> = cases.map(|(said, status)| (with(get(&url), &[(SAID, said)]), status)).collect();
+    all.push((with(get(&url), &[(SAID, &good), (SAID, &bound)]), 400));
+    all.push((bearer(&url, &good), 401));
+    all
+}
+
 #[tokio::test]
 async fn nothing_that_proves_something_is_ever_said_aloud() {
     let mut canaries = Canaries::default();
@@ -227,11 +295,14 @@ async fn nothing_that_proves_something_is_ever_said_aloud() {
         &json!({ "keys": KEYS.iter().map(|key| key.jwk()).collect::<Vec<_>>() }).to_string(),
     );
     let policy = POLICY.replace("@upstreams@", &upstreams());
+    let keys = Keys::start().await;
+    let policy = policy.replace("@signer@", SIGNER).replace("@alb@", &keys.jwks());
     world.configuration(&policy.replace("@desk@", &format!("http://{}", desk.address)));
 
     let records = Records::of(world.folder.path().join("audit.jsonl"));
     let binary = world.run(&environment.each_ref().map(|(name, value)| (*name, value.as_str())));
     let mesh = binary.address("listener", "mesh").await;
+    let behind = binary.address("listener", "behind").await;
     let certificates = &world.certificates;
     let front = certificates.shop.issue(&certificates.workload(TRUST_DOMAIN, "front")).unwrap();
     let minted = |who: Who| certificates.client(who).unwrap();
@@ -255,14 +326,25 @@ async fn nothing_that_proves_something_is_ever_said_aloud() {
         let times = if protocol == Protocol::H1 { 2 } else { 3 };
         let of_partner = opaque.iter().zip([200, 401, 503]).take(times);
         let of_partner = of_partner.map(|(token, status)| (bearer("/orders/7", token), status));
+        let mut of_front = asserted(&world, &front.der, &mut canaries);
+        let of_browsers = logged_in(&world, &keys, &mut canaries);
+        // From whoever is no load balancer nobody reads it.
+        of_front.push((with(get("/orders/7"), &[(SAID, &canaries.plant("a stranger's log-in"))]), 401));
         let all = [
-            (&front, asserted(&world, &front.der, &mut canaries)),
-            (&storefront, of_storefront.collect()),
-            (&partner, of_partner.collect()),
+            (Some(&front), of_front),
+            (Some(&storefront), of_storefront.collect()),
+            (Some(&partner), of_partner.collect()),
+            (None, of_browsers),
         ];
         for (who, requests) in all {
-            let config = certificates.client_config_with(Some(who));
-            let client = Client::tls(mesh, HOST, config, protocol).await.unwrap();
+            let client = match who {
+                Some(who) => {
+                    let config = certificates.client_config_with(Some(who));
+                    Client::tls(mesh, HOST, config, protocol).await
+                }
+                None => Client::plain_from("127.0.0.8".parse().unwrap(), behind, protocol).await,
+            };
+            let client = client.unwrap();
             for (request, status) in requests {
                 let what = format!("{:?}", request);
                 let answer = client.ask(request).await.unwrap();
@@ -284,7 +366,7 @@ async fn nothing_that_proves_something_is_ever_said_aloud() {
         }
     }
     canaries.round = "";
-    assert_eq!(asked, 2 * (8 + 13 + 2) + 1);
+    assert_eq!(asked, 2 * (9 + 13 + 2 + 11) + 1);
     assert!(assertions >= 2 * 4, "{assertions}");
 
     // All that the provider was told, of each kind.

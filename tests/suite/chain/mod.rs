@@ -133,7 +133,7 @@ impl World {
         let front = self.start_from("front.toml", &fronts(nowhere), "front.jsonl");
         let internet = front.address("internet");
         let orders = self.start_from("orders.toml", &in_between(internet, nowhere), "orders.jsonl");
-        let keys = orders.address("keys").port().to_string();
+        let keys = orders.address("mesh").port().to_string();
         let last = PAYMENTS.replace("@issuer@", &tokens.issuer).replace("@application@", &self.upstream.url);
         let payments = self.start_from("payments.toml", &last.replace("@keys@", &keys), "payments.jsonl");
         orders.reload_from("orders.toml", &in_between(internet, payments.address("mesh")));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use countersign::clock::Clock;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{READ, asked, ca, own, spec, world};
 use crate::canary::Canaries;
@@ -16,7 +16,7 @@ use crate::world::presented::in_force;
 async fn a_token_that_is_refused_is_replaced_by_a_login() {
     let agent = ConsulAgent::start(None).await;
     agent.takes_login("a.workload.jwt");
-    let login = "partition = \"edge\"\nnamespace = \"default\"\n[identity.consul.login]\nauth_method = \"tasks\"\nnamespace = \"ops\"\nbearer_token = { file = \"jwt\" }";
+    let login = "partition = \"edge\"\nnamespace = \"default\"\ndatacenter = \"dc1\"\n[identity.consul.login]\nauth_method = \"tasks\"\nnamespace = \"ops\"\nbearer_token = { file = \"jwt\" }";
     let clock = Clock::manual(Clock::system().now());
     let world = world(clock.clone(), &agent, login).await;
     world.write("jwt", "an.old.jwt\n");
@@ -26,7 +26,8 @@ async fn a_token_that_is_refused_is_replaced_by_a_login() {
     agent.gives(&first, CLUSTER, &[&ca]);
     let proxy = world.start(READ);
     let failing = identity(&proxy, |it| it["failure"].is_string()).await;
-    assert!(failing["failure"].as_str().unwrap().contains("refuses the login with status 403"), "{failing}");
+    let told = "refuses the login with status 403 Forbidden (\"Permission denied\"): see the auth method";
+    assert!(failing["failure"].as_str().unwrap().contains(told), "{failing}");
     assert_eq!(agent.logins(), 0);
     // What is shown is read anew.
     world.write("jwt", "a.workload.jwt\n");
@@ -46,18 +47,44 @@ async fn a_token_that_is_refused_is_replaced_by_a_login() {
     rotated(&proxy, &next).await;
     assert_eq!(agent.logins(), 2, "one for both queries");
     assert_eq!(agent.logged_out(), [login_token(1)]);
-    assert_eq!(identity(&proxy, |_| true).await["failure"], Value::Null);
+    identity(&proxy, |it| it["failure"].is_null()).await;
+    // Nor does a login from a clock that was ahead hold off the next.
+    agent.takes_token("nobody's");
+    clock.set(clock.now().minus(Duration::from_secs(60)));
+    let last = of_edge();
+    agent.gives(&last, CLUSTER, &[&ca]);
+    rotated(&proxy, &last).await;
+    assert_eq!(agent.logins(), 3);
+
     // `ns` would be that of the auth method.
-    for asked in ["/v1/acl/login?partition=edge", "/v1/agent/connect/ca/roots?partition=edge&ns=default"] {
+    for asked in [
+        "/v1/acl/login?partition=edge&dc=dc1",
+        "/v1/acl/logout?dc=dc1",
+        "/v1/agent/connect/ca/roots?partition=edge&ns=default&dc=dc1",
+    ] {
         assert!(agent.asked().iter().any(|it| it == asked), "{asked}");
     }
 
     // Something else that fails takes no login; nor does a token that is refused for good take many.
-    agent.fails(Failing::Status(500));
-    identity(&proxy, |it| it["failure"].as_str().is_some_and(|told| told.contains("500"))).await;
-    agent.gives(&next, CLUSTER, &[&ca]);
+    // Of what the agent says the start is told, unless it is what it was asked with.
+    let said = format!("rpc error:\u{1b}[31m no leader\u{202e}{}", "a".repeat(300));
+    let secret = format!("no leader for {}", login_token(3));
+    for (said, told) in [
+        (
+            &said,
+            format!(
+                "500 Internal Server Error (\"rpc error:\u{fffd}[31m no leader\u{fffd}{}\"); its log",
+                "a".repeat(174)
+            ),
+        ),
+        (&secret, "500 Internal Server Error; its log".to_owned()),
+    ] {
+        agent.fails(Failing::Says(500, said.clone()));
+        identity(&proxy, |it| it["failure"].as_str().is_some_and(|it| it.contains(&told))).await;
+    }
+    agent.gives(&last, CLUSTER, &[&ca]);
     identity(&proxy, |it| it["failure"].is_null()).await;
-    assert_eq!(agent.logins(), 2);
+    assert_eq!(agent.logins(), 3);
 }
 
 #[tokio::test]

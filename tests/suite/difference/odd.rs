@@ -299,7 +299,7 @@ any_of = [{ issuer = "odd", scope = "read" }]
             )
         },
         Odd {
-            both: "[trusted_hop.edge]\nkind = \"proxy\"\naddress = \"10.0.0.0/8\"",
+            both: "[trusted_hop.edge]\nkind = \"rfc9440\"\naddress = \"10.0.0.0/8\"",
             hop: Hop::Trusted("edge".parse().unwrap()),
             ..Odd::new(
                 "a hop that no rule names",
@@ -309,7 +309,7 @@ any_of = [{ issuer = "odd", scope = "read" }]
             )
         },
         Odd {
-            both: "[trusted_hop.edge]\nkind = \"proxy\"\naddress = \"10.0.0.0/8\"\n[route.trial]\nhost = [\"orders.example\"]\npath = \"/trial/**\"\nupstream = \"orders\"\nshadow_until = 2027-02-01\n[[deny]]\nname = \"l\"\nroute = \"any\"\npath = \"/elsewhere\"\nhop = \"direct\"",
+            both: "[trusted_hop.edge]\nkind = \"rfc9440\"\naddress = \"10.0.0.0/8\"\n[route.trial]\nhost = [\"orders.example\"]\npath = \"/trial/**\"\nupstream = \"orders\"\nshadow_until = 2027-02-01\n[[deny]]\nname = \"l\"\nroute = \"any\"\npath = \"/elsewhere\"\nhop = \"direct\"",
             path: "/trial/x",
             hop: Hop::Trusted("edge".parse().unwrap()),
             ..Odd::new(
@@ -320,7 +320,7 @@ any_of = [{ issuer = "odd", scope = "read" }]
             )
         },
         Odd {
-            both: "[trusted_hop.edge]\nkind = \"proxy\"\naddress = \"10.0.0.0/8\"\n[[deny]]\nname = \"l\"\nroute = \"any\"\npath = \"/elsewhere\"\nhop = \"direct\"\n[[require]]\nname = \"r\"\nroute = \"any\"\npath = \"/**\"\nissuer = \"odd\"",
+            both: "[trusted_hop.edge]\nkind = \"rfc9440\"\naddress = \"10.0.0.0/8\"\n[[deny]]\nname = \"l\"\nroute = \"any\"\npath = \"/elsewhere\"\nhop = \"direct\"\n[[require]]\nname = \"r\"\nroute = \"any\"\npath = \"/**\"\nissuer = \"odd\"",
             path: "/trial/x",
             hop: Hop::Trusted("edge".parse().unwrap()),
             peer: "spiffe://shop.example/else",

@@ -12,7 +12,7 @@ use crate::world::client::{Protocol, get};
 use crate::world::proxy::{HOST, Proxy};
 
 /// Names that an upstream might believe.
-pub const NAMES: [&str; 60] = [
+pub const NAMES: [&str; 76] = [
     "x-auth-service",
     "x-auth-issuer",
     "x-auth-subject",
@@ -67,6 +67,22 @@ pub const NAMES: [&str; 60] = [
     "cf-access-authenticated-user-email",
     "tailscale-user-login",
     "client-cert",
+    "x-client-cert-spiffe",
+    "x-client-cert-leaf",
+    "client-cert-chain",
+    "x-remote-group",
+    "x-remote-extra-scopes",
+    "remote-addr",
+    "x-authenticated-userid",
+    "x-consumer-username",
+    "x-credential-identifier",
+    "x-anonymous-consumer",
+    "x-userinfo",
+    "x-amzn-lattice-identity",
+    "x-arr-clientcert",
+    "x-authentik-username",
+    "x-pomerium-jwt-assertion",
+    "x-pomerium-claim-email",
     "x-spiffe-id",
     "remote-user",
     "remote-groups",

@@ -1,140 +1,17 @@
 //! People who log in at an ALB: what it says of them in `x-amzn-oidc-data`, from it and from others.
 
-use std::sync::{Arc, Mutex};
-
 use base64::engine::general_purpose::{STANDARD as PLAIN, URL_SAFE, URL_SAFE_NO_PAD};
 use countersign::clock::Clock;
 use futures_util::StreamExt;
-use http::{Response, StatusCode};
 use serde_json::json;
 use std::time::Duration;
 use tokio_tungstenite::tungstenite::Message;
 
+use super::balancer::{KID, Keys, SAID, SIGNER, said_by, signed};
 use super::*;
 use crate::world::client::with_token;
-use crate::world::full;
-use crate::world::listen::{Listening, listen};
 use crate::world::signing::Key;
 use crate::world::soon;
-
-const SAID: &str = "x-amzn-oidc-data";
-const SIGNER: &str =
-    "arn:aws:elasticloadbalancing:eu-central-1:123456789012:loadbalancer/app/front/50dc6c495c0c9188";
-const KID: &str = "c2f80c8b-c05c-4068-af14-17299f7896b1";
-
-/// Where AWS keeps the public keys of a region's load balancers.
-struct Keys {
-    key: Key,
-    listening: Listening,
-    asked: Arc<Mutex<Vec<String>>>,
-}
-
-impl Keys {
-    async fn start() -> Keys {
-        let key = Key::new(KID, "ES256");
-        let pem = crate::world::forge::pem(&key.public_der()).replace("CERTIFICATE", "PUBLIC KEY");
-        let asked = Arc::<Mutex<Vec<String>>>::default();
-        let seen = Arc::clone(&asked);
-        let listening = listen("127.0.0.1:0".parse().unwrap(), None, move |request| {
-            let path = request.uri().path().to_owned();
-            seen.lock().unwrap().push(path.clone());
-            let (status, body) = match path.strip_prefix("/keys/") {
-                Some(KID) => (StatusCode::OK, pem.clone()),
-                Some("00000000-0000-0000-0000-00000000dead") => {
-                    (StatusCode::SERVICE_UNAVAILABLE, String::new())
-                }
-                Some("00000000-0000-0000-0000-000000000302") => (StatusCode::FOUND, String::new()),
-                Some("00000000-0000-0000-0000-0000000000aa") => (StatusCode::OK, pem.replace("MFkw", "MFkx")),
-                _ => (StatusCode::FORBIDDEN, String::new()),
-            };
-            let to = format!("/keys/{KID}");
-            async move { Ok(Response::builder().status(status).header("location", to).body(full(body))?) }
-        })
-        .await;
-        Keys { key, listening, asked }
-    }
-
-    fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
-    }
-
-    fn configuration(&self) -> String {
-        format!(
-            r#"
-[listener.behind]
-address = "127.0.0.1:0"
-allow_plaintext = true
-
-[issuer.people]
-preset = "alb"
-url = "@issuer@"
-signer = "{SIGNER}"
-audience = ["web"]
-jwks = "http://{0}/keys/{{kid}}"
-allow_http = true
-
-[issuer.partners]
-preset = "alb"
-url = "https://login.partner.example"
-signer = "{SIGNER}"
-audience = ["web"]
-jwks = "http://{0}/keys/{{kid}}"
-allow_http = true
-
-[role.person]
-any_of = [
-  {{ issuer = "people", client = "web" }},
-  {{ issuer = "partners", client = "web" }},
-  {{ issuer = "corp", client = "storefront-web" }},
-]
-
-[route.socket]
-host = "orders.shop.example"
-path = "/socket"
-upstream = "orders"
-upgrade = "websocket"
-
-[[allow]]
-name = "people"
-service = "none"
-role = "person"
-actor = ["human", "unknown"]
-route = ["orders", "socket"]
-"#,
-            self.listening.address
-        )
-    }
-
-    fn by_address(&self, address: &str) -> String {
-        let hop = format!("kind = \"alb\"\nmutual_authentication = \"off\"\naddress = \"{address}\"");
-        format!("{}\n[trusted_hop.edge]\n{hop}\n", self.configuration())
-    }
-
-    /// As an ALB says it, with members laid over its header and its claims; `null` takes one away.
-    fn said(&self, world: &World, header: Value, claims: Value) -> String {
-        said_by(&self.key, world, header, claims)
-    }
-}
-
-fn laid_over(mut base: Value, over: Value) -> String {
-    for (name, value) in over.as_object().unwrap() {
-        base[name] = value.clone();
-    }
-    base.as_object_mut().unwrap().retain(|_, value| !value.is_null());
-    base.to_string()
-}
-
-fn said_by(key: &Key, world: &World, header: Value, claims: Value) -> String {
-    let (iss, exp) = (&world.issuer.url, world.clock.now().plus(Duration::from_secs(120)).unix_seconds());
-    let own = json!({ "typ": "JWT", "kid": KID, "alg": "ES256", "iss": iss, "client": "web", "signer": SIGNER, "exp": exp });
-    let people = json!({ "sub": "alice", "email": "alice@shop.example", "exp": exp, "iss": iss });
-    signed(key, &laid_over(own, header), &laid_over(people, claims))
-}
-
-fn signed(key: &Key, header: &str, claims: &str) -> String {
-    let message = format!("{}.{}", URL_SAFE.encode(header), URL_SAFE.encode(claims));
-    format!("{message}.{}", URL_SAFE.encode(key.sign(message.as_bytes())))
-}
 
 fn part(token: &str, at: usize) -> &str {
     token.split('.').nth(at).unwrap()
@@ -282,6 +159,16 @@ async fn what_is_not_the_load_balancer_s_own_word_is_refused() {
         ("an end in words", say(json!({ "exp": "4000000000" }), json!({ "exp": null })), "token_malformed"),
         ("nobody", say(json!({}), json!({ "sub": null })), "token_malformed"),
         (
+            "a key that a browser has shown nobody",
+            say(json!({}), json!({ "cnf": { "jkt": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" } })),
+            "token_not_sender_constrained",
+        ),
+        (
+            "a certificate that nobody has shown",
+            say(json!({}), json!({ "cnf": { "x5t#S256": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA" } })),
+            "token_not_sender_constrained",
+        ),
+        (
             "HS256 with the public key",
             by(&Key::confused(KID, &keys.key.public_der())),
             "token_algorithm_refused",
@@ -329,7 +216,7 @@ async fn what_is_not_the_load_balancer_s_own_word_is_refused() {
         assert_eq!(refusal(&behind.ask(brought(&said)).await.unwrap()).1, reason, "{what}");
         seen += 1;
     }
-    assert_eq!(seen, 49);
+    assert_eq!(seen, 51);
     let two = passed("/orders/7", &vec![(SAID, good.clone()), (SAID, good.clone())]);
     assert_eq!(refusal(&behind.ask(two).await.unwrap()), expect(400, "request_malformed"));
     // Nobody was asked for a key on account of any of these.

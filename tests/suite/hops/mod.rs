@@ -1,9 +1,13 @@
 //! Trusted hops that tell the certificate of their own client: an ALB, Envoy, and whoever speaks RFC 9440.
 
 mod asked;
+pub mod balancer;
+mod beside;
+mod browsers;
 mod cases;
 mod lives;
 mod log_in;
+mod log_in_asked;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

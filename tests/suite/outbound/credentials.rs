@@ -243,6 +243,9 @@ async fn without_a_token_of_our_own_nothing_is_forwarded() {
     for _ in 0..5 {
         let answer = client.ask(get("/own")).await.unwrap();
         assert_eq!((answer.status.as_u16(), reason(&answer)), (503, "issuer_unavailable".to_owned()));
+        let story = proxy.record_of(&answer).await["story"].as_str().unwrap().to_owned();
+        assert!(story.contains("or a token for the upstream (no token for the upstream: "), "{story}");
+        assert!(!story.contains("could not be fetched"), "{story}");
     }
     assert_eq!((desk.asked().len(), world.upstream.counts().requests), (2, 2));
     desk.refuses.store(false, Ordering::SeqCst);
@@ -359,7 +362,7 @@ async fn a_credential_that_cannot_be_is_an_error_that_says_why() {
         (change("client_id      = \"orders\"\n", ""), "not told who asks"),
         (change(secret, ""), "cannot know that it is us"),
         (change(secret, "client_secret = \"in the file\""), "inline_secret"),
-        (change(secret, "client_secret = { file = \"nowhere\" }"), "no_secret"),
+        (change(secret, "client_secret = { file = \"nowhere\" }"), "missing_file"),
         (change(secret, "client_authentication = \"private_key_jwt\""), "without its `private_key`"),
         (change(secret, "private_key = \"shop-ca.pem\""), "bad_pem"),
         (change(secret, "private_key = \"encrypted.pem\""), "add `passphrase ="),

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign::cli::mint::Minted;
 use countersign::clock::Clock;
 use http::header::AUTHORIZATION;
@@ -13,12 +15,13 @@ use tonic::Code;
 use super::credentials::Desk;
 use super::{PAYMENTS, application, for_alice, outward, payments, reason, told};
 use crate::spiffe;
+use crate::streams::asserted::{self, ASSERTION};
 use crate::streams::{Kind, Stream, record};
 use crate::world::certificates::parsed;
 use crate::world::client::{Answer, Client, Protocol, get};
 use crate::world::proxy::Proxy;
 use crate::world::workload_api::WorkloadApi;
-use crate::world::{World, sha256, soon};
+use crate::world::{World, sha256, sha256_of, soon};
 
 const LEAVING: &str = r#"
 [listener.egress]
@@ -41,6 +44,24 @@ name    = "readers"
 service = "orders"
 role    = "order-reader"
 route   = "any"
+"#;
+
+/// What we were told of somebody, we take when it is passed on.
+const VOUCHED: &str = r#"
+[issuer.front]
+preset = "countersign"
+url = "https://front.shop.example"
+audience = ["orders"]
+jwks = "front.jwks"
+
+[role.vouched]
+any_of = [{ issuer = "front", role = "order-reader" }]
+
+[[allow]]
+name = "vouched for"
+service = "orders"
+role = "vouched"
+route = "any"
 "#;
 
 const FORBIDDEN: &str = r#"
@@ -108,6 +129,62 @@ async fn what_streams_out_ends_with_our_certificate() {
         clock.advance(Duration::from_secs(400 * 86_400));
         all_end(&proxy, kind, streams, "peer_expired").await;
     }
+}
+
+/// The application was told of somebody by an assertion, or has a token, that is bound to the certificate before.
+#[tokio::test]
+async fn what_is_bound_to_our_certificate_serves_a_moment_longer_than_that() {
+    let (clock, grace) = (Clock::manual(Clock::system().now()), Duration::from_secs(300));
+    let world = World::at(clock.clone()).await;
+    let another = || {
+        let own = world.certificates.server("orders");
+        world.write("orders.pem", &own.chain);
+        world.write("orders-key.pem", &own.key);
+        own
+    };
+    let own = another();
+    asserted::certificate(&world);
+    let configuration =
+        LEAVING.replace("client_id = [", "client_id = [{ issuer = \"front\", client = \"*\" }, ") + VOUCHED;
+    let proxy = world.start(&configuration);
+    let client = Client::plain_for(proxy.address("egress"), "out.shop.example", Protocol::H2).await.unwrap();
+    let client = Arc::new(client);
+    let token = |lifetime| {
+        let hash = URL_SAFE_NO_PAD.encode(sha256_of(&own.der));
+        let end = clock.now().plus(lifetime).unix_seconds();
+        format!("Bearer {}", world.issuer.token(json!({ "cnf": { "x5t#S256": hash }, "exp": end })))
+    };
+    let (lasting, ending) = (token(grace * 10), token(Duration::from_secs(1)));
+    let said = asserted::assertion(&world, &own, json!({}));
+    let presented = [(AUTHORIZATION.as_str(), &lasting), (ASSERTION, &said)];
+    let mut streams = Vec::new();
+    for (name, value) in presented {
+        streams.push(Kind::Events.open_with(&client, name, value).await);
+    }
+    // Its end shows that all were looked at.
+    let mut witness = Kind::Events.open(&client, &ending).await;
+    let status = async |name: &'static str, value: &str| {
+        let mut request = get("http://out.shop.example/orders/7");
+        request.headers_mut().insert(name, value.parse().unwrap());
+        client.ask(request).await.unwrap().status.as_u16()
+    };
+    clock.advance(Duration::from_secs(1));
+    another();
+    proxy.reload(&configuration).unwrap();
+    clock.advance(Duration::from_secs(61));
+    witness.ends("token_expired", Code::Unauthenticated).await;
+    for (stream, (name, value)) in streams.iter_mut().zip(presented) {
+        stream.goes_on(&world).await;
+        assert_eq!(status(name, value).await, 200, "{name}");
+    }
+    let before = world.upstream.counts().requests;
+    assert_eq!(status("authorization", &token(grace)).await, 401, "issued after the switch");
+    clock.advance(grace);
+    for stream in &mut streams {
+        stream.ends("token_not_sender_constrained", Code::Unauthenticated).await;
+    }
+    assert_eq!(status("authorization", &lasting).await, 401, "the moment is over");
+    assert_eq!(world.upstream.counts().requests, before);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod live;
 mod modes;
 mod real_provider;
 mod table;
+mod third_party;
 
 use std::sync::Arc;
 

@@ -55,24 +55,29 @@ async fn play_in(mut shell: Shell, name: &str) {
 }
 
 /// Pages that are played, and how many commands there are.
-const PLAYED: [(&str, usize); 7] = [
+const PLAYED: [(&str, usize); 8] = [
     ("docs/pull-request.md", 39),
     ("docs/sidecar.md", 27),
-    ("docs/chain.md", 43),
+    ("docs/chain.md", 44),
     ("docs/tools.md", 47),
     ("docs/operations.md", 15),
     ("docs/spiffe.md", 8),
     ("docs/consul.md", 7),
+    ("docs/alb.md", 45),
 ];
 
 /// Commands that are not, or how they begin, with a space behind it, and why.
-const NOT_PLAYED: [(&str, &str); 9] = [
+const NOT_PLAYED: [(&str, &str); 10] = [
     ("cargo ", "builds the program"),
     ("tests/run ", "runs this"),
     ("target/release/countersign ", "of another build; suite/demo.rs does it with this one"),
     ("countersign demo --write first", "suite/demo.rs does it"),
     ("grep 01M80GF7KC7NY00K89HNDE91WT audit.log", "a record that is not there"),
     ("curl -fsS https://login.example.com/oauth2/v1/keys > keys.json", "asks somebody else"),
+    (
+        "curl -fsSO https://public-keys.auth.elb.eu-central-1.amazonaws.com/c2f80c8b-c05c-4068-af14-17299f7896b1",
+        "asks AWS",
+    ),
     ("countersign explain -c countersign.toml ", "with what that answered"),
     ("tombi ", "an editor's, which is not installed"),
     ("# install ", "as root"),
@@ -111,6 +116,12 @@ async fn a_sidecar_stands_in_ten_minutes() {
 #[ignore = "needs curl, jq, openssl and python3; tests/run runs it"]
 async fn a_chain_stands_in_ten_minutes() {
     play("docs/chain.md").await;
+}
+
+#[tokio::test]
+#[ignore = "needs curl, jq, openssl and python3; tests/run runs it"]
+async fn a_load_balancer_is_played_in_ten_minutes() {
+    play("docs/alb.md").await;
 }
 
 #[tokio::test]

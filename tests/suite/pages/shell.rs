@@ -15,8 +15,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use crate::world::soon;
 
 /// Ports that pages name. Others take their place here: several tests run at once.
-const PORTS: [&str; 11] =
-    ["8443", "8444", "8445", "8446", "9901", "9902", "9903", "9904", "9080", "8080", "8081"];
+const PORTS: [&str; 10] = ["8443", "8444", "8445", "9901", "9902", "9903", "9904", "9080", "8080", "8081"];
 /// What is printed behind the output of each command.
 const END: &str = "-- end of a command --";
 

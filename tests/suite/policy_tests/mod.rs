@@ -139,7 +139,7 @@ wants actor agent; the actor is human, and wants {customer} equal to claim sub; 
 }
 
 /// A file of tests, and of what is wrong with it the code, the line and a part of message or remedy.
-const SENSELESS: [(&str, &str, usize, &str); 20] = [
+const SENSELESS: [(&str, &str, usize, &str); 21] = [
     ("[[tests]]", "unknown_key", 1, "did you mean `test`?"),
     ("", "missing_key", 1, "`test`"),
     ("[[test]]\nname = \"x\"\n@ask@\nexpct = {}", "unknown_key", 4, "did you mean `expect`?"),
@@ -182,6 +182,12 @@ const SENSELESS: [(&str, &str, usize, &str); 20] = [
         "unknown_name",
         4,
         "did you mean `mesh`?",
+    ),
+    (
+        "[[test]]\nname = \"x\"\n@ask@\nhop = \"locl\"\nexpect = { verdict = \"deny\" }",
+        "unknown_name",
+        4,
+        "did you mean `local`?",
     ),
     (
         "[[test]]\nname = \"x\"\n@ask@\ncaller = \"alice\"\nexpect = { verdict = \"deny\" }",
@@ -244,7 +250,7 @@ fn a_test_that_makes_no_sense_is_told_with_its_place_and_tests_nothing() {
         assert!(errors.contains(part), "{part}:\n{errors}");
         seen += 1;
     }
-    assert_eq!(seen, 20);
+    assert_eq!(seen, 21);
     for missing in ["absent.test.toml", "certs"] {
         let (exit, _, errors) = test(&folder, &[missing]);
         assert!(exit == Some(78) && errors.contains("error[unreadable]"), "{errors}");

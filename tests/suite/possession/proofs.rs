@@ -345,11 +345,12 @@ async fn where_a_nonce_is_wanted_it_is_given_and_has_its_time() {
 }
 
 #[tokio::test]
-async fn proofs_have_their_number_and_one_key_its_part() {
+async fn proofs_have_their_number_and_one_holder_its_part() {
     let world = World::new().await;
     let proxy = world.start(&format!("{ALLOW}\n[limit]\ndpop_proofs_max = 16"));
     let (holder, other) = (Holder::new("ES256", &world.clock), Holder::new("ES256", &world.clock));
-    let [token, others] = [&holder, &other].map(|holder| holder.token(&world.issuer));
+    let [token, same] = [&holder, &other].map(|holder| holder.token(&world.issuer));
+    let others = world.issuer.token(json!({"sub": "bob", "cnf": {"jkt": other.thumbprint()}}));
     let client = proxy.client(Who::Storefront, Protocol::H2).await;
     for _ in 0..4 {
         assert_eq!(client.ask(holder.request(&token)).await.unwrap().status, 200);
@@ -357,6 +358,7 @@ async fn proofs_have_their_number_and_one_key_its_part() {
     let over = client.ask(holder.request(&token)).await.unwrap();
     assert_eq!((over.status.as_u16(), &over.json()["reason"]), (429, &json!("limit_exceeded")));
     proxy.metrics_once("countersign_limits_hit_total{limit=\"dpop_proofs_max\"} 1").await;
+    assert_eq!(client.ask(other.request(&same)).await.unwrap().status, 429, "by another key of the same");
     assert_eq!(client.ask(other.request(&others)).await.unwrap().status, 200, "another's");
     assert_eq!(world.upstream.counts().requests, 5);
 }

@@ -137,7 +137,7 @@ async fn who_is_federated_spoils_nobody_but_himself() {
         rotated(&proxy, &own).await;
         let client = Client::tls(address, HOST, of_partner(&[shop]), Protocol::H1).await.unwrap();
         assert_eq!(client.ask(signed(&world)).await.unwrap().status, 200, "{without}");
-        assert_eq!(identity(&proxy, |_| true).await["trust_domains_without_ca"], json!([]));
+        identity(&proxy, |it| it["trust_domains_without_ca"] == json!([])).await;
         seen += 1;
     }
     assert_eq!(seen, 6);

@@ -1,5 +1,6 @@
 //! Identity from the SPIFFE Workload API: awaited, rotated, federated, and the last good kept whatever comes.
 
+mod asked;
 mod federated;
 
 use std::time::Duration;
@@ -173,7 +174,8 @@ route = "partner"
 
 #[tokio::test]
 async fn keys_that_are_fetched_with_our_certificate_are_awaited_with_it() {
-    let world = world(Clock::system()).await;
+    let clock = Clock::manual(Clock::system().now());
+    let world = world(clock.clone()).await;
     let tls = world.certificates.mutual_server_config("front");
     let keys = json!({ "keys": [KEYS[2].jwk()] }).to_string();
     let front = listen("127.0.0.1:0".parse().unwrap(), Some(tls), move |_| {
@@ -213,6 +215,15 @@ allow_private_addresses = true
     })
     .await;
     readiness(&proxy, 200, "[]").await;
+    // Once it is taken away, they are fetched with it no longer.
+    api.refuses(Status::permission_denied("no identity issued"));
+    identity(&proxy, |it| it["failure"].is_string()).await;
+    clock.advance(Duration::from_secs(300));
+    let failed = "our own certificate, with which they are fetched, is awaited";
+    soon("a fetch that fails", async {
+        while !proxy.admin("/status").await.json().to_string().contains(failed) {}
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -390,10 +401,14 @@ async fn who_is_without_the_api_until_his_certificate_ends_is_not_ready() {
         to.unix_seconds()
     );
     proxy.metrics_once(&expiry).await;
+    let cas = expiry.replace("certificate_expiry", "trust_domain_expiry");
+    let cas = cas.replace("certificate=\"identity\"", &format!("trust_domain=\"{TRUST_DOMAIN}\""));
+    proxy.metrics_once(&cas).await;
     clock.set(to.minus(Duration::from_secs(1)));
     assert_eq!(proxy.admin("/readyz").await.status, 200);
     clock.set(to);
     readiness(&proxy, 503, "certificate identity: expired at").await;
+    readiness(&proxy, 503, "trust domain shop.example: all its CAs have expired").await;
 }
 
 #[tokio::test]
@@ -416,23 +431,4 @@ async fn of_several_svids_the_hint_says_which_is_ours() {
     response.svids.push(second);
     api.gives(response);
     rotated(&proxy, &own).await;
-}
-
-#[tokio::test]
-async fn the_source_need_not_be_there_for_questions_and_is_opened_once() {
-    let world = world(Clock::system()).await;
-    let proxy = world.start(READ);
-    let mut trial = Trial::new(world.load(), world.clock.now()).unwrap();
-    let head = || get("/orders/7").into_parts().0;
-    let ask = |trial: &mut Trial, peer| trial.ask(&Question { peer, ..Question::new(head()) });
-    let service = Presented::Service("storefront".parse().unwrap());
-    ask(&mut trial, service).unwrap();
-    let chain = parsed(&world.certificates.client(Who::Storefront).unwrap()).0;
-    let error = ask(&mut trial, Presented::Chain(chain)).unwrap_err();
-    assert!(error.to_string().contains("come from the source of `[identity]`"), "{error}");
-
-    let text = std::fs::read_to_string(world.folder.path().join("countersign.toml")).unwrap();
-    world.write("countersign.toml", &text.replace("agent.sock", "other.sock"));
-    let error = proxy.server.reload(world.load()).unwrap_err();
-    assert!(error.to_string().contains("another source of service identity"), "{error}");
 }

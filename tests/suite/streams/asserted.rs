@@ -14,11 +14,11 @@ use super::{FORBIDDEN, KINDS, Kind, Stream, Streams, TOKEN_LIFETIME, record};
 use crate::world::certificates::TRUST_DOMAIN;
 use crate::world::client::{Client, Protocol, get};
 use crate::world::proxy::{HOST, Proxy};
-use crate::world::sha256_of;
 use crate::world::signing::KEYS;
+use crate::world::{World, sha256_of};
 
 /// The front carries tokens of its own, too.
-const FRONT: &str = r#"
+pub const FRONT: &str = r#"
 [trusted_hop.front]
 kind = "countersign"
 spiffe_id = "spiffe://shop.example/ns/prod/sa/front"
@@ -43,7 +43,7 @@ role = ["vouched", "order-reader"]
 route = "any"
 "#;
 
-const ASSERTION: &str = "x-auth-assertion";
+pub const ASSERTION: &str = "x-auth-assertion";
 const SUBJECT: &str = "version = 1\n[[revoked]]\nissuer = \"front\"\nsubject = \"alice\"\n";
 
 /// What happens to a stream, by what it ends, and with which gRPC code.
@@ -56,51 +56,58 @@ const ENDS: [(&str, &str, Code); 6] = [
     ("a certificate", "peer_expired", Code::PermissionDenied),
 ];
 
-struct Front {
-    streams: Streams,
-    certificate: Minted,
+/// Another Countersign, which speaks with this certificate.
+pub struct Front {
+    pub streams: Streams,
+    pub certificate: Minted,
+}
+
+/// In front of this world.
+pub fn certificate(world: &World) -> Minted {
+    let jwks = json!({ "keys": KEYS.iter().map(|key| key.jwk()).collect::<Vec<_>>() });
+    world.write("front.jwks", &jwks.to_string());
+    world.certificates.shop.issue(&world.certificates.workload(TRUST_DOMAIN, "front")).unwrap()
+}
+
+/// Good for a minute, for whoever has this certificate; it rests on a token that lasts two days. With claims laid over it.
+pub fn assertion(world: &World, certificate: &Minted, claims: Value) -> String {
+    let now = world.clock.now();
+    let bound = URL_SAFE_NO_PAD.encode(sha256_of(&certificate.der));
+    let mut said = json!({
+        "iss": "https://front.shop.example", "aud": "orders", "iat": now.unix_seconds(), "jti": null,
+        "exp": now.unix_seconds() + 60, "actor": "human", "on_behalf_of": "human", "roles": ["order-reader"],
+        "cnf": { "x5t#S256": bound }, "subject_issuer": world.issuer.url,
+        "caller_exp": now.plus(Duration::from_secs(48 * 3600)).unix_seconds(),
+    });
+    said.as_object_mut().unwrap().extend(claims.as_object().unwrap().clone());
+    let key = KEYS.iter().find(|key| key.algorithm == "ES256").unwrap();
+    world.issuer.token_by(key, json!({ "typ": "countersign+jwt" }), said)
 }
 
 impl Front {
-    async fn new() -> Front {
+    pub async fn new() -> Front {
         let streams = Streams::new().await;
-        let jwks = json!({ "keys": KEYS.iter().map(|key| key.jwk()).collect::<Vec<_>>() });
-        streams.world.write("front.jwks", &jwks.to_string());
         streams.world.write("revoked.toml", "version = 1\n");
-        let certificates = &streams.world.certificates;
-        let certificate = certificates.shop.issue(&certificates.workload(TRUST_DOMAIN, "front")).unwrap();
+        let certificate = certificate(&streams.world);
         Front { streams, certificate }
     }
 
-    fn configuration(&self, more: &str) -> String {
+    pub fn configuration(&self, more: &str) -> String {
         self.streams.configuration(&format!("{FRONT}\n[revocation]\nfile = \"revoked.toml\"\n{more}"))
     }
 
-    fn start(&self) -> Proxy<'_> {
+    pub fn start(&self) -> Proxy<'_> {
         self.streams.world.start(&self.configuration(""))
     }
 
-    async fn connect(&self, proxy: &Proxy<'_>, protocol: Protocol) -> Arc<Client> {
+    pub async fn connect(&self, proxy: &Proxy<'_>, protocol: Protocol) -> Arc<Client> {
         let config = self.streams.world.certificates.client_config_with(Some(&self.certificate));
         Arc::new(Client::tls(proxy.address("mesh"), HOST, config, protocol).await.unwrap())
     }
 
-    /// Good for a minute, for whoever has this certificate; it rests on a token that lasts.
-    fn assertion(&self) -> String {
-        self.assertion_upon(Duration::from_secs(48 * 3600))
-    }
-
-    /// Upon a token that ends after so long.
-    fn assertion_upon(&self, lifetime: Duration) -> String {
-        let now = self.streams.clock.now().unix_seconds();
-        let bound = URL_SAFE_NO_PAD.encode(sha256_of(&self.certificate.der));
-        let claims = json!({
-            "iss": "https://front.shop.example", "aud": "orders", "iat": now, "exp": now + 60, "jti": null,
-            "actor": "human", "on_behalf_of": "human", "roles": ["order-reader"], "cnf": { "x5t#S256": bound },
-            "caller_exp": self.streams.clock.now().plus(lifetime).unix_seconds(),
-        });
-        let key = KEYS.iter().find(|key| key.algorithm == "ES256").unwrap();
-        self.streams.world.issuer.token_by(key, json!({ "typ": "countersign+jwt" }), claims)
+    /// With claims laid over it.
+    pub fn says(&self, claims: Value) -> String {
+        assertion(&self.streams.world, &self.certificate, claims)
     }
 }
 
@@ -109,7 +116,7 @@ async fn a_stream_outlives_the_assertion_that_it_was_asked_with() {
     let front = Front::new().await;
     let proxy = front.start();
     let client = front.connect(&proxy, Protocol::H2).await;
-    let assertion = front.assertion();
+    let assertion = front.says(json!({}));
     let mut asserted: Vec<Stream> = Vec::new();
     for kind in KINDS {
         asserted.push(kind.open_with(&client, ASSERTION, &assertion).await);
@@ -127,7 +134,7 @@ async fn a_stream_outlives_the_assertion_that_it_was_asked_with() {
     assert_eq!(client.ask(late).await.unwrap().json()["reason"], "token_expired");
     // Another generation judges them, and permits them.
     proxy.reload(&front.configuration("[limit]\nheader_count_max = 99")).unwrap();
-    let another = Kind::WebSocket.open_with(&client, ASSERTION, &front.assertion()).await;
+    let another = Kind::WebSocket.open_with(&client, ASSERTION, &front.says(json!({}))).await;
     for stream in &mut asserted {
         stream.goes_on(&front.streams.world).await;
     }
@@ -145,8 +152,11 @@ async fn a_stream_of_somebody_vouched_for_ends_with_what_it_was_permitted_upon()
             for (at, protocol) in kind.protocols().iter().enumerate() {
                 let client = front.connect(&proxy, *protocol).await;
                 let assertion = match what {
-                    "the person's token" => front.assertion_upon(TOKEN_LIFETIME),
-                    _ => front.assertion(),
+                    "the person's token" => {
+                        let ends = front.streams.clock.now().plus(TOKEN_LIFETIME).unix_seconds();
+                        front.says(json!({ "caller_exp": ends }))
+                    }
+                    _ => front.says(json!({})),
                 };
                 streams.push((kind, at, kind.open_with(&client, ASSERTION, &assertion).await));
             }
@@ -187,7 +197,7 @@ async fn what_was_vouched_for_is_judged_again_once_when_the_assertion_has_ended(
     let front = Front::new().await;
     let proxy = front.start();
     let client = front.connect(&proxy, Protocol::H2).await;
-    let _asserted = Kind::Events.open_with(&client, ASSERTION, &front.assertion()).await;
+    let _asserted = Kind::Events.open_with(&client, ASSERTION, &front.says(json!({}))).await;
     let mut tokens = Vec::new();
     for times in 1..=3 {
         let ends = front.streams.clock.now().plus(times * TOKEN_LIFETIME).unix_seconds() - 60;

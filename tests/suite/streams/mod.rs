@@ -1,9 +1,11 @@
 //! What is permitted and goes on ends with what it was permitted upon: each kind of stream, for each reason.
 
-mod asserted;
+pub mod asserted;
+mod beside;
 mod ends;
 mod kinds;
 mod many;
+mod moved;
 mod servers;
 
 use std::sync::Arc;
@@ -11,12 +13,12 @@ use std::time::Duration;
 
 use countersign::clock::{Clock, Stopwatch};
 use futures_util::stream::{self, BoxStream, StreamExt};
-use http::header::{AUTHORIZATION, HeaderName};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
-use tonic::metadata::MetadataValue;
+use tonic::metadata::MetadataMap;
 use tonic::{Code, Streaming};
 
 use crate::world::certificates::Who;
@@ -121,11 +123,18 @@ impl Kind {
 
     /// With what is presented in this header.
     pub async fn open_with(self, client: &Arc<Client>, name: &'static str, value: &str) -> Stream {
-        let field = HeaderName::from_static(name);
+        self.open_presenting(client, &[(name, value)]).await
+    }
+
+    pub async fn open_presenting(self, client: &Arc<Client>, fields: &[(&'static str, &str)]) -> Stream {
+        let fields: HeaderMap = fields
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
+            .collect();
         match self {
             Kind::WebSocket => {
                 let mut request = get(self.path());
-                request.headers_mut().insert(field, value.parse().unwrap());
+                request.headers_mut().extend(fields);
                 let mut socket = Box::new(client.websocket(request).await.unwrap());
                 futures_util::SinkExt::send(&mut socket, Message::text("hello")).await.unwrap();
                 let heard = soon("an echo", socket.next()).await.unwrap().unwrap();
@@ -134,7 +143,7 @@ impl Kind {
             }
             Kind::Events => {
                 let mut request = get(self.path());
-                request.headers_mut().insert(field, value.parse().unwrap());
+                request.headers_mut().extend(fields);
                 let mut body = client.send(request).await.unwrap().into_body();
                 assert_eq!(next_data(&mut body).await.unwrap().unwrap(), "data: 0\n\n");
                 Stream::Events(body)
@@ -147,8 +156,7 @@ impl Kind {
                 .boxed();
                 to.send(words("hello")).await.unwrap();
                 let mut request = tonic::Request::new(messages);
-                let value = MetadataValue::try_from(value.as_bytes()).unwrap();
-                request.metadata_mut().insert(name, value);
+                *request.metadata_mut() = MetadataMap::from_headers(fields);
                 let mut answers = soon("a stream", chat(client, request)).await.unwrap();
                 let heard = soon("an answer", answers.message()).await.unwrap();
                 assert_eq!(heard, Some(words("hello")));

@@ -86,6 +86,13 @@ async fn an_upstream_that_dies_is_never_taken_for_one_that_is_done() {
         for (record, status) in records[seen - 2..].iter().zip([502, 200]) {
             assert_eq!(record["reason"], "upstream_unavailable", "{way}: {record}");
             assert_eq!(record["status"], json!(status), "{way}: {record}");
+            let told = match status {
+                200 => format!("it broke its answer off after {} bytes: ", record["response_bytes"]),
+                _ => "upstream unavailable: ".to_owned(),
+            };
+            assert!(record["detail"].as_str().unwrap().starts_with(&told), "{way}: {record}");
+            let story = record["story"].as_str().unwrap();
+            assert!(story.contains(&format!(" failed ({told}")), "{way}: {record}");
         }
     }
     assert_eq!(seen, 12);

@@ -9,9 +9,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign::audit::Reason;
 use countersign::audit::record::Check;
 use countersign::clock::{Clock, Timestamp};
-use countersign::identity::PeerName;
+use countersign::identity::{Hop, PeerName};
 use countersign::token::Algorithm;
-use countersign::trial::{Answer, Bearer, Claims, Presented, Question, Trial, head};
+use countersign::trial::{Answer, Bearer, Bound, Claims, Presented, Question, Trial, head};
 use serde_json::{Value, json};
 
 use crate::world::World;
@@ -92,6 +92,39 @@ async fn trial(more: &str) -> Trial {
     let world = World::at(Clock::manual(now())).await;
     world.configuration(more);
     Trial::new(world.load(), now()).unwrap()
+}
+
+#[tokio::test]
+async fn a_token_that_cannot_be_exchanged_is_known_before_anybody_is_asked() {
+    let exchanged = r#"
+        [upstream.exchanged]
+        server = "@upstream@"
+        credential = { kind = "exchange", token_endpoint = "@issuer@/token", allow_http = true, client_id = "orders", client_authentication = "tls_client_auth" }
+        [route.exchanged]
+        host = "away.example"
+        upstream = "exchanged"
+        [[allow]]
+        name = "readers"
+        service = "storefront"
+        role = "order-reader"
+        actor = ["human", "unknown"]
+        route = "any"
+    "#;
+    let mut trial = trial(exchanged).await;
+    for (host, bound, reason) in [
+        ("away.example", None, "allowed"),
+        ("away.example", Some(Bound::Key), "token_not_exchanged"),
+        ("orders.shop.example", Some(Bound::Key), "allowed"),
+    ] {
+        let Bearer::Claims(claims) =
+            claims("corp", json!({ "sub": "alice", "client_id": "storefront-web", "scope": "orders:read" }))
+        else {
+            panic!("claims")
+        };
+        let caller = Bearer::Claims(Claims { bound, ..claims });
+        let answer = trial.ask(&storefront(caller, "GET", &format!("https://{host}/7"))).unwrap();
+        assert_eq!(answer.reason().as_str(), reason, "{host} {bound:?}");
+    }
 }
 
 fn caller_check(answer: &Answer) -> Check {
@@ -291,11 +324,16 @@ async fn what_is_not_there_cannot_be_asked_about() {
     let mut trial = sample().await;
     let service = Question { peer: Presented::Service("absent".parse().unwrap()), ..ask("GET", OWN) };
     let listener = Question { listener: Some("absent".parse().unwrap()), ..ask("GET", OWN) };
+    let hop = Question { hop: Hop::Trusted("absent".parse().unwrap()), ..ask("GET", OWN) };
     let issuer = storefront(claims("absent", json!({})), "GET", OWN);
     let token = storefront(Bearer::Token("a\nb".to_owned()), "GET", OWN);
     for (question, expected) in [
         (service, "there is no service `absent`"),
         (listener, "there is no listener `absent`"),
+        (
+            hop,
+            "there is no hop `absent`: it is `direct`, `local`, or a `[trusted_hop]` that tells who is behind it",
+        ),
         (issuer, "there is no issuer `absent`"),
         (token, "what stands in `Authorization` cannot be sent"),
     ] {

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use super::listen::{Listening, listen};
-use super::{Body, Error, full, hex};
+use super::{Body, Error, World, full, hex};
 
 pub const CA_ARN: &str = "arn:aws:acm-pca:eu-central-1:123456789012:certificate-authority/7f3a";
 const ACCESS_KEY_ID: &str = "ASIAEXAMPLE";
@@ -83,9 +83,10 @@ impl Ca {
         Ca::below(Arc::new(Root { issuer: Issuer::new(params, key), certificate }), name, clock)
     }
 
-    /// Another one below the same root.
-    pub fn next(&self, name: &str, clock: &Clock) -> Ca {
-        Ca::below(Arc::clone(&self.root), name, clock)
+    /// Below a root that somebody has already; both PEM.
+    pub fn below_given(root: &str, key: &str, clock: &Clock) -> Ca {
+        let issuer = Issuer::from_ca_cert_pem(root, KeyPair::from_pem(key).unwrap()).unwrap();
+        Ca::below(Arc::new(Root { issuer, certificate: root.to_owned() }), "issuing CA", clock)
     }
 
     fn below(root: Arc<Root>, name: &str, clock: &Clock) -> Ca {
@@ -148,8 +149,12 @@ impl Aws {
     }
 
     /// What a task finds in its environment.
-    pub fn endpoint(&self) -> String {
-        format!("{}/v2/credentials/7f3a", self.url)
+    pub fn environment(&self, world: &World) -> Vec<(&'static str, String)> {
+        let token = world.write("authorization", &self.authorization());
+        vec![
+            ("AWS_CONTAINER_CREDENTIALS_FULL_URI", format!("{}/v2/credentials/7f3a", self.url)),
+            ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", token.to_str().unwrap().to_owned()),
+        ]
     }
 
     pub fn authorization(&self) -> String {
@@ -170,12 +175,6 @@ impl Aws {
 
     pub fn issues_by(&self, ca: Ca) {
         self.desk().ca = ca;
-    }
-
-    /// Another CA below the same root issues from now on.
-    pub fn issues_by_next(&self, name: &str) {
-        let mut desk = self.desk();
-        desk.ca = desk.ca.next(name, &self.state.clock);
     }
 
     /// Calls of this name, or `credentials`, are answered so.

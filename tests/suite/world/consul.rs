@@ -57,6 +57,7 @@ struct Entry {
 #[derive(Clone)]
 pub enum Failing {
     Status(u16),
+    Says(u16, String),
     Text(String),
     HangUp,
 }
@@ -266,6 +267,7 @@ impl State {
             Some(Failing::Status(status)) => {
                 Ok(Response::builder().status(status).body(full("rpc error"))?)
             }
+            Some(Failing::Says(status, text)) => Ok(Response::builder().status(status).body(full(text))?),
             Some(Failing::Text(text)) => Ok(Response::new(full(text))),
             Some(Failing::HangUp) => Err("hang up".into()),
             None => {

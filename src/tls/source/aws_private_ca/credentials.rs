@@ -1,14 +1,15 @@
 //! Credentials of the role that a task runs as, from the endpoint that its environment names.
 
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use serde::Deserialize;
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
 use super::CaError;
 use crate::clock::Clock;
-use crate::fetch::{FetchError, FetchSettings, SecretSource, address};
+use crate::fetch::{FetchError, FetchSettings, SecretSource, address, sensitive};
+use crate::tls::Roots;
 use crate::tls::source::client_of;
 
 /// Where credentials are given, and what is shown there.
@@ -80,13 +81,11 @@ impl Endpoint {
         let mut headers = HeaderMap::new();
         if let Some(source) = &self.authorization {
             let secret = source.read().await.map_err(CaError::Credentials)?;
-            let value = HeaderValue::try_from(secret);
-            let mut value = value.map_err(|_| CaError::Credentials(FetchError::Credential))?;
-            value.set_sensitive(true);
+            let value = sensitive(&secret).ok_or(CaError::Credentials(FetchError::Credential))?;
             headers.insert(AUTHORIZATION, value);
         }
-        let ca = (self.url.scheme() == "http").then_some(&[][..]);
-        let client = client_of(settings, ca, clock)?.allowing_agent(self.url.clone());
+        let ca = (self.url.scheme() == "http").then(Roots::none);
+        let client = client_of(settings, ca, clock).await?.allowing_agent(self.url.clone());
         let answer = client.send(&self.url, Method::GET, headers, Default::default()).await;
         let answer = answer.map_err(CaError::Credentials)?;
         if answer.status != StatusCode::OK {

@@ -10,9 +10,9 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 use url::Url;
 
-use super::{Access, AgentError, Settings, WAIT_S, Whose};
+use super::{Access, AgentError, Refusal, Settings, WAIT_S, Whose};
 use crate::clock::{Clock, Timestamp};
-use crate::fetch::{Answer, Client, FetchError, SecretSource};
+use crate::fetch::{Answer, Client, FetchError, SecretSource, sensitive};
 
 const LOGIN: &str = "/v1/acl/login";
 const LOGOUT: &str = "/v1/acl/logout";
@@ -46,36 +46,38 @@ pub struct Agent<'a> {
 
 impl Agent<'_> {
     pub async fn get(&self, path: &str, index: Option<u64>) -> Result<Answer, AgentError> {
-        let url = self.url(path, index);
+        let Whose { partition, namespace, datacenter, .. } = &self.settings.whose;
+        let mut url = self.url(path, [("partition", partition), ("ns", namespace), ("dc", datacenter)]);
+        if let Some(index) = index {
+            let wait = format!("{WAIT_S}s");
+            url.query_pairs_mut().append_pair("index", &index.to_string()).append_pair("wait", &wait);
+        }
         let ask = async |token: Option<HeaderValue>| {
             let headers = token.map(|token| (TOKEN, token)).into_iter().collect();
             self.client.send(&url, Method::GET, headers, Bytes::new()).await
         };
-        let token = self.token(None).await?;
+        let mut token = self.token(None).await?;
         let mut answer = ask(token.clone()).await?;
         if answer.status == StatusCode::FORBIDDEN
             && let Some(another) = self.token(token.as_ref()).await?.filter(|it| Some(it) != token.as_ref())
         {
-            answer = ask(Some(another)).await?;
+            answer = ask(Some(another.clone())).await?;
+            token = Some(another);
         }
+        let refusal = || Refusal::of(&answer, token.as_ref().and_then(|token| token.to_str().ok()));
         match answer.status {
             StatusCode::OK => Ok(answer),
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => Err(AgentError::Forbidden(status)),
-            status => Err(AgentError::Status(status)),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(AgentError::Forbidden(refusal())),
+            _ => Err(AgentError::Status(refusal())),
         }
     }
 
-    fn url(&self, path: &str, index: Option<u64>) -> Url {
-        let Whose { partition, namespace, datacenter, .. } = &self.settings.whose;
+    /// With what is given of these.
+    fn url<const N: usize>(&self, path: &str, query: [(&str, &Option<String>); N]) -> Url {
         let mut url = self.settings.address.clone();
         url.set_path(path);
-        let given = [("partition", partition), ("ns", namespace), ("dc", datacenter)];
-        for (name, value) in given.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
+        for (name, value) in query.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
             url.query_pairs_mut().append_pair(name, value);
-        }
-        if let Some(index) = index {
-            let wait = format!("{WAIT_S}s");
-            url.query_pairs_mut().append_pair("index", &index.to_string()).append_pair("wait", &wait);
         }
         url
     }
@@ -88,7 +90,9 @@ impl Agent<'_> {
             Access::Login { auth_method, bearer_token, namespace } => {
                 let mut held = self.held.lock().await;
                 let now = self.clock.now();
-                let is_good = |it: &&LoggedIn| Some(&it.token) != refused || now < it.since.plus(LOGIN_AGE);
+                // A time that is to come is of a clock that was set back since.
+                let is_new = |it: &LoggedIn| it.since <= now && now < it.since.plus(LOGIN_AGE);
+                let is_good = |it: &&LoggedIn| Some(&it.token) != refused || is_new(it);
                 if let Some(good) = held.as_ref().filter(is_good) {
                     return Ok(Some(good.token.clone()));
                 }
@@ -105,8 +109,8 @@ impl Agent<'_> {
 
     /// What is not logged out stays in the cluster until it expires, if ever.
     async fn log_out(&self, token: HeaderValue) {
-        let mut url = self.settings.address.clone();
-        url.set_path(LOGOUT);
+        // The datacenter is that in which it was made; its partition it has itself.
+        let url = self.url(LOGOUT, [("dc", &self.settings.whose.datacenter)]);
         let headers = HeaderMap::from_iter([(TOKEN, token)]);
         let asking = self.client.send(&url, Method::POST, headers, Bytes::new());
         // Most often it is refused because the cluster forgot it.
@@ -119,32 +123,26 @@ impl Agent<'_> {
         bearer: &SecretSource,
         namespace: Option<&str>,
     ) -> Result<HeaderValue, AgentError> {
-        let mut body = json!({ "AuthMethod": method, "BearerToken": bearer.read().await? });
+        let bearer = bearer.read().await?;
+        let mut body = json!({ "AuthMethod": method, "BearerToken": bearer });
         if let Some(namespace) = namespace {
             body["Namespace"] = namespace.into();
         }
         let body = body.to_string();
         // `ns` would name the auth method's namespace, and not the service's.
-        let mut url = self.settings.address.clone();
-        url.set_path(LOGIN);
         let Whose { partition, datacenter, .. } = &self.settings.whose;
-        let given = [("partition", partition), ("dc", datacenter)];
-        for (name, value) in given.into_iter().filter_map(|(name, value)| Some((name, value.as_ref()?))) {
-            url.query_pairs_mut().append_pair(name, value);
-        }
+        let url = self.url(LOGIN, [("partition", partition), ("dc", datacenter)]);
         let answer = self.client.send(&url, Method::POST, HeaderMap::new(), body.into()).await?;
         if answer.status != StatusCode::OK {
-            return Err(AgentError::Login(answer.status));
+            return Err(AgentError::Login(Refusal::of(&answer, Some(&bearer))));
         }
         // What serde would say could quote a secret.
         let token: Token =
             serde_json::from_slice(&answer.body).map_err(|_| AgentError::Malformed("the login"))?;
-        secret_value(&token.secret)
+        Ok(secret_value(&token.secret)?)
     }
 }
 
-fn secret_value(secret: &str) -> Result<HeaderValue, AgentError> {
-    let mut value = HeaderValue::from_str(secret).map_err(|_| FetchError::Credential)?;
-    value.set_sensitive(true);
-    Ok(value)
+fn secret_value(secret: &str) -> Result<HeaderValue, FetchError> {
+    sensitive(secret).ok_or(FetchError::Credential)
 }

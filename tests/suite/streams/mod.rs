@@ -9,6 +9,7 @@ mod moved;
 mod servers;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use countersign::clock::{Clock, Stopwatch};
@@ -72,7 +73,7 @@ pub const KINDS: [Kind; 3] = [Kind::WebSocket, Kind::Events, Kind::Grpc];
 /// One open stream, through which something has gone already.
 pub enum Stream {
     WebSocket(Box<WebSocket>),
-    Events(Incoming),
+    Events { body: Incoming, gate: String },
     Grpc(Streaming<Words>, mpsc::Sender<Words>),
 }
 
@@ -142,11 +143,14 @@ impl Kind {
                 Stream::WebSocket(socket)
             }
             Kind::Events => {
-                let mut request = get(self.path());
+                // a gate of its own, or what another stream left behind takes the events that are let go for it
+                static GATES: AtomicUsize = AtomicUsize::new(0);
+                let gate = format!("events-{}", GATES.fetch_add(1, Ordering::Relaxed));
+                let mut request = get(&format!("{}&gate={gate}", self.path()));
                 request.headers_mut().extend(fields);
                 let mut body = client.send(request).await.unwrap().into_body();
                 assert_eq!(next_data(&mut body).await.unwrap().unwrap(), "data: 0\n\n");
-                Stream::Events(body)
+                Stream::Events { body, gate }
             }
             Kind::Grpc => {
                 let (to, messages) = mpsc::channel::<Words>(1);
@@ -176,7 +180,7 @@ impl Stream {
                 assert_eq!((u16::from(close.code), close.reason.as_str()), (1008, reason));
                 assert!(!matches!(soon("the end", socket.next()).await, Some(Ok(_))));
             }
-            Stream::Events(body) => {
+            Stream::Events { body, .. } => {
                 let ended = soon("the end", next_data(body)).await;
                 assert!(ended.is_err(), "no clean end: {ended:?}");
             }
@@ -196,8 +200,8 @@ impl Stream {
                 let heard = soon("an echo", socket.next()).await.unwrap().unwrap();
                 assert_eq!(heard, Message::text("still"));
             }
-            Stream::Events(body) => {
-                world.upstream.release();
+            Stream::Events { body, gate } => {
+                world.upstream.release_at(gate);
                 assert!(soon("an event", next_data(body)).await.unwrap().is_some());
             }
             Stream::Grpc(answers, to) => {

@@ -10,6 +10,7 @@
 //! | `download=N` | N bytes of [`pattern`] |
 //! | `events=N` | N server-sent events, each after the first on one [`Upstream::release`] |
 //! | `events=N&plain` | the same as plain text |
+//! | `events=N&gate=name` | the same, each after the first on one [`Upstream::release_at`] of this name |
 //! | `hold` | nothing before one [`Upstream::release`] |
 //! | `early` | `200` without having read the request body |
 //! | `trailers` | a body and the trailer `x-checksum` |
@@ -21,7 +22,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, stream};
@@ -51,7 +52,8 @@ pub struct Upstream {
 
 struct Floor {
     counts: watch::Sender<Counts>,
-    gate: Semaphore,
+    gate: Arc<Semaphore>,
+    named: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,7 +73,11 @@ impl Upstream {
 
     pub async fn start_with(address: SocketAddr, tls: Option<Arc<ServerConfig>>) -> Upstream {
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let floor = Arc::new(Floor { counts: watch::Sender::default(), gate: Semaphore::new(0) });
+        let floor = Arc::new(Floor {
+            counts: watch::Sender::default(),
+            gate: Arc::new(Semaphore::new(0)),
+            named: Mutex::default(),
+        });
         let shared = floor.clone();
         let listening = listen(address, tls, move |request| answer(shared.clone(), request)).await;
         Upstream { url: format!("{scheme}://{}", listening.address), listening, floor }
@@ -99,6 +105,11 @@ impl Upstream {
     pub fn release(&self) {
         self.floor.gate.add_permits(1);
     }
+
+    /// Lets one event of the streams at this gate go.
+    pub fn release_at(&self, gate: &str) {
+        self.floor.gate(Some(gate)).add_permits(1);
+    }
 }
 
 impl Unanswered {
@@ -119,6 +130,14 @@ impl Floor {
     async fn released(&self) -> Result<(), Error> {
         self.gate.acquire().await?.forget();
         Ok(())
+    }
+
+    fn gate(&self, name: Option<&str>) -> Arc<Semaphore> {
+        let closed = || Arc::new(Semaphore::new(0));
+        match name {
+            Some(name) => self.named.lock().unwrap().entry(name.to_owned()).or_insert_with(closed).clone(),
+            None => self.gate.clone(),
+        }
     }
 }
 
@@ -171,9 +190,10 @@ async fn answer(floor: Arc<Floor>, request: Request<Incoming>) -> Result<Respons
     }
     if let Some(count) = number("events")? {
         let media_type = if wanted.contains_key("plain") { "text/plain" } else { "text/event-stream" };
+        let gate = floor.gate(wanted.get("gate").map(String::as_str));
         return Ok(Response::builder()
             .header(CONTENT_TYPE, media_type)
-            .body(events(count, floor, unanswered))?);
+            .body(events(count, gate, unanswered))?);
     }
     if wanted.contains_key("trailers") {
         unanswered.done();
@@ -209,17 +229,18 @@ fn download(bytes: usize, unanswered: Unanswered) -> Body {
     StreamBody::new(frames).boxed_unsync()
 }
 
-fn events(count: usize, floor: Arc<Floor>, unanswered: Unanswered) -> Body {
+fn events(count: usize, gate: Arc<Semaphore>, unanswered: Unanswered) -> Body {
     let frames = stream::unfold((0, unanswered), move |(at, mut unanswered)| {
-        let floor = floor.clone();
+        let gate = gate.clone();
         async move {
             if at == count {
                 return None;
             }
-            if at > 0
-                && let Err(error) = floor.released().await
-            {
-                return Some((Err(error), (count, unanswered)));
+            if at > 0 {
+                match gate.acquire().await {
+                    Ok(permit) => permit.forget(),
+                    Err(closed) => return Some((Err(closed.into()), (count, unanswered))),
+                }
             }
             if at + 1 == count {
                 unanswered.done();

@@ -43,8 +43,16 @@ pub(super) struct Member {
     pub share: u64,
 }
 
-/// The last good addresses, for each server in turn.
-type Known = Vec<Vec<SocketAddr>>;
+/// What is known of each server's name, in turn.
+type Known = Vec<Name>;
+
+#[derive(Debug, Default)]
+struct Name {
+    /// The last good ones.
+    addresses: Vec<SocketAddr>,
+    /// Why the last lookup failed.
+    failure: Option<String>,
+}
 
 impl Upstream {
     /// Must be called inside a tokio runtime: names are looked up by a task there, which ends soon
@@ -75,7 +83,8 @@ impl Upstream {
             Some(address) => vec![address],
             None => before.map_or_else(Vec::new, |before| before.addresses_of(server)),
         };
-        let known: Known = servers.iter().map(addresses).collect();
+        let name = |server| Name { addresses: addresses(server), failure: None };
+        let known: Known = servers.iter().map(name).collect();
         let complete = servers.iter().all(|server| server.literal_address().is_some());
         let upstream = Upstream {
             settings,
@@ -131,7 +140,7 @@ impl Upstream {
         L: AsyncFn(String, u16) -> io::Result<Vec<SocketAddr>>,
     {
         let mut all = true;
-        for (server, addresses) in self.servers.iter().zip(known.iter_mut()) {
+        for (server, name) in self.servers.iter().zip(known.iter_mut()) {
             if server.literal_address().is_some() {
                 continue;
             }
@@ -140,12 +149,18 @@ impl Upstream {
                     found.sort_unstable();
                     found.dedup();
                     found.truncate(ADDRESSES_PER_NAME_MAX);
-                    *addresses = found;
+                    name.addresses = found;
+                    if name.is_news(None) {
+                        tracing::info!(upstream = %self.settings.name, server = %server.settings, "its name resolves again");
+                    }
                 }
                 outcome => {
                     all = false;
                     let error = outcome.err().map_or("no address".to_owned(), |error| error.to_string());
-                    tracing::warn!(upstream = %self.settings.name, server = %server.settings, kept = addresses.len(), error, "name lookup failed");
+                    if name.is_news(Some(&error)) {
+                        let kept = name.addresses.len();
+                        tracing::warn!(upstream = %self.settings.name, server = %server.settings, kept, error, "its name does not resolve");
+                    }
                 }
             }
         }
@@ -158,7 +173,7 @@ impl Upstream {
     fn publish(&self, known: &Known) {
         let old = self.members.load();
         let mut members = Vec::new();
-        for (server, addresses) in self.servers.iter().zip(known) {
+        for (server, Name { addresses, .. }) in self.servers.iter().zip(known) {
             let divisor = addresses.len().max(1) as u64;
             let share = (u64::from(server.settings.weight.get()) * SHARES_PER_WEIGHT / divisor).max(1);
             for &address in addresses {
@@ -177,6 +192,16 @@ impl Upstream {
         if !unchanged {
             self.members.store(Arc::new(members));
         }
+    }
+}
+
+impl Name {
+    /// Keeps how the last lookup ended. Returns whether that is news: a name that stays unknown is looked up often,
+    /// and told once.
+    fn is_news(&mut self, failure: Option<&str>) -> bool {
+        let news = self.failure.as_deref() != failure;
+        self.failure = failure.map(str::to_owned);
+        news
     }
 }
 
@@ -221,6 +246,14 @@ mod tests {
         assert!(!resolving(&upstream, &mut known, Err(io::Error::other("no network"))).await);
         assert!(!resolving(&upstream, &mut known, Ok(&[])).await);
         assert_eq!(addresses(&upstream), ["10.0.0.1:80", "10.0.0.2:80"]);
+    }
+
+    #[test]
+    fn a_failure_is_news_once_and_so_is_its_end() {
+        let mut name = Name::default();
+        let lookups = [None, Some("no network"), Some("no network"), Some("no such name"), None, None];
+        let news = lookups.map(|failure| name.is_news(failure));
+        assert_eq!(news, [false, true, false, true, true, false]);
     }
 
     #[tokio::test]

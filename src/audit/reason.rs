@@ -81,7 +81,7 @@ reasons! {
         "get a new token, and see that the issuer puts the required claims into it";
     TokenIssuerUnknown = "token_issuer_unknown",
         "no configured `[issuer]` has exactly the token's `iss`",
-        "add the issuer, or get the token from a configured one";
+        "add the issuer, or get the token from a configured one; the record's `detail` shows the `iss`, and one slash more is another issuer";
     TokenTypeRefused = "token_type_refused",
         "the token is of another type than the issuer's access tokens, as an ID token",
         "send the access token";
@@ -102,7 +102,7 @@ reasons! {
         "compare the clocks of issuer and proxy";
     TokenWrongAudience = "token_wrong_audience",
         "the token was issued for somebody else: its `aud` is not the issuer's `audience` here",
-        "ask the issuer for a token for this audience";
+        "ask the issuer for a token for this audience; the record's `detail` shows the `aud`";
     TokenNotSenderConstrained = "token_not_sender_constrained",
         "the token is bound to a key that this connection did not prove to have, or had to be and is not",
         "send it over the connection, or with the key, that it was issued for";

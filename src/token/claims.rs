@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::actor::Actors;
 use super::assertion::via;
-use super::error::{TokenError, malformed};
+use super::error::{TokenError, malformed, shown};
 use super::issuer::{ClaimMap, IssuerSettings};
 use super::issuer_url::speaks_for;
 use super::jwt;
@@ -119,7 +119,8 @@ impl IssuerSettings {
     /// RFC 7519 §4.1.3.
     fn check_audience(&self, claims: &Map<String, Value>) -> Result<(), TokenError> {
         let ours = |audience: &str| self.audience.iter().any(|own| **own == *audience);
-        let meant = match claims.get("aud") {
+        let aud = claims.get("aud");
+        let meant = match aud {
             Some(Value::String(audience)) => ours(audience),
             Some(Value::Array(audiences)) => {
                 let texts: Option<Vec<&str>> = audiences.iter().map(Value::as_str).collect();
@@ -134,7 +135,14 @@ impl IssuerSettings {
             },
             None => return Err(TokenError::WrongAudience("it has no `aud`".into())),
         };
-        if meant { Ok(()) } else { Err(TokenError::WrongAudience("it is meant for somebody else".into())) }
+        if meant {
+            return Ok(());
+        }
+        let detail = match aud {
+            Some(aud) => format!("its `aud` is {}, none of the issuer's `audience`", shown(aud)),
+            None => "it has no `aud`, and its `client_id` is none of the issuer's `audience`".to_owned(),
+        };
+        Err(TokenError::WrongAudience(detail.into()))
     }
 
     fn check_required(&self, claims: &Map<String, Value>) -> Result<(), TokenError> {

@@ -1,9 +1,14 @@
 //! Why a token was refused. One variant for each reason code that a token can give; the text with it
-//! is for the record and holds no byte of the token and no claim's value.
+//! is for the record and holds no byte of the token and no claim's value, but for [`shown`] ones.
 
 use std::borrow::Cow;
 
+use serde_json::Value;
+
 use crate::metrics::Limit;
+
+/// Of a claim that is shown, no more than this.
+const SHOWN_BYTES_MAX: usize = 128;
 
 /// A short text: what exactly was wrong.
 pub type Detail = Cow<'static, str>;
@@ -78,4 +83,27 @@ impl TokenError {
 /// Shorthand for the commonest of them.
 pub(super) fn malformed(detail: impl Into<Detail>) -> TokenError {
     TokenError::Malformed(detail.into())
+}
+
+/// The value of `iss` or `aud`, which name no person, as JSON and not at any length: what is compared by every byte
+/// is told apart only by who sees it.
+pub(super) fn shown(value: &Value) -> String {
+    let mut shown = value.to_string();
+    if shown.len() > SHOWN_BYTES_MAX {
+        shown.truncate(shown.floor_char_boundary(SHOWN_BYTES_MAX));
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_is_json_and_not_long() {
+        assert_eq!(shown(&"https://login.example/\n".into()), r#""https://login.example/\n""#);
+        assert_eq!(shown(&vec!["a", "b"].into()), r#"["a","b"]"#);
+        assert_eq!(shown(&"é".repeat(100).into()), format!("\"{}…", "é".repeat(63)));
+    }
 }

@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 
 use super::algorithm::Algorithm;
 use super::credential::{self, Credential, CredentialError, Scheme, authorization};
-use super::error::{TokenError, malformed};
+use super::error::{TokenError, malformed, shown};
 use super::introspection::{Asker, Introspection};
 use super::issuer::{Carrier, IssuerSettings};
 use super::jwt::Unverified;
@@ -319,7 +319,11 @@ impl Verifier {
                 None => return Err(TokenError::Malformed("`iss` is no string".into())),
             }
         }
-        Err(TokenError::IssuerUnknown("its `iss` is no configured issuer's `url`".into()))
+        let detail = match claims.get("iss") {
+            Some(iss) => format!("its `iss` is {}, no configured issuer's `url`", shown(iss)),
+            None => "it has no `iss`".to_owned(),
+        };
+        Err(TokenError::IssuerUnknown(detail.into()))
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,6 +105,24 @@ fn every_reason_is_told_with_its_cause_and_remedy() {
         assert_eq!(told, expected);
     }
     assert_eq!(rows(&reasons).len(), expected.len());
+}
+
+#[test]
+fn every_command_is_told() {
+    let help = Command::new(env!("CARGO_BIN_EXE_countersign")).arg("--help").output().unwrap().stdout;
+    let help = String::from_utf8(help).unwrap();
+    let listed = help.split_once("\nCommands:\n").unwrap().1.split_once("\n\n").unwrap().0;
+    let name = |line: &'_ str| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')).map(first_word);
+    let commands: BTreeSet<_> = listed.lines().filter_map(name).filter(|name| name != "help").collect();
+    let operations = page("docs/operations.md");
+    let table = operations.split_once("\n## Commands\n").unwrap().1.split_once("\nExit codes").unwrap().0;
+    let told = table.split("`countersign ").skip(1).map(first_word);
+    assert_eq!(told.map(|name| name.trim_end_matches('`').to_owned()).collect::<BTreeSet<_>>(), commands);
+    assert!(commands.len() >= 12, "{commands:?}");
+}
+
+fn first_word(text: &str) -> String {
+    text.split(' ').next().unwrap_or_default().to_owned()
 }
 
 #[test]

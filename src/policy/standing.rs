@@ -74,6 +74,13 @@ impl Policy {
         Standing { services, roles, rules, service_names, role_names, token_mapped, policy, valid_until }
     }
 
+    /// Whether every service that names the peer and lists clients lists this caller's.
+    pub fn is_carried_by(&self, peer: &Peer, caller: &Caller) -> bool {
+        let issuer = self.issuer_of(Some(caller));
+        let mut naming = self.parts().services.iter().filter(|service| service.names(peer));
+        naming.all(|service| service.carries(issuer, caller))
+    }
+
     /// The services that name the peer, for a record of what was refused before any decision.
     pub fn services_of(&self, peer: &Peer) -> Arc<[Name]> {
         let naming = self.parts().services.iter().filter(|service| service.names(peer));

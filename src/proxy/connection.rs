@@ -192,6 +192,17 @@ impl Connection {
         hop::telling_certificates(&generation.hops, self.address(), end)
     }
 
+    /// The hop that `end`, the other end, is, where that tells of others, and what it tells of the client.
+    pub fn through<'g>(
+        &self,
+        generation: &'g Generation,
+        end: &Signature<Peer>,
+        headers: &HeaderMap,
+    ) -> Option<hop::Through<'g>> {
+        let telling = self.hop(generation, end).map(|(hop, _)| hop);
+        hop::through(&generation.hops, telling, end, headers)
+    }
+
     /// Whose request these headers are of, as of now: the peer's, or whose a trusted hop tells.
     pub fn requester(
         &self,

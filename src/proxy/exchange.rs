@@ -22,10 +22,9 @@ use super::normalize::Asked;
 use super::refusal::{Form, Refusal};
 use super::route::CrossOrigin;
 use super::worker::Worker;
-use crate::audit::record::HopRecord;
 use crate::audit::{Draft, Protocol, Reason};
 use crate::clock::{Stopwatch, Timestamp};
-use crate::identity::{CertificateHash, Hop};
+use crate::identity::{CertificateHash, Direction};
 use crate::policy::{Decision, Verdict};
 use crate::token::Scheme;
 
@@ -107,9 +106,11 @@ async fn judge(
     let verifier = &generation.verifier;
     let (from, told) = origin(generation, connection, &head.headers, clock.now(), draft)?;
     let (hop, origin) = told.unzip();
-    let client = from.client.unwrap_or(connection.peer_ip);
-    let share = worker.in_flight.enter(client, generation.limits.requests_per_client_max);
-    let share = share.map_err(Refusal::over)?;
+    // What goes out is all of one application, and of whom a hop does not tell nobody knows whose part it would be.
+    let client = from.client.filter(|_| connection.direction == Direction::Inbound);
+    let max = generation.limits.requests_per_client_max;
+    let share =
+        client.map(|client| worker.in_flight.enter(client, max)).transpose().map_err(Refusal::over)?;
     let peer = || connection.requester(generation, &head.headers, clock.now());
     let time = || clock.now();
     let replaced = |before: &CertificateHash| {
@@ -162,7 +163,7 @@ async fn judge(
             let caller_until = signatures.token().map(|token| token.expires);
             assertion.map(|assertion| {
                 let known_by = known_by();
-                Passage { asked, permit, who, assertion, from, origin, known_by, caller_until, until, share }
+                Passage { asked, permit, who, assertion, origin, known_by, caller_until, until, share }
             })
         }
         Verdict::Denial(denial) => Err(Refusal::from(&denial).in_scheme(Scheme::of(&head.headers))),
@@ -174,9 +175,6 @@ async fn judge(
     outcome
 }
 
-/// A hop that tells of others than are at its end, and what its upstream is told of them.
-type Through<'g> = (&'g TrustedHop, Origin);
-
 /// From where a request comes; and where a trusted hop tells of others than are at its end, that hop and what its upstream
 /// is told of them.
 fn origin<'g>(
@@ -185,25 +183,17 @@ fn origin<'g>(
     headers: &HeaderMap,
     now: Timestamp,
     draft: &mut Draft,
-) -> Result<(Whence, Option<Through<'g>>), Refusal> {
-    let peer = Some(connection.peer_ip);
-    let here = Whence { hop: Hop::Direct, peer, client: peer };
+) -> Result<(Whence, Option<(&'g TrustedHop, Origin)>), Refusal> {
     // What is wrong with the other end is told where its signature is.
     let end = if generation.hops.is_empty() { None } else { connection.peer(generation, now).ok() };
-    let Some(end) = end else { return Ok((here, None)) };
-    let told = |client| connection.origin.told(client, hop::spoke_tls(headers));
-    if let Some((hop, _)) = connection.hop(generation, &end) {
-        let certificate = end.verified().map(|end| end.certificate);
-        let record = HopRecord { name: hop.name.clone(), certificate };
-        let client = judgement::client(generation, record, headers, draft)?;
-        Ok((Whence { hop: Hop::Trusted(hop.name.clone()), client, ..here }, Some((hop, told(client)))))
-    } else if let Some(hop) = hop::telling_assertions(&generation.hops, &end) {
-        let client = hop::client_elsewhere(&generation.hops, headers)?;
-        draft.client(client);
-        Ok((Whence { client, ..here }, Some((hop, told(client)))))
-    } else {
-        Ok((here, None))
+    let through = end.as_ref().and_then(|end| connection.through(generation, end, headers));
+    if let Some((through, end)) = through.as_ref().zip(end.as_ref()) {
+        through.note(end.verified().map(|end| end.certificate), draft);
     }
+    let hop = through.as_ref().map(|through| through.hop);
+    let from = Whence::of(connection.peer_ip, through)?;
+    let told = hop.map(|hop| (hop, connection.origin.told(from.client, hop::spoke_tls(headers))));
+    Ok((from, told))
 }
 
 fn protocol(version: http::Version) -> Protocol {

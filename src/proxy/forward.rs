@@ -28,7 +28,7 @@ use super::generation::Generation;
 use super::headers::{self, Authorization, Introduction};
 use super::hop;
 use super::in_flight::Share;
-use super::judgement::{Basis, Whence};
+use super::judgement::Basis;
 use super::normalize::{Asked, Kind};
 use super::refusal::{Form, Refusal};
 use super::route::RouteSettings;
@@ -52,16 +52,15 @@ pub struct Passage {
     pub who: Option<Arc<headers::Identity>>,
     /// The same, signed.
     pub assertion: Option<Arc<Signed>>,
-    pub from: Whence,
-    /// The same for the upstream, as a trusted hop tells it; without, it comes from where its connection does.
+    /// From where it comes for the upstream, as a trusted hop tells it; without, from where its connection does.
     pub origin: Option<headers::Origin>,
     pub known_by: super::known_by::KnownBy,
     /// When the caller's token ends, if there is one.
     pub caller_until: Option<Timestamp>,
     /// When it is to be judged again.
     pub until: Timestamp,
-    /// What it takes of its client's share.
-    pub share: Share,
+    /// What it takes of its client's share, if it has one.
+    pub share: Option<Share>,
 }
 
 /// What an upstream is shown, as far as that is known before anybody is asked for it.
@@ -107,8 +106,7 @@ pub async fn forward(
     mut draft: Draft,
 ) -> Response<Body> {
     let (mut head, body) = request.into_parts();
-    let Passage { asked, permit, who, assertion, from, origin, known_by, caller_until, until, share } =
-        passage;
+    let Passage { asked, permit, who, assertion, origin, known_by, caller_until, until, share } = passage;
     let settings = generation.routes.get(permit.route().index());
     let source = generation.credentials.get(permit.upstream().index());
     let pool = worker.pool(generation, permit.upstream());
@@ -120,8 +118,7 @@ pub async fn forward(
     let mut headers = chosen_by.map_or_else(Vec::new, |route| route.header.clone());
     headers.extend(hop::fields(&generation.hops, &head.headers));
     let origin = origin.as_ref().unwrap_or(&connection.origin);
-    let basis =
-        Basis { asked, headers, grpc: form == Form::Grpc, from, known_by, upstream: upstream.clone() };
+    let basis = Basis { asked, headers, grpc: form == Form::Grpc, known_by, upstream: upstream.clone() };
     let underway = Underway::new(worker, connection, basis, (generation.number, until), share);
     let (asked, deadline) = (underway.asked(), Instant::now() + route.total_timeout);
     let carried = carries(route, asked.kind, body::is_too_large(&body, route.body_bytes_max));

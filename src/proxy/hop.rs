@@ -18,19 +18,23 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::header::ORIGIN;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 pub use certificate::CertificateHeader;
-pub use client::{client_address, client_elsewhere, spoke_tls};
+pub use client::spoke_tls;
 
 use certificate::only;
+use client::{FORWARDED_FOR, FORWARDED_PROTO, client_address};
 
 use super::headers::{ASSERTION, USER_CLAIMS};
 use super::refusal::Refusal;
-use crate::audit::Reason;
+use super::route::SEC_FETCH_SITE;
+use crate::audit::record::HopRecord;
+use crate::audit::{Draft, Reason};
 use crate::clock::Timestamp;
-use crate::identity::{Hop, Name, Peer, PeerName, Signature, SpiffePattern};
+use crate::identity::{CertificateHash, Hop, Name, Peer, PeerName, Signature, SpiffePattern};
 use crate::tls::{PeerError, Trust};
 
 /// `[trusted_hop.NAME]`, unless it speaks the PROXY protocol.
@@ -55,6 +59,13 @@ pub enum HopKind {
 pub enum KnownBy {
     Address(Vec<IpNet>),
     SpiffeId(Vec<SpiffePattern>),
+}
+
+/// A hop that a request came through.
+pub struct Through<'h> {
+    pub hop: &'h TrustedHop,
+    /// The client's address, as the hop tells it; `None` if it does not.
+    pub client: Result<Option<IpAddr>, Refusal>,
 }
 
 /// The peers that the last requests of a connection told, the latest first, by the bytes that told them: a hop brings
@@ -98,10 +109,7 @@ pub fn user_claims<'h>(
     hop: Option<&TrustedHop>,
     headers: &'h HeaderMap,
 ) -> Result<Option<&'h HeaderValue>, Refusal> {
-    match hop.map(|hop| hop.kind) {
-        Some(HopKind::Certificate(header)) if header.is_alb() => only(headers, USER_CLAIMS.as_str()),
-        _ => Ok(None),
-    }
+    if hop.is_some_and(TrustedHop::is_alb) { only(headers, USER_CLAIMS.as_str()) } else { Ok(None) }
 }
 
 /// Whether a peer's word on a caller is taken.
@@ -131,27 +139,72 @@ pub fn telling_assertions<'h>(hops: &'h [TrustedHop], end: &Signature<Peer>) -> 
     hops.iter().find(|hop| hop.kind == HopKind::Countersign && hop.is_at_the_end(None, Some(end)))
 }
 
+/// The hop at the other end of a connection that tells of others, if it is one; `telling` is the one that tells
+/// certificates.
+pub fn through<'h>(
+    hops: &'h [TrustedHop],
+    telling: Option<&'h TrustedHop>,
+    end: &Signature<Peer>,
+    headers: &HeaderMap,
+) -> Option<Through<'h>> {
+    let hop = telling.or_else(|| telling_assertions(hops, end))?;
+    Some(Through { hop, client: client_address(hops, headers).map(|client| hop.tells(client)) })
+}
+
 /// Whether the other end of a connection is a hop of any kind. `address` as in [`telling_certificates`].
 pub fn is_any(hops: &[TrustedHop], address: Option<IpAddr>, end: &Signature<Peer>) -> bool {
     let end = end.verified().map(|peer| &**peer);
     hops.iter().any(|hop| hop.is_at_the_end(address, end))
 }
 
-/// What of these headers may tell whose request it is: for judging it again.
+/// What of these headers may tell whose request it is, from where, and by which page: for judging it again.
 pub fn fields(hops: &[TrustedHop], headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
-    let names: BTreeSet<&str> = hops
-        .iter()
-        .flat_map(|hop| match hop.kind {
-            HopKind::Certificate(header) => header.names(),
-            HopKind::Countersign => &[],
-        })
-        .copied()
-        .collect();
-    let field = |name| Some((HeaderName::from_static(name), headers.get(name)?.clone()));
-    names.into_iter().filter_map(field).collect()
+    let of_hop = |hop: &TrustedHop| match hop.kind {
+        HopKind::Certificate(header) => header.names(),
+        HopKind::Countersign => &[],
+    };
+    let mut names: BTreeSet<&str> = hops.iter().flat_map(of_hop).copied().collect();
+    if !hops.is_empty() {
+        names.extend([FORWARDED_FOR, FORWARDED_PROTO, ORIGIN.as_str(), SEC_FETCH_SITE]);
+    }
+    let values =
+        |name| headers.get_all(name).iter().map(move |value| (HeaderName::from_static(name), value.clone()));
+    names.into_iter().flat_map(values).collect()
+}
+
+impl Through<'_> {
+    /// What the record says of it; `certificate` is its own.
+    pub fn note(&self, certificate: Option<CertificateHash>, draft: &mut Draft) {
+        match (self.hop.kind, &self.client) {
+            (HopKind::Certificate(_), client) => {
+                let record = HopRecord { name: self.hop.name.clone(), certificate };
+                draft.came_through(record, client.as_ref().ok().copied().flatten());
+            }
+            (HopKind::Countersign, Ok(client)) => draft.client(*client),
+            (HopKind::Countersign, Err(_)) => {}
+        }
+    }
+
+    /// As rules call it. Another Countersign is a peer like others, whose word on a caller is taken.
+    pub fn named(&self) -> Hop {
+        match self.hop.kind {
+            HopKind::Certificate(_) => Hop::Trusted(self.hop.name.clone()),
+            HopKind::Countersign => Hop::Direct,
+        }
+    }
 }
 
 impl TrustedHop {
+    /// What it tells by a client's address: another Countersign may itself be asked from its own machine, whose loopback
+    /// addresses say nothing here.
+    pub fn tells(&self, client: Option<IpAddr>) -> Option<IpAddr> {
+        client.filter(|client| self.kind != HopKind::Countersign || !client.is_loopback())
+    }
+
+    pub fn is_alb(&self) -> bool {
+        matches!(self.kind, HopKind::Certificate(header) if header.is_alb())
+    }
+
     /// Whether it is the other end of a connection from `address`, with this verified certificate.
     pub fn is_at_the_end(&self, address: Option<IpAddr>, peer: Option<&Peer>) -> bool {
         match (&self.known_by, peer) {

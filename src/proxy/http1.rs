@@ -21,6 +21,7 @@ use super::stall::{Stall, Watch};
 use super::watched::Watched;
 use super::worker::Worker;
 use crate::audit::{Protocol, Reason};
+use crate::identity::Direction;
 use crate::metrics::Limit;
 
 /// For how long an HTTP/1.1 connection that is to end waits for one more request, to say so in its answer:
@@ -126,8 +127,15 @@ async fn record_unread(
 ) {
     let (refusal, answered) = match ended {
         Ended::Served(Err(error)) if error.is_parse() && is_tls => {
-            let detail = "the client speaks TLS to a plain-text port: call `http://…`, an outbound listener makes the \
-                          TLS connection itself";
+            let detail = match connection.direction {
+                Direction::Outbound => {
+                    "the client speaks TLS to a plain-text port: call `http://…`, an outbound listener makes the TLS \
+                     connection itself"
+                }
+                Direction::Inbound => {
+                    "the client speaks TLS to a plain-text port: the `[listener]` has no certificate"
+                }
+            };
             (Some(Refusal::of(Reason::RequestMalformed).because(detail)), true)
         }
         Ended::Served(Err(error)) if error.is_parse() => {

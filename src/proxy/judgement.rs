@@ -16,19 +16,18 @@ use super::connection::{Connection, Telling};
 use super::forward::{carries, shown};
 use super::generation::Generation;
 use super::headers;
-use super::hop::{self, TrustedHop};
+use super::hop::{self, Through, TrustedHop};
 use super::known_by::KnownBy;
 use super::leaves::Leaves;
 use super::normalize::{Asked, OddNames};
 use super::refusal::Refusal;
 use super::route::CrossOrigin;
-use crate::audit::record::HopRecord;
 use crate::audit::{Draft, Reason};
 use crate::clock::{Clock, Timestamp};
 use crate::decisions::Judged;
 use crate::identity::{Caller, CertificateHash, Hop, Name, Peer, SUBJECT_ISSUER, Signature};
 use crate::metrics::{Limit, Lookup};
-use crate::policy::{self, Circumstances, Decision, Host, Permit, Verdict};
+use crate::policy::{self, Circumstances, Decision, Host, Permit, Policy, Verdict};
 use crate::revocation::Revoked;
 use crate::token::{KnownToken, Scheme, Shown, Target, TokenError, Verifier};
 
@@ -44,11 +43,10 @@ pub struct Signatures {
 /// What a permit rests on, for judging it again: a request without what nobody judges.
 pub struct Basis {
     pub asked: Asked,
-    /// Those by which its route was chosen, and by which a hop may tell whose it is.
+    /// Those by which its route was chosen, and by which a hop may tell whose it is and from where.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Whether its content type is gRPC's.
     pub grpc: bool,
-    pub from: Whence,
     pub known_by: KnownBy,
     /// Where it went.
     pub upstream: Name,
@@ -74,6 +72,16 @@ pub struct Whence {
     pub peer: Option<IpAddr>,
     /// The client as trusted hops tell it.
     pub client: Option<IpAddr>,
+}
+
+impl Whence {
+    /// Over a connection from `peer`, and through a hop that tells of others, if it is one.
+    pub fn of(peer: IpAddr, through: Option<Through<'_>>) -> Result<Whence, Refusal> {
+        let Some(through) = through else {
+            return Ok(Whence { hop: Hop::Direct, peer: Some(peer), client: Some(peer) });
+        };
+        Ok(Whence { hop: through.named(), peer: Some(peer), client: through.client? })
+    }
 }
 
 /// Reads a head as `generation` wants heads to be; `server_name` is the one that the connection was made for.
@@ -105,7 +113,7 @@ pub async fn verify(
     let policy = &generation.policy;
     let Holder { peer, replaced, hop, address, page } = holder;
     let (headers, beside) = (request.headers, OnceCell::new());
-    let (is_reached, is_ambient) = (Cell::new(true), Cell::new(false));
+    let is_reached = Cell::new(true);
     let caller = async |peer: Result<Option<&Peer>, &Refusal>| {
         if peer.is_err() && verifier.leaves_traces(headers) {
             is_reached.set(false);
@@ -126,7 +134,6 @@ pub async fn verify(
             }
             _ if hop.is_some() && headers.contains_key(headers::USER_CLAIMS) => {
                 let logged_in = Box::pin(logged_in(verifier, headers, hop)).await;
-                is_ambient.set(logged_in.as_ref().is_ok_and(|it| it.verified().is_some()));
                 caller.and_then(|caller| one_of(caller, logged_in?, "iss", &beside))
             }
             _ => caller,
@@ -140,21 +147,34 @@ pub async fn verify(
     let [peer_revoked, caller_revoked] = revoked(generation, &peer, (&caller, beside.get()), now);
     draft.revoked(peer_revoked.is_some(), caller_revoked.is_some());
     let refusal = match (peer, caller) {
-        (Ok(peer), Ok(caller)) if peer_revoked.is_none() && caller_revoked.is_none() => {
-            if is_ambient.get() && !page.may_act(&request) {
-                Refusal::of(Reason::CrossSite)
-            } else {
-                return Ok(Signatures { peer, caller, beside: beside.into_inner() });
+        (Ok(peer), caller) => {
+            let (foreign, carried) = match &caller {
+                Ok(caller) => (
+                    is_cross_site(verifier, caller, page, &request),
+                    is_carried(policy, (&peer, caller), beside.get()),
+                ),
+                Err(_) => (false, true),
+            };
+            let refused = caller.is_err() || peer_revoked.is_some() || caller_revoked.is_some();
+            match caller {
+                Ok(caller) if !refused && !foreign && carried => {
+                    return Ok(Signatures { peer, caller, beside: beside.into_inner() });
+                }
+                caller => {
+                    // Nothing is decided, but the record calls the service by its name all the same, or says that it
+                    // has none.
+                    let services = peer.verified().map(|peer| policy.services_of(peer));
+                    if let Some(services) = &services {
+                        draft.named(services);
+                    }
+                    let unknown = services.is_some_and(|services| services.is_empty());
+                    let unknown = unknown.then(|| Refusal::of(Reason::PeerUnknown));
+                    let foreign = foreign.then(|| Refusal::of(Reason::CrossSite));
+                    let carried = (!carried).then(beside_not_carried);
+                    first([peer_revoked, caller.err(), caller_revoked, foreign, unknown, carried])
+                }
             }
         }
-        // Nothing is decided, but the record calls the service by its name all the same, or says that it has none.
-        (Ok(Signature::Verified(peer)), caller) => {
-            let services = policy.services_of(&peer);
-            draft.named(&services);
-            let unknown = services.is_empty().then(|| Refusal::of(Reason::PeerUnknown));
-            first([peer_revoked, caller.err(), caller_revoked, unknown])
-        }
-        (Ok(Signature::Absent), caller) => first([caller.err(), caller_revoked]),
         (Err(peer), caller) => first([Some(peer), caller.err(), caller_revoked]),
     };
     draft.signers(None, policy);
@@ -175,23 +195,59 @@ fn revoked(
     (caller, beside): (&Result<Signature<Caller>, Refusal>, Option<&Arc<Caller>>),
     now: impl Fn() -> Timestamp,
 ) -> [Option<Refusal>; 2] {
-    let Generation { revocations, verifier, .. } = generation;
+    let revocations = &generation.revocations;
     if revocations.is_empty() {
         return [None, None];
     }
     let now = now();
     let peer = peer.as_ref().ok().and_then(Signature::verified);
     let caller = caller.as_ref().ok().and_then(Signature::verified);
-    let of_caller = |caller: &Arc<Caller>| {
-        let first = caller.subject_issuer().into_iter().flat_map(|iss| verifier.issuers_named(iss));
-        revocations.caller(caller, first, now)
-    };
+    let of_caller = |caller: &Arc<Caller>| caller_revoked(generation, caller, now);
     let by_token = |revoked: Revoked| Refusal::from(&TokenError::Revoked(revoked.to_string().into()));
     [
         peer.and_then(|it| revocations.peer(it, now))
             .map(|revoked| Refusal::of(Reason::PeerRevoked).because(revoked)),
         caller.into_iter().chain(beside).find_map(of_caller).map(by_token),
     ]
+}
+
+/// What of this caller is on the revocation list: whom a hop vouches for is on it as who the issuers call so, too.
+pub fn caller_revoked(generation: &Generation, caller: &Caller, now: Timestamp) -> Option<Revoked> {
+    let Generation { revocations, verifier, .. } = generation;
+    let first = caller.subject_issuer().into_iter().flat_map(|iss| verifier.issuers_named(iss));
+    revocations.caller(caller, first, now)
+}
+
+/// Whether a page of another origin sends what a browser adds the caller's log-in to by itself.
+fn is_cross_site(
+    verifier: &Verifier,
+    caller: &Signature<Caller>,
+    page: &CrossOrigin<'_>,
+    request: &Target<'_>,
+) -> bool {
+    let is_ambient = caller.verified().is_some_and(|caller| verifier.takes_user_claims(Some(&caller.issuer)));
+    is_ambient && !page.may_act(request)
+}
+
+/// Whether this peer may carry the token `beside` what a load balancer tells of the caller, as if it came alone. One beside
+/// an assertion is of the client that this tells.
+fn is_carried(
+    policy: &Policy,
+    (peer, caller): (&Signature<Peer>, &Signature<Caller>),
+    beside: Option<&Arc<Caller>>,
+) -> bool {
+    match (peer.verified(), caller.verified(), beside) {
+        (_, Some(caller), Some(token)) if caller.via.is_some() => {
+            caller.client.is_none() || token.client.is_none() || caller.client == token.client
+        }
+        (Some(peer), _, Some(token)) => policy.is_carried_by(peer, token),
+        _ => true,
+    }
+}
+
+fn beside_not_carried() -> Refusal {
+    Refusal::of(Reason::TokenNotIssuedToService)
+        .because("the token beside what the hop tells was issued to another client")
 }
 
 /// What becomes of each signature.
@@ -215,25 +271,31 @@ pub async fn again(
     leaves: &Leaves,
     clock: &Clock,
 ) -> Result<Timestamp, (Refusal, Option<Decision>)> {
-    let Basis { asked, from, known_by, .. } = basis;
-    let beside = OnceCell::new();
+    let Basis { asked, known_by, .. } = basis;
+    let (beside, headers) = (OnceCell::new(), basis.headers());
+    // By what is a hop now.
     let end = connection.peer(generation, clock.now()).ok();
-    let hop = end.as_ref().and_then(|end| connection.hop(generation, end));
-    let is_alb = hop.is_some_and(|(_, header)| header.is_alb());
-    let from = Whence {
-        // By what is a hop now.
-        hop: hop.map_or(Hop::Direct, |(hop, _)| Hop::Trusted(hop.name.clone())),
-        ..from.clone()
-    };
+    let through = end.as_ref().and_then(|end| connection.through(generation, end, &headers));
+    let is_alb = through.as_ref().is_some_and(|through| through.hop.is_alb());
+    let is_told = through.is_some();
+    let from = Whence::of(connection.peer_ip, through).map_err(|refusal| (refusal, None))?;
+    let origin = is_told.then(|| connection.origin.told(from.client, hop::spoke_tls(&headers)));
+    let request = asked.seen(&headers, origin.as_ref().unwrap_or(&connection.origin).is_secure());
+    let page = CrossOrigin::of(generation, connection.direction, asked, &headers);
     let caller = async |peer: Result<Option<&Peer>, &Refusal>| match peer {
         Ok(peer) => known_by.again(generation, (peer, is_alb), &beside).await,
         Err(_) => Ok(Signature::Absent),
     };
-    let headers = basis.headers();
     let (peer, caller) = both(|| connection.requester(generation, &headers, clock.now()), caller).await;
     let [peer_revoked, caller_revoked] = revoked(generation, &peer, (&caller, beside.get()), || clock.now());
     let signatures = match (peer, caller) {
         (Ok(peer), Ok(caller)) if peer_revoked.is_none() && caller_revoked.is_none() => {
+            if is_cross_site(&generation.verifier, &caller, &page, &request) {
+                return Err((Refusal::of(Reason::CrossSite), None));
+            }
+            if !is_carried(&generation.policy, (&peer, &caller), beside.get()) {
+                return Err((beside_not_carried(), None));
+            }
             Signatures { peer, caller, beside: beside.into_inner() }
         }
         (peer, caller) => {
@@ -328,18 +390,6 @@ pub fn one_of(
     }
 }
 
-/// The client's address, as the hop tells it that a request came through; `None` if it does not.
-pub fn client(
-    generation: &Generation,
-    hop: HopRecord,
-    headers: &HeaderMap,
-    draft: &mut Draft,
-) -> Result<Option<IpAddr>, Refusal> {
-    let client = hop::client_address(&generation.hops, headers);
-    draft.came_through(hop, client.as_ref().ok().copied().flatten());
-    client
-}
-
 /// The one decision.
 pub fn decide(
     generation: &Generation,
@@ -367,7 +417,10 @@ impl Basis {
 
     /// As far as they are judged.
     fn headers(&self) -> HeaderMap {
-        let mut headers: HeaderMap = self.headers.iter().cloned().collect();
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.headers {
+            headers.append(name, value.clone());
+        }
         if self.grpc {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         }

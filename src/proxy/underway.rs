@@ -70,7 +70,7 @@ pub struct Underway {
     watch: OnceCell<Option<Rc<Watch>>>,
     place: (Rc<Roll>, Cell<Option<usize>>),
     /// Of what its client may have, until it is over.
-    _share: Share,
+    _share: Option<Share>,
 }
 
 /// Why what was permitted goes on no longer.
@@ -98,7 +98,7 @@ impl Underway {
         connection: &Rc<Connection>,
         basis: Basis,
         judged: (u64, Timestamp),
-        share: Share,
+        share: Option<Share>,
     ) -> Rc<Underway> {
         Rc::new(Underway {
             request_bytes: Cell::new(0),

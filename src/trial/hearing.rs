@@ -10,17 +10,16 @@ use http::response::Parts as AnswerParts;
 
 use super::Unaskable;
 use super::answer::{Answered, Case};
-use crate::audit::record::HopRecord;
 use crate::audit::{Draft, Reason};
 use crate::clock::Timestamp;
-use crate::identity::{CertificateHash, Direction, Hop, Name, Peer, Signature};
+use crate::identity::{CertificateHash, Direction, Name, Peer, Signature};
 use crate::policy::Verdict;
 use crate::proxy::Generation;
 use crate::proxy::assertion;
 use crate::proxy::exchange::note;
 use crate::proxy::forward::{Shown, Told, carries, is_bearer, rewrite, shown};
 use crate::proxy::headers::{Authorization, Origin, given_traceparent};
-use crate::proxy::hop::{client_elsewhere, spoke_tls, telling_assertions};
+use crate::proxy::hop;
 use crate::proxy::judgement::{self, Holder, Whence};
 use crate::proxy::normalize::Asked;
 use crate::proxy::refusal::{Form, Refusal};
@@ -103,22 +102,16 @@ impl Hearing<'_> {
         let Hearing { generation, verifier, peer, hop, from, origin, now, draft, .. } = self;
         let hop = hop.take();
         let through = hop.as_ref().and_then(|name| generation.hops.iter().find(|hop| hop.name == *name));
-        if let Some(name) = hop {
-            from.hop = Hop::Trusted(name.clone());
-            match judgement::client(generation, HopRecord { name, certificate: None }, headers, draft) {
-                Ok(told) => from.client = from.client.or(told),
+        let end = peer.as_ref().unwrap_or(&Signature::Absent);
+        if let Some(mut told) = hop::through(&generation.hops, through, end, headers) {
+            told.client = told.client.map(|client| told.hop.tells(from.client.or(client)));
+            told.note(None, draft);
+            from.hop = told.named();
+            from.client = match told.client {
+                Ok(client) => client,
                 Err(refusal) => return Ok(Err(refusal)),
-            }
-            *origin = origin.told(from.client, spoke_tls(headers));
-        } else if let Ok(end) = peer
-            && telling_assertions(&generation.hops, end).is_some()
-        {
-            match client_elsewhere(&generation.hops, headers) {
-                Ok(told) => from.client = from.client.or(told),
-                Err(refusal) => return Ok(Err(refusal)),
-            }
-            draft.client(from.client);
-            *origin = origin.told(from.client, spoke_tls(headers));
+            };
+            *origin = origin.told(from.client, hop::spoke_tls(headers));
         }
         let (policy, peer) = (&generation.policy, || peer.clone());
         let (replaced, address) = (|_: &CertificateHash| None, from.client.or(from.peer));

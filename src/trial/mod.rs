@@ -283,9 +283,11 @@ impl Trial {
         self.clock.set(now);
         let Handshake { listener, peer, hop, .. } = self.handshake(question)?;
         let secure = listener.is_some_and(|at| self.listeners[at].tls.is_some());
-        let told = hop.as_ref().and_then(|_| spoke_tls(&question.head.headers));
-        let secure = told.unwrap_or(secure);
         let peer = peer.ok().and_then(Result::ok);
+        let end = peer.as_ref().unwrap_or(&Signature::Absent);
+        let is_told = hop.is_some() || hop::telling_assertions(&self.generation.hops, end).is_some();
+        let told = spoke_tls(&question.head.headers).filter(|_| is_told);
+        let secure = told.unwrap_or(secure);
         let peer = peer.as_ref().and_then(Signature::verified);
         let certificate = peer.map(|peer| peer.certificate);
         let (credential, verifier) =
@@ -322,7 +324,7 @@ impl Trial {
         .ok_or(Unaskable::Waits)?;
         if let Ok(caller) = &trace.outcome {
             trace.last = Step::Revocation;
-            if let Some(revoked) = self.generation.revocations.caller(caller, None, now) {
+            if let Some(revoked) = judgement::caller_revoked(&self.generation, caller, now) {
                 trace.outcome = Err(TokenError::Revoked(revoked.to_string().into()));
             }
         }

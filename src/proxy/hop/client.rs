@@ -9,8 +9,8 @@ use super::{KnownBy, TrustedHop};
 use crate::audit::Reason;
 use crate::proxy::refusal::Refusal;
 
-const FORWARDED_FOR: &str = "x-forwarded-for";
-const FORWARDED_PROTO: &str = "x-forwarded-proto";
+pub const FORWARDED_FOR: &str = "x-forwarded-for";
+pub const FORWARDED_PROTO: &str = "x-forwarded-proto";
 
 /// The client of a trusted hop: the last address in `X-Forwarded-For` that is not a hop's own, for each hop appends
 /// where it was asked from, and what stands further to the left is only said by the client. `None` if the hop does
@@ -31,11 +31,6 @@ pub fn client_address(hops: &[TrustedHop], headers: &HeaderMap) -> Result<Option
         }
     }
     Ok(last)
-}
-
-/// The same where the hop may itself be asked from its own machine, whose loopback addresses say nothing here.
-pub fn client_elsewhere(hops: &[TrustedHop], headers: &HeaderMap) -> Result<Option<IpAddr>, Refusal> {
-    client_address(hops, headers).map(|client| client.filter(|client| !client.is_loopback()))
 }
 
 /// Whether the client spoke TLS, if a trusted hop says so clearly.

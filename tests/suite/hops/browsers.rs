@@ -1,9 +1,14 @@
 //! People who log in at an ALB: what pages of other origins, and they themselves, would make of that.
 
+use std::sync::Arc;
+
+use http::Method;
 use serde_json::json;
+use tonic::Code;
 
 use super::balancer::{Keys, SAID};
 use super::*;
+use crate::streams::Kind;
 use crate::world::client::with_token;
 
 type Field<'a> = (&'static str, &'a str);
@@ -151,4 +156,50 @@ async fn nobody_takes_a_log_in_away_by_what_an_alb_does_not_say() {
     let request = with_token(passed("/orders/7", &vec![told.clone(), made_up, (SAID, good)]), &bob);
     assert_eq!(refusal(&behind.ask(request).await.unwrap()), expect(401, "token_malformed"));
     assert_eq!(world.upstream.counts().requests, before);
+}
+
+#[tokio::test]
+async fn what_is_refused_of_a_page_tells_whose_certificate_came_with_it() {
+    let world = World::new().await;
+    let keys = Keys::start().await;
+    let with_certificates = keys.by_address("127.0.0.1/32").replace("mutual_authentication = \"off\"\n", "");
+    let fields = |said: &str| {
+        let told = Form::AlbChain.of(&client(&world, Who::Unnamed)).remove(0);
+        vec![told, ("origin", "https://evil.example".to_owned()), (SAID, said.to_owned())]
+    };
+    for (more, service, reason) in [(DESK, json!("desk"), "cross_site"), ("", json!(null), "peer_unknown")] {
+        let proxy = world.start(&format!("{with_certificates}{more}"));
+        let behind = proxy.behind(Protocol::H1).await;
+        let mut request = passed("/orders/7", &fields(&keys.said(&world, json!({}), json!({}))));
+        *request.method_mut() = Method::POST;
+        let answer = behind.ask(request).await.unwrap();
+        assert_eq!(refusal(&answer), expect(403, reason));
+        let record = proxy.record_of(&answer).await;
+        assert_eq!(record["peer"]["service"], service, "{record}");
+    }
+}
+
+#[tokio::test]
+async fn what_streams_to_a_page_ends_when_its_origin_is_named_no_longer() {
+    let world = World::new().await;
+    let keys = Keys::start().await;
+    let socket = "[route.socket]\n";
+    let whole = configuration(&keys).replace("path = \"/socket\"", "path = \"/socket/**\"");
+    assert!(whole.contains(socket));
+    let named = whole.replace(socket, &format!("{socket}cors = {{ origins = [\"https://app.example\"] }}\n"));
+    let proxy = world.start(&named);
+    let said = keys.said(&world, json!({}), json!({}));
+    let own = format!("https://{HOST}");
+    for protocol in Protocol::BOTH {
+        proxy.reload(&named).unwrap();
+        let open = async |origin: &str| {
+            let behind = Client::plain_for(proxy.address("behind"), HOST, protocol).await.unwrap();
+            let fields = [("x-forwarded-proto", "https"), ("origin", origin), (SAID, &*said)];
+            Kind::WebSocket.open_presenting(&Arc::new(behind), &fields).await
+        };
+        let (mut theirs, mut ours) = (open("https://app.example").await, open(&own).await);
+        proxy.reload(&whole).unwrap();
+        theirs.ends("cross_site", Code::PermissionDenied).await;
+        ours.goes_on(&world).await;
+    }
 }

@@ -124,3 +124,43 @@ async fn what_was_vouched_for_is_read_as_a_new_request_s_would_be() {
     }
     assert_eq!(seen, 5);
 }
+
+#[tokio::test]
+async fn a_token_beside_an_assertion_is_of_the_client_that_this_tells() {
+    let front = Front::new().await;
+    let proxy = front.start();
+    let client = front.connect(&proxy, Protocol::H2).await;
+    let said = front.says(json!({}));
+    for (claims, status) in [(json!({}), 200), (json!({ "client_id": "reports" }), 403)] {
+        let token = front.streams.token(claims);
+        let answer = client.ask(with(&[(ASSERTION, &said), (AUTHORIZATION.as_str(), &token)])).await.unwrap();
+        assert_eq!(answer.status, status);
+        if status == 403 {
+            assert_eq!(answer.json()["reason"], "token_not_issued_to_service");
+        }
+    }
+}
+
+const OFFICE: &str = r#"
+[[allow]]
+name = "from the office"
+service = "front"
+role = "none"
+route = "socket"
+client_ip = "203.0.113.0/24"
+"#;
+
+#[tokio::test]
+async fn what_a_front_said_of_its_client_holds_as_long_as_it_is_believed() {
+    let front = Front::new().await;
+    let proxy = front.streams.world.start(&front.configuration(OFFICE));
+    let client = front.connect(&proxy, Protocol::H1).await;
+    let mut stream = Kind::WebSocket.open_with(&client, "x-forwarded-for", "203.0.113.7").await;
+    proxy.reload(&front.configuration(&format!("{OFFICE}\n[limit]\nheader_count_max = 99"))).unwrap();
+    stream.goes_on(&front.streams.world).await;
+    let hop = "[trusted_hop.front]\nkind = \"countersign\"\nspiffe_id = \"spiffe://shop.example/ns/prod/sa/front\"\n";
+    let whole = front.configuration(OFFICE);
+    assert!(whole.contains(hop));
+    proxy.reload(&whole.replace(hop, "")).unwrap();
+    stream.ends("service_not_allowed", Code::PermissionDenied).await;
+}

@@ -351,8 +351,8 @@ table! {
         introspection_pending_max: u32,
         /// A key set or discovery document of an issuer. Default: 256KiB.
         key_document_bytes_max: Bytes,
-        /// Requests in flight of one address, which is the client's as a trusted hop tells it, else that of the other end;
-        /// for each worker. Default: 512.
+        /// Requests in flight of one client address, as a trusted hop tells it, else that of the other end; for each
+        /// worker. Who goes out is not counted, nor of whom a hop tells nothing. Default: 512.
         requests_per_client_max: u32,
         /// Requests in flight to one server, for each worker. Default: 1024.
         upstream_in_flight_max: u32,

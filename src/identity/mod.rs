@@ -4,7 +4,6 @@
 //! presented and failed is neither; it is an error of the step that read it and never gets here.
 
 pub mod actor;
-mod address;
 pub mod caller;
 mod hash;
 pub mod name;
@@ -12,7 +11,6 @@ pub mod peer;
 pub mod spiffe;
 
 pub use actor::{ActorKind, Delegate};
-pub use address::network;
 pub use caller::{Bound, Caller, Confirmation, SUBJECT_ISSUER};
 pub(crate) use hash::write_sha256;
 pub use name::Name;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
-use crate::identity::{CertificateHash, network};
+use crate::identity::CertificateHash;
 use crate::token::share::has_room;
 
 /// Questions to one issuer at once.
@@ -73,6 +73,10 @@ struct Entered<'q> {
 
 impl Asker {
     pub fn of(certificate: Option<&CertificateHash>, address: Option<IpAddr>) -> Asker {
+        let network = |address: IpAddr| match address.to_canonical() {
+            IpAddr::V6(address) => IpAddr::from((address.to_bits() >> 64 << 64).to_be_bytes()),
+            address => address,
+        };
         let by_address = || address.map_or(Asker::Nobody, |address| Asker::Address(network(address)));
         certificate.map_or_else(by_address, |certificate| Asker::Certificate(*certificate))
     }

@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout_at};
 use ulid::ULID_LEN;
 
 use super::assertion::Signed;
+use super::basis::Basis;
 use super::body::{self, Body, Farewell, RequestBody, ResponseBody};
 use super::connection::Connection;
 use super::exchange::{finish, refuse};
@@ -28,7 +29,6 @@ use super::generation::Generation;
 use super::headers::{self, Authorization, Introduction};
 use super::hop;
 use super::in_flight::Share;
-use super::judgement::Basis;
 use super::normalize::{Asked, Kind};
 use super::refusal::{Form, Refusal};
 use super::route::RouteSettings;

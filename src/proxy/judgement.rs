@@ -9,25 +9,22 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::HeaderMap;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::request::Parts;
 
 use super::connection::{Connection, Telling};
-use super::forward::{carries, shown};
 use super::generation::Generation;
 use super::headers;
 use super::hop::{self, Through, TrustedHop};
-use super::known_by::KnownBy;
 use super::leaves::Leaves;
 use super::normalize::{Asked, OddNames};
 use super::refusal::Refusal;
 use super::route::CrossOrigin;
 use crate::audit::{Draft, Reason};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Timestamp;
 use crate::decisions::Judged;
-use crate::identity::{Caller, CertificateHash, Hop, Name, Peer, SUBJECT_ISSUER, Signature};
+use crate::identity::{Caller, CertificateHash, Hop, Peer, SUBJECT_ISSUER, Signature};
 use crate::metrics::{Limit, Lookup};
-use crate::policy::{self, Circumstances, Decision, Host, Permit, Policy, Verdict};
+use crate::policy::{self, Circumstances, Decision, Host, Permit, Policy};
 use crate::revocation::Revoked;
 use crate::token::{KnownToken, Scheme, Shown, Target, TokenError, Verifier};
 
@@ -38,18 +35,6 @@ pub struct Signatures {
     pub caller: Signature<Caller>,
     /// Whose the token is that was shown beside what a hop tells of the caller.
     pub beside: Option<Arc<Caller>>,
-}
-
-/// What a permit rests on, for judging it again: a request without what nobody judges.
-pub struct Basis {
-    pub asked: Asked,
-    /// Those by which its route was chosen, and by which a hop may tell whose it is and from where.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Whether its content type is gRPC's.
-    pub grpc: bool,
-    pub known_by: KnownBy,
-    /// Where it went.
-    pub upstream: Name,
 }
 
 /// Who holds the connection: `peer` tells who is there now, `replaced` since when with the present certificate, if that
@@ -151,7 +136,7 @@ pub async fn verify(
             let (foreign, carried) = match &caller {
                 Ok(caller) => (
                     is_cross_site(verifier, caller, page, &request),
-                    is_carried(policy, (&peer, caller), beside.get()),
+                    may_carry(policy, (&peer, caller), beside.get()),
                 ),
                 Err(_) => (false, true),
             };
@@ -182,14 +167,14 @@ pub async fn verify(
 }
 
 /// The first of them in the order of the closed list.
-fn first<const N: usize>(refusals: [Option<Refusal>; N]) -> Refusal {
+pub fn first<const N: usize>(refusals: [Option<Refusal>; N]) -> Refusal {
     let first = refusals.into_iter().flatten().reduce(Refusal::and);
     first.unwrap_or_else(|| Refusal::of(Reason::Internal))
 }
 
 /// Whether peer and caller are on the revocation list, as far as they are verified; `beside` is the token that was
 /// shown beside an assertion.
-fn revoked(
+pub fn revoked(
     generation: &Generation,
     peer: &Result<Signature<Peer>, Refusal>,
     (caller, beside): (&Result<Signature<Caller>, Refusal>, Option<&Arc<Caller>>),
@@ -219,7 +204,7 @@ pub fn caller_revoked(generation: &Generation, caller: &Caller, now: Timestamp) 
 }
 
 /// Whether a page of another origin sends what a browser adds the caller's log-in to by itself.
-fn is_cross_site(
+pub fn is_cross_site(
     verifier: &Verifier,
     caller: &Signature<Caller>,
     page: &CrossOrigin<'_>,
@@ -231,7 +216,7 @@ fn is_cross_site(
 
 /// Whether this peer may carry the token `beside` what a load balancer tells of the caller, as if it came alone. One beside
 /// an assertion is of the client that this tells.
-fn is_carried(
+pub fn may_carry(
     policy: &Policy,
     (peer, caller): (&Signature<Peer>, &Signature<Caller>),
     beside: Option<&Arc<Caller>>,
@@ -245,13 +230,13 @@ fn is_carried(
     }
 }
 
-fn beside_not_carried() -> Refusal {
+pub fn beside_not_carried() -> Refusal {
     Refusal::of(Reason::TokenNotIssuedToService)
         .because("the token beside what the hop tells was issued to another client")
 }
 
 /// What becomes of each signature.
-async fn both(
+pub async fn both(
     peer: impl Fn() -> Result<Signature<Peer>, Refusal>,
     caller: impl AsyncFnOnce(Result<Option<&Peer>, &Refusal>) -> Result<Signature<Caller>, Refusal>,
 ) -> (Result<Signature<Peer>, Refusal>, Result<Signature<Caller>, Refusal>) {
@@ -260,64 +245,6 @@ async fn both(
     // Keys may have been waited for, and the certificate may have ended meanwhile.
     let peer = before.and_then(|_| peer());
     (peer, caller)
-}
-
-/// Judges once more what was permitted to somebody on `connection`, by the same steps: up to when it is permitted
-/// now, or why no longer, with the decision if it came to one.
-pub async fn again(
-    generation: &Generation,
-    connection: &Connection,
-    basis: &Basis,
-    leaves: &Leaves,
-    clock: &Clock,
-) -> Result<Timestamp, (Refusal, Option<Decision>)> {
-    let Basis { asked, known_by, .. } = basis;
-    let (beside, headers) = (OnceCell::new(), basis.headers());
-    // By what is a hop now.
-    let end = connection.peer(generation, clock.now()).ok();
-    let through = end.as_ref().and_then(|end| connection.through(generation, end, &headers));
-    let is_alb = through.as_ref().is_some_and(|through| through.hop.is_alb());
-    let is_told = through.is_some();
-    let from = Whence::of(connection.peer_ip, through).map_err(|refusal| (refusal, None))?;
-    let origin = is_told.then(|| connection.origin.told(from.client, hop::spoke_tls(&headers)));
-    let request = asked.seen(&headers, origin.as_ref().unwrap_or(&connection.origin).is_secure());
-    let page = CrossOrigin::of(generation, connection.direction, asked, &headers);
-    let caller = async |peer: Result<Option<&Peer>, &Refusal>| match peer {
-        Ok(peer) => known_by.again(generation, (peer, is_alb), &beside).await,
-        Err(_) => Ok(Signature::Absent),
-    };
-    let (peer, caller) = both(|| connection.requester(generation, &headers, clock.now()), caller).await;
-    let [peer_revoked, caller_revoked] = revoked(generation, &peer, (&caller, beside.get()), || clock.now());
-    let signatures = match (peer, caller) {
-        (Ok(peer), Ok(caller)) if peer_revoked.is_none() && caller_revoked.is_none() => {
-            if is_cross_site(&generation.verifier, &caller, &page, &request) {
-                return Err((Refusal::of(Reason::CrossSite), None));
-            }
-            if !is_carried(&generation.policy, (&peer, &caller), beside.get()) {
-                return Err((beside_not_carried(), None));
-            }
-            Signatures { peer, caller, beside: beside.into_inner() }
-        }
-        (peer, caller) => {
-            return Err((first([peer.err(), peer_revoked, caller.err(), caller_revoked]), None));
-        }
-    };
-    let held_until = signatures.held_until(generation, connection, leaves, clock.now());
-    if held_until <= clock.now() {
-        let detail = "its certificate is this connection's no longer";
-        return Err((Refusal::from(&TokenError::NotSenderConstrained(detail.into())), None));
-    }
-    let request = signatures.ask(asked, &headers, &from, clock.now());
-    let (decision, judged, _) = decide(generation, &request, None);
-    match &decision.verdict {
-        Verdict::Permit(permit) => {
-            let has_caller = signatures.caller.verified().is_some();
-            basis.is_carried(generation, permit, has_caller).map_err(|refusal| (refusal, None))?;
-            let vouched_until = connection.vouched_until(generation, &signatures.peer);
-            Ok(signatures.hold_until(permit, &judged, vouched_until.min(held_until)))
-        }
-        Verdict::Denial(denial) => Err((denial.into(), Some(decision))),
-    }
 }
 
 /// Who a hop whose word is taken vouches for.
@@ -400,32 +327,6 @@ pub fn decide(
     let (policy, number) = (&generation.policy, generation.number);
     let (judged, cache) = generation.standings.standing(policy, number, peer, caller, now, known);
     (policy::decide(policy, &judged.standing, request), judged, cache)
-}
-
-impl Basis {
-    /// Whether such a request would be carried, and to where this one went.
-    fn is_carried(&self, generation: &Generation, permit: &Permit, has_caller: bool) -> Result<(), Refusal> {
-        let route = generation.routes.get(permit.route().index());
-        let source = generation.credentials.get(permit.upstream().index());
-        let (Some(route), Some(source)) = (route, source) else { return Err(Refusal::of(Reason::Internal)) };
-        if generation.policy.parts().upstreams.get(permit.upstream().index()) != Some(&self.upstream) {
-            return Err(Refusal::of(Reason::NoRoute).because("it would go to another upstream"));
-        }
-        carries(route, self.asked.kind, false)?;
-        shown(source.kind, route, has_caller, || self.known_by.is_bearer()).map(drop)
-    }
-
-    /// As far as they are judged.
-    fn headers(&self) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in &self.headers {
-            headers.append(name, value.clone());
-        }
-        if self.grpc {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        }
-        headers
-    }
 }
 
 impl Signatures {

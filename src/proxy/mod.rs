@@ -6,6 +6,7 @@
 mod accept;
 pub mod admission;
 pub mod assertion;
+pub mod basis;
 pub mod body;
 pub mod connection;
 pub mod exchange;

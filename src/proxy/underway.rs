@@ -21,11 +21,11 @@ use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
+use super::basis::{Basis, judge_again};
 use super::body::Fault;
 use super::connection::Connection;
 use super::generation::Generation;
 use super::in_flight::Share;
-use super::judgement::{self, Basis};
 use super::normalize::Asked;
 use super::refusal::Refusal;
 use super::stall::Watch;
@@ -207,7 +207,7 @@ impl Underway {
     async fn judge(self: Rc<Underway>, worker: Rc<Worker>, generation: Arc<Generation>) {
         let clock = &worker.shared.clock;
         let (leaves, basis) = (&worker.shared.leaves, &self.basis);
-        let judging = judgement::again(&generation, &self.connection, basis, leaves, clock);
+        let judging = judge_again(&generation, &self.connection, basis, leaves, clock);
         let (limit, detail) = match basis.known_by.is_asked_about() {
             true => (OPAQUE_TIMEOUT, "its issuer is waited for"),
             false => (JUDGING_TIMEOUT, "its keys are waited for"),

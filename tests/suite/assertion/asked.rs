@@ -50,6 +50,14 @@ path = "/public/**"
 route = "orders"
 
 [[allow]]
+name = "whoever is near"
+service = "front"
+role = "none"
+path = "/near/**"
+client_ip = ["127.0.0.0/8", "10.0.0.0/8"]
+route = "orders"
+
+[[allow]]
 name = "readers with bound tokens"
 service = "storefront"
 role = "order-reader"
@@ -137,6 +145,19 @@ request = "GET https://orders.shop.example/public/7"
 expect = { rule = "whoever comes through the front", header = { x-auth-subject = false } }
 
 [[test]]
+name = "where the front's client is"
+hop = "front"
+request = "GET https://orders.shop.example/near/7"
+[[test.case]]
+name = "as it tells"
+client_ip = "10.1.2.3"
+expect = { rule = "whoever is near" }
+[[test.case]]
+name = "on its own machine, which says nothing"
+client_ip = "127.0.0.1"
+expect = { verdict = "deny" }
+
+[[test]]
 name = "a token that is bound"
 request = "GET https://orders.shop.example/orders/7"
 [[test.case]]
@@ -196,7 +217,7 @@ async fn a_policy_behind_another_countersign_is_tested() {
     let behind = Behind::new().await;
     let output = behind.test(TESTS).await;
     assert_eq!(output.code, Some(0), "{}{}", output.stdout, output.stderr);
-    assert!(output.stdout.starts_with("20 passed, 0 failed"), "{}", output.stdout);
+    assert!(output.stdout.starts_with("22 passed, 0 failed"), "{}", output.stdout);
 
     let one = |caller: &str, who: &str| {
         let alice = TESTS.split("[[test]]").next().unwrap();

@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use rustix::fs::{CWD, Mode, OFlags, mkfifoat, open};
 use rustix::io::Errno;
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::world::certificates::Who;
 use crate::world::client::{Client, Protocol, get, with_token};
@@ -274,4 +274,45 @@ async fn what_was_got_under_cas_that_are_gone_serves_until_it_is_got_anew() {
     let fetched = async { while status(&client, "/orders/7", &token).await != 200 {} };
     soon("the other key", fetched).await;
     assert_eq!(wanted().await, (vec![401, 200, 401], 2, 2));
+}
+
+#[tokio::test]
+async fn a_list_that_changes_while_a_configuration_is_loaded_is_not_put_back_by_it() {
+    let mut world = World::new().await;
+    let store = Store::new(&mut world);
+    let shop = world.certificates.shop.pem();
+    let folder = world.folder.path();
+    revoked(folder, "version = 1\n");
+    let configuration = CONFIGURATION.replace("@port@", "1");
+    let (process, ()) = tokio::join!(world.serve(&configuration), async {
+        store.read().await.write_all(shop.as_bytes()).unwrap();
+    });
+    // Whom the list may name is another: it is read anew. The file is watched.
+    world.configuration(
+        &configuration.replace("issuer.other", "issuer.another").replace("\"other", "\"another"),
+    );
+    let mut reading = store.read().await;
+    for (list, is_read) in
+        [("version =", 0.0), ("version = 1\n[[revoked]]\nsubject = \"mallory\"\nissuer = \"corp\"\n", 1.0)]
+    {
+        revoked(folder, list);
+        let series = "countersign_revocation_list_last_read_success";
+        until(&process, series, |value| value == is_read).await;
+    }
+    reading.write_all(shop.as_bytes()).unwrap();
+    drop(reading);
+    until(&process, "countersign_revocations{kind=\"subject\"}", |count| count == 1.0).await;
+    let loaded = || {
+        let records = fs::read_to_string(folder.join("audit.jsonl")).unwrap();
+        let records = records.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let loaded = records.filter(|record| record["event"] == "revocation_loaded");
+        loaded.map(|record| record["revoked"]["subjects"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    let told = async {
+        while !loaded().contains(&1) {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("a record of it", told).await;
+    assert_eq!(loaded(), [0, 1], "for a moment the list was the older one");
 }

@@ -15,6 +15,7 @@ use crate::audit::SinkSettings;
 use crate::clock::Clock;
 use crate::config::{
     Config, ListenerSettings, ListenerTlsSettings, LogSettings, RevocationSettings, UpstreamConfig,
+    load_revocations,
 };
 use crate::decisions::Decisions;
 use crate::identity::Name;
@@ -197,9 +198,10 @@ fn assemble(
         })
         .collect();
     let proofs = old.map_or_else(Arc::default, |old| Arc::clone(&old.proofs));
-    let revocations = match before {
-        // What was taken by itself since may be newer than what was read with the configuration.
-        Some((present, old)) if old.revocation == config.revocation => Arc::clone(&present.revocations),
+    // What was taken by itself since may be newer than what was read with the configuration.
+    let revocations = match (before, &config.revocation) {
+        (Some((present, old)), new) if old.revocation == *new => Arc::clone(&present.revocations),
+        (Some(_), Some(new)) => Arc::new(load_revocations(new, tools.clock.now()).unwrap_or(config.revoked)),
         _ => Arc::new(config.revoked),
     };
     let verifier = Verifier::new(

@@ -66,7 +66,7 @@ impl KeptCredential {
             }
             other => (UpstreamCredential::of_kind(other.kind()), None),
         };
-        // A token of our own serves until there is one by the certificate that came.
+        // A token of our own serves until there is one by the certificate, or from under the CAs, that came.
         let asks_the_same =
             |kept: &&KeptCredential| kept.upstream == upstream && kept.settings.asks_as(&settings);
         if let Some(before) = old.into_iter().flat_map(|old| &old.credentials).find(asks_the_same) {

@@ -38,14 +38,14 @@ impl KeyedIssuer {
         old: Option<&Assembled>,
         tools: &Tools<'_>,
     ) -> Result<KeyedIssuer, AssembleError> {
+        let before = old.and_then(|old| old.issuers.iter().find(|keyed| keyed.name == settings.name));
         let same = |keyed: &&KeyedIssuer| {
             let introspection = keyed.introspection.as_ref().map(|asked| asked.settings());
-            keyed.name == settings.name
-                && *keyed.keys.settings() == settings.keys
+            *keyed.keys.settings() == settings.keys
                 && introspection == settings.introspection.as_ref()
                 && expected(keyed.server.as_ref()) == expected(identities.server_of(&settings.name))
         };
-        if let Some(kept) = old.into_iter().flat_map(|old| &old.issuers).find(same) {
+        if let Some(kept) = before.filter(same) {
             if let KeySource::File(_) = settings.keys.source {
                 // The file may be why there is a reload.
                 let keys = Arc::clone(&kept.keys);
@@ -62,8 +62,15 @@ impl KeyedIssuer {
             return Ok(KeyedIssuer::new(settings, keys, tools.background.spawn(fresh)));
         }
         let metrics = tools.metrics.issuer(settings.name.as_str());
+        // Not `before` itself by other CAs: it serves on as it is, should this configuration not be taken.
+        let take_over = |keys: &IssuerKeys| {
+            if let Some(before) = before {
+                keys.take_over(&before.keys);
+            }
+        };
         if let Some(server) = identities.server_of(&settings.name) {
             let keys = Arc::new(IssuerKeys::awaiting(settings.keys.clone(), metrics, tools.clock.clone()));
+            take_over(&keys);
             reach(&keys, &settings.name, server, tools)?;
             let fresh = tools.background.spawn(Arc::clone(&keys).keep_fresh());
             return Ok(KeyedIssuer {
@@ -79,6 +86,7 @@ impl KeyedIssuer {
         let introspection =
             introspection.map(|asked| Arc::new(Introspection::new(asked, &settings.keys, &tls)));
         let keys = Arc::new(IssuerKeys::new(settings.keys.clone(), &tls, metrics, tools.clock.clone()));
+        take_over(&keys);
         let fresh = tools.background.spawn(Arc::clone(&keys).keep_fresh());
         Ok(KeyedIssuer { introspection, ..KeyedIssuer::new(settings, keys, fresh) })
     }

@@ -140,7 +140,19 @@ pub struct Quirks {
 /// RFC 9068 §2.2.
 const ACCESS_TOKEN_CLAIMS: [&str; 7] = ["iss", "exp", "aud", "sub", "client_id", "iat", "jti"];
 
+impl KeySettings {
+    /// Whether the same is fetched from the same server, whoever vouches for it.
+    pub fn asks_as(&self, other: &KeySettings) -> bool {
+        *self == KeySettings { ca: self.ca.clone(), ..other.clone() }
+    }
+}
+
 impl IssuerSettings {
+    /// Whether the same server is asked, about the same tokens, whoever vouches for it.
+    pub fn asks_as(&self, other: &IssuerSettings) -> bool {
+        self.name == other.name && self.introspection == other.introspection && self.keys.asks_as(&other.keys)
+    }
+
     /// Whether the issuer's server is asked for anything under its name.
     pub fn is_dialled(&self) -> bool {
         let by_file = matches!(self.keys.source, KeySource::File(_) | KeySource::Own);

@@ -1,5 +1,5 @@
 //! One issuer's keys, kept fresh. Shared by all runtimes, and by the generations of a configuration
-//! in which the issuer's [`KeySettings`] did not change.
+//! in which the issuer's [`KeySettings`] did not change; where only its CAs did, the next start with these.
 //!
 //! Invariants:
 //! - At most one fetch at a time, for [`ATTEMPT_TIMEOUT`](super::key_fetch::ATTEMPT_TIMEOUT) at most, and after one a rest before a request
@@ -148,6 +148,15 @@ impl IssuerKeys {
             lookups: Lookups::default(),
             status: ArcSwap::default(),
             rotations: Mutex::default(),
+        }
+    }
+
+    /// Starts with what `before` holds, if that would be fetched alike, until it is fetched anew: who vouches for the
+    /// issuer's server says nothing of keys that came before.
+    pub fn take_over(&self, before: &IssuerKeys) {
+        if self.settings.asks_as(&before.settings) {
+            self.last.store(before.last.load_full());
+            self.status.store(before.status());
         }
     }
 

@@ -156,11 +156,8 @@ impl Verifier {
         let now = self.clock.now();
         for remembered in before.memory.all_verified() {
             let Vouched::Asked { again, end } = remembered.vouched else { continue };
-            let asked = &before.issuers[remembered.issuer].introspection;
-            let is_same = |issuer: &Issuer| match (&issuer.introspection, asked) {
-                (Some(asked), Some(before)) => Arc::ptr_eq(asked, before),
-                _ => false,
-            };
+            let asked = &before.issuers[remembered.issuer].settings;
+            let is_same = |issuer: &Issuer| issuer.settings.asks_as(asked);
             let Some(position) = self.issuers.iter().position(is_same) else { continue };
             if now < remembered.judged {
                 continue;

@@ -110,11 +110,16 @@ impl Exchanges {
         &self.settings
     }
 
-    /// Starts with the token of our own that `before` has. What was exchanged may be bound to the certificate by
-    /// which `before` was known (RFC 8705 §3), and nobody says whether it is.
+    /// Starts with what `before` has: the token of our own, and what was exchanged, unless by another certificate of
+    /// ours. It may be bound to that (RFC 8705 §3), and nobody says whether it is.
     pub fn take_over(&self, before: &Exchanges) {
         if let (Some(actor), Some(before)) = (&self.actor, &before.actor) {
             actor.take_over(before);
+        }
+        if self.settings.endpoint.own == before.settings.endpoint.own {
+            for (caller, slot) in &before.callers {
+                self.callers.insert(*caller, slot);
+            }
         }
     }
 

@@ -128,7 +128,7 @@ impl UpstreamCredential {
         }
     }
 
-    /// Starts with the tokens of our own that `before` got, which asked for the same by another certificate.
+    /// Starts with what `before` got, which asked for the same: by another certificate of ours, or under other CAs.
     pub fn take_over(&self, before: &UpstreamCredential) {
         match (&self.source, &before.source) {
             (Some(Source::Own(own)), Some(Source::Own(before))) => own.take_over(before),
@@ -176,11 +176,13 @@ impl CredentialSettings {
         }
     }
 
-    /// Whether the same is asked for, of the same endpoint, if perhaps with another certificate of ours.
+    /// Whether the same is asked for, of the same endpoint, if perhaps with another certificate of ours, and whoever
+    /// vouches for it.
     pub fn asks_as(&self, other: &CredentialSettings) -> bool {
         let mut same = self.clone();
         if let (Some(mine), Some(other)) = (same.endpoint_mut(), other.endpoint()) {
             mine.own.clone_from(&other.own);
+            mine.ca.clone_from(&other.ca);
         }
         same == *other
     }

@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::fetch::SecretSource;
 use crate::fetch::double::{Answer, Provider};
 use crate::metrics::CredentialMetrics;
+use crate::tls::Own;
 use crate::token::Location;
 use crate::upstream::testing::trusting_nobody;
 
@@ -88,8 +89,13 @@ impl Desk {
     }
 
     fn exchanges(&self, actor: Option<Arc<OwnToken>>) -> Arc<Exchanges> {
+        self.exchanges_as(None, actor)
+    }
+
+    fn exchanges_as(&self, own: Option<Own>, actor: Option<Arc<OwnToken>>) -> Arc<Exchanges> {
+        let endpoint = self.endpoint(Authentication::SecretPost(self.secret()));
         let settings = ExchangeSettings {
-            endpoint: self.endpoint(Authentication::SecretPost(self.secret())),
+            endpoint: EndpointSettings { own, ..endpoint },
             wanted: Desk::wanted(),
             with_actor: actor.is_some(),
             entries_max: 100,
@@ -375,7 +381,8 @@ async fn a_refusal_is_the_callers_a_failure_is_the_endpoints_and_both_are_rememb
 async fn what_was_exchanged_is_not_kept_over_the_certificate_that_it_may_be_bound_to() {
     let desk = Desk::open().await;
     let actor = || desk.own(Authentication::SecretBasic(desk.secret()));
-    let (before, after) = (desk.exchanges(Some(actor())), desk.exchanges(Some(actor())));
+    let before = desk.exchanges_as(Some(Own::Awaited), Some(actor()));
+    let after = desk.exchanges(Some(actor()));
     desk.issues("by-the-old-one", 300);
     let alice = desk.subject("alice.token", 1000);
     assert_eq!(shown(before.token_for(alice).await), "Bearer by-the-old-one");

@@ -98,7 +98,7 @@ impl Verifier {
         let caller = match said {
             Ok(claims) => settings.asked_caller(claims, hash, &self.limits, judged, step),
             Err(Wordless::Inactive) => Err(TokenError::Inactive),
-            // Nobody else's token is asked about now, so this is remembered of all.
+            // Not of this token: who asked has a rest.
             Err(Wordless::Away(error)) => return Err(error),
             Err(Wordless::Odd(error)) => Err(error),
         };

@@ -54,3 +54,45 @@ async fn a_reload_with_other_limits_asks_nobody_about_what_they_let_pass() {
     }
     assert_eq!(seen, 14);
 }
+
+#[tokio::test]
+async fn one_client_s_failed_question_keeps_no_other_waiting() {
+    let mut seen = 0;
+    for away in [401, 429, 502, 503, 504] {
+        let (world, _folder) = world(|_, _| {}).await;
+        let says = |status| world.provider.set(PATH, Answer { status, ..said(json!({})) });
+        let ask = async |from: u8, token: &str| {
+            let shown = Shown { address: Some([10, 0, 0, from].into()), ..Shown::on(None) };
+            world.caller_shown(token, &shown).await.map_or_else(|error| error.code(), |_| "ok")
+        };
+        let (refused, second) = ("issuer_unavailable", Duration::from_secs(1));
+        for round in 0..3 {
+            says(away);
+            assert_eq!(ask(1, &format!("odd {round}")).await, refused, "{away}");
+            says(200);
+            assert_eq!(ask(1, &format!("one's {round}")).await, refused, "{away}: its own rest");
+            assert_eq!(ask(2, &format!("other's {round}")).await, "ok", "{away}");
+            assert_eq!(world.provider.hits(PATH), 2 * (round + 1), "{away}");
+            world.clock.advance(second);
+        }
+        // What two find is so for all.
+        says(away);
+        assert_eq!([ask(1, "down").await, ask(2, "down too").await], [refused; 2], "{away}");
+        says(200);
+        for from in 1..=3 {
+            assert_eq!(ask(from, "up").await, refused, "{away}");
+        }
+        assert_eq!(world.provider.hits(PATH), 8, "{away}");
+        world.clock.advance(second);
+        assert_eq!(ask(3, "up").await, "ok", "{away}");
+        // And what is found of a token that was believed.
+        world.clock.advance(Duration::from_secs(30));
+        says(away);
+        assert_eq!(ask(3, "up").await, refused, "{away}");
+        says(200);
+        assert_eq!(ask(2, "new").await, refused, "{away}");
+        assert_eq!(world.provider.hits(PATH), 10, "{away}");
+        seen += 1;
+    }
+    assert_eq!(seen, 5);
+}

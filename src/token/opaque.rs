@@ -129,7 +129,9 @@ impl Verifier {
             return None;
         }
         let again = now.plus(REST).min(end);
-        Some(self.believe(Caller::clone(&last.caller), last.issuer, (again, end), last.judged))
+        let caller = Caller { believed_until: Some(again), ..Caller::clone(&last.caller) };
+        // Another core may have just had a word on it.
+        self.memory.remember_again(&last, caller, Vouched::Asked { again, end })
     }
 
     fn believe(

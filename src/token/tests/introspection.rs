@@ -96,3 +96,21 @@ async fn one_client_s_failed_question_keeps_no_other_waiting() {
     }
     assert_eq!(seen, 5);
 }
+
+#[tokio::test]
+async fn what_was_said_last_comes_not_back_once_there_was_another_word() {
+    let (world, _folder) = world(|_, _| {}).await;
+    world.provider.set(PATH, said(json!({})));
+    let (memory, now) = (&world.verifier.memory, world.clock.now());
+    let hash = super::super::verifier::sha256(TOKEN);
+    assert_eq!(world.code(TOKEN).await, "ok");
+    let last = memory.verified(&hash, now).expect("it is remembered");
+    let again = |last| memory.remember_again(last, Caller::clone(&last.caller), last.vouched);
+    let there = again(&last).expect("it was there");
+    assert!(memory.verified(&hash, now).is_some_and(|now| Arc::ptr_eq(&now, &there)));
+    let other = again(&last).expect("another stands there");
+    assert!(Arc::ptr_eq(&other, &there));
+    memory.forget(&hash);
+    assert!(again(&there).is_none() && memory.verified(&hash, now).is_none());
+    assert_eq!((world.code(TOKEN).await, world.provider.hits(PATH)), ("ok", 2));
+}

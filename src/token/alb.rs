@@ -58,7 +58,13 @@ impl Verifier {
     /// Whatever a provider says of a key, a browser has shown none.
     fn logged_in(&self, remembered: &Remembered) -> Result<Signature<Caller>, TokenError> {
         self.check_carrier(remembered, Carrier::UserClaims)?;
-        self.presented(remembered, Scheme::Bearer, &Shown::on(None))
+        self.presented(remembered, Scheme::Bearer, &Shown::on(None)).map_err(|error| match error {
+            // It asks for a proof, which nobody makes for a log-in.
+            TokenError::ProofMissing => {
+                TokenError::NotSenderConstrained("it is bound to a key, which no log-in shows".into())
+            }
+            error => error,
+        })
     }
 
     /// As [`Verifier::verify_user_claims`] for what was kept.

@@ -37,7 +37,7 @@ impl Verifier {
         shown: &Shown<'_>,
     ) -> Result<Signature<Caller>, TokenError> {
         let assertion = assertion.to_str().map_err(|_| malformed("the assertion is not in ASCII"))?;
-        let remembered = self.remembered(assertion, shown.asker()).await?;
+        let remembered = self.remembered(assertion, shown.asking()).await?;
         self.check_carrier(&remembered, Carrier::Assertion)?;
         let caller = self.presented(&remembered, Scheme::Bearer, shown)?;
         let is_nobody = caller.verified().is_some_and(|caller| is_nobody(caller));

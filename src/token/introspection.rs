@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! - Our credentials go to one endpoint: the configured one, or the one that discovery names on the issuer's own origin.
-//! - One question at a time for one token, and a bound for all; while the issuer is away none for [`REST`].
+//! - One question at a time for one token, and a bound for all; while the issuer is away none for [`REST`] by who found
+//!   it so, and by nobody once two did, or who asked about a token that was believed.
 //! - What it answers to one token keeps nobody else's from being asked about, and what tokens bring about that were
 //!   never believed, which anybody can make up, none of those that were.
 //! - An answer that says anything but `"active": true` is a refusal.
@@ -52,7 +53,7 @@ pub const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// no time left does not find that the issuer is away.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// While the issuer is away nobody is asked for this long.
+/// For how long who finds the issuer away does not ask again.
 pub(super) const REST: Duration = Duration::from_secs(1);
 
 /// Asks one issuer. Shared by all runtimes.
@@ -67,12 +68,15 @@ pub struct Introspection {
     failed: Mutex<Failed>,
 }
 
-/// When it was last found to be away.
+/// When it was last found to be away, or to have enough of questions. By one alone it may have been for what that one
+/// asks about, which anybody can make up.
 #[derive(Clone, Copy, Debug)]
 struct Failed {
+    /// Away, by who asked about a token that was believed.
     by_known: Timestamp,
-    /// Or to have enough of questions.
-    by_any: Timestamp,
+    /// By who asked about such a token, or by two others.
+    by_all: Timestamp,
+    by_one: Option<(Asker, Timestamp)>,
 }
 
 /// The only one who asks about a token now.
@@ -84,7 +88,7 @@ pub(super) struct Turn<'i> {
 
 /// Why there is no word on a token.
 pub(super) enum Wordless {
-    /// Nothing is to be had of any such token now.
+    /// Who asks has nothing of any such token now.
     Away(TokenError),
     /// It says nothing of this one that can be understood.
     Odd(TokenError),
@@ -116,7 +120,7 @@ impl Introspection {
             found: ArcSwapOption::empty(),
             queue: Queue::default(),
             turns: Mutex::default(),
-            failed: Mutex::new(Failed { by_known: Timestamp::MIN, by_any: Timestamp::MIN }),
+            failed: Mutex::new(Failed { by_known: Timestamp::MIN, by_all: Timestamp::MIN, by_one: None }),
         }
     }
 
@@ -162,13 +166,13 @@ impl Introspection {
                 _ => Err(Wordless::Inactive),
             },
             Err(Failure::Away(why)) => {
-                lock(&self.failed).note(about, clock.now());
+                lock(&self.failed).note(about, true, clock.now());
                 self.found.store(None);
                 tracing::warn!(error = %why, "an issuer cannot be asked about tokens");
                 Err(Wordless::Away(unavailable(&why)))
             }
             Err(Failure::Enough(why)) => {
-                lock(&self.failed).by_any = clock.now();
+                lock(&self.failed).note(about, false, clock.now());
                 tracing::warn!(error = %why, "an issuer is asked about too many tokens");
                 Err(Wordless::Odd(unavailable(&why)))
             }
@@ -248,19 +252,32 @@ impl Introspection {
 }
 
 impl Failed {
-    /// Whether nobody asks about such a token now. A time that is to come is of a clock that was set back since.
+    /// Whether this is not asked now.
     fn is_recent(&self, about: About, now: Timestamp) -> bool {
-        let failed = match about {
-            About::Known => self.by_known,
-            About::Unknown(_) => self.by_any,
-        };
-        failed <= now && now < failed.plus(REST)
+        match about {
+            About::Known => rests(self.by_known, now),
+            About::Unknown(asker) => {
+                let own = self.by_one.is_some_and(|(one, failed)| one == asker && rests(failed, now));
+                own || rests(self.by_all, now)
+            }
+        }
     }
 
-    fn note(&mut self, about: About, now: Timestamp) {
-        self.by_any = now;
-        if let About::Known = about {
-            self.by_known = now;
+    /// One is enough to keep: once another fails while it rests, all do, and for longer.
+    fn note(&mut self, about: About, is_away: bool, now: Timestamp) {
+        match about {
+            About::Known => {
+                self.by_all = now;
+                if is_away {
+                    self.by_known = now;
+                }
+            }
+            About::Unknown(asker) => {
+                if self.by_one.is_some_and(|(one, failed)| one != asker && rests(failed, now)) {
+                    self.by_all = now;
+                }
+                self.by_one = Some((asker, now));
+            }
         }
     }
 }
@@ -274,6 +291,11 @@ impl Drop for Turn<'_> {
             turns.remove(&self.hash);
         }
     }
+}
+
+/// A time that is to come is of a clock that was set back since.
+fn rests(failed: Timestamp, now: Timestamp) -> bool {
+    failed <= now && now < failed.plus(REST)
 }
 
 fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

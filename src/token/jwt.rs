@@ -67,10 +67,7 @@ impl<'t> Parts<'t> {
         token: &'t str,
         limits: &TokenLimits,
     ) -> Result<Parts<'t>, TokenError> {
-        if token.len() > limits.token_bytes_max {
-            let detail = format!("longer than {} bytes", limits.token_bytes_max);
-            return Err(TokenError::LimitExceeded(Limit::TokenBytesMax, detail.into()));
-        }
+        limits.check_length(token)?;
         let mut parts = token.split('.');
         let (Some(header), Some(claims), Some(signature)) = (parts.next(), parts.next(), parts.next()) else {
             return Err(malformed("no JWT; perhaps an opaque token"));

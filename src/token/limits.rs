@@ -1,6 +1,8 @@
 //! What is too much of a token.
 
+use super::error::TokenError;
 use super::json::JsonLimits;
+use crate::metrics::Limit;
 
 /// `[limit]`, as far as it is about tokens. What is over one is refused with `limit_exceeded`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,14 @@ pub struct TokenLimits {
 impl TokenLimits {
     pub(super) fn json(&self) -> JsonLimits {
         JsonLimits { depth_max: self.json_depth_max, values_max: self.json_values_max }
+    }
+
+    pub(super) fn check_length(&self, token: &str) -> Result<(), TokenError> {
+        if token.len() > self.token_bytes_max {
+            let detail = format!("longer than {} bytes", self.token_bytes_max);
+            return Err(TokenError::LimitExceeded(Limit::TokenBytesMax, detail.into()));
+        }
+        Ok(())
     }
 }
 

@@ -11,6 +11,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use moka::Entry;
+use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache;
 use serde_json::{Map, Value};
 
@@ -53,7 +55,7 @@ pub(super) struct Remembered {
     /// What it takes in memory, rather more than less.
     pub bytes: u64,
     /// With all that its holder has.
-    _held: Arc<Held>,
+    held: Arc<Held>,
 }
 
 /// What a remembered caller rests on.
@@ -155,17 +157,46 @@ impl Memory {
         vouched: Vouched,
         judged: Timestamp,
     ) -> Arc<Remembered> {
-        let held = Holders::of(&self.holders, Holder::of(&caller, issuer));
-        let bytes = caller_bytes(&caller);
-        let caller = Arc::new(caller);
-        let remembered =
-            Arc::new(Remembered { caller, issuer, vouched, judged, bytes, _held: Arc::clone(&held) });
+        let remembered = self.held(caller, issuer, vouched, judged);
         self.verified.insert(remembered.caller.token_hash, Arc::clone(&remembered));
-        let outgrown = lock(&held.tokens).add(&remembered, self.holder_bytes_max());
+        self.count(&remembered);
+        remembered
+    }
+
+    /// In place of `last`, unless that was forgotten or something else stands there since; what stands there then.
+    pub fn remember_again(
+        &self,
+        last: &Arc<Remembered>,
+        caller: Caller,
+        vouched: Vouched,
+    ) -> Option<Arc<Remembered>> {
+        let remembered = self.held(caller, last.issuer, vouched, last.judged);
+        let in_place = |there: Option<Entry<_, Arc<Remembered>>>| match there {
+            Some(there) if Arc::ptr_eq(there.value(), last) => Op::Put(Arc::clone(&remembered)),
+            _ => Op::Nop,
+        };
+        match self.verified.entry(last.caller.token_hash).and_compute_with(in_place) {
+            CompResult::ReplacedWith(_) => {
+                self.count(&remembered);
+                Some(remembered)
+            }
+            CompResult::Unchanged(other) => Some(other.into_value()),
+            _ => None,
+        }
+    }
+
+    fn held(&self, caller: Caller, issuer: usize, vouched: Vouched, judged: Timestamp) -> Arc<Remembered> {
+        let held = Holders::of(&self.holders, Holder::of(&caller, issuer));
+        let (bytes, caller) = (caller_bytes(&caller), Arc::new(caller));
+        Arc::new(Remembered { caller, issuer, vouched, judged, bytes, held })
+    }
+
+    /// What its holder has too many of is forgotten.
+    fn count(&self, remembered: &Arc<Remembered>) {
+        let outgrown = lock(&remembered.held.tokens).add(remembered, self.holder_bytes_max());
         for token in outgrown {
             self.verified.invalidate(&token.caller.token_hash);
         }
-        remembered
     }
 
     /// Where there is room, one holder may have of it what it leaves, within bounds: so a flood of one's tokens
@@ -290,7 +321,7 @@ mod tests {
         };
         let held = Holders::of(holders, Holder::of(&caller, 0));
         let (caller, vouched, judged) = (Arc::new(caller), Vouched::By(KeyName::FOR_TESTS), Timestamp::MIN);
-        Arc::new(Remembered { caller, issuer: 0, vouched, judged, bytes, _held: held })
+        Arc::new(Remembered { caller, issuer: 0, vouched, judged, bytes, held })
     }
 
     #[test]
@@ -317,7 +348,7 @@ mod tests {
         let holders: Arc<Holders> = Arc::default();
         let count = || lock(&holders.0).len();
         let [alice, again, bob] = ["alice", "alice", "bob"].map(|subject| token(&holders, subject, 1));
-        assert!(Arc::ptr_eq(&alice._held, &again._held));
+        assert!(Arc::ptr_eq(&alice.held, &again.held));
         assert_eq!(count(), 2);
         drop((alice, bob));
         assert_eq!(count(), 1);

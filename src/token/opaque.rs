@@ -8,8 +8,9 @@ use serde_json::{Map, Value};
 
 use super::credential::Credential;
 use super::error::TokenError;
-use super::introspection::{ASK_TIMEOUT, About, Asker, Introspection, REST, Wordless};
+use super::introspection::{ASK_TIMEOUT, About, Introspection, REST, Wordless};
 use super::issuer::IssuerSettings;
+use super::json::{self, JsonLimits};
 use super::jwt;
 use super::limits::TokenLimits;
 use super::memory::{Remembered, TokenHash, Vouched};
@@ -17,7 +18,6 @@ use super::steps::Step;
 use super::verifier::{Issuer, Verifier};
 use crate::clock::Timestamp;
 use crate::identity::Caller;
-use crate::metrics::Limit;
 
 /// What `token_use` says of access tokens, where a provider says it of all kinds.
 const ACCESS_USES: [&str; 2] = ["access_token", "access"];
@@ -46,13 +46,10 @@ impl Verifier {
         (position, issuer): (usize, &Issuer),
         token: &str,
         hash: TokenHash,
-        asker: Asker,
+        about: About,
         step: &mut Step,
     ) -> Result<Arc<Remembered>, TokenError> {
-        if token.len() > self.limits.token_bytes_max {
-            let detail = format!("longer than {} bytes", self.limits.token_bytes_max);
-            return Err(TokenError::LimitExceeded(Limit::TokenBytesMax, detail.into()));
-        }
+        self.limits.check_length(token)?;
         *step = Step::Issuer;
         let unavailable = |why: &'static str| TokenError::IssuerUnavailable(why.into());
         let nobody = || unavailable("an opaque token is asked about only where one serves");
@@ -66,7 +63,7 @@ impl Verifier {
                     None => asked.turn(hash).await,
                 },
             };
-            let said = self.ask_in_turn(position, (&issuer.settings, asked), token, hash, asker, step).await;
+            let said = self.ask_in_turn(position, (&issuer.settings, asked), token, hash, about, step).await;
             drop(turn);
             said
         };
@@ -83,7 +80,7 @@ impl Verifier {
         (settings, asked): (&IssuerSettings, &Introspection),
         token: &str,
         hash: TokenHash,
-        asker: Asker,
+        about: About,
         step: &mut Step,
     ) -> Result<Arc<Remembered>, TokenError> {
         // Another may have asked meanwhile.
@@ -95,13 +92,13 @@ impl Verifier {
         }
         *step = Step::Signature;
         let known = self.memory.verified(&hash, self.clock.now());
-        let about = if known.is_some() { About::Known } else { About::Unknown(asker) };
+        let about = if known.is_some() { About::Known } else { about };
         let said = asked.claims(token, about, &self.limits, &self.clock).await;
         let judged = self.clock.now();
         let caller = match said {
             Ok(claims) => settings.asked_caller(claims, hash, &self.limits, judged, step),
             Err(Wordless::Inactive) => Err(TokenError::Inactive),
-            // Nobody else's token is asked about now, so this is remembered of all.
+            // Not of this token: who asked has a rest.
             Err(Wordless::Away(error)) => return Err(error),
             Err(Wordless::Odd(error)) => Err(error),
         };
@@ -132,7 +129,9 @@ impl Verifier {
             return None;
         }
         let again = now.plus(REST).min(end);
-        Some(self.believe(Caller::clone(&last.caller), last.issuer, (again, end), last.judged))
+        let caller = Caller { believed_until: Some(again), ..Caller::clone(&last.caller) };
+        // Another core may have just had a word on it.
+        self.memory.remember_again(&last, caller, Vouched::Asked { again, end })
     }
 
     fn believe(
@@ -150,9 +149,6 @@ impl Verifier {
     /// one. It is read anew, as this one reads it, and believed no longer than there: so a reload asks nobody about all
     /// tokens at once.
     pub fn take_over(&self, before: &Verifier) {
-        if self.limits != before.limits {
-            return;
-        }
         let now = self.clock.now();
         for remembered in before.memory.all_verified() {
             let Vouched::Asked { again, end } = remembered.vouched else { continue };
@@ -163,6 +159,9 @@ impl Verifier {
                 continue;
             }
             let (settings, told) = (&self.issuers[position].settings, &remembered.caller);
+            if self.limits != before.limits && !has_room_for(&self.limits, &told.claims) {
+                continue;
+            }
             let (claims, hash) = (told.claims.clone(), told.token_hash);
             let caller = settings.asked_caller(claims, hash, &self.limits, now, &mut Step::Structure);
             if let Ok(caller) = caller {
@@ -170,6 +169,13 @@ impl Verifier {
             }
         }
     }
+}
+
+/// Whether an answer with these claims, and `active`, is one that is read.
+fn has_room_for(limits: &TokenLimits, claims: &Map<String, Value>) -> bool {
+    let all = limits.json();
+    let limits = JsonLimits { values_max: all.values_max.saturating_sub(1), ..all };
+    serde_json::to_vec(claims).is_ok_and(|text| json::object(&text, limits).is_ok())
 }
 
 impl IssuerSettings {

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method};
 
 use super::credential::Scheme;
 use super::error::TokenError;
-use super::introspection::Asker;
+use super::introspection::{About, Asker};
 use super::issuer::IssuerSettings;
 use super::verifier::Verifier;
 use crate::clock::Timestamp;
@@ -76,9 +76,9 @@ impl<'r> Shown<'r> {
         Shown { certificate, address: None, replaced: &|_| None, request: None }
     }
 
-    /// Who asks, where its issuer is asked about the token.
-    pub(super) fn asker(&self) -> Asker {
-        Asker::of(self.certificate, self.address)
+    /// As whose its issuer is asked about the token, if it was never believed.
+    pub(super) fn asking(&self) -> About {
+        About::Unknown(Asker::of(self.certificate, self.address))
     }
 }
 

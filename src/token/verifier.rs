@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 use super::algorithm::Algorithm;
 use super::credential::{self, Credential, CredentialError, Scheme, authorization};
 use super::error::{TokenError, malformed, shown};
-use super::introspection::{Asker, Introspection};
+use super::introspection::{About, Introspection};
 use super::issuer::{Carrier, IssuerSettings};
 use super::jwt::Unverified;
 use super::key_cache::{HeldKeys, IssuerKeys};
@@ -120,7 +120,7 @@ impl Verifier {
             Credential::Bearer(token) => (Scheme::Bearer, token),
             Credential::Dpop(token) => (Scheme::Dpop, token),
         };
-        let remembered = self.remembered(token, shown.asker()).await?;
+        let remembered = self.remembered(token, shown.asking()).await?;
         self.check_carrier(&remembered, Carrier::Authorization)?;
         self.presented(&remembered, scheme, shown)
     }
@@ -157,7 +157,7 @@ impl Verifier {
             return Ok(self.presented(&same.remembered, same.scheme, shown)?);
         }
         let (scheme, token) = credential::read(field)?;
-        let remembered = self.remembered(token, shown.asker()).await?;
+        let remembered = self.remembered(token, shown.asking()).await?;
         self.check_carrier(&remembered, Carrier::Authorization)?;
         *known = (remembered.bytes <= KNOWN_BYTES_MAX).then(|| {
             let remembered = Arc::clone(&remembered);
@@ -178,21 +178,23 @@ impl Verifier {
     }
 
     /// As [`Verifier::verify`] for a token that a verifier, perhaps of another configuration, found good on this very
-    /// connection: that it is in the right hands was shown when its request came.
+    /// connection: that it is in the right hands was shown when its request came, and it is none that was made up.
     pub async fn verify_field(&self, field: &TokenField) -> Result<Signature<Caller>, CredentialError> {
         let field = HeaderValue::from_bytes(&field.0).map_err(|_| malformed("it is no text"))?;
         let (_, token) = credential::read(&field)?;
-        let remembered = self.remembered(token, Asker::Nobody).await?;
+        let remembered = self.remembered(token, About::Known).await?;
         self.check_carrier(&remembered, Carrier::Authorization)?;
         Ok(Signature::Verified(Arc::clone(&remembered.caller)))
     }
 
-    pub(super) async fn remembered(&self, token: &str, asker: Asker) -> Result<Arc<Remembered>, TokenError> {
+    pub(super) async fn remembered(&self, token: &str, about: About) -> Result<Arc<Remembered>, TokenError> {
+        // What was taken over of an opaque one does not say how long it is.
+        self.limits.check_length(token)?;
         let hash = sha256(token);
         match self.recall(&hash).await? {
             Some(remembered) => Ok(remembered),
             // Boxed: it asks issuers, and would make every request's future large.
-            None => Box::pin(self.judge(token, hash, asker, &mut Step::Structure)).await,
+            None => Box::pin(self.judge(token, hash, about, &mut Step::Structure)).await,
         }
     }
 
@@ -209,7 +211,7 @@ impl Verifier {
         shown: &Shown<'_>,
     ) -> Trace {
         let mut last = Step::Structure;
-        let mut outcome = self.judge(token, sha256(token), shown.asker(), &mut last).await;
+        let mut outcome = self.judge(token, sha256(token), shown.asking(), &mut last).await;
         if let Ok(remembered) = &outcome {
             let carried = self.check_carrier(remembered, carrier);
             last = if carried.is_ok() { Step::Binding } else { Step::Type };
@@ -233,12 +235,12 @@ impl Verifier {
         &self,
         token: &str,
         hash: TokenHash,
-        asker: Asker,
+        about: About,
         step: &mut Step,
     ) -> Result<Arc<Remembered>, TokenError> {
         *step = Step::Structure;
         if let Some((position, issuer)) = self.opaque(token) {
-            return self.ask((position, issuer), token, hash, asker, step).await;
+            return self.ask((position, issuer), token, hash, about, step).await;
         }
         let mut unverified = Unverified::parse(token, &self.limits)?;
         *step = Step::Issuer;

@@ -243,9 +243,11 @@ async fn a_reload_asks_nobody_about_what_is_believed_and_judges_it_anew() {
     let mut stream = Kind::Events.open(&client, "Bearer token").await;
     office.desk.open.send_replace(false);
     let reload = |more: &str| proxy.reload(&office.configuration(more)).unwrap();
-    reload("[limit]\nheader_count_max = 99");
-    assert_eq!(ask(&client, "token").await, (200, Value::Null));
-    stream.goes_on(&office.world).await;
+    for limits in ["header_count_max = 99", "introspection_pending_max = 2000"] {
+        reload(&format!("[limit]\n{limits}"));
+        assert_eq!(ask(&client, "token").await, (200, Value::Null), "{limits}");
+        stream.goes_on(&office.world).await;
+    }
     reload("[[deny]]\nname = \"closed\"\nservice = \"batch\"\nroute = \"any\"");
     stream.ends("denied_by_rule", tonic::Code::PermissionDenied).await;
     assert_eq!(ask(&client, "token").await, (403, json!("denied_by_rule")));
@@ -298,6 +300,41 @@ async fn a_stream_waits_for_its_issuer_as_a_request_does() {
     stream.goes_on(&office.world).await;
     beside.goes_on(&office.world).await;
     assert!(office.desk.asked() >= 4);
+}
+
+#[tokio::test]
+async fn streams_are_asked_about_however_few_first_seen_tokens_may_wait() {
+    let office = Office::new().await;
+    let few = office.configuration("[limit]\nintrospection_pending_max = 1");
+    let proxy = office.world.start(&few);
+    let client = client(&proxy).await;
+    let mut open = Vec::new();
+    for token in ["Bearer one", "Bearer two", "Bearer three"] {
+        open.push(Kind::Events.open(&client, token).await);
+    }
+    office.desk.open.send_replace(false);
+    // Of a place that was never asked, which has said nothing of them.
+    proxy.reload(&few.replace("/introspect\"", "/introspect-anew\"")).unwrap();
+    office.desk.was_asked(6).await;
+    let waiting = ask(&client, "first-seen");
+    let soundly = async {
+        office.desk.was_asked(7).await;
+        assert_eq!(ask(&client, "first-seen-2").await, (429, json!("limit_exceeded")));
+        for stream in &mut open {
+            stream.goes_on(&office.world).await;
+        }
+        office.desk.open.send_replace(true);
+    };
+    assert_eq!(join(waiting, soundly).await.0, (200, Value::Null));
+    for stream in &mut open {
+        stream.goes_on(&office.world).await;
+    }
+    // And no longer than it may.
+    office.desk.says(json!("no word"));
+    office.clock.advance(BELIEVED);
+    for stream in &mut open {
+        stream.ends("issuer_unavailable", tonic::Code::Unavailable).await;
+    }
 }
 
 /// Whoever waited for the provider's word on a made-up one would not be answered.

@@ -27,14 +27,13 @@ pub(in crate::token) enum Asker {
     Certificate(CertificateHash),
     /// In IPv6 the first half of it: whoever has one has all that begin so.
     Address(IpAddr),
-    /// Who asks about what was believed before, most often.
     Nobody,
 }
 
 /// About which token.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::token) enum About {
-    /// One that was believed before.
+    /// One that was believed before, here or where it let somebody in.
     Known,
     Unknown(Asker),
 }

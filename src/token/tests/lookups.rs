@@ -206,3 +206,13 @@ async fn only_so_many_are_held() {
     assert_eq!(world.says(&said(&P256, 0, 1)).await, "ok");
     assert_eq!(world.provider.hits(&place(0)), 2);
 }
+
+#[tokio::test]
+async fn nobody_is_asked_for_a_proof_of_a_log_in() {
+    let world = World::balanced().await;
+    world.provider.set(&place(1), pem(&P256));
+    let bound = signed(&P256, header(1), json!({ "sub": "alice", "cnf": { "jkt": b64([7; 32]) } }));
+    let bound = HeaderValue::from_str(&bound).expect("a value");
+    let refused = world.verifier.verify_user_claims(&bound).await;
+    assert!(matches!(refused, Err(TokenError::NotSenderConstrained(_))), "{refused:?}");
+}

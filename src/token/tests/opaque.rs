@@ -9,11 +9,11 @@ use serde_json::{Value, json};
 use super::*;
 use crate::fetch::SecretSource;
 
-const PATH: &str = "/introspect";
-const TOKEN: &str = "2YotnFZFEjr1zCsicMWpAA";
+pub(super) const PATH: &str = "/introspect";
+pub(super) const TOKEN: &str = "2YotnFZFEjr1zCsicMWpAA";
 
 /// The world's issuer, asked at [`PATH`] as `proxy us`.
-async fn world(change: impl FnOnce(&mut IssuerSettings, &Provider)) -> (World, tempfile::TempDir) {
+pub(super) async fn world(change: impl FnOnce(&mut IssuerSettings, &Provider)) -> (World, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("secret"), "s:cret/7\n").expect("a file");
     let provider = Provider::start(None).await;
@@ -30,7 +30,7 @@ async fn world(change: impl FnOnce(&mut IssuerSettings, &Provider)) -> (World, t
     (World::of(provider, vec![settings]), folder)
 }
 
-fn said(changes: Value) -> Answer {
+pub(super) fn said(changes: Value) -> Answer {
     Answer::json(with(with(good_claims(), json!({ "active": true, "token_type": "Bearer" })), changes))
 }
 

@@ -175,15 +175,17 @@ async fn judge(
     outcome
 }
 
-/// From where a request comes; and where a trusted hop tells of others than are at its end, that hop and what its upstream
-/// is told of them.
+/// A hop that tells of others than are at its end, and what its upstream is told of them.
+type Told<'g> = (&'g TrustedHop, Origin);
+
+/// From where a request comes, and what a trusted hop that it came through tells.
 fn origin<'g>(
     generation: &'g Generation,
     connection: &Connection,
     headers: &HeaderMap,
     now: Timestamp,
     draft: &mut Draft,
-) -> Result<(Whence, Option<(&'g TrustedHop, Origin)>), Refusal> {
+) -> Result<(Whence, Option<Told<'g>>), Refusal> {
     // What is wrong with the other end is told where its signature is.
     let end = if generation.hops.is_empty() { None } else { connection.peer(generation, now).ok() };
     let through = end.as_ref().and_then(|end| connection.through(generation, end, headers));

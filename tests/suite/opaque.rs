@@ -137,6 +137,10 @@ impl Office {
 
     fn configuration(&self, more: &str) -> String {
         format!("{CONFIGURATION}{more}")
+            .replace(
+                "issuer = \"front\", client = \"storefront-web\"",
+                "issuer = \"front\", client = \"batch\"",
+            )
             .replace("@desk@", &self.desk.listening.address.to_string())
             .replace("@audience@", AUDIENCE)
     }
@@ -151,7 +155,7 @@ impl Office {
         let said = asserted::assertion(
             &self.world,
             &certificate,
-            json!({ "subject_issuer": "https://desk.example" }),
+            json!({ "subject_issuer": "https://desk.example", "client_id": "batch" }),
         );
         let config = self.world.certificates.client_config_with(Some(&certificate));
         let front = Client::tls(proxy.address("mesh"), HOST, config, Protocol::H2).await.unwrap();
